@@ -1,0 +1,1 @@
+"""The HTTP service: projects, items, rounds, labels. Never loads torch."""

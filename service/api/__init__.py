@@ -1,0 +1,1 @@
+"""The HTTP face, one file a resource; no rules, no SQL."""

@@ -1,0 +1,76 @@
+"""Everything an operator may set. Each field is also the environment variable ``SHORTLIST_<NAME>``.
+
+Settings are read once, in the two mains, and passed in from there. Units stand in the names.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="SHORTLIST_", frozen=True, env_ignore_empty=True)
+
+    data_dir: Path = Field(
+        Path("shortlist-data"), description="folder of the embedded database and artifacts"
+    )
+    database_url: str | None = Field(
+        None, description="SQLAlchemy URL; default: SQLite in data_dir. PostgreSQL: postgresql+psycopg://…"
+    )
+    artifacts_url: str | None = Field(
+        None, description="fsspec URL of the artifact store; default: data_dir/artifacts"
+    )
+    source_roots: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="comma-separated folders or fsspec URLs below which sources may lie"
+    )
+
+    host: str = Field("127.0.0.1", description="address the service binds to")
+    port: int = Field(8000, ge=0, le=65535)
+    admin_key: SecretStr | None = Field(
+        None, description="presets the first admin key (at least 16 characters); default: made and shown once"
+    )
+    secret: SecretStr | None = Field(
+        None, description="signs image links and hashes keys; share it between services; default: a file in data_dir"
+    )
+    image_link_ttl_s: int = Field(3600, ge=1, description="how long a signed image link works")
+    max_body_bytes: int = Field(32 * 2**20, ge=1024, description="largest request body; larger is 413")
+
+    max_image_pixels: int = Field(
+        64_000_000, ge=1, description="an image with more pixels is quarantined, never decoded"
+    )
+
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
+    threads: int | None = Field(None, ge=1, description="torch and decode threads; default: all cores")
+    lease_s: float = Field(30.0, gt=0, description="a job whose worker is silent this long is given to another")
+    poll_s: float = Field(0.25, gt=0, description="how often an idle worker looks for a job")
+    queues: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("gpu", "cpu"), description="comma-separated job queues this worker serves"
+    )
+    engine: Literal["local"] = Field("local", description="where scoring shards run")
+    shard_size: int = Field(2048, ge=1, description="items per scoring shard")
+    checkpoint_interval_s: float = Field(60.0, gt=0, description="a pretraining is checkpointed this often")
+    memory_cache_bytes: int = Field(
+        2 * 2**30, ge=0, description="decoded pools up to this size stay in memory while training"
+    )
+
+    log_format: Literal["auto", "console", "json"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("source_roots", "queues", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @property
+    def database(self) -> str:
+        """The database URL in force."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'shortlist.db'}"
+
+    @property
+    def artifacts(self) -> str:
+        """The artifact store URL in force."""
+        return self.artifacts_url or str(self.data_dir / "artifacts")

@@ -1,0 +1,1 @@
+"""What is remembered: tables, jobs, artifacts. Shared floor of service and worker; no fastapi, no torch."""

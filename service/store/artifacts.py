@@ -1,0 +1,73 @@
+"""The artifact store: immutable files by name, on any fsspec filesystem. Written whole or not at all."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import fsspec
+import fsspec.core
+from fsspec.implementations.local import LocalFileSystem
+
+
+class Artifacts:
+    """Names are relative POSIX paths, ``scores/7/12.npz``. A name is written once and never changed."""
+
+    def __init__(self, url: str, cache_dir: Path) -> None:
+        self._fs, self._root = fsspec.core.url_to_fs(url)
+        self._local = isinstance(self._fs, LocalFileSystem)
+        self._cache_dir = cache_dir  # where remote artifacts are kept for memory mapping
+
+    def _path(self, name: str) -> str:
+        parts = PurePosixPath(name).parts
+        if not parts or name.startswith("/") or ".." in parts:
+            raise ValueError(f"not an artifact name: {name!r}")
+        return f"{self._root}/{name}"
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[IO[bytes]]:
+        """A file to write; it appears under `name` only when the block ends without an exception."""
+        path = self._path(name)
+        if not self._local:  # object stores show an object only once it is complete
+            with self._fs.open(path, "wb") as file:
+                yield file
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def open(self, name: str) -> IO[bytes]:
+        file: Any = self._fs.open(self._path(name), "rb")
+        return file  # type: ignore[no-any-return]
+
+    def exists(self, name: str) -> bool:
+        return bool(self._fs.exists(self._path(name)))
+
+    def local_path(self, name: str) -> Path:
+        """The artifact as a local file that can be memory-mapped; a remote one is downloaded once."""
+        path = self._path(name)
+        if self._local:
+            return Path(path)
+        cached = self._cache_dir / name
+        if not cached.exists():
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            temporary = cached.with_name(f".{cached.name}.{uuid.uuid4().hex}.tmp")
+            self._fs.get_file(path, str(temporary))
+            temporary.replace(cached)
+        return cached
+
+    def delete(self, prefix: str) -> None:
+        """Remove an artifact, or all below a folder; missing is fine."""
+        path = self._path(prefix)
+        if self._fs.exists(path):
+            self._fs.rm(path, recursive=True)

@@ -1,0 +1,57 @@
+"""Engines and sessions. One request, or one job step, is one transaction.
+
+SQLite: WAL, and ``BEGIN IMMEDIATE`` for everything that may write. With deferred transactions another writer
+gets in between SELECT and UPDATE, or the upgrade of the lock fails with "database is locked". Readers say so
+(`read_session`) and get a plain BEGIN, which never waits for a writer.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON")
+
+
+def make_engine(url: str, **options: Any) -> sa.Engine:
+    """An engine for SQLite or PostgreSQL; the folder of a SQLite file is made when missing."""
+    parsed = sa.make_url(url)
+    if parsed.drivername == "postgres" or parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
+        Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
+    # As many connections as the service has threads: fewer makes the wait unfair.
+    engine = sa.create_engine(parsed, **{"pool_size": 16, "max_overflow": 24, "pool_pre_ping": True} | options)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _on_sqlite_connect)
+        event.listen(engine, "begin", _on_sqlite_begin)
+    return engine
+
+
+def _on_sqlite_connect(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves
+    for pragma in _PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _on_sqlite_begin(connection: sa.Connection) -> None:
+    read_only = connection.get_execution_options().get("read_only", False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+@contextmanager
+def write_session(engine: sa.Engine) -> Iterator[Session]:
+    """One transaction: committed at the end, rolled back on any exception."""
+    with Session(engine, expire_on_commit=False) as session, session.begin():
+        yield session
+
+
+@contextmanager
+def read_session(engine: sa.Engine) -> Iterator[Session]:
+    """One read-only transaction."""
+    with Session(engine.execution_options(read_only=True), expire_on_commit=False) as session:
+        yield session

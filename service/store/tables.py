@@ -1,0 +1,424 @@
+"""The tables. SQLite and PostgreSQL run the same migrations; `alembic check` holds them to this file.
+
+Times are UTC. Job times are seconds of the *database's* clock (`service.store.jobs`), so that workers need
+not agree on the time. Public ids are made from row numbers (`service.store.ids`).
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+Json = dict[str, Any]
+BigInt = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+
+class UtcDateTime(sa.TypeDecorator[datetime]):
+    """Aware UTC in and out; SQLite keeps no zone of its own."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        return value.astimezone(UTC) if value is not None else None
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Table(DeclarativeBase):
+    metadata = sa.MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012
+        int: BigInt,
+        datetime: UtcDateTime,
+        Json: sa.JSON,
+        list[str]: sa.JSON,
+        str: sa.Text,
+        float: sa.Double,
+    }
+
+
+def _project(index: bool = True) -> Mapped[int]:
+    return mapped_column(sa.ForeignKey("projects.id", ondelete="CASCADE"), index=index)
+
+
+def _when(condition: str) -> dict[str, Any]:
+    """A partial index, the same on both databases."""
+    return {"sqlite_where": sa.text(condition), "postgresql_where": sa.text(condition)}
+
+
+class Project(Table):
+    """One labeling effort: its pool, classes, settings, rounds."""
+
+    __tablename__ = "projects"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    classes: Mapped[list[str]]
+    settings: Mapped[Json]  # a service.store.project_settings.ProjectSettings
+    version: Mapped[int] = mapped_column(default=1)  # + 1 at each PATCH; the ETag
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    labels_used: Mapped[int] = mapped_column(default=0)  # current labels with a class; counts against the budget
+    pretext_from_id: Mapped[int | None] = mapped_column(sa.ForeignKey("projects.id", ondelete="SET NULL"))
+    # What is being served. Each switches in one transaction. No foreign keys: they would make a circle.
+    score_run_id: Mapped[int | None]
+    ranking_id: Mapped[int | None]
+    head_id: Mapped[int | None]
+
+
+class Source(Table):
+    """Where items come from: a folder, a manifest, a Parquet file, a bucket. One row an import."""
+
+    __tablename__ = "sources"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = _project()
+    uri: Mapped[str]
+    split: Mapped[str]  # pool | test
+    label_column: Mapped[str | None]
+    job_id: Mapped[int | None]
+    added: Mapped[int] = mapped_column(default=0)
+    known: Mapped[int] = mapped_column(default=0)
+    quarantined: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Item(Table):
+    """One thing that can be labeled."""
+
+    __tablename__ = "items"
+    __table_args__ = (
+        sa.UniqueConstraint("project_id", "key"),
+        # Uniformly random serving: the next available items in `shuffle` order.
+        sa.Index("ix_items_available", "project_id", "shuffle", **_when("state = 'available' AND split = 'pool'")),
+        sa.Index("ix_items_project_id_id", "project_id", "id"),
+        sa.CheckConstraint("state IN ('available','done','broken','quarantined','withdrawn')", name="state"),
+        sa.CheckConstraint("split IN ('pool','test')", name="split"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = _project(index=False)
+    source_id: Mapped[int | None] = mapped_column(sa.ForeignKey("sources.id", ondelete="SET NULL"), index=True)
+    key: Mapped[str]  # unique in the project: the path below the source's folder, or given
+    uri: Mapped[str]  # where the bytes are: a path or fsspec URL; rows of a Parquet file as `file.parquet#row=17`
+    split: Mapped[str] = mapped_column(default="pool")
+    state: Mapped[str] = mapped_column(default="available")
+    shuffle: Mapped[int]  # uniformly random in [0, 2**31): control items are the first in this order
+    content_hash: Mapped[str | None]  # BLAKE2b-128 of the bytes, hex
+    width: Mapped[int | None]
+    height: Mapped[int | None]
+    quarantine_reason: Mapped[str | None]
+    meta: Mapped[Json | None]
+    # The known class: given with a test item, or decided by the labels of a pool item.
+    class_name: Mapped[str | None] = mapped_column("class")
+    decided_by: Mapped[int | None]  # the label that decided it (labels.id)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class PretextModel(Table):
+    """A trained backbone + pretext head, one version."""
+
+    __tablename__ = "pretext_models"
+    __table_args__ = (sa.UniqueConstraint("project_id", "version"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = _project(index=False)
+    version: Mapped[int]
+    state: Mapped[str]  # training | ready | failed
+    task: Mapped[Json]  # {name, params}
+    backbone: Mapped[str]
+    config: Mapped[Json]  # all that rebuilds it: pretrained, image_size, epochs, seed, device, code version, …
+    checkpoint: Mapped[str | None]  # newest resumable artifact, while training
+    artifact: Mapped[str | None]  # the finished model
+    history: Mapped[list[Any]] = mapped_column(sa.JSON, default=list)  # one object an epoch
+    diagnostics: Mapped[Json] = mapped_column(default=dict)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    finished_at: Mapped[datetime | None]
+
+
+class ScoreRun(Table):
+    """One pass of one pretext model over a project's items: losses + embeddings.
+
+    `artifact` names the consolidated arrays (see `worker/jobs/score_pool.py`); project.score_run_id points at
+    the one being served.
+    """
+
+    __tablename__ = "score_runs"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = _project()
+    pretext_model_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("pretext_models.id", ondelete="CASCADE"), index=True
+    )
+    state: Mapped[str]  # running | complete
+    artifact: Mapped[str | None]
+    items: Mapped[int] = mapped_column(default=0)
+    dimensions: Mapped[int | None]
+    histogram: Mapped[Json | None]  # {edges: [..], counts: [..]} of the pretext losses of the pool
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    finished_at: Mapped[datetime | None]
+
+
+class ScoreShard(Table):
+    """A stored shard of a score run: one immutable artifact. What has no row is still to do."""
+
+    __tablename__ = "score_shards"
+
+    score_run_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("score_runs.id", ondelete="CASCADE"), primary_key=True
+    )
+    first_item_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    last_item_id: Mapped[int]
+    artifact: Mapped[str]
+    items: Mapped[int]
+
+
+class Score(Table):
+    """The pretext loss of an item in a score run."""
+
+    __tablename__ = "scores"
+    __table_args__ = (sa.Index("ix_scores_run_loss", "score_run_id", "pretext_loss"),)
+
+    score_run_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("score_runs.id", ondelete="CASCADE"), primary_key=True
+    )
+    item_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("items.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, index=True
+    )
+    pretext_loss: Mapped[float]
+    percentile: Mapped[float]  # 0..100 among the pool's items of the run
+
+
+class Ranking(Table):
+    """The ordered items a strategy produced, one version; `/next-batch` serves from the newest."""
+
+    __tablename__ = "rankings"
+    __table_args__ = (sa.UniqueConstraint("project_id", "version"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = _project(index=False)
+    version: Mapped[int]
+    strategy: Mapped[Json]  # {name, params}: what ran (the cold-start strategy where it stood in)
+    seed: Mapped[int]
+    score_run_id: Mapped[int] = mapped_column(sa.ForeignKey("score_runs.id", ondelete="CASCADE"), index=True)
+    head_id: Mapped[int | None]
+    labels_used: Mapped[int]
+    items: Mapped[int]
+    note: Mapped[str | None]  # why another strategy stood in, when one did
+    seconds: Mapped[float]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class RankedItem(Table):
+    __tablename__ = "ranked_items"
+
+    ranking_id: Mapped[int] = mapped_column(sa.ForeignKey("rankings.id", ondelete="CASCADE"), primary_key=True)
+    rank: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # from 1
+    item_id: Mapped[int] = mapped_column(sa.ForeignKey("items.id", ondelete="CASCADE"), index=True)
+    score: Mapped[float]  # higher = label sooner
+
+
+class Batch(Table):
+    """The items handed to one annotator by one `/next-batch` call."""
+
+    __tablename__ = "batches"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = _project()
+    annotator: Mapped[str]
+    expires_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Reservation(Table):
+    """An annotator's timed hold on an item. Open and not run out = it holds."""
+
+    __tablename__ = "reservations"
+    __table_args__ = (
+        sa.Index("uq_reservations_open", "item_id", "annotator", unique=True, **_when("state = 'open'")),
+        sa.Index("ix_reservations_holder", "project_id", "annotator", **_when("state = 'open'")),
+        sa.CheckConstraint("state IN ('open','labeled','released','expired')", name="state"),
+        sa.CheckConstraint("arm IN ('selected','control')", name="arm"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = _project(index=False)
+    batch_id: Mapped[int] = mapped_column(sa.ForeignKey("batches.id", ondelete="CASCADE"), index=True)
+    item_id: Mapped[int] = mapped_column(sa.ForeignKey("items.id", ondelete="CASCADE"))
+    annotator: Mapped[str]
+    position: Mapped[int]  # in the batch, from 1
+    arm: Mapped[str]
+    rank: Mapped[int | None]
+    score: Mapped[float | None]
+    ranking_id: Mapped[int | None]
+    expires_at: Mapped[datetime]
+    state: Mapped[str] = mapped_column(default="open")
+
+
+class Label(Table):
+    """The record: item, annotator, class (or skip), time, revision. Never deleted, never changed but `current`."""
+
+    __tablename__ = "labels"
+    __table_args__ = (
+        sa.UniqueConstraint("item_id", "annotator", "revision"),
+        sa.Index("uq_labels_current", "item_id", "annotator", unique=True, **_when("current")),
+        sa.Index("ix_labels_project_id_id", "project_id", "id"),
+        sa.CheckConstraint("arm IN ('selected','control','imported')", name="arm"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = _project(index=False)
+    item_id: Mapped[int] = mapped_column(sa.ForeignKey("items.id", ondelete="CASCADE"))
+    annotator: Mapped[str]
+    revision: Mapped[int]
+    current: Mapped[bool]  # the newest revision of this item and annotator
+    class_name: Mapped[str | None] = mapped_column("class")
+    skip: Mapped[str | None]  # unsure | broken | other
+    arm: Mapped[str]
+    outcome: Mapped[str]  # accepted | revised | stale | late
+    batch_id: Mapped[int | None]
+    ranking_id: Mapped[int | None]
+    round_number: Mapped[int]
+    duration_ms: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Round(Table):
+    """Select, label, retrain, measure: once. Closed after `round_size` labels; exactly one is open."""
+
+    __tablename__ = "rounds"
+    __table_args__ = (
+        sa.Index("uq_rounds_open", "project_id", unique=True, **_when("closed_at IS NULL")),
+    )
+
+    project_id: Mapped[int] = mapped_column(sa.ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # from 1
+    labels_before: Mapped[int]  # project.labels_used when it opened
+    labels: Mapped[int | None]  # labels in it, once closed
+    last_label_id: Mapped[int | None]  # set at closing: its head trains on labels up to here
+    head_id: Mapped[int | None]  # the head that measured it
+    strategy: Mapped[Json | None]
+    seed: Mapped[int | None]
+    score_run_id: Mapped[int | None]
+    ranking_id: Mapped[int | None]
+    opened_at: Mapped[datetime] = mapped_column(default=utc_now)
+    closed_at: Mapped[datetime | None]
+    measured_at: Mapped[datetime | None]
+
+
+class Head(Table):
+    """The downstream classifier trained on labels, one version per training."""
+
+    __tablename__ = "heads"
+    __table_args__ = (sa.UniqueConstraint("project_id", "version"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = _project(index=False)
+    version: Mapped[int]
+    kind: Mapped[Json]  # {name, params}
+    score_run_id: Mapped[int] = mapped_column(sa.ForeignKey("score_runs.id", ondelete="CASCADE"), index=True)
+    artifact: Mapped[str]
+    labels_used: Mapped[int]
+    trained_on: Mapped[int]  # items
+    last_label_id: Mapped[int]
+    round_number: Mapped[int | None]  # the closed round it measures, if it does
+    seed: Mapped[int]
+    metrics: Mapped[Json]  # see worker/jobs/train_head.py
+    seconds: Mapped[float]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Worker(Table):
+    """A worker process, seen alive at `seen_at`."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(primary_key=True)  # host, process and a random part
+    host: Mapped[str]
+    pid: Mapped[int]
+    device: Mapped[str]
+    queues: Mapped[list[str]]
+    started_at: Mapped[datetime] = mapped_column(default=utc_now)
+    seen_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class CatalogueEntry(Table):
+    """A strategy, pretext task, head or backbone that a worker announced."""
+
+    __tablename__ = "catalogue"
+
+    kind: Mapped[str] = mapped_column(primary_key=True)  # strategy | pretext_task | head | backbone
+    name: Mapped[str] = mapped_column(primary_key=True)
+    help: Mapped[str]
+    parameters: Mapped[Json]  # JSON schema
+    announced_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Key(Table):
+    """An API key; only a keyed hash of it is stored."""
+
+    __tablename__ = "keys"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    hash: Mapped[str] = mapped_column(unique=True)
+    role: Mapped[str]  # admin | annotator | reader
+    project_id: Mapped[int | None] = mapped_column(sa.ForeignKey("projects.id", ondelete="CASCADE"), index=True)
+    annotator: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class Job(Table):
+    """One queued piece of work for a worker; see `service.store.jobs`, the only writer. Times: database seconds."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        sa.Index("ix_jobs_ready", "queue", "priority", "run_at", **_when("state = 'queued'")),
+        sa.Index("ix_jobs_lease", "queue", "lease_until", **_when("state = 'running'")),
+        # At most one queued per coalesce key: a burst merges into it. Never covers running ones: that would
+        # lose what arrives during the run.
+        sa.Index("uq_jobs_coalesce", "coalesce_key", unique=True, **_when("state = 'queued'")),
+        sa.Index("uq_jobs_serial", "serial_key", unique=True, **_when("state = 'running'")),
+        sa.CheckConstraint("state IN ('queued','running','succeeded','failed','cancelled')", name="state"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int | None] = mapped_column(sa.ForeignKey("projects.id", ondelete="CASCADE"), index=True)
+    kind: Mapped[str]
+    queue: Mapped[str]
+    payload: Mapped[Json]
+    priority: Mapped[int] = mapped_column(default=0)
+    state: Mapped[str] = mapped_column(default="queued")
+    run_at: Mapped[float]
+    created_at: Mapped[float]
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    max_attempts: Mapped[int] = mapped_column(default=3)
+    coalesce_key: Mapped[str | None]
+    coalesced: Mapped[int] = mapped_column(default=0)
+    serial_key: Mapped[str | None]
+    token: Mapped[int] = mapped_column(default=0)  # + 1 at each claim; fences off whoever lost the lease
+    worker: Mapped[str | None]
+    lease_until: Mapped[float | None]
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    progress: Mapped[float] = mapped_column(default=0.0)
+    message: Mapped[str | None]
+    result: Mapped[Json | None]
+    error: Mapped[str | None]

@@ -1,0 +1,1 @@
+"""The worker: computes what the service hands out. Never answers HTTP."""

@@ -1,0 +1,41 @@
+"""What a job function is given: `run(context) -> result`. Long computing holds no transaction."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service.settings import Settings
+from service.store import jobs
+from service.store.artifacts import Artifacts
+from service.store.session import read_session, write_session
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobContext:
+    job: jobs.ClaimedJob
+    settings: Settings
+    engine: sa.Engine
+    artifacts: Artifacts
+    report: Callable[[float, str], None]  # progress 0..1 and a message for people; cheap, call it often
+
+    def read(self) -> AbstractContextManager[Session]:
+        """A short read-only transaction."""
+        return read_session(self.engine)
+
+    @contextmanager
+    def publish(self) -> Iterator[Session]:
+        """A transaction that only the holder of the lease can commit: raises `jobs.LeaseLost` otherwise."""
+        with write_session(self.engine) as session:
+            jobs.fence(session, self.job)
+            yield session
+
+    @contextmanager
+    def finish(self, result: dict[str, Any] | None = None) -> Iterator[Session]:
+        """The last `publish`: what it writes and "succeeded" are one transaction."""
+        with self.publish() as session:
+            yield session
+            jobs.succeed(session, self.job, result)

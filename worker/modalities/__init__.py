@@ -1,0 +1,1 @@
+"""What kinds of items there are: bytes in, tensors out."""

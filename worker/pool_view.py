@@ -1,0 +1,57 @@
+"""What a strategy sees, and what it answers: one frozen argument in, one small object out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Halves = npt.NDArray[np.float16]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolView:
+    """The pool of one project at one moment; all arrays are aligned by row.
+
+    embeddings      (n, d) float16, memory-mapped when large
+    pretext_losses  (n,) float32
+    available       (n,) bool    may be selected: not labeled, not barred, not kept for the control arm
+    classes         (n,) int64   index of the known class, -1 where unlabeled; control items are -1 too
+    probabilities   (n, c) float32 of the newest head, calibrated, or None while there is none
+    n_classes       how many classes the project has
+    round_size      labels in a round
+    labels_used     labels so far, with those of control items
+    """
+
+    embeddings: Halves
+    pretext_losses: Floats
+    available: Bools
+    classes: Ints
+    probabilities: Floats | None
+    n_classes: int
+    round_size: int
+    labels_used: int
+
+    def __len__(self) -> int:
+        return len(self.pretext_losses)
+
+    @property
+    def labeled(self) -> Bools:
+        """(n,) bool"""
+        return self.classes >= 0
+
+    @property
+    def candidates(self) -> Ints:
+        """Rows that may be selected, ascending."""
+        return np.flatnonzero(self.available)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """items (m,) int64: rows of the pool view, first = label first, no repeats, all available.
+    scores (m,) float32: finite, higher = label sooner, never rising."""
+
+    items: Ints
+    scores: Floats

@@ -1,0 +1,35 @@
+"""Pretext tasks: self-supervised tasks whose loss and backbone are used. One file each; being there is registering."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from worker.registry import plug_ins
+
+
+class PretextTask(BaseModel, ABC):
+    """Fields are the parameters; the docstring is the help people read, with paper and link.
+
+    Training takes the mean of `losses`, scoring keeps the vector, so what is trained and what ranks cannot
+    drift apart.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ClassVar[str]
+    modalities: ClassVar[frozenset[str]] = frozenset({"image"})
+
+    @abstractmethod
+    def make_net(self, backbone: nn.Module, dimensions: int, image_size: int) -> nn.Module:
+        """Backbone plus pretext head. The result has the attribute `backbone`, so it can be taken out again."""
+
+    @abstractmethod
+    def losses(self, net: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
+        """batch (n, 3, s, s) float, normalised -> (n,) float32, one loss an item. All randomness from `generator`."""
+
+
+def pretext_tasks() -> dict[str, type[PretextTask]]:
+    return plug_ins("worker.pretext", PretextTask)
