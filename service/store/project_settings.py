@@ -1,5 +1,6 @@
 """What a project may set, with documented defaults. Stored as JSON in `projects.settings`; read by both programs."""
 
+import math
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -46,3 +47,18 @@ class ProjectSettings(BaseModel):
     retrain_min_interval_s: float = Field(5.0, ge=0, le=86400, description="at least this long between trainings")
     budget: int | None = Field(None, ge=1, description="labels the project may use in all")
     seed: int = Field(0, ge=0, lt=2**31)
+
+    def control_share(self, has_test_split: bool) -> float:
+        """The share of control items in batches. A test split measures better, so it switches them off."""
+        if self.control_fraction is not None:
+            return self.control_fraction
+        return 0.0 if has_test_split else 0.1
+
+    def control_items(self, pool_size: int, has_test_split: bool) -> int:
+        """How many items, the first of the pool in `shuffle` order, are kept for the control arm.
+
+        No strategy ever sees them, so what they measure is unbiased. Fixed by settings and pool size, because a
+        prefix that grew with the labels would grow over items that a strategy has already taken.
+        """
+        labels = min(pool_size, self.budget or 20_000)
+        return math.ceil(self.control_share(has_test_split) * labels)

@@ -104,6 +104,7 @@ class Item(Table):
         sa.UniqueConstraint("project_id", "key"),
         # Uniformly random serving: the next available items in `shuffle` order.
         sa.Index("ix_items_available", "project_id", "shuffle", **_when("state = 'available' AND split = 'pool'")),
+        sa.Index("ix_items_test", "project_id", "id", **_when("split = 'test'")),
         sa.Index("ix_items_project_id_id", "project_id", "id"),
         sa.CheckConstraint("state IN ('available','done','broken','quarantined','withdrawn')", name="state"),
         sa.CheckConstraint("split IN ('pool','test')", name="split"),
