@@ -1,0 +1,50 @@
+# Two commands do everything: `make demo`, `make test`. Both build .venv first; re-running is fast.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Which torch: TORCH_INDEX=<a wheel index from pytorch.org> chooses another build (README, "CPU or CUDA").
+TORCH_INDEX ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo up test check format bench-loop clean
+
+help: ## what there is
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+
+# The stamp makes pip run again only when pyproject.toml changed.
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Shortlist needs Python 3.11 or newer; name one with PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --index-url $(TORCH_INDEX) torch torchvision)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+venv: $(VENV)/.installed ## build .venv
+
+demo: venv ## the main job on the bundled pool: table, demo/report.html, demo/learning_curve.png
+	$(BIN)/shortlist demo
+
+up: venv ## service, worker and embedded database; ARGS="--images DIR --classes cat,dog"
+	$(BIN)/shortlist up $(ARGS)
+
+test: venv ## all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: venv ## ruff, mypy strict, import contracts, migration drift, compose file
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/store/test_migrations.py
+	@if command -v docker-compose >/dev/null; then POSTGRES_PASSWORD=check SHORTLIST_ADMIN_KEY=check docker-compose config --quiet && echo "docker-compose.yml: fine"; \
+	 else echo "docker-compose.yml: not checked, docker-compose is not installed"; fi
+
+format: venv ## make ruff happy where it can be made so by itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench-loop: venv ## last label of a burst posted → new ranking served
+	$(BIN)/python -m benchmarks.loop
+
+clean: ## remove what was built; data folders stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
