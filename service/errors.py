@@ -23,3 +23,38 @@ class NotFound(ShortlistError):
     """There is no {what} {id!r} here."""
 
     status, code = 404, "not_found"
+
+
+class BadImage(ShortlistError):
+    """This image cannot be used: {reason}."""
+
+    status, code = 422, "bad_image"
+
+    @property
+    def reason(self) -> str:
+        return str(self.fields["reason"])
+
+
+class SourceNotAllowed(ShortlistError):
+    """{uri!r} does not lie below an allowed folder. Give an absolute path or URL below one of
+    SHORTLIST_SOURCE_ROOTS ({roots}), or add its folder there and start again."""
+
+    status, code = 422, "source_not_allowed"
+
+
+class SourceUnreadable(ShortlistError):
+    """{uri!r} cannot be read: {reason}."""
+
+    status, code = 422, "source_unreadable"
+
+
+class ParquetWithoutImages(ShortlistError):
+    """{uri!r} has no column of images: name it `image`, and store the file's bytes, or a struct with `bytes`."""
+
+    status, code = 422, "parquet_without_images"
+
+
+class NotMigrated(ShortlistError):
+    """The database is at revision {current}, this program needs {newest}. Run `shortlist migrate` first."""
+
+    status, code = 503, "not_migrated"

@@ -1,0 +1,88 @@
+"""Image bytes to RGB, whatever the file holds: grey, palette, alpha, CMYK, 16 bit, rotated by EXIF."""
+
+import io
+import threading
+import warnings
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from service.errors import BadImage
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+
+# `open_rgb` compares with its own limit before anything is decoded; Pillow's would warn or refuse below it.
+Image.MAX_IMAGE_PIXELS = None
+
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_header_lock = threading.Lock()
+
+
+def open_rgb(data: bytes, max_pixels: int) -> Image.Image:
+    """The first frame, upright, in 8-bit RGB; what is transparent becomes white. Raises `BadImage`."""
+    if not data:
+        raise BadImage(reason="the file is empty")
+    try:
+        image, orientation = _header(data)
+        pixels = image.width * image.height
+        if pixels == 0:
+            raise BadImage(reason="it has no pixels")
+        if pixels > max_pixels:
+            raise BadImage(reason=f"{image.width} x {image.height} pixels are more than {max_pixels} allowed")
+        image.load()
+        if orientation in _UPRIGHT:
+            image = image.transpose(_UPRIGHT[orientation])
+        return _rgb(image)
+    except BadImage:
+        raise
+    except UnidentifiedImageError:
+        raise BadImage(reason=f"not an image in a supported format ({', '.join(FORMATS)})") from None
+    except Exception as error:  # a broken file makes Pillow raise nearly anything
+        raise BadImage(reason=f"broken or truncated ({str(error) or type(error).__name__})") from error
+
+
+def _header(data: bytes) -> tuple[Image.Image, int | None]:
+    """Size and orientation, nothing decoded. Odd metadata makes Pillow warn; the image is good all the same.
+
+    Warning filters belong to the process, not to the thread: hence the lock.
+    """
+    with _header_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        try:
+            orientation = image.getexif().get(_ORIENTATION_TAG)
+        except Exception:  # unreadable metadata: the image is taken as it lies
+            orientation = None
+        return image, orientation if isinstance(orientation, int) else None
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image, np.float32) / 257 + 0.5).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        return _stretched(np.asarray(image, np.float64))
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        if image.mode == "La":  # Pillow converts premultiplied grey only to plain grey and alpha
+            image = image.convert("LA")
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _stretched(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Image.Image:
+    """32-bit integers and floats have no agreed white: the smallest value turns black, the largest white."""
+    if not np.isfinite(values).all():
+        raise BadImage(reason="it holds values that are not numbers")
+    low, high = values.min(), values.max()
+    grey = (values - low) * (255 / max(high - low, 1e-12)) + 0.5
+    return Image.fromarray(grey.astype(np.uint8)).convert("RGB")

@@ -1,0 +1,82 @@
+"""Where an item's bytes are, and that nobody reads outside the allowed folders."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import unquote
+
+import fsspec.core
+
+from service.errors import SourceNotAllowed, SourceUnreadable
+from service.settings import Settings
+from service.store.parquet_images import ParquetImages
+
+_PARQUET_ROW = re.compile(r"(?P<file>.+\.(?:parquet|pq))#row=(?P<row>\d{1,15})", re.IGNORECASE | re.DOTALL)
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+
+
+class ItemBytes:
+    """Reads items below `settings.source_roots`: files, fsspec URLs, rows of Parquet files. Thread-safe."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._roots = settings.source_roots
+        self._parquet = ParquetImages()
+
+    def read(self, uri: str) -> bytes:
+        """`/a/b.png`, `s3://bucket/b.png` or `/a/b.parquet#row=17`.
+
+        Raises `SourceNotAllowed` outside the roots (symlinks are followed first), and `SourceUnreadable` when
+        there is nothing, or nothing that can be read.
+        """
+        if row := _PARQUET_ROW.fullmatch(uri):
+            return self._parquet.read(self.check_root(row["file"]), int(row["row"]))
+        allowed = self.check_root(uri)
+        try:
+            if is_url(allowed):
+                filesystem, path = fsspec.core.url_to_fs(allowed)
+                return bytes(filesystem.cat_file(path))
+            return Path(allowed).read_bytes()
+        except FileNotFoundError:
+            raise SourceUnreadable(uri=uri, reason="there is no such file") from None
+        except (OSError, ValueError, ImportError) as error:
+            raise SourceUnreadable(uri=uri, reason=str(error)) from error
+
+    def check_root(self, uri: str) -> str:
+        """The uri, symlinks resolved, if it is an allowed root or below one. Raises `SourceNotAllowed`."""
+        row = _PARQUET_ROW.fullmatch(uri)
+        if row:
+            return f"{self.check_root(row['file'])}#row={row['row']}"
+        located = _locate(uri)
+        if located is None or not any(_is_below(located, root) for root in _located(self._roots)):
+            raise SourceNotAllowed(uri=uri, roots=", ".join(self._roots) or "none are set")
+        return located
+
+
+def is_url(uri: str) -> bool:
+    """A remote place, not a local path; `_locate` has made paths of `file://` URLs."""
+    return _URL.match(uri) is not None
+
+
+def _located(roots: Iterable[str]) -> Iterable[str]:
+    for root in roots:
+        located = _locate(root if is_url(root) else str(Path(root).absolute()))
+        if located is not None:
+            yield located
+
+
+def _locate(uri: str) -> str | None:
+    """One spelling for each place; None for what has no place: relative paths, chained URLs, `..` in URLs."""
+    if uri.lower().startswith(("file://", "local://")):
+        uri = uri.split("://", 1)[1]
+    if is_url(uri):
+        climbs = ".." in unquote(uri).replace("\\", "/").split("/")
+        return None if climbs or "::" in uri else uri.rstrip("/")
+    try:
+        path = Path(uri)
+        return str(path.resolve()) if path.is_absolute() else None
+    except (OSError, ValueError, RuntimeError):  # a NUL, a name too long, a circle of links
+        return None
+
+
+def _is_below(place: str, root: str) -> bool:
+    return place == root or place.startswith(root.rstrip("/") + "/")
