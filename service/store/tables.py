@@ -230,6 +230,8 @@ class RankedItem(Table):
     rank: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # from 1
     item_id: Mapped[int] = mapped_column(sa.ForeignKey("items.id", ondelete="CASCADE"), index=True)
     score: Mapped[float]  # higher = label sooner
+    predicted_class: Mapped[str | None]  # by the head that was served when the ranking was made
+    predicted_probability: Mapped[float | None]
 
 
 class Batch(Table):
