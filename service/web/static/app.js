@@ -1,0 +1,169 @@
+// The dashboard: polls the JSON API with ETags and redraws what changed. No framework, no build.
+
+const POLL_MS = 2000;
+const $ = (id) => document.getElementById(id);
+const cache = new Map(); // path -> {etag, body}
+
+// ---- the key: after '#' in the address, else from this tab's session ----
+
+function takeKey() {
+  const fragment = new URLSearchParams(location.hash.slice(1));
+  if (fragment.has("key")) {
+    sessionStorage.setItem("key", fragment.get("key"));
+    fragment.delete("key");
+    history.replaceState(null, "", fragment.size ? `#${fragment}` : location.pathname);
+  }
+  return sessionStorage.getItem("key");
+}
+
+class Refused extends Error {}
+
+async function get(path) {
+  const known = cache.get(path);
+  const headers = { Authorization: `Bearer ${takeKey()}` };
+  if (known?.etag) headers["If-None-Match"] = known.etag;
+  const response = await fetch(path, { headers });
+  if (response.status === 304) return known.body;
+  const body = await response.json();
+  if (response.status === 401 || response.status === 403) throw new Refused(body.detail);
+  if (!response.ok) throw new Error(body.detail);
+  cache.set(path, { etag: response.headers.get("ETag"), body });
+  return body;
+}
+
+// ---- drawing ----
+
+function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children.map((child) => child ?? "–"));
+  return made;
+}
+
+const percent = (share) => (share == null ? null : `${(100 * share).toFixed(1)} %`);
+const clock = (time) => (time ? new Date(time).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : null);
+
+function drawProjects(projects, current) {
+  $("projects").replaceChildren(
+    ...projects.map((project) => {
+      const link = element("a", { href: `#project=${project.id}` }, project.name);
+      if (project.id === current) link.setAttribute("aria-current", "page");
+      return link;
+    }),
+  );
+}
+
+function drawFigures(project, metrics) {
+  const latest = metrics.learning_curve.at(-1);
+  const figures = [
+    [metrics.labels_used.toLocaleString(), metrics.budget ? `of ${metrics.budget.toLocaleString()} labels` : "labels"],
+    [percent(latest?.accuracy), latest ? `accuracy (${percent(latest.accuracy_low)} – ${percent(latest.accuracy_high)})` : "accuracy: no head yet"],
+    [metrics.pool_items.toLocaleString(), "items in the pool"],
+    [metrics.ranking ? metrics.ranking.strategy.name : null, metrics.ranking ? `ranking ${metrics.ranking.version}` : "no ranking yet: random items"],
+  ];
+  $("figures").replaceChildren(...figures.map(([value, what]) => element("div", {}, element("b", {}, value), element("span", {}, what))));
+}
+
+function drawCurve(points) {
+  if (points.length === 0) {
+    $("curve").replaceChildren(element("p", { class: "quiet" }, "The curve begins when the first round is labeled and measured."));
+    return;
+  }
+  const [width, height, left, bottom, top] = [720, 260, 44, 34, 10];
+  const most = Math.max(...points.map((point) => point.labels_used));
+  const lowest = Math.floor(10 * Math.min(...points.map((point) => point.accuracy_low))) / 10;
+  const highest = Math.max(lowest + 0.1, Math.ceil(10 * Math.max(...points.map((point) => point.accuracy_high))) / 10);
+  const x = (labels) => left + ((width - left - 12) * labels) / most;
+  const y = (accuracy) => top + ((height - bottom - top) * (highest - accuracy)) / (highest - lowest);
+  const path = (list) => list.map(([a, b], index) => `${index ? "L" : "M"}${a.toFixed(1)} ${b.toFixed(1)}`).join("");
+  const band = [...points.map((p) => [x(p.labels_used), y(p.accuracy_high)]), ...points.toReversed().map((p) => [x(p.labels_used), y(p.accuracy_low)])];
+  const lines = [];
+  for (let tick = lowest; tick <= highest + 1e-9; tick += (highest - lowest) / 4) {
+    lines.push(`<line x1="${left}" x2="${width - 12}" y1="${y(tick)}" y2="${y(tick)}" stroke="#eceef1"/><text x="${left - 8}" y="${y(tick) + 4}" text-anchor="end">${(100 * tick).toFixed(0)} %</text>`);
+  }
+  for (let tick = 1; tick <= 5; tick++) {
+    const labels = Math.round((most * tick) / 5);
+    lines.push(`<text x="${x(labels)}" y="${height - 12}" text-anchor="middle">${labels}</text>`);
+  }
+  const dots = points.map((p) => `<circle cx="${x(p.labels_used)}" cy="${y(p.accuracy)}" r="3.5" fill="#1f5fbf"><title>${p.labels_used} labels: ${percent(p.accuracy)}</title></circle>`);
+  $("curve").innerHTML = `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="Accuracy against labels used">${lines.join("")}
+    <path d="${path(band)}Z" fill="#1f5fbf" opacity=".12"/>
+    <path d="${path(points.map((p) => [x(p.labels_used), y(p.accuracy)]))}" fill="none" stroke="#1f5fbf" stroke-width="2"/>${dots.join("")}</svg>`;
+}
+
+function drawRounds(rounds) {
+  const headings = ["round", "labels used", "strategy", "seed", "accuracy", "95 % interval", "macro-F1", "measured on", "closed"];
+  const rows = rounds.toReversed().map((round) => {
+    const metrics = round.metrics ?? {};
+    const interval = metrics.accuracy == null ? null : `${percent(metrics.accuracy_low)} – ${percent(metrics.accuracy_high)}`;
+    const cells = [
+      `${round.number}`, `${round.labels_used ?? "–"}`, round.strategy?.name, round.seed == null ? null : `${round.seed}`, percent(metrics.accuracy),
+      interval, percent(metrics.macro_f1), metrics.measured_on ? `${metrics.items} ${metrics.measured_on} items` : null,
+      clock(round.closed_at) ?? "open",
+    ];
+    return element("tr", {}, ...cells.map((cell) => element("td", {}, cell)));
+  });
+  $("rounds").replaceChildren(element("tr", {}, ...headings.map((heading) => element("th", {}, heading))), ...rows);
+}
+
+function drawJobs(jobs) {
+  const rows = jobs.slice(0, 12).map((job) => {
+    const detail =
+      job.state === "running"
+        ? element("progress", { value: job.progress, max: 1, title: job.message ?? "" })
+        : element("span", { class: "quiet" }, job.error ?? job.message ?? "");
+    return element("li", {}, element("span", {}, job.kind), element("span", { class: job.state }, job.state), detail, element("span", { class: "quiet" }, clock(job.created_at)));
+  });
+  $("jobs").replaceChildren(...(rows.length ? rows : [element("li", { class: "quiet" }, "none yet")]));
+}
+
+function notice(text) {
+  $("notice").hidden = !text;
+  $("notice").textContent = text ?? "";
+}
+
+// ---- the loop ----
+
+async function draw() {
+  const projects = (await get("/projects")).items;
+  const wanted = new URLSearchParams(location.hash.slice(1)).get("project");
+  const project = projects.find((candidate) => candidate.id === wanted) ?? projects[0];
+  $("sign-in").hidden = true;
+  $("project").hidden = !project;
+  drawProjects(projects, project?.id);
+  if (!project) return notice("No projects yet. Start with: shortlist up --images DIR --classes cat,dog — or POST /projects.");
+  const [metrics, rounds, jobs] = await Promise.all([
+    get(`/projects/${project.id}/metrics`), get(`/projects/${project.id}/rounds`), get(`/jobs?project=${project.id}`),
+  ]);
+  drawFigures(project, metrics);
+  drawCurve(metrics.learning_curve);
+  drawRounds(rounds.items);
+  drawJobs(jobs.items);
+  notice(null);
+}
+
+async function tick() {
+  if (!takeKey()) {
+    $("sign-in").hidden = false;
+    $("project").hidden = true;
+    return;
+  }
+  try {
+    await draw();
+  } catch (error) {
+    if (error instanceof Refused) {
+      sessionStorage.removeItem("key");
+      $("sign-in").hidden = false;
+    }
+    notice(error instanceof TypeError ? "The service does not answer. Is it running?" : error.message);
+  }
+}
+
+$("sign-in").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem("key", $("key").value.trim());
+  tick();
+});
+addEventListener("hashchange", tick);
+tick();
+setInterval(() => document.hidden || tick(), POLL_MS);
