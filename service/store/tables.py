@@ -44,7 +44,7 @@ class Table(DeclarativeBase):
     type_annotation_map = {  # noqa: RUF012
         int: BigInt,
         datetime: UtcDateTime,
-        Json: sa.JSON,
+        Json: sa.JSON(none_as_null=True),
         list[str]: sa.JSON,
         str: sa.Text,
         float: sa.Double,

@@ -1,0 +1,309 @@
+"""The job queue: a lease table, the same code on SQLite (BEGIN IMMEDIATE) and PostgreSQL (SKIP LOCKED).
+
+A worker holds a running job by a lease that it renews with heartbeats. A lease that ran out is taken over
+by the next claim. `token` grows by one at each claim and fences off whoever lost the job: every write of a
+holder is guarded by (id, token), and every transaction that publishes a job's output goes through `fence`.
+
+All times are seconds of the database's clock, so that machines need not agree on the time.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session, aliased
+
+from service.store.session import read_session, write_session
+from service.store.tables import Job
+
+RETRY_DELAY_S = 2.0  # doubles with each attempt
+RETRY_DELAY_MAX_S = 300.0
+ERROR_LENGTH = 4000
+REPLACED = "Replaced by the same job, queued while this one ran."
+SILENT = "Its worker fell silent in each attempt it had. Look into the worker's log, then queue it again."
+
+
+class LeaseLost(Exception):
+    """The job is no longer ours: its lease ran out and another worker took it, or it ended."""
+
+
+class Cancelled(Exception):
+    """Somebody asked for the job to be cancelled."""
+
+
+@dataclass(frozen=True)
+class ClaimedJob:
+    """A job that a worker holds; `token` proves it."""
+
+    id: int
+    project_id: int | None
+    kind: str
+    queue: str
+    payload: dict[str, Any]
+    attempts: int  # with this one
+    max_attempts: int
+    token: int
+    coalesce_key: str | None
+    serial_key: str | None
+
+
+def clock(session: Session) -> sa.ColumnElement[float]:
+    """Now, in seconds of the database's clock."""
+    if session.get_bind().dialect.name == "postgresql":
+        return sa.literal_column("extract(epoch from clock_timestamp())::double precision", sa.Double())
+    return sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Double())
+
+
+def enqueue(
+    session: Session,
+    kind: str,
+    payload: dict[str, Any],
+    *,
+    project_id: int | None = None,
+    queue: str,
+    priority: int = 0,
+    delay_s: float = 0.0,
+    min_interval_s: float = 0.0,
+    coalesce_key: str | None = None,
+    serial_key: str | None = None,
+    max_attempts: int = 3,
+) -> int:
+    """Queue a job in the caller's transaction and return its id.
+
+    priority        higher runs sooner
+    delay_s         not before so many seconds from now
+    min_interval_s  not before so long after the last start of this project's jobs of this kind
+    coalesce_key    merges into the queued job of that key: the sooner start, the newest payload. A running
+                    one is left alone, so what arrives during a run causes one more.
+    serial_key      at most one job of that key runs at a time
+    """
+    on_postgresql = session.get_bind().dialect.name == "postgresql"
+    now = clock(session)
+    run_at = now + delay_s
+    if min_interval_s > 0:
+        last_start = sa.select(sa.func.max(Job.started_at)).where(
+            Job.project_id == project_id, Job.kind == kind
+        )
+        earliest = sa.func.coalesce(last_start.scalar_subquery() + min_interval_s, 0.0)
+        run_at = sa.func.greatest(run_at, earliest) if on_postgresql else sa.func.max(run_at, earliest)
+
+    insert = (postgresql.insert if on_postgresql else sqlite.insert)(Job).values(
+        kind=kind, payload=payload, project_id=project_id, queue=queue, priority=priority, run_at=run_at,
+        created_at=now, coalesce_key=coalesce_key, serial_key=serial_key, max_attempts=max_attempts,
+    )  # fmt: skip
+    if coalesce_key is not None:
+        new = insert.excluded
+        least, greatest = (sa.func.least, sa.func.greatest) if on_postgresql else (sa.func.min, sa.func.max)
+        insert = insert.on_conflict_do_update(
+            index_elements=["coalesce_key"],
+            index_where=sa.text("state = 'queued'"),
+            set_={
+                "payload": new.payload,
+                "run_at": least(Job.run_at, new.run_at),
+                "priority": greatest(Job.priority, new.priority),
+                "attempts": 0,  # a new wish, not another try of the old one
+                "max_attempts": new.max_attempts,
+                "coalesced": Job.coalesced + 1,
+            },
+        )
+    return session.execute(insert.returning(Job.id)).scalar_one()
+
+
+def claim(engine: sa.Engine, worker: str, queues: Sequence[str], lease_s: float) -> ClaimedJob | None:
+    """Take a job whose lease ran out, else the best that is ready; None when there is none."""
+    while True:
+        with read_session(engine) as session:  # an idle worker never takes SQLite's write lock
+            if session.scalar(_claimable(session, queues)) is None:
+                return None
+        try:
+            with write_session(engine) as session:
+                row = _take(session, worker, queues, lease_s)
+        except sa.exc.IntegrityError:
+            continue  # two claimers, one serial key: the unique index let the other one through
+        if row is None:
+            return None
+        if row.state == "running":
+            return ClaimedJob(
+                row.id, row.project_id, row.kind, row.queue, row.payload, row.attempts, row.max_attempts,
+                row.token, row.coalesce_key, row.serial_key,
+            )  # fmt: skip
+
+
+def _claimable(session: Session, queues: Sequence[str]) -> sa.Select[int]:
+    """The id of the job to take next: lost ones first, then by priority, then by time."""
+    now = clock(session)
+    busy = aliased(Job)
+    free = ~sa.exists().where(busy.serial_key == Job.serial_key, busy.state == "running")
+    lost = sa.and_(Job.state == "running", Job.lease_until < now)
+    ready = sa.and_(Job.state == "queued", Job.run_at <= now, sa.or_(Job.serial_key.is_(None), free))
+    return (
+        sa.select(Job.id)
+        .where(Job.queue.in_(queues), sa.or_(lost, ready))
+        .order_by(sa.case((Job.state == "running", 0), else_=1), Job.priority.desc(), Job.run_at, Job.id)
+        .limit(1)
+    )
+
+
+def _take(session: Session, worker: str, queues: Sequence[str], lease_s: float) -> sa.Row[Any] | None:
+    """Start the next job; one that was cancelled or lost too often ends instead (see the returned state)."""
+    job_id = session.scalar(_claimable(session, queues).with_for_update(skip_locked=True, of=Job))
+    if job_id is None:
+        return None
+    now = clock(session)
+    worn_out = Job.attempts >= Job.max_attempts
+    ends = sa.or_(Job.cancel_requested, worn_out)
+    return session.execute(
+        sa.update(Job)
+        .where(Job.id == job_id)
+        .values(
+            state=sa.case((Job.cancel_requested, "cancelled"), (worn_out, "failed"), else_="running"),
+            error=sa.case((sa.and_(worn_out, ~Job.cancel_requested), SILENT), else_=Job.error),
+            attempts=sa.case((ends, Job.attempts), else_=Job.attempts + 1),
+            started_at=sa.case((ends, Job.started_at), else_=now),
+            finished_at=sa.case((ends, now), else_=sa.null()),
+            lease_until=sa.case((ends, sa.null()), else_=now + lease_s),
+            token=Job.token + 1,
+            worker=worker,
+        )
+        .returning(*sa.inspect(Job).columns)
+        .execution_options(synchronize_session=False)
+    ).one()
+
+
+def heartbeat(
+    engine: sa.Engine,
+    job: ClaimedJob,
+    lease_s: float,
+    progress: float | None = None,
+    message: str | None = None,
+) -> None:
+    """Renew the lease. Raises `LeaseLost`, or `Cancelled` when that was asked for."""
+    values: dict[str, Any] = {}
+    if progress is not None:
+        values["progress"] = min(max(progress, 0.0), 1.0)
+    if message is not None:
+        values["message"] = message
+    with write_session(engine) as session:
+        row = session.execute(
+            _update_own(job)
+            .values(lease_until=clock(session) + lease_s, **values)
+            .returning(Job.cancel_requested)
+        ).one_or_none()
+    if row is None:
+        raise LeaseLost(job.id)
+    if row.cancel_requested:
+        raise Cancelled(job.id)
+
+
+def fence(session: Session, job: ClaimedJob) -> None:
+    """Call first in any transaction that publishes output. Locks the job's row; raises `LeaseLost`."""
+    held = sa.select(Job.id).where(*_own(job)).with_for_update()
+    if session.execute(held).one_or_none() is None:
+        raise LeaseLost(job.id)
+
+
+def succeed(session: Session, job: ClaimedJob, result: dict[str, Any] | None = None) -> None:
+    """In the transaction of the last output. Raises `LeaseLost`."""
+    _end(session, job, "succeeded", result=result, progress=1.0, error=None)
+
+
+def fail(engine: sa.Engine, job: ClaimedJob, error: str, retry: bool = True) -> None:
+    """Queue the job again with a growing delay; after the last attempt, or without `retry`, it has failed."""
+    error = error.replace("\0", "")[:ERROR_LENGTH]
+    if retry and job.attempts < job.max_attempts:
+        delay_s = min(RETRY_DELAY_S * 2 ** (job.attempts - 1), RETRY_DELAY_MAX_S)
+        _queue_again(engine, job, delay_s=delay_s, error=error)
+    else:
+        with write_session(engine) as session:
+            _end(session, job, "failed", error=error)
+
+
+def release(engine: sa.Engine, job: ClaimedJob) -> None:
+    """Hand the job back at once, as a worker does that stops; the attempt is not counted."""
+    _queue_again(engine, job, delay_s=0.0, attempts=job.attempts - 1)
+
+
+def mark_cancelled(engine: sa.Engine, job: ClaimedJob) -> None:
+    with write_session(engine) as session:
+        _end(session, job, "cancelled")
+
+
+def request_cancel(session: Session, job_id: int) -> None:
+    """A queued job is cancelled at once, a running one at its next heartbeat; an ended one stays as it is."""
+    queued = Job.state == "queued"
+    session.execute(
+        sa.update(Job)
+        .where(Job.id == job_id, Job.state.in_(("queued", "running")))
+        .values(
+            cancel_requested=True,
+            state=sa.case((queued, "cancelled"), else_=Job.state),
+            finished_at=sa.case((queued, clock(session)), else_=Job.finished_at),
+        )
+    )
+
+
+def unfinished(session: Session, queues: Sequence[str]) -> bool:
+    """Whether anything is queued (also for later) or running."""
+    waiting = sa.exists().where(Job.queue.in_(queues), Job.state.in_(("queued", "running")))
+    return bool(session.scalar(sa.select(waiting)))
+
+
+def purge(engine: sa.Engine, older_than_s: float) -> int:
+    """Delete jobs that ended so long ago; returns how many."""
+    with write_session(engine) as session:
+        old = Job.finished_at < clock(session) - older_than_s
+        ended = Job.state.in_(("succeeded", "failed", "cancelled"))
+        deleted = session.execute(sa.delete(Job).where(ended, old).returning(Job.id))
+        return len(deleted.all())
+
+
+def _own(job: ClaimedJob) -> tuple[sa.ColumnElement[bool], ...]:
+    return (Job.id == job.id, Job.token == job.token, Job.state == "running")
+
+
+def _update_own(job: ClaimedJob) -> Any:
+    return sa.update(Job).where(*_own(job)).execution_options(synchronize_session=False)
+
+
+def _end(session: Session, job: ClaimedJob, state: str, **values: Any) -> None:
+    statement = _update_own(job).values(state=state, finished_at=clock(session), lease_until=None, **values)
+    if session.execute(statement.returning(Job.id)).one_or_none() is None:
+        raise LeaseLost(job.id)
+
+
+def _queue_again(engine: sa.Engine, job: ClaimedJob, *, delay_s: float, **values: Any) -> None:
+    while True:
+        try:
+            with write_session(engine) as session:
+                _queue_again_or_yield(session, job, delay_s, values)
+            return
+        except sa.exc.IntegrityError:
+            continue  # a job of the same coalesce key was queued in between; look again
+
+
+def _queue_again_or_yield(session: Session, job: ClaimedJob, delay_s: float, values: dict[str, Any]) -> None:
+    if job.coalesce_key is not None:  # "= NULL" would match nothing, "IS NULL" all unkeyed jobs
+        same_key = sa.select(Job.id).where(Job.coalesce_key == job.coalesce_key, Job.state == "queued")
+        newer = session.scalar(same_key)
+        if newer is not None:
+            _end(
+                session,
+                job,
+                "cancelled",
+                message="Replaced by the same job, queued while this one ran.",
+                **values,
+            )
+            return
+    cancelled = Job.cancel_requested
+    now = clock(session)
+    statement = _update_own(job).values(
+        state=sa.case((cancelled, "cancelled"), else_="queued"),
+        finished_at=sa.case((cancelled, now), else_=sa.null()),
+        run_at=now + delay_s,
+        lease_until=None,
+        **values,
+    )
+    if session.execute(statement.returning(Job.id)).one_or_none() is None:
+        raise LeaseLost(job.id)

@@ -1,0 +1,179 @@
+"""One `make_<thing>` per table: valid rows with little to say. Flushed, not committed."""
+
+import itertools
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from sqlalchemy.orm import Session
+
+from service.store.tables import (
+    Batch,
+    CatalogueEntry,
+    Head,
+    Item,
+    Job,
+    Key,
+    Label,
+    PretextModel,
+    Project,
+    RankedItem,
+    Ranking,
+    Reservation,
+    Round,
+    Score,
+    ScoreRun,
+    ScoreShard,
+    Source,
+    Table,
+    Worker,
+    utc_now,
+)  # fmt: skip
+
+T = TypeVar("T", bound=Table)
+_numbers = itertools.count(1)
+
+
+def _add(session: Session, row: T) -> T:
+    session.add(row)
+    session.flush()
+    return row
+
+
+def make_project(session: Session, **values: Any) -> Project:
+    """With its first round open, as the service makes it."""
+    defaults = {"name": f"project {next(_numbers)}", "classes": ["cat", "dog"], "settings": {}}
+    project = _add(session, Project(**defaults | values))
+    make_round(session, project=project)
+    return project
+
+
+def make_source(session: Session, *, project: Project, **values: Any) -> Source:
+    defaults = {"uri": f"/pool/{next(_numbers)}", "split": "pool"}
+    return _add(session, Source(project_id=project.id, **defaults | values))
+
+
+def make_item(session: Session, *, project: Project, **values: Any) -> Item:
+    number = next(_numbers)
+    defaults = {"key": f"{number:06}.png", "uri": f"/pool/{number:06}.png", "shuffle": number}
+    return _add(session, Item(project_id=project.id, **defaults | values))
+
+
+def make_pretext_model(session: Session, *, project: Project, **values: Any) -> PretextModel:
+    version = next(_numbers)
+    defaults = {
+        "version": version, "state": "ready", "task": {"name": "rotation", "params": {}}, "backbone": "small",
+        "config": {"image_size": 28, "seed": 0}, "artifact": f"models/{version}.safetensors",
+    }  # fmt: skip
+    return _add(session, PretextModel(project_id=project.id, **defaults | values))
+
+
+def make_score_run(
+    session: Session, *, project: Project, pretext_model: PretextModel | None = None, **values: Any
+) -> ScoreRun:
+    pretext_model = pretext_model or make_pretext_model(session, project=project)
+    defaults = {"state": "complete", "artifact": f"scores/{next(_numbers)}", "dimensions": 8}
+    return _add(
+        session, ScoreRun(project_id=project.id, pretext_model_id=pretext_model.id, **defaults | values)
+    )
+
+
+def make_score_shard(session: Session, *, score_run: ScoreRun, **values: Any) -> ScoreShard:
+    number = next(_numbers)
+    defaults = {
+        "first_item_id": number, "last_item_id": number, "artifact": f"scores/shards/{number}.npz", "items": 1
+    }  # fmt: skip
+    return _add(session, ScoreShard(score_run_id=score_run.id, **defaults | values))
+
+
+def make_score(session: Session, *, score_run: ScoreRun, item: Item, **values: Any) -> Score:
+    defaults = {"pretext_loss": 1.0, "percentile": 50.0}
+    return _add(session, Score(score_run_id=score_run.id, item_id=item.id, **defaults | values))
+
+
+def make_ranking(
+    session: Session, *, project: Project, score_run: ScoreRun, items: list[Item] | None = None, **values: Any
+) -> Ranking:
+    """With `items` ranked in the given order."""
+    items = items or []
+    defaults = {
+        "version": next(_numbers), "strategy": {"name": "shortlist", "params": {}}, "seed": 0,
+        "labels_used": 0, "items": len(items), "seconds": 0.1,
+    }  # fmt: skip
+    ranking = _add(session, Ranking(project_id=project.id, score_run_id=score_run.id, **defaults | values))
+    for rank, item in enumerate(items, start=1):
+        make_ranked_item(session, ranking=ranking, item=item, rank=rank, score=1.0 / rank)
+    return ranking
+
+
+def make_ranked_item(session: Session, *, ranking: Ranking, item: Item, **values: Any) -> RankedItem:
+    defaults = {"rank": 1, "score": 1.0}
+    return _add(session, RankedItem(ranking_id=ranking.id, item_id=item.id, **defaults | values))
+
+
+def make_batch(session: Session, *, project: Project, **values: Any) -> Batch:
+    defaults = {"annotator": "ann", "expires_at": utc_now() + timedelta(hours=1)}
+    return _add(session, Batch(project_id=project.id, **defaults | values))
+
+
+def make_reservation(session: Session, *, batch: Batch, item: Item, **values: Any) -> Reservation:
+    defaults = {
+        "annotator": batch.annotator, "expires_at": batch.expires_at, "position": 1, "arm": "control"
+    }  # fmt: skip
+    return _add(
+        session,
+        Reservation(project_id=batch.project_id, batch_id=batch.id, item_id=item.id, **defaults | values),
+    )
+
+
+def make_label(session: Session, *, item: Item, **values: Any) -> Label:
+    """Also decides the item, unless it is a skip."""
+    defaults = {
+        "annotator": "ann", "revision": 1, "current": True, "class_name": "cat", "arm": "control",
+        "outcome": "accepted", "round_number": 1,
+    }  # fmt: skip
+    label = _add(session, Label(project_id=item.project_id, item_id=item.id, **defaults | values))
+    if label.class_name is not None:
+        item.state, item.class_name, item.decided_by = "done", label.class_name, label.id
+        session.flush()
+    return label
+
+
+def make_round(session: Session, *, project: Project, **values: Any) -> Round:
+    defaults = {"number": 1, "labels_before": 0}
+    return _add(session, Round(project_id=project.id, **defaults | values))
+
+
+def make_head(session: Session, *, project: Project, score_run: ScoreRun, **values: Any) -> Head:
+    version = next(_numbers)
+    defaults = {
+        "version": version, "kind": {"name": "linear", "params": {}}, "artifact": f"heads/{version}.npz",
+        "labels_used": 10, "trained_on": 10, "last_label_id": 10, "seed": 0, "metrics": {}, "seconds": 0.1,
+    }  # fmt: skip
+    return _add(session, Head(project_id=project.id, score_run_id=score_run.id, **defaults | values))
+
+
+def make_worker(session: Session, **values: Any) -> Worker:
+    defaults = {
+        "id": f"worker-{next(_numbers)}", "host": "host", "pid": 1, "device": "cpu", "queues": ["gpu", "cpu"]
+    }  # fmt: skip
+    return _add(session, Worker(**defaults | values))
+
+
+def make_catalogue_entry(session: Session, **values: Any) -> CatalogueEntry:
+    defaults = {
+        "kind": "strategy", "name": f"strategy-{next(_numbers)}", "help": "Orders items.",
+        "parameters": {"type": "object", "properties": {}, "additionalProperties": False},
+    }  # fmt: skip
+    return _add(session, CatalogueEntry(**defaults | values))
+
+
+def make_key(session: Session, **values: Any) -> Key:
+    number = next(_numbers)
+    defaults = {"name": f"key {number}", "hash": f"{number:064x}", "role": "admin"}
+    return _add(session, Key(**defaults | values))
+
+
+def make_job(session: Session, **values: Any) -> Job:
+    """Any state, for what reads jobs. What runs them is tested through `service.store.jobs.enqueue`."""
+    defaults = {"kind": "rank", "queue": "cpu", "payload": {}, "run_at": 0.0, "created_at": 0.0}
+    return _add(session, Job(**defaults | values))
