@@ -1,0 +1,212 @@
+"""Job import_source: a source becomes items. Each file is decoded once, so that later steps can trust it.
+
+Bad files are quarantined with the reason and stop nothing. Importing again adds what is new, and looks again
+at what was quarantined. Classes come with the `test` split only: a pool item's class is what annotators say.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+from itertools import islice
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from service.errors import BadImage, ShortlistError, SourceNotAllowed, SourceUnreadable
+from service.store.images import FORMATS, open_rgb
+from service.store.item_bytes import ItemBytes
+from service.store.listing import Candidate, Listing, list_source
+from service.store.pipeline import queue_score_pool
+from service.store.project_settings import ProjectSettings
+from service.store.shuffle import shuffle_position
+from service.store.tables import Item, Project, ScoreRun, Source
+from worker.jobs.context import JobContext, JobFailed
+
+_CHUNK = 256  # items a transaction
+
+
+def run(context: JobContext) -> dict[str, Any]:
+    with context.read() as session:
+        source = session.get_one(Source, context.job.payload["source_id"])
+        project = session.get_one(Project, source.project_id)
+    item_bytes = ItemBytes(context.settings)
+    try:
+        listing = list_source(source.uri, item_bytes, source.label_column)
+        counts = _Import(context, source, project, listing, item_bytes).run()
+    except ShortlistError as error:
+        raise JobFailed(str(error)) from error
+    if not any(counts.values()):
+        raise JobFailed(_nothing_found(source, listing))
+    result = counts | {
+        "ignored": listing.ignored, "refused": listing.refused, "refusals": listing.refusals,
+    }  # fmt: skip
+    with context.finish(result) as session:
+        if counts["added"]:
+            _score_what_is_new(session, source.project_id)
+    return result
+
+
+def _nothing_found(source: Source, listing: Listing) -> str:
+    if listing.refused:
+        return f"Nothing could be imported from {source.uri!r}. {listing.refusals[0]}"
+    sentence = f"There are no images in {source.uri!r} ({', '.join(FORMATS)})."
+    if listing.ignored:
+        sentence += (
+            f" {listing.ignored} other files were left out: import Parquet and manifests by their own path."
+        )
+    return sentence
+
+
+def _score_what_is_new(session: Session, project_id: int) -> None:
+    """Items added to a project that is being served join its ranking without a new pretraining."""
+    project = session.get_one(Project, project_id)
+    if project.score_run_id is not None:
+        score_run = session.get_one(ScoreRun, project.score_run_id)
+        queue_score_pool(session, project, score_run.pretext_model_id)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What decoding a candidate told."""
+
+    content_hash: str | None = None
+    width: int | None = None
+    height: int | None = None
+    reason: str | None = None  # why it is quarantined
+
+    def columns(self) -> dict[str, Any]:
+        return {
+            "content_hash": self.content_hash,
+            "width": self.width,
+            "height": self.height,
+            "quarantine_reason": self.reason,
+            "state": "quarantined" if self.reason else "available",
+        }
+
+
+def _look(found: Candidate, item_bytes: ItemBytes, max_pixels: int) -> _Look:
+    content_hash = None
+    try:
+        data = item_bytes.read(found.uri) if found.data is None else found.data
+        content_hash = blake2b(data, digest_size=16).hexdigest()
+        width, height = open_rgb(data, max_pixels).size
+    except (BadImage, SourceNotAllowed, SourceUnreadable) as error:
+        return _Look(content_hash, reason=str(error.fields.get("reason", error)))
+    return _Look(content_hash, width, height)
+
+
+def _is_text(text: str) -> bool:
+    """No lone surrogates (file names of another encoding), no NUL: neither database stores them."""
+    return not any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in text)
+
+
+class _Import:
+    """The counts end up on the source's row; run again after an interruption, they come out the same."""
+
+    def __init__(
+        self, context: JobContext, source: Source, project: Project, listing: Listing, item_bytes: ItemBytes
+    ) -> None:
+        self.context = context
+        self.source = source
+        self.classes = frozenset(project.classes)
+        self.seed = ProjectSettings.model_validate(project.settings).seed
+        self.listing = listing
+        self.look = partial(_look, item_bytes=item_bytes, max_pixels=context.settings.max_image_pixels)
+        self.counts = {"added": 0, "known": 0, "quarantined": 0}
+
+    def run(self) -> dict[str, int]:
+        total, seen = self.listing.total(), 0
+        candidates = iter(self.listing)
+        with ThreadPoolExecutor(self.context.settings.threads or os.cpu_count()) as threads:
+            while chunk := list(islice(candidates, _CHUNK)):
+                seen += len(chunk)
+                self._take(list(self._acceptable(chunk)), threads)
+                of_all = f" of {total:,}" if total else ""
+                self.context.report(min(1.0, seen / total) if total else 0.0, f"{seen:,}{of_all} images")
+        return self.counts
+
+    def _acceptable(self, chunk: Iterable[Candidate]) -> Iterator[Candidate]:
+        """Without repeats, names that no database takes, and test items without a class of the project."""
+        keys: set[str] = set()
+        for found in chunk:
+            if not _is_text(found.key + found.uri):
+                self.listing.refuse(f"{found.key!r}: its name is not valid Unicode text; rename it.")
+            elif found.key in keys:
+                self.listing.refuse(f"{found.key!r}: this key appears twice.")
+            elif self.source.split == "test" and found.class_name not in self.classes:
+                self.listing.refuse(
+                    f"{found.key!r}: a test item needs its class, by `label_column` or as first subfolder; "
+                    f"{found.class_name!r} is none of the project's ({', '.join(sorted(self.classes))})."
+                )
+            else:
+                keys.add(found.key)
+                yield found
+
+    def _take(self, chunk: list[Candidate], threads: ThreadPoolExecutor) -> None:
+        with self.context.read() as session:
+            keys = [found.key for found in chunk]
+            query = sa.select(Item).where(Item.project_id == self.source.project_id, Item.key.in_(keys))
+            items = {item.key: item for item in session.scalars(query)}
+        fresh = [found for found in chunk if found.key not in items]
+        rows = [
+            self._row(found, look) for found, look in zip(fresh, threads.map(self.look, fresh), strict=True)
+        ]
+        changes = [
+            change for found in chunk if found.key in items for change in self._again(found, items[found.key])
+        ]
+        with self.context.publish() as session:
+            self._insert(session, rows)
+            for item_id, change in changes:
+                session.execute(sa.update(Item).where(Item.id == item_id).values(change))
+            session.execute(sa.update(Source).where(Source.id == self.source.id).values(self.counts))
+
+    def _again(self, found: Candidate, item: Item) -> Iterator[tuple[int, dict[str, Any]]]:
+        """What a candidate changes in the item that has its key already."""
+        if item.source_id == self.source.id:  # stored before this job was interrupted
+            self.counts["quarantined" if item.state == "quarantined" else "added"] += 1
+        elif item.split != self.source.split:
+            self.listing.refuse(f"{found.key!r} is in the {item.split} split already.")
+        elif item.state == "quarantined":
+            look = self.look(found)
+            self.counts["known" if look.reason else "added"] += 1
+            if not look.reason:  # it has been repaired
+                yield item.id, {"uri": found.uri, "source_id": self.source.id, **look.columns()}
+        elif item.uri == found.uri:
+            self.counts["known"] += 1
+        elif item.content_hash is not None and self.look(found).content_hash == item.content_hash:
+            self.counts["known"] += 1
+            yield item.id, {"uri": found.uri}  # it has moved
+        else:
+            self.listing.refuse(
+                f"{found.key!r} is the key of another item already, at {item.uri!r}: import the folder above "
+                "both, or a manifest or Parquet file with a column `key`."
+            )
+
+    def _row(self, found: Candidate, look: _Look) -> dict[str, Any]:
+        return {
+            "project_id": self.source.project_id,
+            "source_id": self.source.id,
+            "key": found.key,
+            "uri": found.uri,
+            "split": self.source.split,
+            "shuffle": shuffle_position(self.seed, found.key),
+            "class_name": found.class_name if self.source.split == "test" else None,
+            **look.columns(),
+        }
+
+    def _insert(self, session: Session, rows: list[dict[str, Any]]) -> None:
+        """What somebody else registered under the same key meanwhile stays as it is."""
+        if not rows:
+            return
+        dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+        insert = dialect.insert(Item).on_conflict_do_nothing(index_elements=["project_id", "key"])
+        states = session.scalars(insert.returning(Item.state), rows).all()
+        bad = states.count("quarantined")
+        self.counts["quarantined"] += bad
+        self.counts["added"] += len(states) - bad
+        self.counts["known"] += len(rows) - len(states)
