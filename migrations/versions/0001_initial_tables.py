@@ -30,6 +30,8 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("labels_used", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("pretext_from_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("served", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("served_control", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("score_run_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("ranking_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("head_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
@@ -265,11 +267,25 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("items", schema=None) as batch_op:
         batch_op.create_index(
+            "ix_items_aside",
+            ["project_id", "state"],
+            unique=False,
+            sqlite_where=sa.text("state NOT IN ('available', 'done')"),
+            postgresql_where=sa.text("state NOT IN ('available', 'done')"),
+        )
+        batch_op.create_index(
             "ix_items_available",
             ["project_id", "shuffle"],
             unique=False,
             sqlite_where=sa.text("state = 'available' AND split = 'pool'"),
             postgresql_where=sa.text("state = 'available' AND split = 'pool'"),
+        )
+        batch_op.create_index(
+            "ix_items_done",
+            ["project_id", "class"],
+            unique=False,
+            sqlite_where=sa.text("state = 'done' AND split = 'pool'"),
+            postgresql_where=sa.text("state = 'done' AND split = 'pool'"),
         )
         batch_op.create_index("ix_items_project_id_id", ["project_id", "id"], unique=False)
         batch_op.create_index(batch_op.f("ix_items_source_id"), ["source_id"], unique=False)
@@ -352,6 +368,7 @@ def upgrade() -> None:
         sa.Column("annotator", sa.Text(), nullable=False),
         sa.Column("revision", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("current", sa.Boolean(), nullable=False),
+        sa.Column("used", sa.Boolean(), nullable=False),
         sa.Column("class", sa.Text(), nullable=True),
         sa.Column("skip", sa.Text(), nullable=True),
         sa.Column("arm", sa.Text(), nullable=False),
@@ -374,7 +391,9 @@ def upgrade() -> None:
         ),
     )
     with op.batch_alter_table("labels", schema=None) as batch_op:
+        batch_op.create_index("ix_labels_created", ["project_id", "created_at"], unique=False)
         batch_op.create_index("ix_labels_project_id_id", ["project_id", "id"], unique=False)
+        batch_op.create_index("ix_labels_round", ["project_id", "round_number", "arm"], unique=False)
         batch_op.create_index(
             "uq_labels_current",
             ["item_id", "annotator"],
@@ -395,6 +414,7 @@ def upgrade() -> None:
         sa.Column("labels_used", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("items", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("note", sa.Text(), nullable=True),
+        sa.Column("low_water", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("seconds", sa.Double(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
@@ -568,7 +588,9 @@ def downgrade() -> None:
         batch_op.drop_index(
             "uq_labels_current", sqlite_where=sa.text("current"), postgresql_where=sa.text("current")
         )
+        batch_op.drop_index("ix_labels_round")
         batch_op.drop_index("ix_labels_project_id_id")
+        batch_op.drop_index("ix_labels_created")
 
     op.drop_table("labels")
     with op.batch_alter_table("heads", schema=None) as batch_op:
@@ -589,9 +611,19 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_items_source_id"))
         batch_op.drop_index("ix_items_project_id_id")
         batch_op.drop_index(
+            "ix_items_done",
+            sqlite_where=sa.text("state = 'done' AND split = 'pool'"),
+            postgresql_where=sa.text("state = 'done' AND split = 'pool'"),
+        )
+        batch_op.drop_index(
             "ix_items_available",
             sqlite_where=sa.text("state = 'available' AND split = 'pool'"),
             postgresql_where=sa.text("state = 'available' AND split = 'pool'"),
+        )
+        batch_op.drop_index(
+            "ix_items_aside",
+            sqlite_where=sa.text("state NOT IN ('available', 'done')"),
+            postgresql_where=sa.text("state NOT IN ('available', 'done')"),
         )
 
     op.drop_table("items")

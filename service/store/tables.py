@@ -73,6 +73,9 @@ class Project(Table):
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     labels_used: Mapped[int] = mapped_column(default=0)  # current labels with a class; counts against the budget
     pretext_from_id: Mapped[int | None] = mapped_column(sa.ForeignKey("projects.id", ondelete="SET NULL"))
+    # Items handed out and labeled or still held: what keeps the control share exact over time.
+    served: Mapped[int] = mapped_column(default=0)
+    served_control: Mapped[int] = mapped_column(default=0)
     # What is being served. Each switches in one transaction. No foreign keys: they would make a circle.
     score_run_id: Mapped[int | None]
     ranking_id: Mapped[int | None]
@@ -105,6 +108,8 @@ class Item(Table):
         # Uniformly random serving: the next available items in `shuffle` order.
         sa.Index("ix_items_available", "project_id", "shuffle", **_when("state = 'available' AND split = 'pool'")),
         sa.Index("ix_items_test", "project_id", "id", **_when("split = 'test'")),
+        sa.Index("ix_items_done", "project_id", "class", **_when("state = 'done' AND split = 'pool'")),
+        sa.Index("ix_items_aside", "project_id", "state", **_when("state NOT IN ('available', 'done')")),
         sa.Index("ix_items_project_id_id", "project_id", "id"),
         sa.CheckConstraint("state IN ('available','done','broken','quarantined','withdrawn')", name="state"),
         sa.CheckConstraint("split IN ('pool','test')", name="split"),
@@ -219,6 +224,7 @@ class Ranking(Table):
     labels_used: Mapped[int]
     items: Mapped[int]
     note: Mapped[str | None]  # why another strategy stood in, when one did
+    low_water: Mapped[int] = mapped_column(default=1)  # no available item has a smaller rank
     seconds: Mapped[float]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
@@ -279,6 +285,8 @@ class Label(Table):
         sa.UniqueConstraint("item_id", "annotator", "revision"),
         sa.Index("uq_labels_current", "item_id", "annotator", unique=True, **_when("current")),
         sa.Index("ix_labels_project_id_id", "project_id", "id"),
+        sa.Index("ix_labels_round", "project_id", "round_number", "arm"),
+        sa.Index("ix_labels_created", "project_id", "created_at"),
         sa.CheckConstraint("arm IN ('selected','control','imported')", name="arm"),
     )
 
@@ -288,6 +296,7 @@ class Label(Table):
     annotator: Mapped[str]
     revision: Mapped[int]
     current: Mapped[bool]  # the newest revision of this item and annotator
+    used: Mapped[bool] = mapped_column(default=True)  # counts: for the item's class, the budget, the round
     class_name: Mapped[str | None] = mapped_column("class")
     skip: Mapped[str | None]  # unsure | broken | other
     arm: Mapped[str]
