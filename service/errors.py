@@ -58,3 +58,206 @@ class NotMigrated(ShortlistError):
     """The database is at revision {current}, this program needs {newest}. Run `shortlist migrate` first."""
 
     status, code = 503, "not_migrated"
+
+
+class Invalid(ShortlistError):
+    """`{field}`: {message}"""
+
+    status, code = 422, "invalid"
+
+
+class UnknownClass(ShortlistError):
+    """`{field}`: {name!r} is not a class of this project. Its classes are: {classes}. Send one of these, or add
+    the new one to the project's `classes` first (PATCH /projects/{project})."""
+
+    status, code = 422, "unknown_class"
+
+
+class UnknownItem(ShortlistError):
+    """`{field}`: there is no item {id!r} in this project. Use an `id` from next-batch or from the list of items."""
+
+    status, code = 422, "unknown_item"
+
+
+class UnknownBatch(ShortlistError):
+    """`{field}`: {id!r} is not a batch of this annotator with this item. Send the `batch` that next-batch answered,
+    or leave it out."""
+
+    status, code = 422, "unknown_batch"
+
+
+class TestItem(ShortlistError):
+    """`{field}`: item {id!r} belongs to the test split, whose classes come with the import. Label items of the pool."""
+
+    status, code = 422, "test_item"
+
+
+class RevisionTaken(ShortlistError):
+    """`{field}`: revision {revision} of this item's label is stored already with other content. Send the next
+    revision ({next}), or leave `revision` out."""
+
+    status, code = 422, "revision_taken"
+
+
+class AnnotatorMissing(ShortlistError):
+    """`{field}` is missing: say who labels. A key bound to an annotator may leave it out."""
+
+    status, code = 422, "annotator_missing"
+
+
+class UnknownPlugIn(ShortlistError):
+    """`{field}`: no running worker knows the {kind} {name!r}. Known are: {known}."""
+
+    status, code = 422, "unknown_plug_in"
+
+
+class KeyMissing(ShortlistError):
+    """This needs a key: send the header `Authorization: Bearer <key>`. An admin makes keys with POST /keys or
+    `shortlist keys create`."""
+
+    status, code = 401, "key_missing"
+
+
+class KeyRefused(ShortlistError):
+    """This key is unknown or was revoked. Ask an admin for a new one."""
+
+    status, code = 401, "key_refused"
+
+
+class LinkRefused(ShortlistError):
+    """This image link is not valid, or no longer. Ask for the item or the batch again to get a new one."""
+
+    status, code = 403, "link_refused"
+
+
+class RoleRefused(ShortlistError):
+    """A key with the role {role!r} may not do this; it takes the role {needed}."""
+
+    status, code = 403, "role_refused"
+
+
+class BoundToProject(ShortlistError):
+    """This key is bound to one project and may not do this. Use a key that is not."""
+
+    status, code = 403, "bound_to_project"
+
+
+class BoundToAnnotator(ShortlistError):
+    """`{field}`: this key is bound to the annotator {bound!r} and may not act for {name!r}."""
+
+    status, code = 403, "bound_to_annotator"
+
+
+class NameTaken(ShortlistError):
+    """There is a project named {name!r} already. Choose another name."""
+
+    status, code = 409, "name_taken"
+
+
+class ClassInUse(ShortlistError):
+    """The class {name!r} has labels and cannot be removed. Keep it among `classes`; adding classes is fine."""
+
+    status, code = 409, "class_in_use"
+
+
+class EmptyPool(ShortlistError):
+    """The pool of this project is empty. Import a source (POST /projects/{project}/sources), wait for its job, then
+    try again."""
+
+    status, code = 409, "empty_pool"
+
+
+class NoPretextModel(ShortlistError):
+    """Project {other!r}, whose pretext model this one takes (`pretext_from`), has none that is ready. Let it finish
+    its pretraining (POST /projects/{other}/pretrain) first."""
+
+    status, code = 409, "no_pretext_model"
+
+
+class NoScoreRun(ShortlistError):
+    """The pool has not been scored yet. Start with POST /projects/{project}/pretrain and wait for its jobs."""
+
+    status, code = 409, "no_score_run"
+
+
+class NoLabels(ShortlistError):
+    """There are no labels to train on yet. Take items with next-batch and send their labels first."""
+
+    status, code = 409, "no_labels"
+
+
+class WhichProject(ShortlistError):
+    """There are several projects, so this address is not enough: use /projects/<id>/{action}, or a key that is
+    bound to one project."""
+
+    status, code = 409, "which_project"
+
+
+class LastAdminKey(ShortlistError):
+    """This is the last admin key that is good for all projects. Make another one first."""
+
+    status, code = 409, "last_admin_key"
+
+
+class JobEnded(ShortlistError):
+    """This job has {state} already; there is nothing to cancel."""
+
+    status, code = 409, "job_ended"
+
+
+class ReservationExpired(ShortlistError):
+    """The reservation of batch {batch!r} has run out, or nothing of it is left. Ask next-batch for a new one; labels
+    you have are still accepted."""
+
+    status, code = 409, "reservation_expired"
+
+
+class ProjectChanged(ShortlistError):
+    """The project was changed by someone else since you read it. Read it again, then send the change with its new
+    ETag as If-Match."""
+
+    status, code = 412, "project_changed"
+
+
+class BodyTooLarge(ShortlistError):
+    """The request body is larger than {limit} bytes (SHORTLIST_MAX_BODY_BYTES). Send it in parts; items may be
+    streamed as application/x-ndjson."""
+
+    status, code = 413, "body_too_large"
+
+
+class NotJson(ShortlistError):
+    """Send the body as JSON, with the header `Content-Type: {expected}`."""
+
+    status, code = 415, "not_json"
+
+
+class NotAcceptable(ShortlistError):
+    """None of the formats in `Accept: {accept}` can be served. Choose one of: {known}."""
+
+    status, code = 406, "not_acceptable"
+
+
+class NoImage(ShortlistError):
+    """The image of item {id!r} cannot be shown: {reason}"""
+
+    status, code = 404, "no_image"
+
+
+class NotReady(ShortlistError):
+    """Not ready: {reasons}"""
+
+    status, code = 503, "not_ready"
+
+
+class DatabaseBusy(ShortlistError):
+    """The database cannot answer just now. Nothing was stored; try again in a moment."""
+
+    status, code = 503, "database_busy"
+
+
+class DataFolderNotWritable(ShortlistError):
+    """The data folder {path!r} cannot be written: {reason}. Choose another one with --data-dir or
+    SHORTLIST_DATA_DIR, or change its permissions."""
+
+    code = "data_folder_not_writable"
