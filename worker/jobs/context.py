@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,13 +14,21 @@ from service.store.artifacts import Artifacts
 from service.store.session import read_session, write_session
 
 
-@dataclass(frozen=True, kw_only=True)
+class JobFailed(Exception):
+    """A person must act, so the job is not tried again. The sentence is what they read in `job.error`."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+
+
+@dataclass(kw_only=True)
 class JobContext:
     job: jobs.ClaimedJob
     settings: Settings
     engine: sa.Engine
     artifacts: Artifacts
     report: Callable[[float, str], None]  # progress 0..1 and a message for people; cheap, call it often
+    finished: bool = field(default=False, init=False)
 
     def read(self) -> AbstractContextManager[Session]:
         """A short read-only transaction."""
@@ -28,7 +36,10 @@ class JobContext:
 
     @contextmanager
     def publish(self) -> Iterator[Session]:
-        """A transaction that only the holder of the lease can commit: raises `jobs.LeaseLost` otherwise."""
+        """A transaction that only the holder of the lease can commit: raises `jobs.LeaseLost` otherwise.
+
+        Keep it far shorter than the lease: the heartbeats wait for it.
+        """
         with write_session(self.engine) as session:
             jobs.fence(session, self.job)
             yield session
@@ -39,3 +50,4 @@ class JobContext:
         with self.publish() as session:
             yield session
             jobs.succeed(session, self.job, result)
+        self.finished = True

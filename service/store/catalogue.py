@@ -1,0 +1,62 @@
+"""What the workers announced: that they live, and their strategies, pretext tasks, heads and backbones.
+
+The service checks names and parameters against this, so a wrong one is a 422 at once and a new strategy is
+one file in the worker.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service.store.tables import CatalogueEntry, Worker, utc_now
+
+Kind = Literal["strategy", "pretext_task", "head", "backbone"]
+
+BEAT_S = 5.0  # how often a worker says that it lives
+SILENT_S = 20.0  # after which it does not count as live
+FORGOTTEN_S = 86400.0  # after which a worker that never said goodbye is forgotten
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """A plug-in as a worker describes it: its help is the docstring, its parameters a JSON schema."""
+
+    kind: Kind
+    name: str
+    help: str
+    parameters: dict[str, Any]
+
+
+def announce(session: Session, announcements: Sequence[Announcement]) -> None:
+    """Store what a starting worker offers. What it lacks goes, unless another live worker may have it."""
+    now = utc_now()
+    for each in announcements:
+        session.merge(
+            CatalogueEntry(
+                kind=each.kind, name=each.name, help=each.help, parameters=each.parameters, announced_at=now
+            )
+        )
+    session.flush()
+    if len(live_workers(session)) <= 1:
+        session.execute(sa.delete(CatalogueEntry).where(CatalogueEntry.announced_at < now))
+
+
+def see_worker(session: Session, worker: Worker) -> None:
+    """The worker is alive now; the first call makes it known, and forgets those that are long silent."""
+    worker.seen_at = utc_now()
+    session.merge(worker)
+    forgotten = utc_now() - timedelta(seconds=FORGOTTEN_S)
+    session.execute(sa.delete(Worker).where(Worker.seen_at < forgotten))
+
+
+def forget_worker(session: Session, worker_id: str) -> None:
+    session.execute(sa.delete(Worker).where(Worker.id == worker_id))
+
+
+def live_workers(session: Session) -> Sequence[Worker]:
+    since = utc_now() - timedelta(seconds=SILENT_S)
+    return session.scalars(sa.select(Worker).where(Worker.seen_at >= since).order_by(Worker.id)).all()

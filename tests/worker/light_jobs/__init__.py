@@ -1,0 +1,1 @@
+"""Job kinds for tests of the supervisor: no torch, effects are artifacts."""

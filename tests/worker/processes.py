@@ -1,0 +1,52 @@
+"""A real worker process on the light job kinds: ``python -m tests.worker.processes [--until-idle]``."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from service.settings import Settings
+from worker.main import run
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The SHORTLIST_… variables that give another process these settings."""
+    values = settings.model_dump(mode="json", exclude_none=True)
+    values = {name: ",".join(value) if isinstance(value, list) else value for name, value in values.items()}
+    return os.environ | {f"SHORTLIST_{name.upper()}": str(value) for name, value in values.items()}
+
+
+def start_worker(settings: Settings, *arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.worker.processes", *arguments]
+    return subprocess.Popen(command, env=environment(settings))
+
+
+@contextmanager
+def worker(settings: Settings, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = start_worker(settings, *arguments)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
+    give_up_at = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < give_up_at, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+if __name__ == "__main__":
+    run(Settings(), "--until-idle" in sys.argv, jobs_package="tests.worker.light_jobs", plug_ins=False)

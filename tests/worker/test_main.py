@@ -1,0 +1,244 @@
+"""The worker as a process: what it does with jobs, and with its own end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from service.settings import Settings
+from service.store import catalogue, jobs
+from service.store.session import read_session, write_session
+from service.store.tables import Job, Project, Worker
+from tests.worker.processes import alive, environment, wait_until, worker
+
+SHORT_LEASE_S = 3.0
+
+
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """The supervisor reaches the database only through `service.store`, so one kind is enough here."""
+    return sqlite_url
+
+
+def enqueue(engine: sa.Engine, kind: str, payload: dict[str, Any] | None = None, **options: Any) -> int:
+    with write_session(engine) as session:
+        return jobs.enqueue(session, kind, payload or {}, queue="cpu", **options)
+
+
+def job(engine: sa.Engine, job_id: int) -> Job:
+    with read_session(engine) as session:
+        return session.get_one(Job, job_id)
+
+
+def runner_pid(engine: sa.Engine, job_id: int) -> int:
+    """Of the runner that works on an `endless` job."""
+    wait_until(lambda: job(engine, job_id).message)
+    return int(str(job(engine, job_id).message).removeprefix("pid "))
+
+
+def run_until_idle(settings: Settings) -> None:
+    with worker(settings, "--until-idle") as process:
+        assert process.wait(60) == 0
+
+
+def test_until_idle_runs_all_there_is_in_one_warm_runner(engine: sa.Engine, settings: Settings) -> None:
+    ids = [enqueue(engine, "misbehave", {"how": "not at all"}) for _ in range(3)]
+    ids.append(enqueue(engine, "echo", {"said": "hello"}, delay_s=0.5))
+    run_until_idle(settings)
+    ended = [job(engine, job_id) for job_id in ids]
+    assert {each.state for each in ended} == {"succeeded"}
+    assert ended[3].result == {"said": "hello"}
+    assert len({each.result["pid"] for each in ended[:3] if each.result}) == 1
+
+
+def test_a_job_may_end_itself_with_its_output(engine: sa.Engine, settings: Settings) -> None:
+    job_id = enqueue(engine, "publish", {"name": "published"})
+    run_until_idle(settings)
+    assert (job(engine, job_id).state, job(engine, job_id).result) == ("succeeded", {"name": "published"})
+    with read_session(engine) as session:
+        assert session.scalars(sa.select(Project.name)).all() == ["published"]
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        ("needs a person", "There are no items. Import some."),
+        ("bad source", "'/gone' cannot be read: no such folder."),
+    ],
+)
+def test_what_a_person_must_fix_fails_at_once(
+    engine: sa.Engine, settings: Settings, how: str, sentence: str
+) -> None:
+    job_id = enqueue(engine, "misbehave", {"how": how})
+    run_until_idle(settings)
+    failed = job(engine, job_id)
+    assert (failed.state, failed.attempts, failed.error) == ("failed", 1, sentence)
+
+
+def test_an_unknown_kind_fails_with_a_sentence(engine: sa.Engine, settings: Settings) -> None:
+    job_id = enqueue(engine, "dance")
+    run_until_idle(settings)
+    assert job(engine, job_id).state == "failed"
+    assert "'dance'" in str(job(engine, job_id).error)
+
+
+@pytest.mark.parametrize(
+    ("how", "error"), [("raise once", "ValueError: last line"), ("die once", "ended by SIGKILL")]
+)
+def test_other_failures_are_tried_again_in_a_fresh_runner(
+    engine: sa.Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch, how: str, error: str
+) -> None:
+    before = enqueue(engine, "misbehave", {"how": "not at all"}, priority=1)
+    job_id = enqueue(engine, "misbehave", {"how": how})
+    with worker(settings) as process:
+        wait_until(lambda: job(engine, job_id).error)
+        assert error in str(job(engine, job_id).error)
+        assert job(engine, job_id).state in ("queued", "running")
+        wait_until(lambda: job(engine, job_id).state == "succeeded")
+        assert process.poll() is None
+    first, second = job(engine, before).result, job(engine, job_id).result
+    assert first is not None
+    assert second is not None
+    assert second["attempts"] == 2
+    assert second["pid"] != first["pid"]
+
+
+def test_progress_is_seen_while_the_job_runs(engine: sa.Engine, settings: Settings) -> None:
+    job_id = enqueue(engine, "endless")
+    with worker(settings):
+        wait_until(lambda: job(engine, job_id).progress == 0.5)
+        assert str(job(engine, job_id).message).startswith("pid ")
+
+
+def test_a_job_longer_than_the_lease_keeps_it(engine: sa.Engine, settings: Settings) -> None:
+    short = settings.model_copy(update={"lease_s": 1.0})
+    job_id = enqueue(engine, "endless")
+    with worker(short):
+        pid = runner_pid(engine, job_id)
+        first_lease = job(engine, job_id).lease_until or 0.0
+        wait_until(lambda: (job(engine, job_id).lease_until or 0.0) > first_lease + 1.5)
+        assert (job(engine, job_id).attempts, alive(pid)) == (1, True)
+
+
+def test_cancelling_ends_the_computing(engine: sa.Engine, settings: Settings) -> None:
+    job_id = enqueue(engine, "endless")
+    with worker(settings) as process:
+        pid = runner_pid(engine, job_id)
+        with write_session(engine) as session:
+            jobs.request_cancel(session, job_id)
+        wait_until(lambda: job(engine, job_id).state == "cancelled")
+        wait_until(lambda: not alive(pid))
+        after = enqueue(engine, "echo")
+        wait_until(lambda: job(engine, after).state == "succeeded")
+        assert process.poll() is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_hands_the_job_back_at_once(
+    engine: sa.Engine, settings: Settings, number: signal.Signals
+) -> None:
+    job_id = enqueue(engine, "endless")
+    with worker(settings) as process:
+        pid = runner_pid(engine, job_id)
+        process.send_signal(number)
+        assert process.wait(10) == 0
+        assert not alive(pid)
+    assert (job(engine, job_id).state, job(engine, job_id).attempts) == ("queued", 0)
+    with read_session(engine) as session:
+        assert session.scalars(sa.select(Worker)).all() == []
+
+
+def test_an_idle_worker_stops_cleanly(engine: sa.Engine, settings: Settings) -> None:
+    with worker(settings) as process:
+        wait_until(lambda: live_workers(engine))
+        process.terminate()
+        assert process.wait(10) == 0
+
+
+def live_workers(engine: sa.Engine) -> list[Worker]:
+    with read_session(engine) as session:
+        return list(catalogue.live_workers(session))
+
+
+def test_takeover_after_kill_9(engine: sa.Engine, settings: Settings) -> None:
+    short = settings.model_copy(update={"lease_s": SHORT_LEASE_S})
+    job_id = enqueue(engine, "once_slow")
+    with worker(short) as first, worker(short):
+        pid = runner_pid(engine, job_id)
+        wait_until(lambda: len(live_workers(engine)) == 2)
+        holder = next(each for each in live_workers(engine) if each.id == job(engine, job_id).worker)
+        os.kill(holder.pid, signal.SIGKILL)
+        killed_at = time.monotonic()
+        wait_until(lambda: not alive(pid))  # the runner goes with its supervisor
+        wait_until(lambda: job(engine, job_id).state == "succeeded")
+        assert time.monotonic() - killed_at < SHORT_LEASE_S + 5
+        assert job(engine, job_id).worker != holder.id
+        assert first.args is not None
+
+
+def test_a_frozen_worker_that_wakes_up_is_fenced_off(engine: sa.Engine, settings: Settings) -> None:
+    short = settings.model_copy(update={"lease_s": 1.0})
+    job_id = enqueue(engine, "once_slow")
+    with worker(short) as frozen:
+        pid = runner_pid(engine, job_id)
+        os.kill(frozen.pid, signal.SIGSTOP)
+        with worker(short):
+            wait_until(lambda: job(engine, job_id).state == "succeeded")
+        os.kill(frozen.pid, signal.SIGCONT)
+        wait_until(lambda: not alive(pid))
+        after = enqueue(engine, "echo")
+        wait_until(lambda: job(engine, after).state == "succeeded")
+        assert frozen.poll() is None
+    assert job(engine, job_id).result == {"attempts": 2}
+
+
+def test_without_a_beat_the_runner_is_killed_within_the_lease(engine: sa.Engine, settings: Settings) -> None:
+    """A writer holds SQLite's lock, so beats hang; the runner must not outlive the lease."""
+    short = settings.model_copy(update={"lease_s": SHORT_LEASE_S})
+    job_id = enqueue(engine, "endless")
+    with worker(short):
+        pid = runner_pid(engine, job_id)
+        with write_session(engine) as session:
+            session.execute(sa.text("SELECT 1"))
+            blocked_at = time.monotonic()
+            wait_until(lambda: not alive(pid))
+            assert time.monotonic() - blocked_at < SHORT_LEASE_S
+        wait_until(lambda: "No heartbeat" in str(job(engine, job_id).error))
+
+
+def test_a_worker_refuses_a_database_that_is_not_migrated(settings: Settings) -> None:
+    empty = settings.model_copy(update={"database_url": f"sqlite:///{settings.data_dir / 'empty.db'}"})
+    found = subprocess.run(
+        [sys.executable, "-m", "worker"], env=environment(empty), capture_output=True, text=True, timeout=60
+    )
+    assert found.returncode == 1
+    assert found.stderr.strip().endswith("Run `shortlist migrate` first.")
+    assert "Traceback" not in found.stderr
+
+
+def test_a_worker_without_torch_says_what_to_install(settings: Settings, sqlite_url: str) -> None:
+    hide_torch = (
+        "import importlib.util as u, sys; find = u.find_spec;"
+        "u.find_spec = lambda name, *rest: None if name == 'torch' else find(name, *rest);"
+        "sys.argv = ['worker']; from worker.main import main; main()"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", hide_torch],
+        env=environment(settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert found.returncode == 1
+    assert "pip install 'shortlist[worker]'" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_the_supervisor_never_imports_torch() -> None:
+    seen = "import sys, worker.main; sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", seen], timeout=60).returncode == 0
