@@ -86,10 +86,10 @@ class UnknownBatch(ShortlistError):
     status, code = 422, "unknown_batch"
 
 
-class TestItem(ShortlistError):
+class ItemInTestSplit(ShortlistError):
     """`{field}`: item {id!r} belongs to the test split, whose classes come with the import. Label items of the pool."""
 
-    status, code = 422, "test_item"
+    status, code = 422, "item_in_test_split"
 
 
 class RevisionTaken(ShortlistError):

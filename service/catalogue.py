@@ -1,0 +1,81 @@
+"""What workers can do, as they announced it, and whether a project's choices are among it."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service.errors import Invalid, UnknownPlugIn
+from service.store.project_settings import Choice, ProjectSettings
+from service.store.tables import CatalogueEntry
+
+# Which kind of plug-in a setting names. A backbone is `small` or any timm model: only the worker knows.
+_KINDS = {"pretext_task": "pretext_task", "strategy": "strategy", "cold_start": "strategy", "head": "head"}
+_JSON_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,), "integer": (int,), "number": (int, float), "null": (type(None),),
+    "array": (list,), "object": (dict,),
+}  # fmt: skip
+
+
+def entries(session: Session) -> list[CatalogueEntry]:
+    return list(session.scalars(sa.select(CatalogueEntry).order_by(CatalogueEntry.kind, CatalogueEntry.name)))
+
+
+def check(session: Session, settings: ProjectSettings) -> None:
+    """The plug-ins that were chosen, and their parameters. Raises `UnknownPlugIn` or `Invalid`.
+
+    Before any worker ran there is nothing to check against, and everything passes: the job says what is wrong.
+    """
+    announced = entries(session)
+    for field in sorted(settings.model_fields_set & _KINDS.keys()):
+        choice: Choice = getattr(settings, field)
+        schemas = {entry.name: entry.parameters for entry in announced if entry.kind == _KINDS[field]}
+        if not schemas:
+            continue
+        if choice.name not in schemas:
+            kind, known = _KINDS[field].replace("_", " "), ", ".join(schemas)
+            raise UnknownPlugIn(field=field, kind=kind, name=choice.name, known=known)
+        _check_params(choice.params, schemas[choice.name], f"{field}.params")
+
+
+def _check_params(values: dict[str, Any], schema: dict[str, Any], field: str) -> None:
+    """By the part of JSON Schema that parameters of plug-ins use; the plug-in itself checks the rest."""
+    properties: dict[str, Any] = schema.get("properties", {})
+    for name, value in values.items():
+        if name not in properties:
+            known = ", ".join(properties) or "none"
+            raise Invalid(field=f"{field}.{name}", message=f"there is no such parameter. Known are: {known}.")
+        problem = _problem(value, properties[name])
+        if problem is not None:
+            raise Invalid(field=f"{field}.{name}", message=f"this must be {problem}.")
+    for name in schema.get("required", []):
+        if name not in values:
+            raise Invalid(field=f"{field}.{name}", message="this parameter is required.")
+
+
+def _problem(value: Any, schema: dict[str, Any]) -> str | None:
+    """What the value must be and is not, in words."""
+    if "anyOf" in schema:
+        problems = [_problem(value, option) for option in schema["anyOf"]]
+        return None if None in problems else " or ".join(filter(None, problems))
+    expected = schema.get("type")
+    if isinstance(expected, str) and not _is_of(value, expected):
+        return f"of type {expected}"
+    if "enum" in schema and value not in schema["enum"]:
+        return f"one of {', '.join(map(repr, schema['enum']))}"
+    if isinstance(value, int | float):
+        if value < schema.get("minimum", value):
+            return f"at least {schema['minimum']}"
+        if value > schema.get("maximum", value):
+            return f"at most {schema['maximum']}"
+        if "exclusiveMinimum" in schema and value <= schema["exclusiveMinimum"]:
+            return f"greater than {schema['exclusiveMinimum']}"
+        if "exclusiveMaximum" in schema and value >= schema["exclusiveMaximum"]:
+            return f"less than {schema['exclusiveMaximum']}"
+    return None
+
+
+def _is_of(value: Any, expected: str) -> bool:
+    if isinstance(value, bool):
+        return expected == "boolean"
+    return isinstance(value, _JSON_TYPES.get(expected, ()))

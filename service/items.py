@@ -1,0 +1,147 @@
+"""Items: registered directly, listed, found."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from service.errors import NoScoreRun, NotFound, SourceNotAllowed
+from service.store.ids import public_id, row_number
+from service.store.item_bytes import ItemBytes
+from service.store.project_settings import ProjectSettings
+from service.store.shuffle import shuffle_position
+from service.store.tables import Item, Project, Score
+
+Split = Literal["pool", "test"]
+State = Literal["available", "done", "broken", "quarantined", "withdrawn"]
+Sort = Literal["key", "-key", "pretext_loss", "-pretext_loss"]
+Refusal = Literal["malformed", "uri_not_allowed", "unknown_class", "class_missing", "class_not_taken"]
+
+_STATEMENT_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class NewItem:
+    """`class_name` goes with the test split; a pool item's class is what annotators say."""
+
+    key: str
+    uri: str
+    split: Split = "pool"
+    class_name: str | None = None
+    meta: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class ListedItem:
+    """An item with its pretext loss in the project's score run, if it has one."""
+
+    item: Item
+    pretext_loss: float | None
+    percentile: float | None
+
+
+def refusal(project: Project, item_bytes: ItemBytes, entry: NewItem) -> Refusal | None:
+    """Why the item cannot be registered, if so."""
+    try:
+        item_bytes.check_root(entry.uri)
+    except SourceNotAllowed:
+        return "uri_not_allowed"
+    if entry.split == "pool":
+        return None if entry.class_name is None else "class_not_taken"
+    if entry.class_name is None:
+        return "class_missing"
+    return None if entry.class_name in project.classes else "unknown_class"
+
+
+def register(session: Session, project: Project, entries: Sequence[NewItem]) -> int:
+    """Insert what is new by key; returns how many were. What is known stays as it is."""
+    seed = ProjectSettings.model_validate(project.settings).seed
+    on_postgresql = session.get_bind().dialect.name == "postgresql"
+    insert = (postgresql.insert if on_postgresql else sqlite.insert)(Item).on_conflict_do_nothing(
+        index_elements=["project_id", "key"]
+    )
+    rows: Iterator[dict[str, Any]] = (
+        {
+            "project_id": project.id, "key": entry.key, "uri": entry.uri, "split": entry.split,
+            "state": "available", "shuffle": shuffle_position(seed, entry.key),
+            "class_name": entry.class_name, "meta": entry.meta,
+        }
+        for entry in entries
+    )  # fmt: skip
+    added = 0
+    while chunk := list(islice(rows, _STATEMENT_ROWS)):
+        added += len(session.execute(insert.returning(Item.id), chunk).all())
+    return added
+
+
+def find(session: Session, project: Project, public: str) -> Item:
+    item = session.get(Item, row_number("i", public))
+    if item is None or item.project_id != project.id:
+        raise NotFound(what="item", id=public)
+    return item
+
+
+def score_of(session: Session, project: Project, item: Item) -> Score | None:
+    if project.score_run_id is None:
+        return None
+    return session.get(Score, (project.score_run_id, item.id))
+
+
+@dataclass(frozen=True)
+class Filters:
+    state: State | None = None
+    split: Split | None = None
+    class_name: str | None = None
+    percentile_from: float | None = None
+    percentile_to: float | None = None
+
+    @property
+    def by_percentile(self) -> bool:
+        return self.percentile_from is not None or self.percentile_to is not None
+
+
+def page(
+    session: Session,
+    project: Project,
+    filters: Filters,
+    *,
+    sort: Sort,
+    after: tuple[Any, int] | None,
+    limit: int,
+) -> list[ListedItem]:
+    """Sorted by key or pretext loss, after the position `after` = (value sorted by, item number).
+
+    Raises `NoScoreRun` where losses are asked for and there are none.
+    """
+    by_loss = sort.endswith("pretext_loss")
+    if (by_loss or filters.by_percentile) and project.score_run_id is None:
+        raise NoScoreRun(project=public_id("p", project.id))
+    query = sa.select(Item, Score.pretext_loss, Score.percentile)
+    of_run = (Score.item_id == Item.id) & (Score.score_run_id == project.score_run_id)
+    query = query.join(Score, of_run, isouter=not (by_loss or filters.by_percentile))
+    query = query.where(Item.project_id == project.id)
+    if filters.state is not None:
+        query = query.where(Item.state == filters.state)
+    if filters.split is not None:
+        query = query.where(Item.split == filters.split)
+    if filters.class_name is not None:
+        query = query.where(Item.class_name == filters.class_name)
+    if filters.percentile_from is not None:
+        query = query.where(Score.percentile >= filters.percentile_from)
+    if filters.percentile_to is not None:
+        query = query.where(Score.percentile <= filters.percentile_to)
+
+    value = Score.pretext_loss if by_loss else Item.key
+    number = Score.item_id if by_loss else Item.id
+    position = sa.tuple_(value, number)
+    if sort.startswith("-"):
+        query = query.order_by(value.desc(), number.desc())
+        query = query if after is None else query.where(position < sa.tuple_(*after))
+    else:
+        query = query.order_by(value, number)
+        query = query if after is None else query.where(position > sa.tuple_(*after))
+    return [ListedItem(*row) for row in session.execute(query.limit(limit))]

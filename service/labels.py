@@ -1,0 +1,275 @@
+"""Labels come in: stored for good, the items decided, rounds closed, the head's retraining queued. All or nothing.
+
+A label is kept whatever happens; whether it is *used* (for its item's class, the budget, the round) is a column
+of its own. Items that an annotator never got are labeled just as well (arm `imported`).
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service import projects, reservations, rounds
+from service.errors import (
+    ItemInTestSplit,
+    NotFound,
+    RevisionTaken,
+    UnknownBatch,
+    UnknownClass,
+    UnknownItem,
+)
+from service.store import pipeline
+from service.store.ids import public_id, row_number
+from service.store.project_settings import ProjectSettings
+from service.store.tables import Item, Label, Project, Ranking, Reservation
+
+Skip = Literal["unsure", "broken", "other"]
+Outcome = Literal["accepted", "duplicate", "revised", "stale", "late"]
+
+
+@dataclass(frozen=True)
+class NewLabel:
+    """One entry of a call: exactly one of class_name and skip."""
+
+    item: str
+    annotator: str
+    class_name: str | None = None
+    skip: Skip | None = None
+    batch: str | None = None
+    duration_ms: int | None = None
+    revision: int | None = None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What became of a call."""
+
+    outcomes: list[Outcome]
+    round_number: int
+    labels_used: int
+    job_id: int | None  # the retraining that was queued
+
+
+def store(session: Session, project: Project, entries: Sequence[NewLabel], now: datetime) -> Stored:
+    """Raises a 422 that names the entry, `labels[3].class`, and stores nothing then."""
+    projects.lock(session, project)
+    call = _Call(session, project, now)
+    call.load(entries)
+    outcomes = [call.take(index, entry) for index, entry in enumerate(entries)]
+    call.write()
+    settings = ProjectSettings.model_validate(project.settings)
+    enough = project.score_run_id is not None and project.labels_used >= settings.retrain_min_labels
+    job_id = pipeline.queue_train_head(session, project) if call.changed_items and enough else None
+    return Stored(outcomes, call.round_number, project.labels_used, job_id)
+
+
+@dataclass
+class _ItemLabels:
+    """An item and all its labels, oldest first, with those of this call."""
+
+    item: Item
+    labels: list[Label] = field(default_factory=list)
+    decided_by: Label | None = None  # set when this call decides the item
+
+    def of(self, annotator: str) -> list[Label]:
+        return [label for label in self.labels if label.annotator == annotator]
+
+    def votes(self) -> list[Label]:
+        """What counts for the item's class."""
+        return [label for label in self.labels if _counts(label) and label.class_name is not None]
+
+    def decide(self, overlap: int) -> bool:
+        """Settle the item's state by its labels; whether that changed anything."""
+        was = self.item.state, self.item.class_name
+        if was[0] not in ("available", "done", "broken"):
+            return False
+        decision = self._decision(overlap)
+        if decision[0] == "available" and was[0] != "available":
+            for label in self.labels:  # open again: what came too late to count does count now
+                label.used = label.used or label.current
+            decision = self._decision(overlap)
+        if decision == was:
+            return False
+        self.item.state, self.item.class_name = decision
+        self.item.decided_by = None
+        self.decided_by = self.votes()[-1] if decision[0] == "done" else None
+        return True
+
+    def _decision(self, overlap: int) -> tuple[str, str | None]:
+        """`overlap` equal labels make it done; of `overlap` + 2 the majority does, of equals the earliest."""
+        if any(_counts(label) and label.skip == "broken" for label in self.labels):
+            return "broken", None
+        votes = self.votes()
+        if votes:
+            name, most = Counter(str(label.class_name) for label in votes).most_common(1)[0]
+            if most >= overlap or len(votes) >= overlap + 2:
+                return "done", name
+        return "available", None
+
+
+class _Call:
+    """One call's labels, taken one after another as if each came alone; `write` stores them all at once."""
+
+    def __init__(self, session: Session, project: Project, now: datetime) -> None:
+        settings = ProjectSettings.model_validate(project.settings)
+        self.session, self.project, self.now = session, project, now
+        self.overlap, self.round_size = settings.overlap, settings.round_size
+        self.changed_items: list[Item] = []
+        self._round = rounds.open_round(session, project)
+        self._labels_before = self._round.labels_before
+        self._closings: list[tuple[Label, int]] = []  # the last label of a round, labels used with it
+        self._found: dict[int, _ItemLabels] = {}
+        self._held: dict[tuple[int, str], list[Reservation]] = {}
+        self._new: list[Label] = []
+
+    @property
+    def round_number(self) -> int:
+        return self._round.number + len(self._closings)
+
+    def load(self, entries: Sequence[NewLabel]) -> None:
+        numbers = {_item_number(index, entry) for index, entry in enumerate(entries)}
+        items = sa.select(Item).where(Item.project_id == self.project.id, Item.id.in_(numbers))
+        self._found = {item.id: _ItemLabels(item) for item in self.session.scalars(items)}
+        labels = sa.select(Label).where(Label.item_id.in_(self._found)).order_by(Label.id)
+        for label in self.session.scalars(labels):
+            self._found[label.item_id].labels.append(label)
+        held = sa.select(Reservation).where(
+            Reservation.item_id.in_(self._found),
+            Reservation.annotator.in_({entry.annotator for entry in entries}),
+        )
+        for reservation in self.session.scalars(held.order_by(Reservation.id)):
+            key = reservation.item_id, reservation.annotator
+            self._held.setdefault(key, []).append(reservation)
+
+    def take(self, index: int, entry: NewLabel) -> Outcome:
+        found = self._check(index, entry)
+        before = len(found.votes())
+        earlier = found.of(entry.annotator)
+        outcome = self._again(index, entry, found, earlier) if earlier else self._first(entry, found)
+        if outcome in ("duplicate", "stale"):
+            return outcome
+        if found.decide(self.overlap):
+            self.changed_items.append(found.item)
+        self.project.labels_used += len(found.votes()) - before
+        if self.project.labels_used - self._labels_before >= self.round_size:
+            self._closings.append((self._new[-1], self.project.labels_used))
+            self._labels_before = self.project.labels_used
+        return outcome
+
+    def _check(self, index: int, entry: NewLabel) -> _ItemLabels:
+        found = self._found.get(_item_number(index, entry))
+        if found is None:
+            raise UnknownItem(field=f"labels[{index}].item", id=entry.item)
+        if found.item.split != "pool":
+            raise ItemInTestSplit(field=f"labels[{index}].item", id=entry.item)
+        if entry.class_name is not None and entry.class_name not in self.project.classes:
+            raise UnknownClass(
+                field=f"labels[{index}].class", name=entry.class_name,
+                classes=", ".join(self.project.classes), project=public_id("p", self.project.id),
+            )  # fmt: skip
+        if entry.batch is not None:
+            held = self._held.get((found.item.id, entry.annotator), [])
+            if entry.batch not in {public_id("b", reservation.batch_id) for reservation in held}:
+                raise UnknownBatch(field=f"labels[{index}].batch", id=entry.batch)
+        return found
+
+    def _first(self, entry: NewLabel, found: _ItemLabels) -> Outcome:
+        """Of an item that is decided, or out of the pool, the label is kept only."""
+        label = self._add(entry, found, used=found.item.state == "available")
+        held = self._held.get((found.item.id, entry.annotator))
+        if not held:
+            return "accepted"
+        reservation = held[-1]
+        in_time = reservation.state == "open" and reservation.expires_at > self.now
+        label.outcome = "accepted" if in_time else "late"
+        label.arm, label.batch_id = reservation.arm, reservation.batch_id
+        label.ranking_id = reservation.ranking_id
+        if reservation.state in ("expired", "released"):  # not counted as served since then
+            self.project.served += 1
+            self.project.served_control += reservation.arm == "control"
+        reservation.state = "labeled"
+        return "accepted" if in_time else "late"
+
+    def _again(self, index: int, entry: NewLabel, found: _ItemLabels, earlier: list[Label]) -> Outcome:
+        newest = next(label for label in earlier if label.current)
+        revision = entry.revision
+        same = newest if revision is None else next((a for a in earlier if a.revision == revision), None)
+        if same is not None and (same.class_name, same.skip) == (entry.class_name, entry.skip):
+            return "duplicate"
+        if same is not None and revision is not None:
+            following = max(label.revision for label in earlier) + 1
+            raise RevisionTaken(field=f"labels[{index}].revision", revision=revision, next=following)
+        label = self._add(entry, found, used=newest.used)
+        label.revision = newest.revision + 1 if revision is None else revision
+        label.arm, label.batch_id, label.ranking_id = newest.arm, newest.batch_id, newest.ranking_id
+        if label.revision < newest.revision:
+            label.current, label.used, label.outcome = False, False, "stale"
+            return "stale"
+        newest.current, label.outcome = False, "revised"
+        return "revised"
+
+    def _add(self, entry: NewLabel, found: _ItemLabels, *, used: bool) -> Label:
+        label = Label(
+            project_id=self.project.id, item_id=found.item.id, annotator=entry.annotator,
+            revision=entry.revision or 1, current=True, used=used, class_name=entry.class_name,
+            skip=entry.skip, arm="imported", outcome="accepted", duration_ms=entry.duration_ms,
+            round_number=self.round_number, created_at=self.now,
+        )  # fmt: skip
+        found.labels.append(label)
+        self._new.append(label)
+        return label
+
+    def write(self) -> None:
+        self.session.add_all(self._new)
+        self.session.flush()  # the labels have their numbers now, in the order they were taken
+        for found in self._found.values():
+            if found.decided_by is not None:
+                found.item.decided_by = found.decided_by.id
+        for last, labels_used in self._closings:
+            self._round = rounds.close(
+                self.session, self.project, self._round,
+                last_label_id=last.id, labels_used=labels_used, now=self.now,
+            )  # fmt: skip
+        self._closings.clear()
+        gone = [item.id for item in self.changed_items if item.state != "available"]
+        reservations.release_items(self.session, self.project, gone)
+        if len(gone) < len(self.changed_items) and self.project.ranking_id is not None:
+            # Open again, perhaps at a rank that serving has passed already.
+            self.session.get_one(Ranking, self.project.ranking_id).low_water = 1
+
+
+def _counts(label: Label) -> bool:
+    return label.current and label.used
+
+
+def _item_number(index: int, entry: NewLabel) -> int:
+    try:
+        return row_number("i", entry.item)
+    except NotFound:
+        raise UnknownItem(field=f"labels[{index}].item", id=entry.item) from None
+
+
+@dataclass(frozen=True)
+class ExportedLabel:
+    """A label as it is exported, with the key of its item."""
+
+    label: Label
+    key: str
+
+
+def page(session: Session, project_id: int, *, history: bool, after: int, limit: int) -> list[ExportedLabel]:
+    """In the order they came, after label number `after`; `history`: with replaced and stale revisions."""
+    query = (
+        sa.select(Label, Item.key)
+        .join(Item, Item.id == Label.item_id)
+        .where(Label.project_id == project_id, Label.id > after)
+        .order_by(Label.id)
+        .limit(limit)
+    )
+    if not history:
+        query = query.where(Label.current)
+    return [ExportedLabel(label, key) for label, key in session.execute(query)]

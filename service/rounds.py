@@ -1,0 +1,111 @@
+"""Rounds open and close by themselves, as labels come in; each is pinned to what it was served from."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service.errors import NotFound
+from service.store.project_settings import ProjectSettings
+from service.store.tables import Head, Label, Project, Ranking, Round
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """A round, the head that measured it, and how many labels came from which arm."""
+
+    round: Round
+    head: Head | None
+    labels: int
+    arms: dict[str, int]
+
+
+def open_first(session: Session, project: Project) -> None:
+    session.add(Round(project_id=project.id, number=1, labels_before=0))
+    session.flush()
+
+
+def open_round(session: Session, project: Project) -> Round:
+    """The one open round; call it with the project locked."""
+    query = sa.select(Round).where(Round.project_id == project.id, Round.closed_at.is_(None))
+    return session.scalars(query).one()
+
+
+def close(
+    session: Session, project: Project, current: Round, *, last_label_id: int, labels_used: int, now: datetime
+) -> Round:
+    """Close `current` after the label `last_label_id`, and open the next one."""
+    settings = ProjectSettings.model_validate(project.settings)
+    ranking = session.get(Ranking, project.ranking_id) if project.ranking_id is not None else None
+    current.labels = labels_used - current.labels_before
+    current.last_label_id = last_label_id
+    current.strategy = ranking.strategy if ranking else settings.strategy.model_dump(mode="json")
+    current.seed = ranking.seed if ranking else settings.seed
+    current.score_run_id, current.ranking_id = project.score_run_id, project.ranking_id
+    current.closed_at = now
+    session.flush()  # before the next one opens: only one may be open
+    following = Round(
+        project_id=project.id, number=current.number + 1, labels_before=labels_used, opened_at=now
+    )
+    session.add(following)
+    session.flush()
+    return following
+
+
+def page(session: Session, project: Project, after: int, limit: int) -> list[RoundReport]:
+    """In order, from the one after number `after`."""
+    query = sa.select(Round).where(Round.project_id == project.id, Round.number > after)
+    return _reports(session, project, list(session.scalars(query.order_by(Round.number).limit(limit))))
+
+
+def find(session: Session, project: Project, number: int) -> RoundReport:
+    found = session.get(Round, (project.id, number))
+    if found is None:
+        raise NotFound(what="round", id=number)
+    return _reports(session, project, [found])[0]
+
+
+def learning_curve(session: Session, project: Project) -> list[dict[str, Any]]:
+    """A point for each measured round, by labels used."""
+    query = (
+        sa.select(Round.number, Head.labels_used, Head.metrics)
+        .join(Head, Head.id == Round.head_id)
+        .where(Round.project_id == project.id)
+        .order_by(Round.number)
+    )
+    return [
+        {"round": number, "labels_used": labels_used}
+        | {
+            name: metrics.get(name)
+            for name in ("measured_on", "items", "accuracy_low", "accuracy_high", "macro_f1")
+        }
+        | {"accuracy": metrics["accuracy"]}
+        for number, labels_used, metrics in session.execute(query)
+        if metrics.get("accuracy") is not None
+    ]
+
+
+def _reports(session: Session, project: Project, rounds: list[Round]) -> list[RoundReport]:
+    numbers = [found.number for found in rounds]
+    heads = session.scalars(sa.select(Head).where(Head.id.in_([found.head_id for found in rounds])))
+    heads_by_id = {head.id: head for head in heads}
+    counts = session.execute(
+        sa.select(Label.round_number, Label.arm, sa.func.count())
+        .where(Label.project_id == project.id, Label.round_number.in_(numbers))
+        .where(Label.current, Label.used, Label.class_name.is_not(None))
+        .group_by(Label.round_number, Label.arm)
+    )
+    arms: dict[int, dict[str, int]] = {number: {} for number in numbers}
+    for number, arm, count in counts:
+        arms[number][arm] = count
+    return [
+        RoundReport(
+            round=found,
+            head=heads_by_id.get(found.head_id) if found.head_id is not None else None,
+            labels=found.labels if found.labels is not None else project.labels_used - found.labels_before,
+            arms=arms[found.number],
+        )
+        for found in rounds
+    ]

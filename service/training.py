@@ -1,0 +1,49 @@
+"""Trainings that people ask for: the pretext model, and the head at once. What follows is in `store.pipeline`."""
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service import projects
+from service.errors import EmptyPool, NoLabels, NoPretextModel, NoScoreRun
+from service.store import pipeline
+from service.store.ids import public_id
+from service.store.tables import Item, Job, PretextModel, Project
+
+
+def pretrain(session: Session, project: Project) -> Job:
+    """Train the pretext model, or take the newest of `pretext_from`; then the pool is scored.
+
+    Raises `EmptyPool`, `NoPretextModel`.
+    """
+    projects.lock(session, project)
+    usable = sa.select(Item.id).where(Item.project_id == project.id, Item.split == "pool")
+    if session.scalar(usable.where(Item.state.in_(("available", "done"))).limit(1)) is None:
+        raise EmptyPool(project=public_id("p", project.id))
+    if project.pretext_from_id is None:
+        return session.get_one(Job, pipeline.queue_train_pretext(session, project))
+    newest = session.scalar(
+        sa.select(PretextModel.id)
+        .where(PretextModel.project_id == project.pretext_from_id, PretextModel.state == "ready")
+        .order_by(PretextModel.version.desc())
+        .limit(1)
+    )
+    if newest is None:
+        raise NoPretextModel(other=public_id("p", project.pretext_from_id))
+    return session.get_one(Job, pipeline.queue_score_pool(session, project, newest))
+
+
+def retrain(session: Session, project: Project) -> Job:
+    """Train the head now, without waiting for more labels. Raises `NoScoreRun`, `NoLabels`."""
+    projects.lock(session, project)
+    if project.score_run_id is None:
+        raise NoScoreRun(project=public_id("p", project.id))
+    if project.labels_used == 0:
+        raise NoLabels
+    return session.get_one(Job, pipeline.queue_train_head(session, project, at_once=True))
+
+
+def pretext_models(session: Session, project: Project, before: int | None, limit: int) -> list[PretextModel]:
+    """Newest version first."""
+    query = sa.select(PretextModel).where(PretextModel.project_id == project.id)
+    query = query.order_by(PretextModel.version.desc()).limit(limit)
+    return list(session.scalars(query if before is None else query.where(PretextModel.version < before)))
