@@ -6,9 +6,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from service.settings import Settings
 from worker.main import run
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -20,7 +23,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 def start_worker(settings: Settings, *arguments: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "tests.worker.processes", *arguments]
-    return subprocess.Popen(command, env=environment(settings))
+    return subprocess.Popen(command, env=environment(settings), cwd=REPOSITORY)
 
 
 @contextmanager
