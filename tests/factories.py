@@ -71,7 +71,12 @@ def make_score_run(
     session: Session, *, project: Project, pretext_model: PretextModel | None = None, **values: Any
 ) -> ScoreRun:
     pretext_model = pretext_model or make_pretext_model(session, project=project)
-    defaults = {"state": "complete", "artifact": f"scores/{next(_numbers)}", "dimensions": 8}
+    defaults = {
+        "state": "complete",
+        "artifact": f"scores/{next(_numbers)}",
+        "dimensions": 8,
+        "last_item_id": 2**31,
+    }
     return _add(
         session, ScoreRun(project_id=project.id, pretext_model_id=pretext_model.id, **defaults | values)
     )
@@ -146,7 +151,8 @@ def make_round(session: Session, *, project: Project, **values: Any) -> Round:
 def make_head(session: Session, *, project: Project, score_run: ScoreRun, **values: Any) -> Head:
     version = next(_numbers)
     defaults = {
-        "version": version, "kind": {"name": "linear", "params": {}}, "artifact": f"heads/{version}.npz",
+        "version": version, "kind": {"name": "linear", "params": {}}, "classes": project.classes,
+        "artifact": f"heads/{version}.npz",
         "labels_used": 10, "trained_on": 10, "last_label_id": 10, "seed": 0, "metrics": {}, "seconds": 0.1,
     }  # fmt: skip
     return _add(session, Head(project_id=project.id, score_run_id=score_run.id, **defaults | values))

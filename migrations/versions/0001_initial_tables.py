@@ -280,6 +280,7 @@ def upgrade() -> None:
             sqlite_where=sa.text("state = 'available' AND split = 'pool'"),
             postgresql_where=sa.text("state = 'available' AND split = 'pool'"),
         )
+        batch_op.create_index("ix_items_content", ["project_id", "content_hash"], unique=False)
         batch_op.create_index(
             "ix_items_done",
             ["project_id", "class"],
@@ -303,6 +304,8 @@ def upgrade() -> None:
         sa.Column("project_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("pretext_model_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("job_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("last_item_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("artifact", sa.Text(), nullable=True),
         sa.Column("items", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("dimensions", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
@@ -335,6 +338,7 @@ def upgrade() -> None:
         sa.Column("project_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("kind", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("classes", sa.JSON(), nullable=False),
         sa.Column("score_run_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("artifact", sa.Text(), nullable=False),
         sa.Column("labels_used", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -615,6 +619,7 @@ def downgrade() -> None:
             sqlite_where=sa.text("state = 'done' AND split = 'pool'"),
             postgresql_where=sa.text("state = 'done' AND split = 'pool'"),
         )
+        batch_op.drop_index("ix_items_content")
         batch_op.drop_index(
             "ix_items_available",
             sqlite_where=sa.text("state = 'available' AND split = 'pool'"),

@@ -120,7 +120,7 @@ class RemoteFolder(Listing):
 
 
 class Manifest(Listing):
-    """JSONL, CSV or TSV with a column `uri` or `path` (absolute, or relative to the manifest), maybe `key`."""
+    """JSONL, CSV or TSV with a column `uri` or `path` (absolute or relative to the manifest), maybe `key`."""
 
     def __iter__(self) -> Iterator[Candidate]:
         folder = self.uri.rpartition("/")[0]

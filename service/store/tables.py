@@ -111,6 +111,7 @@ class Item(Table):
         sa.Index("ix_items_done", "project_id", "class", **_when("state = 'done' AND split = 'pool'")),
         sa.Index("ix_items_aside", "project_id", "state", **_when("state NOT IN ('available', 'done')")),
         sa.Index("ix_items_project_id_id", "project_id", "id"),
+        sa.Index("ix_items_content", "project_id", "content_hash"),
         sa.CheckConstraint("state IN ('available','done','broken','quarantined','withdrawn')", name="state"),
         sa.CheckConstraint("split IN ('pool','test')", name="split"),
     )
@@ -170,6 +171,8 @@ class ScoreRun(Table):
         sa.ForeignKey("pretext_models.id", ondelete="CASCADE"), index=True
     )
     state: Mapped[str]  # running | complete
+    job_id: Mapped[int | None]  # the job that fills it, also when it has to start again
+    last_item_id: Mapped[int]  # items that come later belong to the next run
     artifact: Mapped[str | None]
     items: Mapped[int] = mapped_column(default=0)
     dimensions: Mapped[int | None]
@@ -341,6 +344,7 @@ class Head(Table):
     project_id: Mapped[int] = _project(index=False)
     version: Mapped[int]
     kind: Mapped[Json]  # {name, params}
+    classes: Mapped[list[str]]  # in the order of its probabilities; the project's may change later
     score_run_id: Mapped[int] = mapped_column(sa.ForeignKey("score_runs.id", ondelete="CASCADE"), index=True)
     artifact: Mapped[str]
     labels_used: Mapped[int]

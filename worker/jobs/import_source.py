@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from service.errors import BadImage, ShortlistError, SourceNotAllowed, SourceUnreadable
+from service.errors import BadImage, SourceNotAllowed, SourceUnreadable
 from service.store.images import FORMATS, open_rgb
 from service.store.item_bytes import ItemBytes
 from service.store.listing import Candidate, Listing, list_source
@@ -35,11 +35,8 @@ def run(context: JobContext) -> dict[str, Any]:
         source = session.get_one(Source, context.job.payload["source_id"])
         project = session.get_one(Project, source.project_id)
     item_bytes = ItemBytes(context.settings)
-    try:
-        listing = list_source(source.uri, item_bytes, source.label_column)
-        counts = _Import(context, source, project, listing, item_bytes).run()
-    except ShortlistError as error:
-        raise JobFailed(str(error)) from error
+    listing = list_source(source.uri, item_bytes, source.label_column)
+    counts = _Import(context, source, project, listing, item_bytes).run()
     if not any(counts.values()):
         raise JobFailed(_nothing_found(source, listing))
     result = counts | {

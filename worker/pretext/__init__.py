@@ -1,4 +1,4 @@
-"""Pretext tasks: self-supervised tasks whose loss and backbone are used. One file each; being there is registering."""
+"""Pretext tasks: self-supervised; their loss and backbone are used. One file each, registered by being there."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -21,14 +21,23 @@ class PretextTask(BaseModel, ABC):
 
     name: ClassVar[str]
     modalities: ClassVar[frozenset[str]] = frozenset({"image"})
+    flips: ClassVar[bool] = True  # whether a mirrored item is as good to train on
 
     @abstractmethod
     def make_net(self, backbone: nn.Module, dimensions: int, image_size: int) -> nn.Module:
-        """Backbone plus pretext head. The result has the attribute `backbone`, so it can be taken out again."""
+        """Backbone plus pretext head. The result has the attribute `backbone`, to be taken out again."""
 
     @abstractmethod
     def losses(self, net: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """batch (n, 3, s, s) float, normalised -> (n,) float32, one loss an item. All randomness from `generator`."""
+        """batch (n, 3, s, s) float, normalised -> (n,) float32, one loss an item.
+
+        All randomness from `generator`. In eval mode an item's loss depends on nothing but the item and the
+        generator's state: whatever is drawn then is drawn once for the whole batch.
+        """
+
+    def measures(self, net: nn.Module, batch: Tensor) -> dict[str, float]:
+        """What else tells whether training works, for people to read; in eval mode, without gradients."""
+        return {}
 
 
 def pretext_tasks() -> dict[str, type[PretextTask]]:

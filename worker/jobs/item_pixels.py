@@ -1,0 +1,61 @@
+"""Items' bytes to pixels, many at a time: what the jobs give to the datasets and shards of the worker."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import torch
+from torch import Tensor
+
+from service.errors import BadImage, SourceNotAllowed, SourceUnreadable
+from service.settings import Settings
+from service.store.images import open_rgb
+from service.store.item_bytes import ItemBytes
+from worker.device import available_cores
+from worker.modalities.image import to_pixels
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What an item's bytes gave: pixels (3, s, s) uint8, or the reason why there are none."""
+
+    pixels: Tensor | None
+    reason: str | None
+    content_hash: str | None
+    width: int | None = None
+    height: int | None = None
+
+
+class ItemPixels:
+    """Decodes in as many threads as torch computes in. Use it in a `with` block."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._bytes = ItemBytes(settings)
+        self._max_pixels = settings.max_image_pixels
+        self._threads = ThreadPoolExecutor(settings.threads or available_cores())
+
+    def __enter__(self) -> "ItemPixels":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    def decode(self, uris: Sequence[str], image_size: int) -> list[Decoded]:
+        """In the order of the uris."""
+        return list(self._threads.map(lambda uri: self._decode(uri, image_size), uris))
+
+    def stack(self, uris: Sequence[str], image_size: int) -> Tensor:
+        """(m, 3, s, s) uint8, less those that cannot be read: scoring quarantines these, with the reason."""
+        decoded = [one.pixels for one in self.decode(uris, image_size) if one.pixels is not None]
+        return torch.stack(decoded) if decoded else torch.empty((0, 3, image_size, image_size), dtype=torch.uint8)
+
+    def _decode(self, uri: str, image_size: int) -> Decoded:
+        content_hash = None
+        try:
+            data = self._bytes.read(uri)
+            content_hash = blake2b(data, digest_size=16).hexdigest()
+            image = open_rgb(data, self._max_pixels)
+        except (BadImage, SourceNotAllowed, SourceUnreadable) as error:
+            return Decoded(None, str(error.fields.get("reason", error)), content_hash)
+        return Decoded(to_pixels(image, image_size), None, content_hash, image.width, image.height)
