@@ -1,4 +1,4 @@
-"""Training a pretext task. One loop that reads from top to bottom; stopped anywhere, it goes on exactly there."""
+"""Training a pretext task: one loop, top to bottom. Stopped anywhere, it goes on exactly there."""
 
 import copy
 import math
@@ -22,7 +22,7 @@ _BATCHES_AHEAD = 4
 
 
 class Diverged(Exception):
-    """The loss was not a number, at the learning rate, its half and its quarter."""
+    """The loss was no number, at the learning rate, its half and its quarter. The sentence is for people."""
 
 
 class _NotFinite(Exception):
@@ -94,7 +94,10 @@ class Training:
             except _NotFinite:
                 rollbacks = self.rollbacks + 1
                 if rollbacks > _ROLLBACKS:
-                    raise Diverged from None
+                    raise Diverged(
+                        "The training diverged: its loss was no number, even at a quarter of the learning "
+                        "rate. Try another backbone, or look for extreme pixel values in the pool."
+                    ) from None
                 self._restore(self.last_state)
                 self.rollbacks = rollbacks
 
@@ -130,7 +133,7 @@ class Training:
                     "loss": self._loss(),
                     "images_per_s": (self.seen - seen_before) / seconds,
                 }
-                | self._watch()
+                | self.watch()
             )
             self.seen = 0
             self.loss_sum.zero_()
@@ -158,7 +161,7 @@ class Training:
             raise _NotFinite
         return loss
 
-    def _watch(self) -> dict[str, float]:
+    def watch(self) -> dict[str, float]:
         """The signs of collapse and what the task measures, on the watched items in eval mode."""
         self.net.eval()
         with torch.no_grad(), autocast(self.device):

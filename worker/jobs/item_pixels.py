@@ -48,7 +48,11 @@ class ItemPixels:
     def stack(self, uris: Sequence[str], image_size: int) -> Tensor:
         """(m, 3, s, s) uint8, less those that cannot be read: scoring quarantines these, with the reason."""
         decoded = [one.pixels for one in self.decode(uris, image_size) if one.pixels is not None]
-        return torch.stack(decoded) if decoded else torch.empty((0, 3, image_size, image_size), dtype=torch.uint8)
+        return (
+            torch.stack(decoded)
+            if decoded
+            else torch.empty((0, 3, image_size, image_size), dtype=torch.uint8)
+        )
 
     def _decode(self, uri: str, image_size: int) -> Decoded:
         content_hash = None

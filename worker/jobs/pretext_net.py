@@ -1,0 +1,63 @@
+"""A pretext model's row to its network, untrained or from its artifact."""
+
+import json
+from typing import Any
+
+import safetensors.torch
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from service.store.artifacts import Artifacts
+from service.store.project_settings import Choice
+from service.store.tables import PretextModel
+from worker.backbone import BackboneUnusable, make_backbone
+from worker.jobs.context import JobFailed
+from worker.pretext import PretextTask, pretext_tasks
+
+
+def make_task(choice: Choice) -> PretextTask:
+    """Raises `JobFailed` for a task or parameter that this worker does not know."""
+    known = pretext_tasks()
+    if choice.name not in known:
+        raise JobFailed(f"There is no pretext task {choice.name!r}. Known are: {', '.join(known)}.")
+    try:
+        return known[choice.name](**choice.params)
+    except ValidationError as error:
+        raise JobFailed(f"The parameters of the pretext task {choice.name!r} do not fit: {error}") from error
+
+
+def new_net(model: PretextModel) -> nn.Module:
+    """Untrained, or with timm's pretrained weights; the same for the same seed. Raises `JobFailed`."""
+    torch.manual_seed(model.config["seed"])
+    return _net(model, pretrained=model.config["pretrained"])
+
+
+def store_net(net: nn.Module, model: PretextModel, artifacts: Artifacts, name: str) -> None:
+    """As safetensors; its metadata hold all that rebuilds it."""
+    tensors = {key: tensor.cpu().contiguous().clone() for key, tensor in net.state_dict().items()}
+    about = {"task": model.task, "backbone": model.backbone, "config": model.config}
+    with artifacts.writing(name) as file:
+        file.write(safetensors.torch.save(tensors, {key: json.dumps(value) for key, value in about.items()}))
+
+
+def load_net(model: PretextModel, artifacts: Artifacts, device: torch.device) -> nn.Module:
+    """The finished model in eval mode, on the device."""
+    net = _net(model, pretrained=False)
+    with artifacts.open(str(model.artifact)) as file:
+        net.load_state_dict(safetensors.torch.load(file.read()))
+    return on_device(net, device).eval()
+
+
+def on_device(net: nn.Module, device: torch.device) -> nn.Module:
+    options: dict[str, Any] = {"device": device, "memory_format": torch.channels_last}
+    return net.to(**options)
+
+
+def _net(model: PretextModel, pretrained: bool) -> nn.Module:
+    image_size = model.config["image_size"]
+    try:
+        backbone, dimensions = make_backbone(model.backbone, pretrained, image_size)
+    except BackboneUnusable as error:
+        raise JobFailed(str(error)) from error
+    return make_task(Choice.model_validate(model.task)).make_net(backbone, dimensions, image_size)
