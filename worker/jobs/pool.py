@@ -1,0 +1,120 @@
+"""The pool of a project as its jobs see it: what a score run left, beside what the database knows."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service.store.artifacts import Artifacts
+from service.store.project_settings import Choice
+from service.store.tables import Head, Item, ScoreRun
+from worker.heads import heads
+from worker.jobs.choices import chosen
+from worker.pool_view import Bools, Floats, Halves, Ints
+
+# Constants in the statements, not parameters, so that both databases use the partial indexes.
+_WHICH = {
+    "done": sa.text("items.state = 'done' AND items.split = 'pool'"),
+    "aside": sa.text("items.state NOT IN ('available', 'done')"),  # broken, quarantined, withdrawn
+    "test": sa.text("items.split = 'test'"),
+}
+Which = Literal["done", "aside", "test"]
+
+
+@dataclass(frozen=True)
+class ScoredItems:
+    """Arrays aligned by row: ids (n,) int64 ascending, losses (n,) float32, embeddings (n, d) float16,
+    mapped.
+    """
+
+    ids: Ints
+    losses: Floats
+    embeddings: Halves
+
+    @staticmethod
+    def open(artifacts: Artifacts, run: ScoreRun) -> "ScoredItems":
+        """All items of a complete score run, of both splits."""
+        ids, losses, embeddings = (
+            np.load(artifacts.local_path(f"{run.artifact}/{name}.npy"), mmap_mode="r")
+            for name in ("ids", "losses", "embeddings")
+        )
+        return ScoredItems(np.asarray(ids), np.asarray(losses), np.asarray(embeddings))
+
+    def where(self, ids: Ints) -> Ints:
+        """(m,) item ids -> rows (m,); -1 for an item that was not scored."""
+        if not len(self.ids):
+            return np.full(len(ids), -1)
+        rows = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
+        return np.where(self.ids[rows] == ids, rows, -1)
+
+    def among(self, ids: Ints) -> Bools:
+        """(n,) whether a row's item is one of `ids` (m,)."""
+        found = np.zeros(len(self.ids), np.bool_)
+        rows = self.where(ids)
+        found[rows[rows >= 0]] = True
+        return found
+
+    def keep(self, mask: Bools) -> "ScoredItems":
+        """The rows where `mask` (n,) holds; copied only where it leaves any out."""
+        if mask.all():
+            return self
+        return ScoredItems(self.ids[mask], self.losses[mask], self.embeddings[mask])
+
+
+@dataclass(frozen=True)
+class KnownItems:
+    """Items whose class is known, by rising id: ids (m,), classes (m,) as indices, and decided_by (m,), the
+    label that decided it, 0 where none did.
+    """
+
+    ids: Ints
+    classes: Ints
+    decided_by: Ints
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def keep(self, mask: Bools) -> "KnownItems":
+        return KnownItems(self.ids[mask], self.classes[mask], self.decided_by[mask])
+
+
+def labeled_items(session: Session, project_id: int, classes: list[str]) -> KnownItems:
+    """The pool items that are done."""
+    return _known_items(session, project_id, classes, "done")
+
+
+def test_items(session: Session, project_id: int, classes: list[str]) -> KnownItems:
+    return _known_items(session, project_id, classes, "test")
+
+
+def _known_items(session: Session, project_id: int, classes: list[str], which: Which) -> KnownItems:
+    """Without those whose class the project does not have."""
+    index = {name: number for number, name in enumerate(classes)}
+    query = sa.select(Item.id, Item.class_name, Item.decided_by)
+    found = session.execute(query.where(Item.project_id == project_id, _WHICH[which])).all()
+    rows = sorted((number, index[name], label or 0) for number, name, label in found if name in index)
+    columns = np.array(rows, np.int64).reshape(-1, 3)
+    return KnownItems(columns[:, 0], columns[:, 1], columns[:, 2])
+
+
+def item_ids(session: Session, project_id: int, which: Which) -> Ints:
+    query = sa.select(Item.id).where(Item.project_id == project_id, _WHICH[which])
+    return np.fromiter(session.scalars(query), np.int64)
+
+
+def probabilities_by(
+    artifacts: Artifacts, head: Head, classes: list[str], embeddings: Halves | Floats
+) -> Floats:
+    """(n, c) by a stored head, in the order of `classes`; 0 for a class that came after the head."""
+    with np.load(artifacts.local_path(head.artifact), allow_pickle=False) as arrays:
+        fitted = chosen(heads(), Choice.model_validate(head.kind), "head").load(dict(arrays))
+    found = fitted.probabilities(embeddings)
+    if head.classes == classes:
+        return found
+    aligned = np.zeros((len(found), len(classes)), np.float32)
+    for column, name in enumerate(classes):
+        if name in head.classes:
+            aligned[:, column] = found[:, head.classes.index(name)]
+    return aligned

@@ -1,0 +1,195 @@
+"""Job rank: the project's strategy orders the available items; the top of the order becomes the new ranking.
+
+Random choices come from (seed of the project, labels used), so the same state gives the same ranking again.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service.store.control_arm import control_item_ids
+from service.store.project_settings import Choice, ProjectSettings
+from service.store.tables import Head, Item, Project, RankedItem, Ranking, Reservation, ScoreRun
+from worker.jobs.choices import chosen
+from worker.jobs.context import JobContext, JobFailed
+from worker.jobs.pool import (
+    KnownItems,
+    ScoredItems,
+    item_ids,
+    labeled_items,
+    probabilities_by,
+)
+from worker.ordering import NotFinite
+from worker.pool_view import Ints, PoolView, Selection
+from worker.strategies import ColdStart, strategies
+
+# Enough for several rounds, so that serving never waits; few enough that a ranking is stored at once.
+_ROUNDS, _AT_LEAST, _AT_MOST = 4, 200, 20_000
+_KEPT = 3  # newest rankings whose items are kept, beside those that open reservations came from
+
+
+@dataclass(frozen=True)
+class _State:
+    """What the database knows of the pool, read in one transaction."""
+
+    project: Project
+    settings: ProjectSettings
+    score_run: ScoreRun
+    head: Head | None  # the served one, where it goes with the score run
+    labeled: KnownItems
+    barred: Ints  # cannot be served, or kept for the control arm
+    test: Ints
+
+    @staticmethod
+    def read(session: Session, project_id: int | None) -> "_State | None":
+        project = session.get_one(Project, project_id)
+        if project.score_run_id is None:
+            return None
+        settings = ProjectSettings.model_validate(project.settings)
+        head = session.get(Head, project.head_id) if project.head_id is not None else None
+        control = np.array(control_item_ids(session, project.id, settings), np.int64)
+        labeled = labeled_items(session, project.id, project.classes)
+        barred = [control, item_ids(session, project.id, "done"), item_ids(session, project.id, "aside")]
+        return _State(
+            project=project,
+            settings=settings,
+            score_run=session.get_one(ScoreRun, project.score_run_id),
+            head=head if head is not None and head.score_run_id == project.score_run_id else None,
+            labeled=labeled.keep(~np.isin(labeled.ids, control)),
+            barred=np.concatenate(barred),
+            test=item_ids(session, project.id, "test"),
+        )
+
+
+def run(context: JobContext) -> dict[str, Any] | None:
+    started = time.perf_counter()
+    with context.read() as session:
+        state = _State.read(session, context.job.project_id)
+    if state is None:
+        return {"items": 0, "missing": "The pool has no scores yet; the ranking follows the first score run."}
+    context.report(0.1, "reading embeddings")
+    scored = ScoredItems.open(context.artifacts, state.score_run)
+    scored = scored.keep(~scored.among(state.test))
+    pool = _pool_view(context, state, scored)
+    context.report(0.4, "ordering items")
+    try:
+        choice, note, selection = _select(state, pool)
+    except NotFinite as error:
+        with context.read() as session:
+            key = session.get_one(Item, int(scored.ids[error.row])).key
+        raise JobFailed(
+            f"The score run holds values of {key!r} that are not finite numbers. "
+            "Train the pretext model again."
+        ) from error
+    rows = _ranked_items(state, scored, pool, selection)
+    result = {"items": len(rows), "strategy": choice.name, "note": note}
+    with context.finish(result) as session:
+        version = session.scalar(
+            sa.select(sa.func.max(Ranking.version)).where(Ranking.project_id == state.project.id)
+        )
+        ranking = Ranking(
+            project_id=state.project.id, version=(version or 0) + 1, strategy=choice.model_dump(),
+            seed=state.settings.seed, score_run_id=state.score_run.id,
+            head_id=state.head.id if state.head is not None else None,
+            labels_used=state.project.labels_used, items=len(rows), note=note,
+            seconds=time.perf_counter() - started,
+        )  # fmt: skip
+        session.add(ranking)
+        session.flush()
+        if rows:
+            session.execute(sa.insert(RankedItem), [{"ranking_id": ranking.id, **row} for row in rows])
+        session.get_one(Project, state.project.id).ranking_id = ranking.id
+        _forget_old_items(session, ranking)
+    return result
+
+
+def _pool_view(context: JobContext, state: _State, scored: ScoredItems) -> PoolView:
+    classes = np.full(len(scored.ids), -1)
+    rows = scored.where(state.labeled.ids)
+    classes[rows[rows >= 0]] = state.labeled.classes[rows >= 0]
+    probabilities = None
+    if state.head is not None:
+        probabilities = probabilities_by(
+            context.artifacts, state.head, state.project.classes, scored.embeddings
+        )
+    return PoolView(
+        embeddings=scored.embeddings,
+        pretext_losses=scored.losses,
+        available=~scored.among(state.barred),
+        classes=classes,
+        probabilities=probabilities,
+        n_classes=len(state.project.classes),
+        round_size=state.settings.round_size,
+        labels_used=state.project.labels_used,
+    )
+
+
+def _select(state: _State, pool: PoolView) -> tuple[Choice, str | None, Selection]:
+    """By the project's strategy, or by its cold-start strategy with a note that says why."""
+    wanted, stand_in = state.settings.strategy, state.settings.cold_start
+    strategy = chosen(strategies(), wanted, "strategy")
+    n = min(max(_ROUNDS * pool.round_size, _AT_LEAST), _AT_MOST, int(pool.available.sum()))
+    if n == 0:
+        return wanted, "No item is available.", Selection(np.empty(0, np.int64), np.empty(0, np.float32))
+
+    def rng() -> np.random.Generator:
+        return np.random.default_rng([state.settings.seed, state.project.labels_used])
+
+    try:
+        return wanted, None, strategy.select(pool, n, rng())
+    except ColdStart:
+        note = f"{wanted.name} needs a head and there is none yet; {stand_in.name} stood in."
+    try:
+        return stand_in, note, chosen(strategies(), stand_in, "cold_start").select(pool, n, rng())
+    except ColdStart as error:
+        raise JobFailed(
+            f"Both strategy {wanted.name!r} and cold_start {stand_in.name!r} need a head, and there is none "
+            "yet. Set the project's cold_start to 'shortlist' or 'random'."
+        ) from error
+
+
+def _ranked_items(
+    state: _State, scored: ScoredItems, pool: PoolView, selection: Selection
+) -> list[dict[str, Any]]:
+    """Rows of `RankedItem`, without the ranking's id; with the head's prediction where there is a head."""
+    rows: list[dict[str, Any]] = [
+        {
+            "rank": rank,
+            "item_id": item,
+            "score": score,
+            "predicted_class": None,
+            "predicted_probability": None,
+        }
+        for rank, (item, score) in enumerate(
+            zip(scored.ids[selection.items].tolist(), selection.scores.tolist(), strict=True), start=1
+        )
+    ]
+    if pool.probabilities is not None:
+        probabilities = pool.probabilities[selection.items]
+        likeliest, highest = probabilities.argmax(axis=1).tolist(), probabilities.max(axis=1).tolist()
+        for row, index, probability in zip(rows, likeliest, highest, strict=True):
+            row["predicted_class"], row["predicted_probability"] = state.project.classes[index], probability
+    return rows
+
+
+def _forget_old_items(session: Session, newest: Ranking) -> None:
+    """Rankings stay on record; their items go once nobody is being served from them any more."""
+    served = sa.select(Reservation.ranking_id).where(
+        Reservation.project_id == newest.project_id,
+        Reservation.state == sa.literal_column("'open'"),
+        Reservation.ranking_id.is_not(None),
+    )
+    old = sa.select(Ranking.id).where(
+        Ranking.project_id == newest.project_id,
+        Ranking.version <= newest.version - _KEPT,
+        Ranking.id.not_in(served),
+    )
+    session.execute(
+        sa.delete(RankedItem)
+        .where(RankedItem.ranking_id.in_(old))
+        .execution_options(synchronize_session=False)
+    )

@@ -1,0 +1,73 @@
+"""How good probabilities are, measured on items that a head never saw."""
+
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+
+from worker.pool_view import Floats, Ints
+
+_BINS = 15  # of the calibration error, as Guo et al. 2017 have it
+_Z = 1.959963984540054  # 95 %, two-sided
+
+
+@dataclass(frozen=True)
+class Measures:
+    """accuracy_low, accuracy_high: 95 % interval. recall: None for a class without items.
+    confusion[t][p]: items of class t predicted as class p."""
+
+    items: int
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    macro_f1: float
+    nll: float
+    ece: float
+    recall: list[float | None]
+    confusion: list[list[int]]
+
+
+def measure(probabilities: Floats, classes: Ints) -> Measures:
+    """probabilities (n, c), classes (n,) in [0, c), n >= 1."""
+    n, n_classes = probabilities.shape
+    predicted = probabilities.argmax(axis=1)
+    confusion = np.zeros((n_classes, n_classes), np.int64)
+    np.add.at(confusion, (classes, predicted), 1)
+    right, true_items, predicted_items = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    low, high = wilson_interval(int(right.sum()), n)
+    occurring = (true_items + predicted_items) > 0
+    f1 = 2 * right[occurring] / (true_items + predicted_items)[occurring]
+    likelihoods = np.maximum(probabilities[np.arange(n), classes].astype(np.float64), 1e-12)
+    return Measures(
+        items=n,
+        accuracy=float(right.sum() / n),
+        accuracy_low=low,
+        accuracy_high=high,
+        macro_f1=float(f1.mean()),
+        nll=float(-np.log(likelihoods).mean()),
+        ece=_calibration_error(probabilities.max(axis=1), predicted == classes),
+        recall=[float(r / t) if t else None for r, t in zip(right, true_items, strict=True)],
+        confusion=confusion.tolist(),
+    )
+
+
+def wilson_interval(right: int, n: int) -> tuple[float, float]:
+    """95 % interval of a share, sound for small n and near 0 and 1.
+
+    Wilson 1927, Probable Inference, https://doi.org/10.1080/01621459.1927.10502953
+    """
+    share, z2 = right / n, _Z * _Z
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z / (1 + z2 / n) * sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _calibration_error(sureness: Floats, right: np.ndarray) -> float:
+    """Expected calibration error: |accuracy - sureness| by equal-width bins, weighted by their items.
+
+    Naeini et al. 2015, Obtaining Well Calibrated Probabilities Using Bayesian Binning,
+    https://ojs.aaai.org/index.php/AAAI/article/view/9602
+    """
+    bins = np.minimum((sureness * _BINS).astype(np.int64), _BINS - 1)
+    gaps = np.bincount(bins, weights=right - sureness.astype(np.float64), minlength=_BINS)
+    return float(np.abs(gaps).sum() / len(sureness))
