@@ -261,3 +261,52 @@ class DataFolderNotWritable(ShortlistError):
     SHORTLIST_DATA_DIR, or change its permissions."""
 
     code = "data_folder_not_writable"
+
+
+class BadSettings(ShortlistError):
+    """Settings cannot be used. {problems}. `shortlist settings` explains each."""
+
+    code = "bad_settings"
+
+
+class PortInUse(ShortlistError):
+    """Port {port} of {host} is in use. Choose another one with --port or SHORTLIST_PORT."""
+
+    code = "port_in_use"
+
+
+class CannotListen(ShortlistError):
+    """Cannot listen on {host} port {port}: {reason}. Choose others with SHORTLIST_HOST and --port."""
+
+    code = "cannot_listen"
+
+
+class NoKeys(ShortlistError):
+    """There are no API keys, so the service binds to nothing but loopback, and {host} is not. Set
+    SHORTLIST_ADMIN_KEY, or run `shortlist keys add` first."""
+
+    code = "no_keys"
+
+
+class WeakAdminKey(ShortlistError):
+    """SHORTLIST_ADMIN_KEY is too short. Take at least 16 characters, best random ones."""
+
+    code = "weak_admin_key"
+
+
+class DatabaseUnreachable(ShortlistError):
+    """The database cannot be reached: {reason}. Look at SHORTLIST_DATABASE_URL."""
+
+    status, code = 503, "database_unreachable"
+
+
+class ImagesMissing(ShortlistError):
+    """{path!r} is no folder. Name the one with your images after --images."""
+
+    code = "images_missing"
+
+
+class ClassesMissing(ShortlistError):
+    """The project {name!r} is new, so it needs its classes: --classes cat,dog"""
+
+    code = "classes_missing"

@@ -4,10 +4,12 @@ Settings are read once, in the two mains, and passed in from there. Units stand 
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.errors import BadSettings
 
 
 class Settings(BaseSettings):
@@ -27,12 +29,13 @@ class Settings(BaseSettings):
     )
 
     host: str = Field("127.0.0.1", description="address the service binds to")
-    port: int = Field(8000, ge=0, le=65535)
+    port: int = Field(8000, ge=0, le=65535, description="port the service listens on; 0 takes a free one")
     admin_key: SecretStr | None = Field(
         None, description="presets the first admin key (at least 16 characters); default: made and shown once"
     )
     secret: SecretStr | None = Field(
-        None, description="signs image links and hashes keys; share it between services; default: a file in data_dir"
+        None,
+        description="signs image links and hashes keys; share it between services; default: a file in data_dir",
     )
     image_link_ttl_s: int = Field(3600, ge=1, description="how long a signed image link works")
     max_body_bytes: int = Field(32 * 2**20, ge=1024, description="largest request body; larger is 413")
@@ -43,7 +46,9 @@ class Settings(BaseSettings):
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     threads: int | None = Field(None, ge=1, description="torch and decode threads; default: all cores")
-    lease_s: float = Field(30.0, gt=0, description="a job whose worker is silent this long is given to another")
+    lease_s: float = Field(
+        30.0, gt=0, description="a job whose worker is silent this long is given to another"
+    )
     poll_s: float = Field(0.25, gt=0, description="how often an idle worker looks for a job")
     queues: Annotated[tuple[str, ...], NoDecode] = Field(
         ("gpu", "cpu"), description="comma-separated job queues this worker serves"
@@ -55,8 +60,10 @@ class Settings(BaseSettings):
         2 * 2**30, ge=0, description="decoded pools up to this size stay in memory while training"
     )
 
-    log_format: Literal["auto", "console", "json"] = "auto"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="auto is readable at a terminal, JSON lines elsewhere"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least that is logged")
 
     @field_validator("source_roots", "queues", mode="before")
     @classmethod
@@ -74,3 +81,12 @@ class Settings(BaseSettings):
     def artifacts(self) -> str:
         """The artifact store URL in force."""
         return self.artifacts_url or str(self.data_dir / "artifacts")
+
+
+def read_settings(**given: Any) -> Settings:
+    """The settings in force; `given` goes before the environment. Raises `BadSettings`."""
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        problems = [f"SHORTLIST_{str(each['loc'][0]).upper()}: {each['msg']}" for each in error.errors()]
+        raise BadSettings(problems="; ".join(problems)) from None

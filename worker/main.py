@@ -4,14 +4,17 @@ import argparse
 import importlib.util
 import signal
 import sys
+import threading
 
 from service.errors import ShortlistError
 from service.logs import configure_logs
-from service.settings import Settings
+from service.settings import Settings, read_settings
 from service.store import migrate
 from service.store.session import make_engine
 from worker.runner_process import Start
-from worker.supervisor import Supervisor
+from worker.supervisor import RunnerDoesNotStart, Supervisor
+
+NEEDS_A_PERSON = 78  # exit status EX_CONFIG of sysexits.h
 
 
 class NoTorch(ShortlistError):
@@ -44,11 +47,24 @@ def run(
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
     parser.add_argument("--until-idle", action="store_true", help="end when nothing is queued or running")
+    parser.add_argument(
+        "--stop-on-eof", action="store_true", help="stop when standard input ends: with whoever started this"
+    )
     arguments = parser.parse_args()
+    if arguments.stop_on_eof:
+        threading.Thread(target=_stop_on_eof, daemon=True).start()
     try:
-        run(Settings(), arguments.until_idle)
-    except ShortlistError as error:
+        run(read_settings(), arguments.until_idle)
+    except RunnerDoesNotStart as error:
         sys.exit(str(error))
+    except ShortlistError as error:  # starting again would not help
+        sys.stderr.write(f"{error}\n")
+        sys.exit(NEEDS_A_PERSON)
+
+
+def _stop_on_eof() -> None:
+    sys.stdin.buffer.read()
+    signal.raise_signal(signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ from service.settings import Settings
 from service.store import catalogue, jobs
 from service.store.session import read_session, write_session
 from service.store.tables import Job, Project, Worker
+from service.up import NEEDS_A_PERSON as WHAT_UP_KNOWS
 from tests.worker.processes import alive, environment, wait_until, worker
+from worker.main import NEEDS_A_PERSON
 
 SHORT_LEASE_S = 3.0
 
@@ -216,7 +218,7 @@ def test_a_worker_refuses_a_database_that_is_not_migrated(settings: Settings) ->
     found = subprocess.run(
         [sys.executable, "-m", "worker"], env=environment(empty), capture_output=True, text=True, timeout=60
     )
-    assert found.returncode == 1
+    assert found.returncode == NEEDS_A_PERSON
     assert found.stderr.strip().endswith("Run `shortlist migrate` first.")
     assert "Traceback" not in found.stderr
 
@@ -234,9 +236,13 @@ def test_a_worker_without_torch_says_what_to_install(settings: Settings, sqlite_
         text=True,
         timeout=60,
     )
-    assert found.returncode == 1
+    assert found.returncode == NEEDS_A_PERSON
     assert "pip install 'shortlist[worker]'" in found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_up_knows_the_status_of_a_worker_that_needs_a_person() -> None:
+    assert WHAT_UP_KNOWS == NEEDS_A_PERSON
 
 
 def test_the_supervisor_never_imports_torch() -> None:

@@ -1,0 +1,313 @@
+"""The command `shortlist`. Workers are started as processes; nothing of theirs is imported here."""
+
+import csv
+import json
+import os
+import shlex
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any, Literal, TextIO
+
+import sqlalchemy as sa
+import typer
+from pydantic import SecretStr
+
+from service import keys as key_rules
+from service import labels, projects, serving, up
+from service.errors import ShortlistError
+from service.logs import configure_logs
+from service.settings import Settings, read_settings
+from service.store import migrate as migrations
+from service.store.ids import public_id
+from service.store.session import read_session, write_session
+from service.store.tables import Key, Project, utc_now
+
+EXPORT_PAGE = 1000
+
+app = typer.Typer(
+    help="Which items should people label next?", no_args_is_help=True, add_completion=False,
+    pretty_exceptions_enable=False,
+)  # fmt: skip
+keys_app = typer.Typer(help="API keys.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
+
+DataDir = Annotated[
+    Path | None, typer.Option(help="folder of database and artifacts; default: SHORTLIST_DATA_DIR")
+]
+Port = Annotated[int | None, typer.Option(help="default: SHORTLIST_PORT, else 8000")]
+
+
+@app.command(name="up")
+def up_command(
+    images: Annotated[Path | None, typer.Option(help="folder of images to label")] = None,
+    classes: Annotated[str, typer.Option(help="comma-separated, for a new project: cat,dog")] = "",
+    project: Annotated[str | None, typer.Option(help="its name; default: the folder's")] = None,
+    port: Port = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Service, worker and embedded database in one; Ctrl-C stops all. Starting again goes on."""
+    folder = up.check_images(images) if images else None
+    settings = _settings(port=port, data_dir=data_dir, roots=(str(folder),) if folder else ())
+    configure_logs(settings)
+    with ExitStack() as stack:
+        listener = stack.enter_context(serving.listen(settings))
+        engine = stack.enter_context(serving.database(settings))
+        migrations.upgrade(engine)
+        new_key = serving.first_admin_key(engine, settings, make=True)
+        imported = None
+        if folder:
+            wanted = [name.strip() for name in classes.split(",") if name.strip()]
+            with write_session(engine) as session:
+                imported = up.queue_images(session, settings, folder, project or folder.name, wanted)
+
+        address = f"http://{_reachable(settings.host)}:{listener.getsockname()[1]}"
+        _greet(address, settings, new_key, public_id("p", imported[0]) if imported else None)
+        worker = up.WorkerKeeper(_environment(settings), say=_say)
+        worker.start()
+        stack.callback(worker.stop)
+        if imported:
+            stopping = threading.Event()
+            follow = threading.Thread(
+                target=up.pretrain_after_import, args=(engine, *imported, _say, stopping)
+            )
+            follow.start()
+            stack.callback(follow.join)
+            stack.callback(stopping.set)
+        serving.serve(settings, listener)
+        _say("Stopping …")
+    _say("Stopped. The same command goes on where this left off.")
+
+
+@app.command()
+def serve(port: Port = None, data_dir: DataDir = None) -> None:
+    """The service alone. The database must be migrated; a preset admin key is made when it is new."""
+    settings = _settings(port=port, data_dir=data_dir)
+    configure_logs(settings)
+    with serving.listen(settings) as listener, serving.database(settings) as engine:
+        migrations.check(engine)
+        serving.first_admin_key(engine, settings, make=False)
+        serving.check_reachable_only_with_keys(engine, settings)
+        _say(f"http://{_reachable(settings.host)}:{listener.getsockname()[1]}")
+        serving.serve(settings, listener)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def worker(context: typer.Context, data_dir: DataDir = None) -> None:
+    """A worker alone; any number, on any machine that reaches database and artifacts."""
+    settings = _settings(data_dir=data_dir)
+    command = [sys.executable, "-m", "worker", *context.args]
+    os.execve(command[0], command, _environment(settings))
+
+
+@app.command()
+def migrate(data_dir: DataDir = None) -> None:
+    """Bring the database to the newest schema."""
+    with serving.database(_settings(data_dir=data_dir)) as engine:
+        before = migrations.current(engine)
+        migrations.upgrade(engine)
+        after = migrations.current(engine)
+    print(f"The database is at revision {after}" + (", as before." if before == after else "."))
+
+
+@app.command()
+def demo() -> None:
+    """The whole loop on the bundled images: a table, demo/report.html, demo/learning_curve.png."""
+    try:
+        from service.demo.client import DemoFailed
+        from service.demo.run import run as run_demo
+    except ModuleNotFoundError as error:  # it draws with matplotlib
+        sys.exit(f"{error}. Install what the demo needs with: pip install 'shortlist[worker,demo]'")
+    try:
+        run_demo()
+    except DemoFailed as error:
+        sys.exit(f"The demo failed: {error}")
+
+
+@keys_app.command("add")
+def add_key(
+    name: str,
+    role: Annotated[Literal["admin", "annotator", "reader"], typer.Option()] = "annotator",
+    project: Annotated[str | None, typer.Option(help="the only project it may see, by name or id")] = None,
+    annotator: Annotated[str | None, typer.Option(help="the only annotator it may act for")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key and show it, once."""
+    settings = _settings(data_dir=data_dir)
+    with serving.database(settings) as engine:
+        migrations.check(engine)
+        with write_session(engine) as session:
+            project_id = _project(session, project).id if project else None
+            _, token = key_rules.create(
+                session, key_rules.server_secret(settings), name=name, role=role, project_id=project_id,
+                annotator=annotator,
+            )  # fmt: skip
+    print(token)
+
+
+@keys_app.command("list")
+def list_keys(data_dir: DataDir = None) -> None:
+    """All keys, also revoked ones; never the keys themselves."""
+    with serving.database(_settings(data_dir=data_dir)) as engine:
+        migrations.check(engine)
+        with read_session(engine) as session:
+            for key in session.scalars(sa.select(Key).order_by(Key.id)):
+                bound = public_id("p", key.project_id) if key.project_id else "all projects"
+                state = "revoked" if key.revoked_at else "good"
+                row = (key_rules.public(key), key.role, bound, key.annotator or "", state, key.name)
+                print("\t".join(row))
+
+
+@keys_app.command("revoke")
+def revoke_key(id: str, data_dir: DataDir = None) -> None:
+    """At once: the next request with it is refused."""
+    with serving.database(_settings(data_dir=data_dir)) as engine:
+        migrations.check(engine)
+        with write_session(engine) as session:
+            key_rules.revoke(session, key_rules.find(session, id, None), utc_now())
+    print(f"{id} is revoked.")
+
+
+@app.command()
+def export(
+    project: Annotated[str | None, typer.Argument(help="name or id; needed when there are several")] = None,
+    format: Annotated[Literal["ndjson", "csv"], typer.Option()] = "ndjson",
+    all: Annotated[bool, typer.Option("--all", help="with replaced revisions")] = False,
+    output: Annotated[Path | None, typer.Option(help="default: standard output")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """The labels of a project."""
+    with ExitStack() as stack:
+        engine = stack.enter_context(serving.database(_settings(data_dir=data_dir)))
+        migrations.check(engine)
+        file: TextIO = sys.stdout
+        if output is not None:
+            file = stack.enter_context(output.open("w", newline="", encoding="utf-8"))
+        rows = _label_rows(engine, project, all)
+        if format == "ndjson":
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            return
+        table = csv.DictWriter(file, LABEL_COLUMNS)
+        table.writeheader()
+        table.writerows(rows)
+
+
+@app.command(name="settings")
+def show_settings() -> None:
+    """Every setting: its environment variable, the value in force (secrets masked) and what it means."""
+    settings = read_settings()
+    for name, field in Settings.model_fields.items():
+        print(f"SHORTLIST_{name.upper()}={_shown(name, getattr(settings, name))}")
+        print(f"    {field.description or ''}".rstrip())
+
+
+LABEL_COLUMNS = (
+    "item", "key", "class", "skip", "annotator", "revision", "current", "outcome", "arm", "batch",
+    "round", "duration_ms", "created_at",
+)  # fmt: skip
+
+
+def _label_rows(engine: sa.Engine, project: str | None, history: bool) -> Iterator[dict[str, Any]]:
+    after = 0
+    with read_session(engine) as session:
+        project_id = _project(session, project).id
+    while True:  # a page a transaction: an export of any length holds none for long
+        with read_session(engine) as session:
+            page = labels.page(session, project_id, history=history, after=after, limit=EXPORT_PAGE)
+        yield from map(_label_row, page)
+        if len(page) < EXPORT_PAGE:
+            return
+        after = page[-1].label.id
+
+
+def _label_row(exported: labels.ExportedLabel) -> dict[str, Any]:
+    label = exported.label
+    return {
+        "item": public_id("i", label.item_id), "key": exported.key, "class": label.class_name,
+        "skip": label.skip, "annotator": label.annotator, "revision": label.revision,
+        "current": label.current, "outcome": label.outcome, "arm": label.arm,
+        "batch": public_id("b", label.batch_id) if label.batch_id else None, "round": label.round_number,
+        "duration_ms": label.duration_ms, "created_at": label.created_at.isoformat(),
+    }  # fmt: skip
+
+
+def _project(session: sa.orm.Session, name_or_id: str | None) -> Project:
+    """By name, else by id; without either the only one there is."""
+    if name_or_id is None:
+        return projects.find_only(session, None, "export")
+    named = session.scalar(sa.select(Project).where(Project.name == name_or_id))
+    return named or projects.find(session, name_or_id)
+
+
+def _settings(port: int | None = None, data_dir: Path | None = None, roots: tuple[str, ...] = ()) -> Settings:
+    """What stands on the command line goes before the environment."""
+    given: dict[str, Any] = {}
+    if port is not None:
+        given["port"] = port
+    if data_dir is not None:
+        given["data_dir"] = data_dir
+    if roots:
+        given["source_roots"] = (*read_settings(**given).source_roots, *roots)
+    return read_settings(**given)
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """For a worker process: the same settings."""
+    return os.environ | {
+        "SHORTLIST_DATA_DIR": str(settings.data_dir),
+        "SHORTLIST_SOURCE_ROOTS": ",".join(settings.source_roots),
+    }
+
+
+def _shown(name: str, value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, SecretStr):
+        return "********"
+    if name == "database_url":
+        return sa.make_url(str(value)).render_as_string(hide_password=True)
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _reachable(host: str) -> str:
+    if host in ("0.0.0.0", "::", "localhost"):
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+def _greet(address: str, settings: Settings, new_key: str | None, project: str | None) -> None:
+    preset = settings.admin_key.get_secret_value() if settings.admin_key else None
+    shown = new_key or preset
+    if shown:
+        _say(f"Dashboard: {address}/#key={shown}")
+    else:
+        _say(f"Dashboard: {address}/")
+        _say("Its admin key was shown at the first start. Make another: shortlist keys add NAME --role admin")
+    if new_key and not preset:
+        _say(f"Admin key, shown this once: {new_key}")
+    at = f"{address}/projects/{project}" if project else address
+    header = f'-H "Authorization: Bearer {shown or "$KEY"}" -H "Content-Type: application/json"'
+    batch = shlex.quote(json.dumps({"annotator": "ann", "size": 10}))
+    label = shlex.quote(json.dumps({"labels": [{"item": "ITEM", "class": "CLASS", "annotator": "ann"}]}))
+    _say(f"\nThe next ten items, and a label for one of them:\n  curl -s {at}/next-batch {header} -d {batch}")
+    _say(f"  curl -s {at}/labels {header} -d {label}\n")
+
+
+def _say(sentence: str) -> None:
+    print(sentence, flush=True)
+
+
+def main() -> None:
+    try:
+        app()
+    except ShortlistError as error:
+        sys.exit(str(error))
+    except BrokenPipeError:  # `shortlist export | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,281 @@
+"""The command line as people run it: in processes, without a worker."""
+
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from service import up
+from service.errors import ClassesMissing, SourceNotAllowed
+from service.settings import Settings
+from service.store import jobs
+from service.store.session import read_session, write_session
+from service.store.tables import Job, Project, Source
+from tests.factories import make_item, make_label, make_pretext_model, make_project
+from tests.worker.processes import REPOSITORY, environment, wait_until
+
+ADMIN_KEY = "an-admin-key-for-tests"
+
+
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    return sqlite_url
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "service.cli", *arguments]
+
+
+def shortlist(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), env=os.environ | variables, cwd=REPOSITORY, capture_output=True, text=True,
+        timeout=60,
+    )  # fmt: skip
+
+
+def refused(found: subprocess.CompletedProcess[str]) -> str:
+    """The one sentence on stderr."""
+    assert found.returncode == 1, found.stderr
+    assert "Traceback" not in found.stderr
+    assert len(found.stderr.strip().splitlines()) == 1
+    return found.stderr
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> str:
+    return str(tmp_path / "shortlist-data")
+
+
+def test_migrate_makes_and_keeps_a_database(data_dir: str) -> None:
+    first = shortlist("migrate", "--data-dir", data_dir)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == "The database is at revision 0001.\n"
+    assert "as before" in shortlist("migrate", "--data-dir", data_dir).stdout
+
+
+def test_other_commands_want_a_migrated_database(data_dir: str) -> None:
+    for arguments in (["keys", "list"], ["export"], ["serve", "--port", "0"]):
+        assert "shortlist migrate" in refused(shortlist(*arguments, "--data-dir", data_dir))
+
+
+def test_keys_are_made_listed_and_revoked(engine: sa.Engine, settings: Settings) -> None:
+    variables = environment(settings)
+    made = shortlist("keys", "add", "Ann's tool", "--role", "annotator", **variables)
+    token = made.stdout.strip()
+    assert token.startswith("sl_")
+    listed = shortlist("keys", "list", **variables).stdout
+    assert "Ann's tool" in listed
+    assert token not in listed
+    key_id = listed.split("\t")[0]
+    assert shortlist("keys", "revoke", key_id, **variables).stdout == f"{key_id} is revoked.\n"
+    assert "revoked" in shortlist("keys", "list", **variables).stdout
+    assert "k_zzzz" in refused(shortlist("keys", "revoke", "k_zzzz", **variables))
+    assert "nowhere" in refused(shortlist("keys", "add", "x", "--project", "nowhere", **variables))
+
+
+def test_export_as_ndjson_and_csv(engine: sa.Engine, settings: Settings, tmp_path: Path) -> None:
+    with write_session(engine) as session:
+        project = make_project(session, name="pets")
+        for number, name in enumerate(("cat", "dög, small")):
+            make_label(
+                session, item=make_item(session, project=project, key=f"{number}.png"), class_name=name
+            )
+        make_project(session, name="another")
+    variables = environment(settings)
+
+    lines = [json.loads(line) for line in shortlist("export", "pets", **variables).stdout.splitlines()]
+    assert [(line["key"], line["class"], line["annotator"]) for line in lines] == [
+        ("0.png", "cat", "ann"),
+        ("1.png", "dög, small", "ann"),
+    ]
+    file = tmp_path / "labels.csv"
+    shortlist("export", "pets", "--format", "csv", "--output", str(file), **variables)
+    with file.open(newline="", encoding="utf-8") as opened:
+        rows = list(csv.DictReader(opened))
+    assert [row["class"] for row in rows] == ["cat", "dög, small"]
+    assert refused(shortlist("export", **variables))  # which of the two?
+
+
+def test_settings_shows_all_and_no_secret() -> None:
+    variables = {
+        "SHORTLIST_ADMIN_KEY": ADMIN_KEY,
+        "SHORTLIST_DATABASE_URL": "postgresql+psycopg://me:hidden@db/x",
+        "SHORTLIST_PORT": "1234",
+    }
+    shown = shortlist("settings", **variables).stdout
+    for name in Settings.model_fields:
+        assert f"SHORTLIST_{name.upper()}=" in shown
+    assert "SHORTLIST_PORT=1234\n" in shown
+    assert ADMIN_KEY not in shown
+    assert "hidden" not in shown
+
+
+def test_every_setting_says_what_it_means() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_a_bad_setting_is_one_sentence(data_dir: str) -> None:
+    assert "SHORTLIST_PORT" in refused(shortlist("migrate", "--data-dir", data_dir, SHORTLIST_PORT="many"))
+
+
+@pytest.mark.parametrize("name", ["up", "migrate"])
+def test_a_data_folder_that_is_not_writable(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for folder in (file, Path("/proc/shortlist-data")):  # not even root may write there
+        assert str(folder) in refused(shortlist(name, "--data-dir", str(folder), SHORTLIST_PORT="0"))
+
+
+@pytest.mark.parametrize("name", ["up", "serve"])
+def test_a_port_in_use(name: str, data_dir: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert f"Port {port}" in refused(shortlist(name, "--port", port, "--data-dir", data_dir))
+
+
+def test_up_wants_a_folder_and_classes(tmp_path: Path, data_dir: str) -> None:
+    up_here = ("up", "--port", "0", "--data-dir", data_dir, "--images")
+    assert "is no folder" in refused(shortlist(*up_here, str(tmp_path / "none")))
+    assert "--classes cat,dog" in refused(shortlist(*up_here, str(tmp_path)))
+
+
+def test_without_keys_only_loopback(engine: sa.Engine, settings: Settings) -> None:
+    variables = environment(settings) | {"SHORTLIST_HOST": "0.0.0.0"}
+    assert "no API keys" in refused(shortlist("serve", "--port", "0", **variables))
+
+
+def test_a_weak_preset_key_is_refused(data_dir: str) -> None:
+    found = shortlist("up", "--port", "0", "--data-dir", data_dir, SHORTLIST_ADMIN_KEY="short")
+    assert "16 characters" in refused(found)
+
+
+class TestQueueImages:
+    @pytest.fixture
+    def images(self, tmp_path: Path) -> Path:
+        folder = tmp_path / "pets"
+        folder.mkdir()
+        return folder
+
+    def queue(
+        self, engine: sa.Engine, settings: Settings, images: Path, classes: list[str]
+    ) -> tuple[int, int]:
+        with write_session(engine) as session:
+            return up.queue_images(session, settings, images, "pets", classes)
+
+    def test_once_while_it_waits_again_when_it_ended(
+        self, engine: sa.Engine, settings: Settings, images: Path
+    ) -> None:
+        first = self.queue(engine, settings, images, ["cat", "dog"])
+        assert self.queue(engine, settings, images, []) == first
+        job = jobs.claim(engine, "w", ["cpu"], 30)
+        assert job is not None
+        assert job.id == first[1]
+        with write_session(engine) as session:
+            jobs.succeed(session, job, {})
+        project_id, again = self.queue(engine, settings, images, [])
+        assert (project_id, again == first[1]) == (first[0], False)
+        with read_session(engine) as session:
+            assert session.scalars(sa.select(Project.classes)).all() == [["cat", "dog"]]
+            assert set(session.scalars(sa.select(Source.uri))) == {str(images)}
+
+    def test_a_new_project_needs_classes(self, engine: sa.Engine, settings: Settings, images: Path) -> None:
+        with pytest.raises(ClassesMissing, match="pets"):
+            self.queue(engine, settings, images, [])
+
+    def test_only_below_the_roots(self, engine: sa.Engine, settings: Settings) -> None:
+        with pytest.raises(SourceNotAllowed):
+            self.queue(engine, settings, Path("/"), ["cat", "dog"])
+
+
+class TestPretrainAfterImport:
+    """Each case: the import ends so, and then …"""
+
+    def follow(self, engine: sa.Engine, project_id: int, job_id: int) -> list[str]:
+        said: list[str] = []
+        up.pretrain_after_import(engine, project_id, job_id, said.append, threading.Event())
+        return said
+
+    def ended_import(self, engine: sa.Engine, project: Project, error: str | None = None) -> int:
+        with write_session(engine) as session:
+            job_id = jobs.enqueue(session, "import_source", {}, project_id=project.id, queue="cpu")
+        job = jobs.claim(engine, "w", ["cpu"], 30)
+        assert job is not None
+        if error:
+            jobs.fail(engine, job, error, retry=False)
+        else:
+            with write_session(engine) as session:
+                jobs.succeed(session, job, {"added": 1, "known": 0, "quarantined": 2})
+        return job_id
+
+    def pretrainings(self, engine: sa.Engine) -> int:
+        with read_session(engine) as session:
+            return session.scalars(sa.select(sa.func.count()).where(Job.kind == "train_pretext")).one()
+
+    def test_with_items(self, engine: sa.Engine) -> None:
+        with write_session(engine) as session:
+            project = make_project(session)
+            make_item(session, project=project)
+        said = self.follow(engine, project.id, self.ended_import(engine, project))
+        assert "1 new items, 0 known, 2 quarantined" in said[0]
+        assert self.pretrainings(engine) == 1
+        self.follow(engine, project.id, self.ended_import(engine, project))
+        assert self.pretrainings(engine) == 1
+
+    def test_with_a_pretext_model(self, engine: sa.Engine) -> None:
+        with write_session(engine) as session:
+            project = make_project(session)
+            make_item(session, project=project)
+            make_pretext_model(session, project=project)
+        self.follow(engine, project.id, self.ended_import(engine, project))
+        assert self.pretrainings(engine) == 0
+
+    def test_without_a_usable_item(self, engine: sa.Engine) -> None:
+        with write_session(engine) as session:
+            project = make_project(session)
+            make_item(session, project=project, state="quarantined")
+        said = self.follow(engine, project.id, self.ended_import(engine, project))
+        assert "empty" in said[-1]
+        assert self.pretrainings(engine) == 0
+
+    def test_a_failed_import_is_told(self, engine: sa.Engine) -> None:
+        with write_session(engine) as session:
+            project = make_project(session)
+        said = self.follow(engine, project.id, self.ended_import(engine, project, "There are no images."))
+        assert said == ["The images were not imported. There are no images."]
+
+
+class TestWorkerKeeper:
+    def keep(self, script: str, said: list[str]) -> up.WorkerKeeper:
+        return up.WorkerKeeper(dict(os.environ), said.append, (sys.executable, "-c", script))
+
+    def test_a_dead_worker_starts_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(up, "RESTART_S", (0.01, 0.02))
+        starts = tmp_path / "starts"
+        said: list[str] = []
+        keeper = self.keep(f"open({str(starts)!r}, 'a').write('x'); raise SystemExit(3)", said)
+        keeper.start()
+        wait_until(lambda: starts.exists() and len(starts.read_text()) >= 3)
+        keeper.stop()
+        assert "ended with status 3" in said[0]
+
+    def test_one_that_needs_a_person_does_not(self) -> None:
+        said: list[str] = []
+        keeper = self.keep(f"raise SystemExit({up.NEEDS_A_PERSON})", said)
+        keeper.start()
+        wait_until(lambda: said)
+        keeper.stop()
+        assert said == ["The worker cannot run, see above. The service goes on without it."]
+
+    def test_stopping_ends_it(self, tmp_path: Path) -> None:
+        ready = tmp_path / "ready"
+        keeper = self.keep(f"import time; open({str(ready)!r}, 'w'); time.sleep(600)", [])
+        keeper.start()
+        wait_until(ready.exists)
+        keeper.stop()
+        assert keeper.running() is False
