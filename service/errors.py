@@ -245,7 +245,7 @@ class NoImage(ShortlistError):
 
 
 class NotReady(ShortlistError):
-    """Not ready: {reasons}"""
+    """Not ready, by the check of the {what}: {reason}"""
 
     status, code = 503, "not_ready"
 

@@ -14,7 +14,7 @@ from service.store.ids import public_id, row_number
 from service.store.item_bytes import ItemBytes
 from service.store.project_settings import ProjectSettings
 from service.store.shuffle import shuffle_position
-from service.store.tables import Item, Project, Score
+from service.store.tables import Item, Label, Project, Score
 
 Split = Literal["pool", "test"]
 State = Literal["available", "done", "broken", "quarantined", "withdrawn"]
@@ -85,10 +85,15 @@ def find(session: Session, project: Project, public: str) -> Item:
     return item
 
 
-def score_of(session: Session, project: Project, item: Item) -> Score | None:
-    if project.score_run_id is None:
-        return None
-    return session.get(Score, (project.score_run_id, item.id))
+def listed(session: Session, project: Project, public: str) -> ListedItem:
+    item = find(session, project, public)
+    score = None if project.score_run_id is None else session.get(Score, (project.score_run_id, item.id))
+    return ListedItem(item, score.pretext_loss if score else None, score.percentile if score else None)
+
+
+def labels_of(session: Session, item: Item) -> list[Label]:
+    """All revisions, oldest first."""
+    return list(session.scalars(sa.select(Label).where(Label.item_id == item.id).order_by(Label.id)))
 
 
 @dataclass(frozen=True)

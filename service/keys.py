@@ -19,6 +19,7 @@ from service.errors import (
     KeyRefused,
     LastAdminKey,
     NotFound,
+    RoleRefused,
 )
 from service.settings import Settings
 from service.store.ids import public_id, row_number
@@ -41,6 +42,10 @@ class Principal:
     def require_all_projects(self) -> None:
         if self.project_id is not None:
             raise BoundToProject
+
+    def require_role(self, *roles: Role) -> None:
+        if self.role not in roles:
+            raise RoleRefused(role=self.role, needed=" or ".join(roles))
 
     def annotator_for(self, name: str | None, field: str) -> str | None:
         """The annotator to act for: the given one, else the key's own. Raises `BoundToAnnotator`."""

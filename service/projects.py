@@ -86,8 +86,8 @@ def change(
     if if_match is not None and not _matches(if_match, etag(project)):
         raise ProjectChanged
     if changes:
+        catalogue.check(session, ProjectSettings.model_validate(changes))
         settings = ProjectSettings.model_validate(project.settings | changes)
-        catalogue.check(session, settings)
         project.settings = settings.model_dump(mode="json", exclude_unset=True)
     if classes is not None:
         for gone in set(project.classes) - set(classes):

@@ -7,7 +7,7 @@ from service import projects
 from service.errors import EmptyPool, NoLabels, NoPretextModel, NoScoreRun
 from service.store import pipeline
 from service.store.ids import public_id
-from service.store.tables import Item, Job, PretextModel, Project
+from service.store.tables import Item, Job, PretextModel, Project, ScoreRun
 
 
 def pretrain(session: Session, project: Project) -> Job:
@@ -30,6 +30,13 @@ def pretrain(session: Session, project: Project) -> Job:
     if newest is None:
         raise NoPretextModel(other=public_id("p", project.pretext_from_id))
     return session.get_one(Job, pipeline.queue_score_pool(session, project, newest))
+
+
+def score_new_items(session: Session, project: Project) -> None:
+    """Items that join a project which is being served get their score, and a rank, without a new pretraining."""
+    if project.score_run_id is not None:
+        score_run = session.get_one(ScoreRun, project.score_run_id)
+        pipeline.queue_score_pool(session, project, score_run.pretext_model_id)
 
 
 def retrain(session: Session, project: Project) -> Job:

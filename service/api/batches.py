@@ -1,0 +1,194 @@
+from datetime import datetime
+from typing import Any, Literal, Self
+
+from fastapi import APIRouter, Response
+from pydantic import Field
+
+from service import projects, reservations
+from service.api.depends import Annotator, Parts, PartsDep, WriteSession
+from service.api.shapes import Answer, Body, Name, with_example
+from service.errors import AnnotatorMissing
+from service.keys import Principal
+from service.reservations import NextBatch, Reason, Served
+from service.store.ids import public_id
+from service.store.tables import Batch, Project, utc_now
+
+router = APIRouter(tags=["labeling"])
+
+_ITEM_EXAMPLE = {
+    "id": "i_2k", "key": "shirts/0012.png", "uri": "/data/shirts/0012.png",
+    "image_url": "/projects/p_1/items/i_2k/image?expires=1764000000&signature=kU9…", "rank": 1, "score": 0.83,
+    "arm": "selected",
+    "why": {"strategy": "shortlist", "ranking": 7, "score_run": "s_2", "head": 4, "seed": 0, "pretext_loss": 1.31,
+            "pretext_loss_percentile": 97.2},
+    "prediction": {"class": "coat", "probability": 0.41, "head": 4},
+}  # fmt: skip
+
+
+class BatchRequest(Body):
+    model_config = with_example({"annotator": "ann", "size": 10})
+
+    annotator: Name | None = Field(
+        None, description="who labels; a key bound to an annotator may leave it out"
+    )
+    size: int = Field(10, ge=1, le=1000, strict=True, description="items wanted")
+    new: bool = Field(False, description="another batch even if the annotator has an open one")
+
+
+class Why(Answer):
+    """What served the item: everything can be traced. Control items come from no ranking."""
+
+    strategy: str
+    ranking: int | None
+    score_run: str | None
+    head: int | None
+    seed: int | None
+    pretext_loss: float | None
+    pretext_loss_percentile: float | None
+
+
+class Prediction(Answer):
+    """The head's best guess when the ranking was made. Control items come without one, so that it sways nobody."""
+
+    class_name: str = Field(alias="class")
+    probability: float
+    head: int | None
+
+
+class BatchItem(Answer):
+    id: str
+    key: str
+    uri: str
+    image_url: str
+    rank: int | None
+    score: float | None
+    arm: Literal["selected", "control"]
+    why: Why
+    prediction: Prediction | None
+
+    @classmethod
+    def of(cls, served: Served, project: Project, parts: Parts) -> Self:
+        item, reservation = served.item, served.reservation
+        return cls(
+            id=public_id("i", item.id),
+            key=item.key,
+            uri=item.uri,
+            image_url=parts.links.url(item.project_id, item.id),
+            rank=reservation.rank,
+            score=reservation.score,
+            arm=reservation.arm,
+            why=_why(served, project),
+            prediction=_prediction(served),
+        )
+
+
+class BatchAnswer(Answer):
+    """Items to label, or the reason why there are none."""
+
+    model_config = with_example(
+        {
+            "batch": "b_9", "expires_at": "2026-01-01T12:30:00Z", "items": [_ITEM_EXAMPLE], "reason": None
+        }
+    )  # fmt: skip
+
+    batch: str | None
+    expires_at: datetime | None
+    items: list[BatchItem]
+    reason: Reason | None
+
+
+class BatchHeld(Answer):
+    model_config = with_example({"batch": "b_9", "expires_at": "2026-01-01T12:30:00Z"})
+
+    batch: str
+    expires_at: datetime
+
+    @classmethod
+    def of(cls, batch: Batch) -> Self:
+        return cls(batch=public_id("b", batch.id), expires_at=batch.expires_at)
+
+
+def _why(served: Served, project: Project) -> Why:
+    ranking, score = served.ranking, served.score
+    score_run_id = ranking.score_run_id if ranking else project.score_run_id
+    return Why(
+        strategy=ranking.strategy["name"] if ranking else "random",
+        ranking=ranking.version if ranking else None,
+        score_run=public_id("s", score_run_id) if score_run_id is not None else None,
+        head=served.head_version,
+        seed=ranking.seed if ranking else None,
+        pretext_loss=score.pretext_loss if score else None,
+        pretext_loss_percentile=score.percentile if score else None,
+    )
+
+
+def _prediction(served: Served) -> Prediction | None:
+    ranked = served.ranked
+    if ranked is None or ranked.predicted_class is None or ranked.predicted_probability is None:
+        return None
+    guess: dict[str, Any] = {"class": ranked.predicted_class}
+    return Prediction(**guess, probability=ranked.predicted_probability, head=served.head_version)
+
+
+def _next_batch(
+    project: Project,
+    body: BatchRequest,
+    session: WriteSession,
+    caller: Principal,
+    parts: Parts,
+    response: Response,
+) -> BatchAnswer:
+    annotator = caller.annotator_for(body.annotator, "annotator")
+    if annotator is None:
+        raise AnnotatorMissing(field="annotator")
+    found: NextBatch = reservations.next_batch(
+        session, project, annotator=annotator, size=body.size, new=body.new, now=utc_now()
+    )
+    if found.retry_after_s is not None:
+        response.headers["Retry-After"] = str(found.retry_after_s)
+    return BatchAnswer(
+        batch=public_id("b", found.batch.id) if found.batch else None,
+        expires_at=found.batch.expires_at if found.batch else None,
+        items=[BatchItem.of(served, project, parts) for served in found.served],
+        reason=found.reason,
+    )
+
+
+@router.post("/projects/{project_id}/next-batch")
+def next_batch(
+    project_id: str,
+    body: BatchRequest,
+    session: WriteSession,
+    caller: Annotator,
+    parts: PartsDep,
+    response: Response,
+) -> BatchAnswer:
+    """The items to label next, reserved for the annotator. Asking again returns their open batch first.
+
+    Always 200; without items there is a `reason`, and `Retry-After` where waiting helps.
+    """
+    project = projects.find(session, project_id, caller.project_id)
+    return _next_batch(project, body, session, caller, parts, response)
+
+
+@router.post("/next-batch")
+def next_batch_of_only_project(
+    body: BatchRequest, session: WriteSession, caller: Annotator, parts: PartsDep, response: Response
+) -> BatchAnswer:
+    """The same for the key's project, or the only one there is."""
+    project = projects.find_only(session, caller.project_id, "next-batch")
+    return _next_batch(project, body, session, caller, parts, response)
+
+
+@router.post("/batches/{batch_id}/renew")
+def renew_batch(batch_id: str, session: WriteSession, caller: Annotator) -> BatchHeld:
+    """Keep the unlabeled rest for another `reservation_ttl_s`."""
+    batch = reservations.find_batch(session, batch_id, caller.project_id)
+    return BatchHeld.of(reservations.renew(session, batch, annotator=caller.annotator, now=utc_now()))
+
+
+@router.delete("/batches/{batch_id}", status_code=204)
+def give_back_batch(batch_id: str, session: WriteSession, caller: Annotator) -> None:
+    """Give the unlabeled rest back to the pool."""
+    batch = reservations.find_batch(session, batch_id, caller.project_id)
+    reservations.give_back(session, batch, annotator=caller.annotator)

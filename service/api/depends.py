@@ -1,0 +1,127 @@
+"""What routes are given: a session, the caller, the parts of the service."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+import anyio
+import sqlalchemy as sa
+from fastapi import BackgroundTasks, Depends, Query, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from prometheus_client import CollectorRegistry
+from sqlalchemy.orm import Session
+
+from service import keys
+from service.api.links import ImageLinks
+from service.errors import KeyMissing
+from service.keys import Principal, Role
+from service.settings import Settings
+from service.store.ids import row_number
+from service.store.item_bytes import ItemBytes
+from service.store.session import read_session, write_session
+from service.store.tables import utc_now
+
+# Requests that hold a database connection at the same time. Fewer than the thread pool has threads (40), so that
+# one that has it can always go on: it needs a thread again to finish.
+SESSIONS = 16
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the service is made of; `app.state.parts`."""
+
+    settings: Settings
+    engine: sa.Engine
+    secret: bytes
+    links: ImageLinks
+    item_bytes: ItemBytes
+    registry: CollectorRegistry
+    slots: anyio.CapacityLimiter
+
+
+def get_parts(request: Request) -> Parts:
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+PartsDep = Annotated[Parts, Depends(get_parts)]
+
+
+async def _slot(parts: PartsDep) -> AsyncIterator[None]:
+    async with parts.slots:
+        yield
+
+
+_Slot = Depends(_slot, scope="function")
+
+
+def get_session(parts: PartsDep, _: Annotated[None, _Slot]) -> Iterator[Session]:
+    """One transaction, committed before the answer is sent (scope "function"): a 2xx is never taken back."""
+    with write_session(parts.engine) as session:
+        yield session
+
+
+def get_read_session(parts: PartsDep, _: Annotated[None, _Slot]) -> Iterator[Session]:
+    with read_session(parts.engine) as session:
+        yield session
+
+
+WriteSession = Annotated[Session, Depends(get_session, scope="function")]
+ReadSession = Annotated[Session, Depends(get_read_session, scope="function")]
+
+_bearer = HTTPBearer(auto_error=False, description="A key: POST /keys, or `shortlist keys create`")
+
+
+def get_caller(
+    parts: PartsDep,
+    background: BackgroundTasks,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Principal:
+    if credentials is None:
+        raise KeyMissing
+    with read_session(parts.engine) as session:
+        caller = keys.recognise(session, parts.secret, credentials.credentials)
+    if not caller.noted:
+        background.add_task(_note_use, parts.engine, caller.key_id)
+    return caller
+
+
+def _note_use(engine: sa.Engine, key_id: int) -> None:
+    with write_session(engine) as session:
+        keys.note_use(session, key_id, utc_now())
+
+
+Caller = Annotated[Principal, Depends(get_caller)]
+
+
+def _allow(*roles: Role) -> Callable[[Principal], Principal]:
+    def check(caller: Caller) -> Principal:
+        caller.require_role(*roles)
+        return caller
+
+    return check
+
+
+Admin = Annotated[Principal, Depends(_allow("admin"))]
+Annotator = Annotated[Principal, Depends(_allow("admin", "annotator"))]
+Reader = Annotated[Principal, Depends(_allow("admin", "reader"))]
+
+
+def get_image_scope(
+    parts: PartsDep,
+    background: BackgroundTasks,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    project_id: str,
+    item_id: str,
+    expires: Annotated[int | None, Query(ge=0, le=2**53)] = None,
+    signature: Annotated[str | None, Query(max_length=100)] = None,
+) -> int | None:
+    """The only project whose images may be seen (None: all), by a signed link or by a key."""
+    if signature is None or expires is None:
+        return get_caller(parts, background, credentials).project_id
+    project = row_number("p", project_id)
+    parts.links.check(project, row_number("i", item_id), expires, signature)
+    return project
+
+
+ImageScope = Annotated[int | None, Depends(get_image_scope)]

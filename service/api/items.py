@@ -1,0 +1,167 @@
+from datetime import datetime
+from typing import Annotated, Any, Self
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field
+
+from service import images, items, projects
+from service.api.depends import ImageScope, PartsDep, Reader, ReadSession
+from service.api.etag import ETagRoute
+from service.api.links import ImageLinks
+from service.api.shapes import Answer, Cursor, Limit, Page, Text, decode_cursor, with_example
+from service.items import Filters, ListedItem, Sort, Split, State
+from service.store.ids import public_id
+from service.store.tables import Label
+
+router = APIRouter(prefix="/projects/{project_id}/items", tags=["items"], route_class=ETagRoute)
+
+_EXAMPLE = {
+    "id": "i_2k", "key": "shirts/0012.png", "uri": "/data/shirts/0012.png", "split": "pool", "state": "done",
+    "class": "coat", "pretext_loss": 1.31, "pretext_loss_percentile": 97.2,
+    "image_url": "/projects/p_1/items/i_2k/image?expires=1764000000&signature=kU9…",
+}  # fmt: skip
+
+
+class ItemAnswer(Answer):
+    """One thing that can be labeled."""
+
+    model_config = with_example(_EXAMPLE)
+
+    id: str
+    key: str
+    uri: str
+    image_url: str
+    split: Split
+    state: State
+    quarantine_reason: str | None
+    class_name: str | None = Field(
+        alias="class", description="given with a test item, else decided by labels"
+    )
+    pretext_loss: float | None
+    pretext_loss_percentile: float | None
+    width: int | None
+    height: int | None
+    meta: dict[str, Any] | None
+    created_at: datetime
+
+    @classmethod
+    def of(cls, listed: ListedItem, links: ImageLinks, **more: Any) -> Self:
+        item = listed.item
+        return cls(
+            id=public_id("i", item.id),
+            key=item.key,
+            uri=item.uri,
+            image_url=links.url(item.project_id, item.id),
+            split=item.split,
+            state=item.state,
+            quarantine_reason=item.quarantine_reason,
+            class_name=item.class_name,
+            pretext_loss=listed.pretext_loss,
+            pretext_loss_percentile=listed.percentile,
+            width=item.width,
+            height=item.height,
+            meta=item.meta,
+            created_at=item.created_at,
+            **more,
+        )
+
+
+class ItemLabel(Answer):
+    annotator: str
+    class_name: str | None = Field(alias="class")
+    skip: str | None
+    revision: int
+    current: bool
+    used: bool
+    outcome: str
+    created_at: datetime
+
+    @classmethod
+    def of(cls, label: Label) -> Self:
+        return cls(
+            annotator=label.annotator,
+            class_name=label.class_name,
+            skip=label.skip,
+            revision=label.revision,
+            current=label.current,
+            used=label.used,
+            outcome=label.outcome,
+            created_at=label.created_at,
+        )
+
+
+class ItemWithLabels(ItemAnswer):
+    """One item, with all its labels."""
+
+    model_config = with_example(_EXAMPLE | {"labels": [{"annotator": "ann", "class": "coat", "revision": 1}]})
+
+    labels: list[ItemLabel]
+
+
+@router.get("")
+def list_items(
+    project_id: str,
+    session: ReadSession,
+    caller: Reader,
+    parts: PartsDep,
+    state: State | None = None,
+    split: Split | None = None,
+    class_name: Annotated[Text | None, Query(alias="class", max_length=200)] = None,
+    pretext_loss_percentile_min: Annotated[float | None, Query(ge=0, le=100)] = None,
+    pretext_loss_percentile_max: Annotated[float | None, Query(ge=0, le=100)] = None,
+    sort: Sort = "key",
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> Page[ItemAnswer]:
+    """Items by state (`quarantined`: bad files, with the reason), split, class or pretext loss; `-` sorts down."""
+    project = projects.find(session, project_id, caller.project_id)
+    by_loss = sort.endswith("pretext_loss")
+    found = items.page(
+        session,
+        project,
+        Filters(state, split, class_name, pretext_loss_percentile_min, pretext_loss_percentile_max),
+        sort=sort,
+        after=decode_cursor(cursor, float if by_loss else str, int),
+        limit=limit,
+    )
+    return Page.of(
+        found,
+        limit,
+        lambda listed: ItemAnswer.of(listed, parts.links),
+        lambda last: (last.pretext_loss if by_loss else last.item.key, last.item.id),
+    )
+
+
+@router.get("/{item_id}")
+def get_item(
+    project_id: str, item_id: str, session: ReadSession, caller: Reader, parts: PartsDep
+) -> ItemWithLabels:
+    """One item, with its labels."""
+    project = projects.find(session, project_id, caller.project_id)
+    listed = items.listed(session, project, item_id)
+    found = [ItemLabel.of(label) for label in items.labels_of(session, listed.item)]
+    return ItemWithLabels.of(listed, parts.links, labels=found)
+
+
+@router.get("/{item_id}/image", response_class=Response, responses={200: {"content": {"image/*": {}}}})
+def get_image(
+    project_id: str,
+    item_id: str,
+    request: Request,
+    session: ReadSession,
+    parts: PartsDep,
+    only: ImageScope,
+    size: Annotated[int | None, Query(ge=16, le=4096, description="longest side, in pixels")] = None,
+) -> Response:
+    """The image, with a key or by a signed `image_url`; `size` makes it a thumbnail, never enlarged."""
+    item = items.find(session, projects.find(session, project_id, only), item_id)
+    headers = {
+        "ETag": images.etag(item, size),
+        "Cache-Control": f"private, max-age={parts.settings.image_link_ttl_s}",
+        "Content-Security-Policy": "default-src 'none'",
+        "X-Content-Type-Options": "nosniff",
+    }
+    if request.headers.get("if-none-match") == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    picture = images.picture(parts.item_bytes, item, size, parts.settings.max_image_pixels)
+    return Response(picture.data, media_type=picture.media_type, headers=headers)

@@ -1,0 +1,108 @@
+from datetime import UTC, datetime
+from typing import Any, Literal, Self
+
+from fastapi import APIRouter, Response
+
+from service import jobs
+from service.api.depends import Admin, Reader, ReadSession, WriteSession
+from service.api.etag import ETagRoute
+from service.api.shapes import Answer, Cursor, Limit, Page, Text, decode_cursor, with_example
+from service.store.ids import public_id, row_number
+from service.store.tables import Job
+
+router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=ETagRoute)
+
+
+class JobAnswer(Answer):
+    """Long work. Ask again until `state` is succeeded, failed or cancelled."""
+
+    model_config = with_example(
+        {
+            "id": "j_4", "kind": "score_pool", "state": "running", "progress": 0.4, "eta_s": 12.0,
+            "message": "3,200 of 8,000 items",
+        }
+    )  # fmt: skip
+
+    id: str
+    project: str | None
+    kind: str
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    progress: float
+    message: str | None
+    error: str | None
+    result: dict[str, Any] | None
+    attempts: int
+    cancel_requested: bool
+    created_at: datetime
+    run_at: datetime  # a queued job starts no sooner
+    started_at: datetime | None
+    finished_at: datetime | None
+    eta_s: float | None  # seconds left, by the progress so far
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        return cls(
+            id=public_id("j", job.id),
+            project=public_id("p", job.project_id) if job.project_id is not None else None,
+            kind=job.kind,
+            state=job.state,
+            progress=job.progress,
+            message=job.message,
+            error=job.error,
+            result=job.result,
+            attempts=job.attempts,
+            cancel_requested=job.cancel_requested,
+            created_at=_time(job.created_at),
+            run_at=_time(job.run_at),
+            started_at=_time(job.started_at) if job.started_at is not None else None,
+            finished_at=_time(job.finished_at) if job.finished_at is not None else None,
+            eta_s=jobs.eta_s(job),
+        )
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def accepted(job: Job, response: Response) -> JobAnswer:
+    """The answer to a request for long work: 202, and where to look."""
+    answer = JobAnswer.of(job)
+    response.status_code = 202
+    response.headers["Location"] = f"/jobs/{answer.id}"
+    return answer
+
+
+@router.get("")
+def list_jobs(
+    session: ReadSession,
+    caller: Reader,
+    project: Text | None = None,
+    kind: Text | None = None,
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"] | None = None,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> Page[JobAnswer]:
+    """Jobs, newest first."""
+    (position,) = decode_cursor(cursor, int) or (None,)
+    found = jobs.page(
+        session,
+        only=caller.project_id,
+        project_id=row_number("p", project) if project is not None else None,
+        kind=kind,
+        state=state,
+        before=position,
+        limit=limit,
+    )
+    return Page.of(found, limit, JobAnswer.of, lambda last: (last.id,))
+
+
+@router.get("/{job_id}")
+def get_job(job_id: str, session: ReadSession, caller: Reader) -> JobAnswer:
+    """One job, with its progress."""
+    return JobAnswer.of(jobs.find(session, job_id, caller.project_id))
+
+
+@router.delete("/{job_id}")
+def cancel_job(job_id: str, session: WriteSession, caller: Admin) -> JobAnswer:
+    """Cancel: a queued job at once, a running one at its next sign of life. What it stored so far stays."""
+    return JobAnswer.of(jobs.cancel(session, jobs.find(session, job_id, caller.project_id)))

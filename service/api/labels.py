@@ -1,0 +1,187 @@
+from functools import partial
+from typing import Annotated, Any, Self
+
+import pyarrow as pa
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
+from pydantic import Field, model_validator
+from sqlalchemy.orm import Session
+
+from service import labels, projects
+from service.api import exports
+from service.api.depends import Annotator, PartsDep, Reader, ReadSession, WriteSession
+from service.api.shapes import Answer, Body, Name, Text, with_example
+from service.errors import AnnotatorMissing
+from service.keys import Principal
+from service.labels import NewLabel, Outcome, Skip
+from service.store.ids import public_id
+from service.store.tables import Project, utc_now
+
+router = APIRouter(tags=["labeling"])
+
+_BIGGEST = 2**31 - 1
+
+_COLUMNS = pa.schema(
+    [
+        ("item", pa.string()), ("key", pa.string()), ("annotator", pa.string()), ("class", pa.string()),
+        ("skip", pa.string()), ("revision", pa.int64()), ("current", pa.bool_()), ("used", pa.bool_()),
+        ("outcome", pa.string()), ("arm", pa.string()), ("batch", pa.string()), ("ranking", pa.string()),
+        ("round", pa.int64()), ("duration_ms", pa.int64()), ("created_at", pa.timestamp("us", "UTC")),
+    ]
+)  # fmt: skip
+
+
+class LabelIn(Body):
+    """A class, or the reason why there is none."""
+
+    item: Text = Field(max_length=100)
+    class_name: Text | None = Field(None, alias="class", max_length=200)
+    skip: Skip | None = Field(
+        None, description="`unsure`: others may get it; `broken`: leaves the pool; `other`: like unsure"
+    )
+    annotator: Name | None = Field(None, description="a key bound to an annotator may leave it out")
+    batch: Text | None = Field(None, max_length=100)
+    duration_ms: int | None = Field(None, ge=0, le=_BIGGEST)
+    revision: int | None = Field(
+        None, ge=1, le=_BIGGEST, description="default: 1, and the next one when the content differs"
+    )
+
+    @model_validator(mode="after")
+    def _class_or_skip(self) -> Self:
+        if (self.class_name is None) == (self.skip is None):
+            raise ValueError("send either `class` or `skip`")
+        return self
+
+
+class Labels(Body):
+    model_config = with_example(
+        {
+            "labels": [
+                {"item": "i_2k", "class": "coat", "annotator": "ann", "batch": "b_9", "duration_ms": 900},
+                {"item": "i_2m", "skip": "unsure", "annotator": "ann", "batch": "b_9"},
+            ]
+        }
+    )
+
+    labels: list[LabelIn] = Field(min_length=1, max_length=1000)
+
+
+class LabelResult(Answer):
+    item: str
+    outcome: Outcome
+
+
+class Retrain(Answer):
+    queued: bool
+    job: str | None = None
+
+
+class LabelsAnswer(Answer):
+    """What became of each label, in the order sent. `accepted` counts those that are new and not stale."""
+
+    model_config = with_example(
+        {
+            "accepted": 2, "results": [{"item": "i_2k", "outcome": "accepted"}, {"item": "i_2m", "outcome": "accepted"}],
+            "round": 3, "labels_used": 260, "retrain": {"queued": True, "job": "j_8"},
+        }
+    )  # fmt: skip
+
+    accepted: int
+    results: list[LabelResult]
+    round: int
+    labels_used: int
+    retrain: Retrain
+
+
+def _store(project: Project, body: Labels, session: Session, caller: Principal) -> LabelsAnswer:
+    entries = []
+    for index, label in enumerate(body.labels):
+        field = f"labels[{index}].annotator"
+        annotator = caller.annotator_for(label.annotator, field)
+        if annotator is None:
+            raise AnnotatorMissing(field=field)
+        given = label.model_dump(include={"item", "class_name", "skip", "batch", "duration_ms", "revision"})
+        entries.append(NewLabel(annotator=annotator, **given))
+    stored = labels.store(session, project, entries, utc_now())
+    job = public_id("j", stored.job_id) if stored.job_id is not None else None
+    return LabelsAnswer(
+        accepted=sum(outcome not in ("duplicate", "stale") for outcome in stored.outcomes),
+        results=[
+            LabelResult(item=label.item, outcome=outcome)
+            for label, outcome in zip(body.labels, stored.outcomes, strict=True)
+        ],
+        round=stored.round_number,
+        labels_used=stored.labels_used,
+        retrain=Retrain(queued=job is not None, job=job),
+    )
+
+
+@router.post("/projects/{project_id}/labels")
+def send_labels(project_id: str, body: Labels, session: WriteSession, caller: Annotator) -> LabelsAnswer:
+    """Store up to 1,000 labels, all or nothing; a 422 names the one that is wrong, `labels[3].class`.
+
+    Sending the same again is safe: it is answered as `duplicate`.
+    """
+    return _store(projects.find(session, project_id, caller.project_id), body, session, caller)
+
+
+@router.post("/labels")
+def send_labels_of_only_project(body: Labels, session: WriteSession, caller: Annotator) -> LabelsAnswer:
+    """The same for the key's project, or the only one there is."""
+    return _store(projects.find_only(session, caller.project_id, "labels"), body, session, caller)
+
+
+@router.get(
+    "/projects/{project_id}/labels",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "content": {
+                exports.NDJSON: {"example": '{"item": "i_2k", "key": "shirts/0012.png", "class": "coat"}\n'},
+                exports.CSV: {"example": "item,key,annotator,class\ni_2k,shirts/0012.png,ann,coat\n"},
+                exports.PARQUET: {},
+            }
+        }
+    },
+)
+def export_labels(
+    project_id: str,
+    request: Request,
+    session: ReadSession,
+    caller: Reader,
+    parts: PartsDep,
+    history: Annotated[bool, Query(alias="all", description="with replaced and stale revisions")] = False,
+) -> StreamingResponse:
+    """All labels in the order they came, streamed as NDJSON, CSV or Parquet by `Accept`."""
+    project = projects.find(session, project_id, caller.project_id)
+    media_type = exports.accepted_format(request)
+    tables = exports.pages(parts.engine, partial(_page, project.id, history))
+    return exports.streamed(f"labels-{project_id}", media_type, _COLUMNS, tables)
+
+
+def _page(
+    project_id: int, history: bool, session: Session, after: int, limit: int
+) -> list[tuple[int, dict[str, Any]]]:
+    found = labels.page(session, project_id, history=history, after=after, limit=limit)
+    return [(exported.label.id, _row(exported)) for exported in found]
+
+
+def _row(exported: labels.ExportedLabel) -> dict[str, Any]:
+    label = exported.label
+    return {
+        "item": public_id("i", label.item_id),
+        "key": exported.key,
+        "annotator": label.annotator,
+        "class": label.class_name,
+        "skip": label.skip,
+        "revision": label.revision,
+        "current": label.current,
+        "used": label.used,
+        "outcome": label.outcome,
+        "arm": label.arm,
+        "batch": public_id("b", label.batch_id) if label.batch_id is not None else None,
+        "ranking": public_id("r", label.ranking_id) if label.ranking_id is not None else None,
+        "round": label.round_number,
+        "duration_ms": label.duration_ms,
+        "created_at": label.created_at,
+    }

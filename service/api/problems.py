@@ -1,0 +1,107 @@
+"""The one error handler: whatever goes wrong is answered as RFC 9457 `application/problem+json`.
+
+`code` is stable, `detail` says what to do, `errors` names the fields of a malformed request.
+"""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from service.errors import DatabaseBusy, KeyMissing, KeyRefused, NotJson, ShortlistError
+
+_log = structlog.get_logger()
+
+_CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+
+
+class FieldError(BaseModel):
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """RFC 9457."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    code: str
+    detail: str
+    errors: list[FieldError] | None = None
+
+
+class ProblemResponse(JSONResponse):
+    media_type = "application/problem+json"
+
+
+def install(app: FastAPI) -> None:
+    for kind in (ShortlistError, RequestValidationError, HTTPException, sa.exc.OperationalError, Exception):
+        app.add_exception_handler(kind, _answer)
+
+
+def _answer(request: Request, error: Exception) -> ProblemResponse:
+    match error:
+        case ShortlistError():
+            return of(error)
+        case RequestValidationError():
+            return _malformed(request, error)
+        case HTTPException():
+            code = _CODES.get(error.status_code, "malformed")
+            return _problem(error.status_code, code, f"{error.detail}.", headers=error.headers)
+        case sa.exc.OperationalError():
+            _log.error("database", error=str(error.orig))
+            return of(DatabaseBusy())
+        case _:
+            _log.error("unexpected", path=request.url.path, exc_info=error)
+            return _problem(500, "internal", "Something went wrong here; the service's log says more.")
+
+
+def of(error: ShortlistError) -> ProblemResponse:
+    headers = {}
+    if isinstance(error, KeyMissing | KeyRefused):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, DatabaseBusy):
+        headers["Retry-After"] = "1"
+    errors = None
+    if "field" in error.fields:
+        errors = [FieldError(field=str(error.fields["field"]), message=str(error))]
+    return _problem(error.status, error.code, str(error), errors=errors, headers=headers)
+
+
+def _malformed(request: Request, error: RequestValidationError) -> ProblemResponse:
+    found = error.errors()
+    sent = request.headers.get("content-type", "")
+    if isinstance(error.body, bytes) and "json" not in sent:  # curl -d says it sends a form
+        return of(NotJson(expected="application/json"))
+    errors = [FieldError(field=_field(each["loc"]), message=str(each["msg"])) for each in found[:100]]
+    detail = "; ".join(f"`{each.field}`: {each.message}" for each in errors[:5]) + "."
+    return _problem(422, "malformed", detail, errors=errors)
+
+
+def _field(location: tuple[str | int, ...]) -> str:
+    """("body", "labels", 3, "class") -> "labels[3].class" """
+    field = ""
+    for part in location[1:] or location:
+        field += f"[{part}]" if isinstance(part, int) else f".{part}" if field else part
+    return field
+
+
+def _problem(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    errors: list[FieldError] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> ProblemResponse:
+    problem = Problem(title=HTTPStatus(status).phrase, status=status, code=code, detail=detail, errors=errors)
+    content: dict[str, Any] = problem.model_dump(exclude_none=True)
+    return ProblemResponse(content, status, headers=dict(headers or {}))

@@ -1,0 +1,150 @@
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Self
+
+from fastapi import APIRouter, Header, Response
+from pydantic import Field, field_validator
+
+from service import projects
+from service.api.depends import Admin, Caller, ReadSession, WriteSession
+from service.api.etag import ETagRoute
+from service.api.shapes import Body, Cursor, Limit, Name, Page, Text, decode_cursor, with_example
+from service.store.ids import public_id
+from service.store.project_settings import ProjectSettings
+from service.store.tables import Project
+
+router = APIRouter(prefix="/projects", tags=["projects"], route_class=ETagRoute)
+
+_EXAMPLE = {"name": "shirts", "classes": ["coat", "shirt"], "strategy": "margin", "round_size": 50}
+
+
+class _Classes(Body):
+    @field_validator("classes", check_fields=False)
+    @classmethod
+    def _distinct(cls, classes: Sequence[str] | None) -> Sequence[str] | None:
+        if classes is None:
+            return None
+        if len(set(classes)) < len(classes):
+            raise ValueError("the same class stands here twice")
+        if len(classes) < 2:
+            raise ValueError(
+                "one class only leaves nothing to decide: name at least two, the one you look for and `other`"
+            )
+        return classes
+
+
+class NewProject(ProjectSettings, _Classes):
+    """Name and classes; every setting is optional."""
+
+    model_config = with_example(_EXAMPLE)
+
+    name: Name
+    classes: list[Name] = Field(max_length=10_000, description="what an item can be; at least two")
+    pretext_from: Text | None = Field(
+        None, description="another project whose pretext model, and for equal items its score run, is used"
+    )
+
+
+class ProjectChange(ProjectSettings, _Classes):
+    """What is left out stays as it is. Classes that have labels cannot be taken away."""
+
+    model_config = with_example({"round_size": 100, "budget": 2000})
+
+    name: Name | None = None
+    classes: list[Name] | None = Field(None, max_length=10_000)
+
+
+class ProjectAnswer(ProjectSettings):
+    """A project with all its settings. How it gets on is in `/metrics`."""
+
+    model_config = with_example({"id": "p_1"} | _EXAMPLE)
+
+    id: str
+    name: str
+    classes: list[str]
+    pretext_from: str | None
+    created_at: datetime
+    version: int
+
+    @classmethod
+    def of(cls, project: Project) -> Self:
+        return cls(
+            **ProjectSettings.model_validate(project.settings).model_dump(),
+            id=public_id("p", project.id),
+            name=project.name,
+            classes=project.classes,
+            pretext_from=public_id("p", project.pretext_from_id) if project.pretext_from_id else None,
+            created_at=project.created_at,
+            version=project.version,
+        )
+
+
+@router.post("", status_code=201)
+def create_project(
+    body: NewProject, session: WriteSession, caller: Admin, response: Response
+) -> ProjectAnswer:
+    """Create a project: name, classes, and any settings. Then import a source."""
+    caller.require_all_projects()
+    chosen = body.model_dump(include=body.model_fields_set & ProjectSettings.model_fields.keys())
+    project = projects.create(
+        session,
+        name=body.name,
+        classes=body.classes,
+        settings=ProjectSettings.model_validate(chosen),
+        pretext_from=body.pretext_from,
+    )
+    answer = ProjectAnswer.of(project)
+    response.headers["Location"] = f"/projects/{answer.id}"
+    response.headers["ETag"] = projects.etag(project)
+    return answer
+
+
+@router.get("")
+def list_projects(
+    session: ReadSession,
+    caller: Caller,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> Page[ProjectAnswer]:
+    """The projects this key may see, oldest first."""
+    (position,) = decode_cursor(cursor, int) or (None,)
+    found = projects.page(session, caller.project_id, position, limit)
+    return Page.of(found, limit, ProjectAnswer.of, lambda last: (last.id,))
+
+
+@router.get("/{project_id}")
+def get_project(project_id: str, session: ReadSession, caller: Caller, response: Response) -> ProjectAnswer:
+    """A project; its ETag goes into the `If-Match` of a change."""
+    project = projects.find(session, project_id, caller.project_id)
+    response.headers["ETag"] = projects.etag(project)
+    return ProjectAnswer.of(project)
+
+
+@router.patch("/{project_id}")
+def change_project(
+    project_id: str,
+    body: ProjectChange,
+    session: WriteSession,
+    caller: Admin,
+    response: Response,
+    if_match: Annotated[str | None, Header(description="the ETag you read; stale is 412")] = None,
+) -> ProjectAnswer:
+    """Change name, classes or settings. Running jobs finish with the old settings."""
+    project = projects.find(session, project_id, caller.project_id)
+    settings = body.model_fields_set & ProjectSettings.model_fields.keys()
+    projects.change(
+        session,
+        project,
+        changes=body.model_dump(include=settings),
+        name=body.name,
+        classes=body.classes,
+        if_match=if_match,
+    )
+    response.headers["ETag"] = projects.etag(project)
+    return ProjectAnswer.of(project)
+
+
+@router.delete("/{project_id}", status_code=204)
+def delete_project(project_id: str, session: WriteSession, caller: Admin) -> None:
+    """Delete a project with its items, labels and rounds. Image files stay where they are."""
+    projects.delete(session, projects.find(session, project_id, caller.project_id))

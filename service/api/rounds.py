@@ -1,0 +1,251 @@
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from fastapi import APIRouter, Path
+from pydantic import ConfigDict, Field
+
+from service import metrics, projects, rounds
+from service.api.depends import Reader, ReadSession
+from service.api.etag import ETagRoute
+from service.api.jobs import JobAnswer
+from service.api.shapes import Answer, Cursor, Limit, Page, decode_cursor, with_example
+from service.rounds import RoundReport
+from service.store.ids import public_id
+from service.store.tables import Head, Ranking, utc_now
+
+router = APIRouter(prefix="/projects/{project_id}", tags=["progress"], route_class=ETagRoute)
+
+_MEASURED: dict[str, Any] = {
+    "measured_on": "control", "items": 120, "accuracy": 0.81, "accuracy_low": 0.73, "accuracy_high": 0.87,
+    "macro_f1": 0.79, "nll": 0.61, "ece": 0.04, "recall": {"coat": 0.8, "shirt": 0.82},
+    "confusion": [[48, 12], [11, 49]], "temperature": 1.1,
+}  # fmt: skip
+
+
+class HeadMetrics(Answer):
+    """What a head was measured to be, on test or control items; all null where there were none."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"example": _MEASURED})
+
+    measured_on: Literal["test", "control"] | None = None
+    items: int = 0
+    accuracy: float | None = None
+    accuracy_low: float | None = Field(None, description="95 % interval")
+    accuracy_high: float | None = None
+    macro_f1: float | None = None
+    nll: float | None = Field(None, description="mean negative log-likelihood, nats")
+    ece: float | None = Field(None, description="expected calibration error")
+    recall: dict[str, float | None] | None = Field(None, description="by class; null where there is no item")
+    confusion: list[list[int]] | None = Field(None, description="rows: true class, in the project's order")
+    temperature: float | None = None
+
+
+class RoundAnswer(Answer):
+    """Select, label, retrain, measure: once. Closed after `round_size` labels, measured soon after."""
+
+    model_config = with_example(
+        {
+            "number": 3, "state": "measured", "labels": 50, "labels_used": 150,
+            "arms": {"selected": 45, "control": 5}, "strategy": {"name": "shortlist", "params": {}}, "seed": 0,
+            "head": 4, "metrics": _MEASURED,
+        }
+    )  # fmt: skip
+
+    number: int
+    state: Literal["open", "closed", "measured"]
+    labels: int = Field(description="labels in this round")
+    labels_used: int = Field(description="labels in all, at its end")
+    arms: dict[str, int] = Field(description="labels by arm: selected, control, imported")
+    strategy: dict[str, Any] | None
+    seed: int | None
+    score_run: str | None
+    ranking: str | None
+    head: int | None = Field(description="version of the head that measured it")
+    metrics: HeadMetrics | None
+    opened_at: datetime
+    closed_at: datetime | None
+    measured_at: datetime | None
+    seconds: float | None = Field(description="from opening to closing")
+    training_seconds: float | None
+
+    @classmethod
+    def of(cls, report: RoundReport) -> Self:
+        found, head = report.round, report.head
+        closed = found.closed_at is not None
+        return cls(
+            number=found.number,
+            state="measured" if head else "closed" if closed else "open",
+            labels=report.labels,
+            labels_used=found.labels_before + report.labels,
+            arms=report.arms,
+            strategy=found.strategy,
+            seed=found.seed,
+            score_run=_public("s", found.score_run_id),
+            ranking=_public("r", found.ranking_id),
+            head=head.version if head else None,
+            metrics=HeadMetrics(**head.metrics) if head else None,
+            opened_at=found.opened_at,
+            closed_at=found.closed_at,
+            measured_at=found.measured_at,
+            seconds=(found.closed_at - found.opened_at).total_seconds() if found.closed_at else None,
+            training_seconds=head.seconds if head else None,
+        )
+
+
+class CurvePoint(Answer):
+    """A measured round. Intervals are 95 %."""
+
+    round: int
+    labels_used: int
+    measured_on: str | None
+    items: int | None
+    accuracy: float
+    accuracy_low: float | None
+    accuracy_high: float | None
+    macro_f1: float | None
+
+
+class LabelRate(Answer):
+    last_hour: int
+    annotators: int = Field(description="how many labeled in the last hour")
+
+
+class RankingAnswer(Answer):
+    id: str
+    version: int
+    strategy: dict[str, Any]
+    seed: int
+    labels_used: int = Field(description="labels it knew of")
+    items: int
+    note: str | None
+    created_at: datetime
+
+    @classmethod
+    def of(cls, ranking: Ranking) -> Self:
+        return cls(
+            id=public_id("r", ranking.id),
+            version=ranking.version,
+            strategy=ranking.strategy,
+            seed=ranking.seed,
+            labels_used=ranking.labels_used,
+            items=ranking.items,
+            note=ranking.note,
+            created_at=ranking.created_at,
+        )
+
+
+class HeadAnswer(Answer):
+    id: str
+    version: int
+    kind: dict[str, Any]
+    labels_used: int
+    trained_on: int = Field(description="items")
+    metrics: HeadMetrics
+    created_at: datetime
+
+    @classmethod
+    def of(cls, head: Head) -> Self:
+        return cls(
+            id=public_id("h", head.id),
+            version=head.version,
+            kind=head.kind,
+            labels_used=head.labels_used,
+            trained_on=head.trained_on,
+            metrics=HeadMetrics(**head.metrics),
+            created_at=head.created_at,
+        )
+
+
+class ScoreRunAnswer(Answer):
+    id: str
+    items: int
+    pretext_model: str | None
+    pretext_model_version: int | None
+
+
+class MetricsAnswer(Answer):
+    """How the project gets on, small enough to poll."""
+
+    model_config = with_example(
+        {
+            "labels_used": 150, "budget": 2000, "pool_items": 8000,
+            "items": {"available": 7850, "done": 150}, "test_items": 2000, "round": 4, "round_labels": 0,
+            "round_size": 50, "class_balance": {"coat": 70, "shirt": 80},
+            "label_rate": {"last_hour": 150, "annotators": 2},
+        }
+    )  # fmt: skip
+
+    labels_used: int
+    budget: int | None
+    pool_items: int
+    items: dict[str, int] = Field(description="pool items by state")
+    test_items: int
+    round: int
+    round_labels: int
+    round_size: int
+    learning_curve: list[CurvePoint]
+    label_rate: LabelRate
+    class_balance: dict[str, int] = Field(description="decided pool items by class")
+    jobs: list[JobAnswer] = Field(description="running, then queued")
+    score_run: ScoreRunAnswer | None
+    ranking: RankingAnswer | None
+    head: HeadAnswer | None
+
+    @classmethod
+    def of(cls, found: metrics.Metrics) -> Self:
+        project, score_run, model = found.project, found.score_run, found.pretext_model
+        return cls(
+            labels_used=project.labels_used,
+            budget=found.settings.budget,
+            pool_items=sum(found.states.values()),
+            items=found.states,
+            test_items=found.test_items,
+            round=found.round.number,
+            round_labels=project.labels_used - found.round.labels_before,
+            round_size=found.settings.round_size,
+            learning_curve=[CurvePoint(**point) for point in found.learning_curve],
+            label_rate=LabelRate(last_hour=found.labels_last_hour, annotators=found.annotators_last_hour),
+            class_balance=found.class_balance,
+            jobs=[JobAnswer.of(job) for job in found.jobs],
+            score_run=ScoreRunAnswer(
+                id=public_id("s", score_run.id),
+                items=score_run.items,
+                pretext_model=_public("m", score_run.pretext_model_id),
+                pretext_model_version=model.version if model else None,
+            )
+            if score_run
+            else None,
+            ranking=RankingAnswer.of(found.ranking) if found.ranking else None,
+            head=HeadAnswer.of(found.head) if found.head else None,
+        )
+
+
+def _public(kind: str, number: int | None) -> str | None:
+    return public_id(kind, number) if number is not None else None
+
+
+@router.get("/rounds")
+def list_rounds(
+    project_id: str, session: ReadSession, caller: Reader, cursor: Cursor = None, limit: Limit = 100
+) -> Page[RoundAnswer]:
+    """Rounds in order; the last one is open."""
+    project = projects.find(session, project_id, caller.project_id)
+    (after,) = decode_cursor(cursor, int) or (0,)
+    found = rounds.page(session, project, after, limit)
+    return Page.of(found, limit, RoundAnswer.of, lambda last: (last.round.number,))
+
+
+@router.get("/rounds/{number}")
+def get_round(
+    project_id: str, number: Annotated[int, Path(ge=1, le=2**53)], session: ReadSession, caller: Reader
+) -> RoundAnswer:
+    """One round, with its measurements and what it was served from."""
+    project = projects.find(session, project_id, caller.project_id)
+    return RoundAnswer.of(rounds.find(session, project, number))
+
+
+@router.get("/metrics")
+def get_metrics(project_id: str, session: ReadSession, caller: Reader) -> MetricsAnswer:
+    """One small object for dashboards: progress, learning curve, label rate, class balance, jobs."""
+    project = projects.find(session, project_id, caller.project_id)
+    return MetricsAnswer.of(metrics.collect(session, project, utc_now()))

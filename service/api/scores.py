@@ -1,0 +1,93 @@
+from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+from fastapi import APIRouter, Request, Response
+from sqlalchemy.orm import Session
+
+from service import projects, scores
+from service.api import exports
+from service.api.depends import PartsDep, Reader, ReadSession
+from service.api.etag import ETagRoute
+from service.api.shapes import Answer, with_example
+from service.store.ids import public_id
+
+router = APIRouter(prefix="/projects/{project_id}/scores", tags=["items"], route_class=ETagRoute)
+
+_COLUMNS = pa.schema(
+    [
+        ("item", pa.string()), ("key", pa.string()), ("split", pa.string()),
+        ("pretext_loss", pa.float64()), ("pretext_loss_percentile", pa.float64()),
+    ]
+)  # fmt: skip
+
+
+class Histogram(Answer):
+    """Pool items by pretext loss: `counts[k]` of them between `edges[k]` and `edges[k + 1]`."""
+
+    edges: list[float]
+    counts: list[int]
+
+
+class ScoresAnswer(Answer):
+    """The score run that is being served."""
+
+    model_config = with_example(
+        {
+            "score_run": "s_2", "pretext_model": "m_1", "pretext_model_version": 1, "items": 8000,
+            "dimensions": 192, "histogram": {"edges": [0.0, 1.0, 2.0], "counts": [6400, 1600]},
+        }
+    )  # fmt: skip
+
+    score_run: str
+    pretext_model: str
+    pretext_model_version: int
+    items: int
+    dimensions: int | None
+    histogram: Histogram | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+@router.get(
+    "",
+    response_model=ScoresAnswer,
+    responses={200: {"content": {exports.NDJSON: {}, exports.CSV: {}, exports.PARQUET: {}}}},
+)
+def get_scores(
+    project_id: str, request: Request, session: ReadSession, caller: Reader, parts: PartsDep
+) -> ScoresAnswer | Response:
+    """A summary as JSON; every item's pretext loss and percentile, streamed, as NDJSON, CSV or Parquet."""
+    project = projects.find(session, project_id, caller.project_id)
+    score_run, pretext_model = scores.current(session, project)
+    media_type = exports.accepted_format(request, others=("application/json",))
+    if media_type != "application/json":
+        tables = exports.pages(parts.engine, partial(_page, score_run.id))
+        return exports.streamed(f"scores-{project_id}", media_type, _COLUMNS, tables)
+    return ScoresAnswer(
+        score_run=public_id("s", score_run.id),
+        pretext_model=public_id("m", pretext_model.id),
+        pretext_model_version=pretext_model.version,
+        items=score_run.items,
+        dimensions=score_run.dimensions,
+        histogram=Histogram(**score_run.histogram) if score_run.histogram else None,
+        created_at=score_run.created_at,
+        finished_at=score_run.finished_at,
+    )
+
+
+def _page(
+    score_run_id: int, session: Session, after: int, limit: int
+) -> Sequence[tuple[int, dict[str, Any]]]:
+    return [
+        (
+            score.item_id,
+            {
+                "item": public_id("i", score.item_id), "key": score.key, "split": score.split,
+                "pretext_loss": score.pretext_loss, "pretext_loss_percentile": score.percentile,
+            },
+        )
+        for score in scores.page(session, score_run_id, after, limit)
+    ]  # fmt: skip

@@ -1,0 +1,90 @@
+from datetime import datetime
+from typing import Annotated, Self
+
+from fastapi import APIRouter, Response
+from pydantic import Field
+
+from service import projects, sources
+from service.api.depends import Admin, PartsDep, Reader, ReadSession, WriteSession
+from service.api.etag import ETagRoute
+from service.api.jobs import JobAnswer, accepted
+from service.api.shapes import Answer, Body, Cursor, Limit, Page, Text, decode_cursor, with_example
+from service.items import Split
+from service.store.ids import public_id
+from service.store.tables import Source
+
+router = APIRouter(prefix="/projects/{project_id}/sources", tags=["sources"], route_class=ETagRoute)
+
+
+class NewSource(Body):
+    """Where items come from."""
+
+    model_config = with_example({"uri": "/data/shirts", "split": "pool"})
+
+    uri: Annotated[Text, Field(min_length=1, max_length=4000)] = Field(
+        description="a folder, a JSONL or CSV manifest, a Parquet file with image bytes; a path or fsspec URL"
+    )
+    split: Split = "pool"
+    label_column: Annotated[Text, Field(min_length=1, max_length=200)] | None = Field(
+        None, description="where a manifest or Parquet file of the test split says the class"
+    )
+
+
+class SourceAnswer(Answer):
+    """One import."""
+
+    id: str
+    uri: str
+    split: Split
+    label_column: str | None
+    job: str | None
+    added: int
+    known: int
+    quarantined: int
+    created_at: datetime
+
+    @classmethod
+    def of(cls, source: Source) -> Self:
+        return cls(
+            id=public_id("o", source.id),
+            uri=source.uri,
+            split=source.split,
+            label_column=source.label_column,
+            job=public_id("j", source.job_id) if source.job_id is not None else None,
+            added=source.added,
+            known=source.known,
+            quarantined=source.quarantined,
+            created_at=source.created_at,
+        )
+
+
+@router.post("", status_code=202)
+def add_source(
+    project_id: str,
+    body: NewSource,
+    session: WriteSession,
+    caller: Admin,
+    parts: PartsDep,
+    response: Response,
+) -> JobAnswer:
+    """Import a source. The same one again adds only what is new."""
+    project = projects.find(session, project_id, caller.project_id)
+    _, job = sources.add(
+        session, project, parts.item_bytes, uri=body.uri, split=body.split, label_column=body.label_column
+    )
+    return accepted(job, response)
+
+
+@router.get("")
+def list_sources(
+    project_id: str,
+    session: ReadSession,
+    caller: Reader,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> Page[SourceAnswer]:
+    """What was imported, newest first. Bad files are among the items, with `state=quarantined`."""
+    project = projects.find(session, project_id, caller.project_id)
+    (position,) = decode_cursor(cursor, int) or (None,)
+    found = sources.page(session, project, position, limit)
+    return Page.of(found, limit, SourceAnswer.of, lambda last: (last.id,))

@@ -1,0 +1,81 @@
+from datetime import datetime
+from typing import Any, Self
+
+from fastapi import APIRouter, Response
+
+from service import projects, training
+from service.api.depends import Admin, Reader, ReadSession, WriteSession
+from service.api.etag import ETagRoute
+from service.api.jobs import JobAnswer, accepted
+from service.api.shapes import Answer, Body, Cursor, Limit, Page, decode_cursor
+from service.store.ids import public_id
+from service.store.tables import PretextModel
+
+router = APIRouter(prefix="/projects/{project_id}", tags=["training"], route_class=ETagRoute)
+
+
+class Nothing(Body):
+    """An empty object, or no body at all."""
+
+
+class PretextModelAnswer(Answer):
+    """A trained backbone + pretext head, one version."""
+
+    id: str
+    version: int
+    state: str
+    task: dict[str, Any]
+    backbone: str
+    config: dict[str, Any]
+    history: list[Any]  # losses, one object an epoch
+    diagnostics: dict[str, Any]  # signs of collapse; the linear-probe gate
+    created_at: datetime
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, model: PretextModel) -> Self:
+        return cls(
+            id=public_id("m", model.id),
+            version=model.version,
+            state=model.state,
+            task=model.task,
+            backbone=model.backbone,
+            config=model.config,
+            history=model.history,
+            diagnostics=model.diagnostics,
+            created_at=model.created_at,
+            finished_at=model.finished_at,
+        )
+
+
+@router.post("/pretrain", status_code=202)
+def pretrain(
+    project_id: str, session: WriteSession, caller: Admin, response: Response, body: Nothing | None = None
+) -> JobAnswer:
+    """Train the pretext model, then score the pool. With `pretext_from` its pretext model scores at once."""
+    project = projects.find(session, project_id, caller.project_id)
+    return accepted(training.pretrain(session, project), response)
+
+
+@router.post("/retrain", status_code=202)
+def retrain(
+    project_id: str, session: WriteSession, caller: Admin, response: Response, body: Nothing | None = None
+) -> JobAnswer:
+    """Train the head now instead of with the next labels; a new ranking follows."""
+    project = projects.find(session, project_id, caller.project_id)
+    return accepted(training.retrain(session, project), response)
+
+
+@router.get("/pretext-models")
+def list_pretext_models(
+    project_id: str,
+    session: ReadSession,
+    caller: Reader,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> Page[PretextModelAnswer]:
+    """Versions, newest first, with losses and diagnostics."""
+    project = projects.find(session, project_id, caller.project_id)
+    (position,) = decode_cursor(cursor, int) or (None,)
+    found = training.pretext_models(session, project, position, limit)
+    return Page.of(found, limit, PretextModelAnswer.of, lambda last: (last.version,))

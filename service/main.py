@@ -1,0 +1,80 @@
+"""The service: routers, the one error handler, what surrounds each request. It never loads torch."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from service import keys, web
+from service.api import (
+    batches,
+    catalogue,
+    health,
+    items,
+    jobs,
+    labels,
+    new_items,
+    problems,
+    projects,
+    rounds,
+    scores,
+    sources,
+    training,
+)
+from service.api import keys as key_routes
+from service.api.depends import SESSIONS, Parts
+from service.api.links import ImageLinks
+from service.api.middleware import BodyLimit, Observed
+from service.settings import Settings
+from service.store.item_bytes import ItemBytes
+from service.store.session import make_engine
+
+_DESCRIPTION = """Which items should people label next?
+
+Create a project, import a source, pretrain; then take batches with `next-batch` and send `labels`. Rounds,
+retraining and ranking follow by themselves. Every request carries `Authorization: Bearer <key>`; every error is
+`application/problem+json` with a stable `code` and a sentence that says what to do.
+"""
+
+_ROUTERS = (
+    projects.router, sources.router, items.router, new_items.router, training.router, batches.router,
+    labels.router, rounds.router, scores.router, jobs.router, catalogue.router, key_routes.router,
+    health.router, web.router,
+)  # fmt: skip
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Raises `DataFolderNotWritable`. The database is not touched before the first request."""
+    secret = keys.server_secret(settings)
+    parts = Parts(
+        settings=settings,
+        engine=make_engine(settings.database),
+        secret=secret,
+        links=ImageLinks(secret, settings.image_link_ttl_s),
+        item_bytes=ItemBytes(settings),
+        registry=CollectorRegistry(),
+        slots=anyio.CapacityLimiter(SESSIONS),
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        parts.engine.dispose()
+
+    app = FastAPI(
+        title="Shortlist",
+        version="0.1.0",
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        responses={"default": {"model": problems.Problem, "description": "What went wrong (RFC 9457)"}},
+    )
+    app.state.parts = parts
+    problems.install(app)
+    for router in _ROUTERS:
+        app.include_router(router)
+    app.mount("/static", web.static_files)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Observed, registry=parts.registry)
+    return app

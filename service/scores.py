@@ -1,0 +1,39 @@
+"""The score run that is being served: pretext losses, as a histogram and item by item."""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service.errors import NoScoreRun
+from service.store.ids import public_id
+from service.store.tables import Item, PretextModel, Project, Score, ScoreRun
+
+
+@dataclass(frozen=True)
+class ItemScore:
+    item_id: int
+    key: str
+    split: str
+    pretext_loss: float
+    percentile: float
+
+
+def current(session: Session, project: Project) -> tuple[ScoreRun, PretextModel]:
+    """Raises `NoScoreRun` before the first one is complete."""
+    if project.score_run_id is None:
+        raise NoScoreRun(project=public_id("p", project.id))
+    score_run = session.get_one(ScoreRun, project.score_run_id)
+    return score_run, session.get_one(PretextModel, score_run.pretext_model_id)
+
+
+def page(session: Session, score_run_id: int, after: int, limit: int) -> list[ItemScore]:
+    """By item number, after item `after`."""
+    query = (
+        sa.select(Score.item_id, Item.key, Item.split, Score.pretext_loss, Score.percentile)
+        .join(Item, Item.id == Score.item_id)
+        .where(Score.score_run_id == score_run_id, Score.item_id > after)
+        .order_by(Score.item_id)
+        .limit(limit)
+    )
+    return [ItemScore(*row) for row in session.execute(query)]
