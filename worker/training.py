@@ -120,7 +120,7 @@ class Training:
                 if self.step % _LOOK_EVERY == 0:
                     left = (now - begun) / (self.step - begun_at) * (steps - self.step)
                     message = (
-                        f"epoch {epoch + 1} of {recipe.epochs}, loss {self._loss():.3g}, {_about(left)} left"
+                        f"epoch {epoch + 1} of {recipe.epochs}, loss {self._loss():.3g}, {about(left)} left"
                     )
                     self.report(self.step / steps, message)
                 if now - saved >= self.save_interval_s and self.step % steps_per_epoch:
@@ -226,7 +226,7 @@ def spread(net: nn.Module, batches: list[Tensor], device: torch.device) -> dict[
     }
 
 
-def _about(seconds: float) -> str:
+def about(seconds: float) -> str:
     if seconds < 90:
         return f"about {max(1, round(seconds))} s"
     if seconds < 90 * 60:

@@ -1,7 +1,6 @@
 """Job train_pretext: backbone + pretext head, a new version of the project's pretext model.
 
-It trains on the pool, never on the test split. After a crash the job goes on from its newest checkpoint. A
-project with `pretext_from` trains nothing: it takes the other project's model.
+It trains on the pool, never on the test split. After a crash the job goes on from its newest checkpoint.
 """
 
 import math
@@ -14,19 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from service.store.pipeline import queue_score_pool
-from service.store.project_settings import Choice, ProjectSettings
-from service.store.tables import Item, PretextModel, Project, ScoreRun, utc_now
+from service.store.project_settings import ProjectSettings
+from service.store.tables import Item, PretextModel, Project, utc_now
 from worker.dataset import Dataset
 from worker.device import choose_device, use_threads
+from worker.jobs.choices import chosen
 from worker.jobs.context import JobContext, JobFailed
 from worker.jobs.item_pixels import ItemPixels
-from worker.jobs.pretext_net import make_task, new_net, on_device, store_net
+from worker.jobs.pretext_net import new_net, on_device, store_net, task_of
 from worker.modalities.image import augmented, image_size_for, normalised
 from worker.pool_view import Ints
+from worker.pretext import pretext_tasks
 from worker.training import Diverged, Recipe, State, Training
 
 _BATCH = {"cpu": 64, "cuda": 256}
-# Where the project sets no epochs. On a CPU that is some 40 s on 2 cores with `small` and 28 x 28 pixels; more
+# Where the project sets no epochs. On a CPU it takes 40 s on 2 cores with `small` at 28 x 28 pixels; more
 # epochs over the 8,000 images of the example did not make their embeddings better.
 _IMAGES_SEEN = {"cpu": 16_000, "cuda": 1_000_000}
 _LEAST_EPOCHS = 2
@@ -43,9 +44,6 @@ _READING = 0.05  # share of the progress
 def run(context: JobContext) -> None:
     with context.read() as session:
         project = session.get_one(Project, context.job.project_id)
-    if project.pretext_from_id is not None:
-        _take_over(context, project.pretext_from_id)
-        return
     use_threads(context.settings.threads)
     device = choose_device(context.settings.device)
     with ItemPixels(context.settings) as item_pixels:
@@ -56,21 +54,6 @@ def run(context: JobContext) -> None:
             with context.publish() as session:
                 session.get_one(PretextModel, model.id).state = "failed"
             raise
-
-
-def _take_over(context: JobContext, other_id: int) -> None:
-    with context.finish() as session:
-        other = session.get_one(Project, other_id)
-        served = session.get(ScoreRun, other.score_run_id) if other.score_run_id else None
-        newest = sa.select(sa.func.max(PretextModel.id)).where(
-            PretextModel.project_id == other.id, PretextModel.state == "ready"
-        )
-        model_id = served.pretext_model_id if served else session.scalar(newest)
-        if model_id is None:
-            raise JobFailed(
-                f"The project {other.name!r} has no pretext model that is ready: pretrain it first."
-            )
-        queue_score_pool(session, session.get_one(Project, context.job.project_id), model_id)
 
 
 def _interrupted(context: JobContext) -> PretextModel | None:
@@ -92,7 +75,9 @@ def _begin(
     context: JobContext, project: Project, item_pixels: ItemPixels, device: torch.device
 ) -> PretextModel:
     settings = ProjectSettings.model_validate(project.settings)
-    make_task(settings.pretext_task)  # a wrong choice fails before anything is read
+    chosen(
+        pretext_tasks(), settings.pretext_task, "pretext_task"
+    )  # a wrong choice fails before anything is read
     ids = _pool_ids(context, project.id)
     if not len(ids):
         raise JobFailed("There is nothing to train on: the pool is empty. Import a source first.")
@@ -127,7 +112,7 @@ def _begin(
 
 
 def _train(context: JobContext, model: PretextModel, item_pixels: ItemPixels, device: torch.device) -> None:
-    task = make_task(Choice.model_validate(model.task))
+    task = task_of(model)
     net = on_device(new_net(model), device)
     recipe = Recipe(**{name: model.config[name] for name in Recipe.__dataclass_fields__})
     dataset = _dataset(context, model, item_pixels)
@@ -231,7 +216,7 @@ def _median_side(context: JobContext, ids: Ints, seed: int, item_pixels: ItemPix
 
 
 def _dataset(context: JobContext, model: PretextModel, item_pixels: ItemPixels) -> Dataset:
-    """The pool in memory if it fits, else read again in each epoch. Raises `JobFailed` if none can be read."""
+    """The pool in memory if it fits, else read again in each epoch. Raises `JobFailed`."""
     ids = _pool_ids(context, model.project_id, model.config["last_item_id"])
     side = model.config["image_size"]
 

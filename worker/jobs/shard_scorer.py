@@ -1,0 +1,197 @@
+"""Scoring one shard of a score run: what an engine calls for each."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import sqlalchemy as sa
+import torch
+from torch import Tensor
+
+from service.store.tables import Item, PretextModel, ScoreRun
+from worker.device import autocast, to_device
+from worker.jobs.context import JobContext, JobFailed
+from worker.jobs.item_pixels import Decoded, ItemPixels
+from worker.jobs.pool import ScoredItems
+from worker.jobs.pretext_net import load_net, task_of
+from worker.modalities.image import normalised
+from worker.pool_view import Bools, Floats, Halves, Ints
+
+SCORED_STATES = ("available", "done", "broken")
+_BATCH = {"cpu": 64, "cuda": 512}
+
+_ItemRow = sa.Row[int, str, str, str, str | None]  # id, key, uri, split, content_hash
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A range of item ids, first and last included. It stays the same when the run is resumed."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A shard ready for the device.
+
+    `losses` (n,) and `embeddings` (n, d) are filled where an earlier run knows them; `pixels` (m, 3, s, s) are
+    those of the rows `to_do` (m,). What is in neither could not be decoded.
+    """
+
+    shard: Shard
+    items: list[_ItemRow]
+    losses: Floats
+    embeddings: Halves
+    known: Bools
+    to_do: Ints
+    pixels: Tensor
+    learned: dict[int, Decoded]  # by item id, without pixels: what the database does not know yet
+
+
+@dataclass(frozen=True)
+class Stored:
+    shard: Shard
+    artifact: str  # npz: ids (n,) int64, pool (n,) bool, losses (n,) float32, embeddings (n, d) float16
+    items: int
+    learned: dict[int, Decoded]
+
+
+class ShardScorer:
+    """Eval mode, no augmentation: an item's loss does not depend on what else is in its batch or shard."""
+
+    def __init__(
+        self,
+        context: JobContext,
+        score_run: ScoreRun,
+        model: PretextModel,
+        item_pixels: ItemPixels,
+        device: torch.device,
+    ) -> None:
+        self._context = context
+        self._score_run = score_run
+        self._task = task_of(model)
+        self._net = load_net(model, context.artifacts, device)
+        self._image_size: int = model.config["image_size"]
+        self._pixels = item_pixels
+        self._device = device
+        self._batch = _BATCH["cpu" if device.type == "cpu" else "cuda"]
+        self._earlier = _earlier_runs(context, score_run)
+        blank = torch.zeros((1, 3, self._image_size, self._image_size), dtype=torch.uint8)
+        self.dimensions = self._score(blank)[1].shape[1]
+
+    def load(self, shard: Shard) -> Loaded:
+        with self._context.read() as session:
+            items = list(
+                session.execute(
+                    sa.select(Item.id, Item.key, Item.uri, Item.split, Item.content_hash)
+                    .where(Item.project_id == self._score_run.project_id, Item.state.in_(SCORED_STATES))
+                    .where(Item.id.between(shard.first, min(shard.last, self._score_run.last_item_id)))
+                    .order_by(Item.id)
+                )
+            )
+        losses = np.zeros(len(items), np.float32)
+        embeddings = np.zeros((len(items), self.dimensions), np.float16)
+        known = np.zeros(len(items), np.bool_)
+        for earlier in self._earlier:
+            rows = earlier.rows(self._context, self._score_run.project_id, shard, items)
+            fill = (rows >= 0) & ~known
+            losses[fill] = earlier.scored.losses[rows[fill]]
+            embeddings[fill] = earlier.scored.embeddings[rows[fill]]
+            known |= fill
+        open_rows = np.flatnonzero(~known)
+        decoded = self._pixels.decode([items[row].uri for row in open_rows], self._image_size)
+        good = [one.pixels for one in decoded if one.pixels is not None]
+        return Loaded(
+            shard,
+            items,
+            losses,
+            embeddings,
+            known,
+            to_do=open_rows[[one.pixels is not None for one in decoded]],
+            pixels=torch.stack(good) if good else torch.empty(0),
+            learned={
+                items[row].id: replace(one, pixels=None)
+                for row, one in zip(open_rows, decoded, strict=True)
+                if one.pixels is None or items[row].content_hash is None
+            },
+        )
+
+    def compute(self, loaded: Loaded) -> Stored:
+        """Raises `JobFailed` for an item whose loss or embedding is not a number."""
+        scored = loaded.known.copy()
+        scored[loaded.to_do] = True
+        for start in range(0, len(loaded.to_do), self._batch):
+            rows = loaded.to_do[start : start + self._batch]
+            losses, embeddings = self._score(loaded.pixels[start : start + self._batch])
+            finite = losses.isfinite() & embeddings.isfinite().all(1)
+            if not finite.all():
+                item = loaded.items[rows[~finite.numpy()][0]]
+                raise JobFailed(
+                    f"The pretext model gives no number for the item {item.key!r}. Look at its image and "
+                    "withdraw it, or pretrain again with another backbone."
+                )
+            loaded.losses[rows] = losses.numpy()
+            loaded.embeddings[rows] = embeddings.numpy()
+        name = f"scores/{self._score_run.id}/shard-{loaded.shard.first}-{self._context.job.token}.npz"
+        with self._context.artifacts.writing(name) as file:
+            np.savez(
+                file,
+                ids=np.array([item.id for item in loaded.items], np.int64)[scored],
+                pool=np.array([item.split == "pool" for item in loaded.items], np.bool_)[scored],
+                losses=loaded.losses[scored],
+                embeddings=loaded.embeddings[scored],
+            )
+        return Stored(loaded.shard, name, int(scored.sum()), loaded.learned)
+
+    def _score(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, 3, s, s) uint8 -> losses (b,) float32 and embeddings (b, d) float16, on the CPU."""
+        generator = torch.Generator(self._device).manual_seed(0)
+        with torch.no_grad(), autocast(self._device):
+            batch = normalised(to_device(pixels, self._device))
+            losses = self._task.losses(self._net, batch, generator)
+            embeddings = self._net.get_submodule("backbone")(batch)
+        return losses.float().cpu(), embeddings.half().cpu()
+
+
+@dataclass(frozen=True)
+class _EarlierRun:
+    """A complete run of the same pretext model, of this project or of the model's own."""
+
+    project_id: int
+    scored: ScoredItems
+
+    def rows(self, context: JobContext, project_id: int, shard: Shard, items: list[_ItemRow]) -> Ints:
+        """(n,) the rows of equal items, -1 where there is none."""
+        ids = np.array([item.id for item in items], np.int64)
+        if project_id != self.project_id:
+            theirs = self._equal_items(context, project_id, shard)
+            ids = np.array([theirs.get(item_id, -1) for item_id in ids.tolist()], np.int64)
+        return self.scored.where(ids)
+
+    def _equal_items(self, context: JobContext, project_id: int, shard: Shard) -> dict[int, int]:
+        mine, theirs = sa.orm.aliased(Item), sa.orm.aliased(Item)
+        with context.read() as session:
+            pairs = session.execute(
+                sa.select(mine.id, theirs.id)
+                .join(theirs, mine.content_hash == theirs.content_hash)
+                .where(mine.project_id == project_id, mine.id.between(shard.first, shard.last))
+                .where(theirs.project_id == self.project_id, theirs.state.in_(SCORED_STATES))
+            )
+            return {pair[0]: pair[1] for pair in pairs}
+
+
+def _earlier_runs(context: JobContext, score_run: ScoreRun) -> list[_EarlierRun]:
+    """The newest of each project."""
+    with context.read() as session:
+        model = session.get_one(PretextModel, score_run.pretext_model_id)
+        complete = (
+            sa.select(ScoreRun)
+            .where(ScoreRun.pretext_model_id == model.id, ScoreRun.state == "complete")
+            .order_by(ScoreRun.id)
+        )
+        newest = {run.project_id: run for run in session.scalars(complete)}
+    return [
+        _EarlierRun(project_id, ScoredItems.open(context.artifacts, newest[project_id]))
+        for project_id in dict.fromkeys((score_run.project_id, model.project_id))
+        if project_id in newest
+    ]
