@@ -32,7 +32,7 @@ def figures(engine: sa.Engine) -> dict[str, float]:
                 sa.select(Job.state, sa.func.count())
                 .where(sa.text("state IN ('queued', 'running')"))
                 .group_by(Job.state)
-            ).tuples()
+            ).all()
         )
         labels, projects = session.execute(
             sa.select(sa.func.coalesce(sa.func.sum(Project.labels_used), 0), sa.func.count())

@@ -86,4 +86,4 @@ def _count(session: Session, project: Project, which: str) -> int:
 
 def _counted(session: Session, project: Project, column: Any, which: str) -> dict[str, int]:
     query = sa.select(column, sa.func.count()).where(Item.project_id == project.id, sa.text(which))
-    return dict(session.execute(query.group_by(column)).tuples().all())
+    return dict(session.execute(query.group_by(column)).all())
