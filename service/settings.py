@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     )
     secret: SecretStr | None = Field(
         None,
-        description="signs image links and hashes keys; share it between services; default: a file in data_dir",
+        description="signs image links and hashes keys; the same in all services; default: a file in data_dir",
     )
     image_link_ttl_s: int = Field(3600, ge=1, description="how long a signed image link works")
     max_body_bytes: int = Field(32 * 2**20, ge=1024, description="largest request body; larger is 413")
@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="auto is readable at a terminal, JSON lines elsewhere"
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least that is logged")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
 
     @field_validator("source_roots", "queues", mode="before")
     @classmethod

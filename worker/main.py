@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import os
 import signal
 import sys
 import threading
@@ -63,7 +64,8 @@ def main() -> None:
 
 
 def _stop_on_eof() -> None:
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 1024):  # not through sys.stdin: its lock would be held at exit
+        pass
     signal.raise_signal(signal.SIGTERM)
 
 

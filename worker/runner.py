@@ -7,6 +7,7 @@ import ctypes
 import importlib
 import importlib.util
 import os
+import pkgutil
 import queue
 import signal
 import sys
@@ -24,7 +25,7 @@ from service.store.artifacts import Artifacts
 from service.store.jobs import ClaimedJob
 from service.store.session import make_engine
 from worker.jobs.context import JobContext, JobFailed
-from worker.runner_process import Ended, Progress, Ready, Start
+from worker.runner_process import Ended, Progress, Ready, Refused, Start
 
 REPORT_INTERVAL_S = 0.2
 
@@ -108,14 +109,22 @@ def _read(pipe: Connection, inbox: "queue.Queue[ClaimedJob]") -> None:
             os._exit(1)
 
 
-def _warm_up(start: Start) -> Ready:
+def _warm_up(start: Start) -> Ready | Refused:
+    """Import what the jobs will need, so that none of them waits for it."""
+    jobs_package = importlib.import_module(start.jobs_package)
+    for module in pkgutil.iter_modules(jobs_package.__path__):
+        importlib.import_module(f"{start.jobs_package}.{module.name}")
     if not start.plug_ins:
         return Ready(device=start.settings.device, catalogue=())
     from worker.announcements import announcements
     from worker.device import choose_device, use_threads
 
     use_threads(start.settings.threads)
-    return Ready(device=str(choose_device(start.settings.device)), catalogue=announcements())
+    try:
+        device = choose_device(start.settings.device)
+    except ValueError as error:
+        return Refused(f"SHORTLIST_DEVICE: {error}")
+    return Ready(device=str(device), catalogue=announcements())
 
 
 if __name__ == "__main__":

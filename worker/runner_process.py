@@ -1,7 +1,7 @@
 """The supervisor's hold on its runner: the child process that imports torch once and runs job after job.
 
-What goes over the pipe: a `Start`, then `ClaimedJob`s one at a time; back come a `Ready`, then for each job
-`Progress` and one `Ended`.
+What goes over the pipe: a `Start`, then `ClaimedJob`s one at a time; back come a `Ready` (or
+`Refused`), then for each job `Progress` and one `Ended`.
 """
 
 import multiprocessing
@@ -30,6 +30,13 @@ class Ready:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """The runner cannot work with these settings; the sentence says what to change."""
+
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Progress:
     fraction: float
     message: str
@@ -43,7 +50,7 @@ class Ended:
     broken: bool = False  # failed in a way that may have left the process in a bad state
 
 
-Message = Ready | Progress | Ended
+Message = Ready | Refused | Progress | Ended
 
 
 class RunnerDied(Exception):

@@ -19,7 +19,7 @@ from service.store import catalogue, jobs
 from service.store.jobs import Cancelled, ClaimedJob, LeaseLost
 from service.store.session import read_session, write_session
 from service.store.tables import Worker
-from worker.runner_process import Ended, Message, Progress, Ready, RunnerDied, RunnerProcess, Start
+from worker.runner_process import Ended, Message, Progress, Ready, Refused, RunnerDied, RunnerProcess, Start
 
 BEAT_MAX_S = 2.0  # a cancel is seen this soon, however long the lease
 PROGRESS_BEAT_S = 0.5  # news from the runner goes to the database at most this often
@@ -38,6 +38,12 @@ class RunnerDoesNotStart(ShortlistError):
     """The runner process does not start. {reason} What it wrote above says why."""
 
     code = "runner_does_not_start"
+
+
+class RunnerRefuses(ShortlistError):
+    """The worker cannot run. {reason}."""
+
+    code = "runner_refuses"
 
 
 class Stopping(Exception):
@@ -90,6 +96,8 @@ class Supervisor:
                     raise RunnerDoesNotStart(reason=str(died)) from None
                 self._replace_runner()
                 continue
+            if isinstance(ready, Refused):
+                raise RunnerRefuses(reason=ready.sentence)
             assert isinstance(ready, Ready)
             self._worker.device = ready.device
             self._see()

@@ -206,7 +206,7 @@ def fence(session: Session, job: ClaimedJob) -> None:
 
 def succeed(session: Session, job: ClaimedJob, result: dict[str, Any] | None = None) -> None:
     """In the transaction of the last output. Raises `LeaseLost`."""
-    _end(session, job, "succeeded", result=result, progress=1.0, error=None)
+    _end(session, job, "succeeded", result=result, progress=1.0, message=None, error=None)
 
 
 def fail(engine: sa.Engine, job: ClaimedJob, error: str, retry: bool = True) -> None:

@@ -248,3 +248,25 @@ def test_up_knows_the_status_of_a_worker_that_needs_a_person() -> None:
 def test_the_supervisor_never_imports_torch() -> None:
     seen = "import sys, worker.main; sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", seen], timeout=60).returncode == 0
+
+
+def test_a_device_that_is_not_there_is_one_sentence(engine: sa.Engine, settings: Settings) -> None:
+    """With torch, so this is also the start of a real worker."""
+    there_is_none = environment(settings) | {"SHORTLIST_DEVICE": "cuda:99"}
+    found = subprocess.run(
+        [sys.executable, "-m", "worker"], env=there_is_none, capture_output=True, text=True, timeout=120
+    )
+    assert found.returncode == NEEDS_A_PERSON
+    assert "SHORTLIST_DEVICE" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_a_worker_stops_when_whoever_started_it_is_gone(engine: sa.Engine, settings: Settings) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "worker", "--stop-on-eof"],
+        env=environment(settings), stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    wait_until(lambda: live_workers(engine), timeout_s=120)
+    _, logged = process.communicate(timeout=60)  # closes its stdin
+    assert process.returncode == 0
+    assert b"Fatal" not in logged
