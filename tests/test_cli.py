@@ -3,11 +3,17 @@
 import csv
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import Request, urlopen
 
 import pytest
 import sqlalchemy as sa
@@ -280,3 +286,72 @@ class TestWorkerKeeper:
         wait_until(ready.exists)
         keeper.stop()
         assert keeper.running() is False
+
+
+def ask(url: str, body: dict[str, Any] | None = None) -> Any:
+    request = Request(
+        url, headers={"Authorization": f"Bearer {ADMIN_KEY}", "Content-Type": "application/json"}
+    )
+    if body is not None:
+        request.data = json.dumps(body).encode()
+    with urlopen(request, timeout=10) as answer:
+        return json.load(answer)
+
+
+@contextmanager
+def up_and_running(data_dir: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Its address and the process."""
+    process = subprocess.Popen(
+        command("up", "--port", "0", "--data-dir", data_dir),
+        env=os.environ | {"SHORTLIST_ADMIN_KEY": ADMIN_KEY}, cwd=REPOSITORY,
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        address, _, key = process.stdout.readline().strip().removeprefix("Dashboard: ").partition("/#key=")
+        assert key == ADMIN_KEY
+        wait_until(lambda: answers(f"{address}/healthz"))
+        yield address, process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def answers(url: str) -> bool:
+    try:
+        return bool(ask(url))
+    except URLError:
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_up_stops_cleanly_and_goes_on(data_dir: str, number: signal.Signals) -> None:
+    with up_and_running(data_dir) as (address, process):
+        ask(f"{address}/projects", {"name": "pets", "classes": ["cat", "dog"]})
+        process.send_signal(number)
+        assert process.wait(30) == 0
+    with up_and_running(data_dir) as (address, process):
+        assert [project["name"] for project in ask(f"{address}/projects")["items"]] == ["pets"]
+
+
+def test_serve_answers_without_a_worker(engine: sa.Engine, settings: Settings) -> None:
+    process = subprocess.Popen(
+        command("serve", "--port", "0"),
+        env=environment(settings) | {"SHORTLIST_ADMIN_KEY": ADMIN_KEY}, cwd=REPOSITORY,
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        wait_until(lambda: answers(f"{address}/healthz"))
+        assert ask(f"{address}/projects")["items"] == []
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_the_command_loads_no_torch_and_no_worker() -> None:
+    seen = "import sys, service.cli, service.main; print({'torch', 'worker', 'timm'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", seen], cwd=REPOSITORY) == b"set()\n"
