@@ -1,22 +1,21 @@
 """The command `shortlist`. Workers are started as processes; nothing of theirs is imported here."""
 
-import csv
 import json
 import os
 import shlex
 import sys
 import threading
-from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO
+from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
 import typer
 from pydantic import SecretStr
 
 from service import keys as key_rules
-from service import labels, projects, serving, up
+from service import projects, serving, up
 from service.errors import ShortlistError
 from service.logs import configure_logs
 from service.settings import Settings, read_settings
@@ -24,8 +23,6 @@ from service.store import migrate as migrations
 from service.store.ids import public_id
 from service.store.session import read_session, write_session
 from service.store.tables import Key, Project, utc_now
-
-EXPORT_PAGE = 1000
 
 app = typer.Typer(
     help="Which items should people label next?", no_args_is_help=True, add_completion=False,
@@ -94,11 +91,14 @@ def serve(port: Port = None, data_dir: DataDir = None) -> None:
         serving.serve(settings, listener)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def worker(context: typer.Context, data_dir: DataDir = None) -> None:
+@app.command()
+def worker(
+    until_idle: Annotated[bool, typer.Option(help="end when nothing is queued or running")] = False,
+    data_dir: DataDir = None,
+) -> None:
     """A worker alone; any number, on any machine that reaches database and artifacts."""
     settings = _settings(data_dir=data_dir)
-    command = [sys.executable, "-m", "worker", *context.args]
+    command = [sys.executable, "-m", "worker", *(["--until-idle"] if until_idle else [])]
     os.execve(command[0], command, _environment(settings))
 
 
@@ -173,26 +173,25 @@ def revoke_key(id: str, data_dir: DataDir = None) -> None:
 @app.command()
 def export(
     project: Annotated[str | None, typer.Argument(help="name or id; needed when there are several")] = None,
-    format: Annotated[Literal["ndjson", "csv"], typer.Option()] = "ndjson",
-    all: Annotated[bool, typer.Option("--all", help="with replaced revisions")] = False,
+    format: Annotated[Literal["ndjson", "csv", "parquet"], typer.Option()] = "ndjson",
+    history: Annotated[bool, typer.Option("--all", help="with replaced and stale revisions")] = False,
     output: Annotated[Path | None, typer.Option(help="default: standard output")] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """The labels of a project."""
+    """The labels of a project, as GET /projects/{project}/labels gives them."""
+    from service.api import exports  # here, because it loads the web framework
+    from service.api.labels import EXPORT_COLUMNS, export_page
+
+    media_type = {"ndjson": exports.NDJSON, "csv": exports.CSV, "parquet": exports.PARQUET}[format]
     with ExitStack() as stack:
         engine = stack.enter_context(serving.database(_settings(data_dir=data_dir)))
         migrations.check(engine)
-        file: TextIO = sys.stdout
-        if output is not None:
-            file = stack.enter_context(output.open("w", newline="", encoding="utf-8"))
-        rows = _label_rows(engine, project, all)
-        if format == "ndjson":
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            return
-        table = csv.DictWriter(file, LABEL_COLUMNS)
-        table.writeheader()
-        table.writerows(rows)
+        with read_session(engine) as session:
+            project_id = _project(session, project).id
+        file = stack.enter_context(output.open("wb")) if output else sys.stdout.buffer
+        tables = exports.pages(engine, partial(export_page, project_id, history))
+        for piece in exports.encoded(media_type, EXPORT_COLUMNS, tables):
+            file.write(piece)
 
 
 @app.command(name="settings")
@@ -202,36 +201,6 @@ def show_settings() -> None:
     for name, field in Settings.model_fields.items():
         print(f"SHORTLIST_{name.upper()}={_shown(name, getattr(settings, name))}")
         print(f"    {field.description or ''}".rstrip())
-
-
-LABEL_COLUMNS = (
-    "item", "key", "class", "skip", "annotator", "revision", "current", "outcome", "arm", "batch",
-    "round", "duration_ms", "created_at",
-)  # fmt: skip
-
-
-def _label_rows(engine: sa.Engine, project: str | None, history: bool) -> Iterator[dict[str, Any]]:
-    after = 0
-    with read_session(engine) as session:
-        project_id = _project(session, project).id
-    while True:  # a page a transaction: an export of any length holds none for long
-        with read_session(engine) as session:
-            page = labels.page(session, project_id, history=history, after=after, limit=EXPORT_PAGE)
-        yield from map(_label_row, page)
-        if len(page) < EXPORT_PAGE:
-            return
-        after = page[-1].label.id
-
-
-def _label_row(exported: labels.ExportedLabel) -> dict[str, Any]:
-    label = exported.label
-    return {
-        "item": public_id("i", label.item_id), "key": exported.key, "class": label.class_name,
-        "skip": label.skip, "annotator": label.annotator, "revision": label.revision,
-        "current": label.current, "outcome": label.outcome, "arm": label.arm,
-        "batch": public_id("b", label.batch_id) if label.batch_id else None, "round": label.round_number,
-        "duration_ms": label.duration_ms, "created_at": label.created_at.isoformat(),
-    }  # fmt: skip
 
 
 def _project(session: sa.orm.Session, name_or_id: str | None) -> Project:
@@ -307,6 +276,8 @@ def main() -> None:
         sys.exit(str(error))
     except BrokenPipeError:  # `shortlist export | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        sys.exit(f"{error.filename or 'File'}: {error.strerror}")
 
 
 if __name__ == "__main__":

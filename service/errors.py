@@ -295,7 +295,7 @@ class WeakAdminKey(ShortlistError):
 
 
 class DatabaseUnreachable(ShortlistError):
-    """The database cannot be reached: {reason}. Look at SHORTLIST_DATABASE_URL."""
+    """The database cannot be used: {reason}. Look at SHORTLIST_DATABASE_URL and SHORTLIST_DATA_DIR."""
 
     status, code = 503, "database_unreachable"
 

@@ -12,14 +12,13 @@ import sqlalchemy as sa
 from service import keys
 from service.errors import (
     CannotListen,
-    DatabaseUnreachable,
     DataFolderNotWritable,
     NoKeys,
     PortInUse,
     WeakAdminKey,
 )
 from service.settings import Settings
-from service.store.session import make_engine, read_session, write_session
+from service.store.session import open_database, read_session, write_session
 from service.store.tables import Key
 
 STOP_S = 3  # how long requests that run at the end may take
@@ -40,14 +39,9 @@ def check_data_folder(settings: Settings) -> None:
 
 @contextmanager
 def database(settings: Settings) -> Iterator[sa.Engine]:
-    """The engine; what cannot be reached becomes `DatabaseUnreachable`."""
+    """Raises `DataFolderNotWritable`, `DatabaseUnreachable`."""
     check_data_folder(settings)
-    engine = make_engine(settings.database)
-    try:
-        with engine.connect():
-            pass
-    except sa.exc.OperationalError as error:
-        raise DatabaseUnreachable(reason=str(error.orig).strip()) from None
+    engine = open_database(settings.database)
     try:
         yield engine
     finally:

@@ -139,6 +139,23 @@ def test_a_data_folder_that_is_not_writable(name: str, tmp_path: Path) -> None:
         assert str(folder) in refused(shortlist(name, "--data-dir", str(folder), SHORTLIST_PORT="0"))
 
 
+def test_a_database_that_cannot_be_used(tmp_path: Path, data_dir: str) -> None:
+    (tmp_path / "shortlist.db").write_text("this is no database, however long it may be " * 30)
+    assert "not a database" in refused(shortlist("migrate", "--data-dir", str(tmp_path)))
+    for url in ("nonsense", "oracle://nowhere/x", "postgresql+psycopg://127.0.0.1:1/x"):
+        found = shortlist("migrate", "--data-dir", data_dir, SHORTLIST_DATABASE_URL=url)
+        assert found.returncode == 1
+        assert "SHORTLIST_DATABASE_URL" in found.stderr
+        assert "Traceback" not in found.stderr
+
+
+def test_an_export_that_cannot_be_written(engine: sa.Engine, settings: Settings) -> None:
+    with write_session(engine) as session:
+        make_project(session)
+    found = shortlist("export", "--output", "/proc/labels.csv", **environment(settings))
+    assert "/proc/labels.csv" in refused(found)
+
+
 @pytest.mark.parametrize("name", ["up", "serve"])
 def test_a_port_in_use(name: str, data_dir: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -7,11 +7,11 @@ import signal
 import sys
 import threading
 
-from service.errors import ShortlistError
+from service.errors import DatabaseUnreachable, ShortlistError
 from service.logs import configure_logs
 from service.settings import Settings, read_settings
 from service.store import migrate
-from service.store.session import make_engine
+from service.store.session import open_database
 from worker.runner_process import Start
 from worker.supervisor import RunnerDoesNotStart, Supervisor
 
@@ -29,10 +29,10 @@ def run(
 ) -> None:
     """Work until SIGTERM or SIGINT; with `until_idle` also until nothing is queued or running.
 
-    Call it in the main thread. Raises `NotMigrated`, `NoTorch`, `RunnerDoesNotStart`.
+    Call it in the main thread. Raises `DatabaseUnreachable`, `NotMigrated`, `NoTorch`, `RunnerDoesNotStart`.
     """
     configure_logs(settings)
-    engine = make_engine(settings.database)
+    engine = open_database(settings.database)
     try:
         migrate.check(engine)
         if plug_ins and importlib.util.find_spec("torch") is None:
@@ -56,7 +56,7 @@ def main() -> None:
         threading.Thread(target=_stop_on_eof, daemon=True).start()
     try:
         run(read_settings(), arguments.until_idle)
-    except RunnerDoesNotStart as error:
+    except (DatabaseUnreachable, RunnerDoesNotStart) as error:
         sys.exit(str(error))
     except ShortlistError as error:  # starting again would not help
         sys.stderr.write(f"{error}\n")

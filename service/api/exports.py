@@ -67,9 +67,12 @@ def pages(
 
 def streamed(name: str, media_type: str, schema: pa.Schema, tables: Iterator[list[Row]]) -> StreamingResponse:
     """`schema` names the columns of the rows, and their types where the format has some."""
-    write = {NDJSON: _ndjson, CSV: _csv, PARQUET: _parquet}[media_type]
     headers = {"Content-Disposition": f'attachment; filename="{name}.{_SUFFIXES[media_type]}"'}
-    return StreamingResponse(write(schema, tables), media_type=media_type, headers=headers)
+    return StreamingResponse(encoded(media_type, schema, tables), media_type=media_type, headers=headers)
+
+
+def encoded(media_type: str, schema: pa.Schema, tables: Iterator[list[Row]]) -> Iterator[bytes]:
+    return {NDJSON: _ndjson, CSV: _csv, PARQUET: _parquet}[media_type](schema, tables)
 
 
 def _ndjson(schema: pa.Schema, tables: Iterator[list[Row]]) -> Iterator[bytes]:

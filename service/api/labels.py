@@ -21,7 +21,7 @@ router = APIRouter(tags=["labeling"])
 
 _BIGGEST = 2**31 - 1
 
-_COLUMNS = pa.schema(
+EXPORT_COLUMNS = pa.schema(
     [
         ("item", pa.string()), ("key", pa.string()), ("annotator", pa.string()), ("class", pa.string()),
         ("skip", pa.string()), ("revision", pa.int64()), ("current", pa.bool_()), ("used", pa.bool_()),
@@ -155,13 +155,14 @@ def export_labels(
     """All labels in the order they came, streamed as NDJSON, CSV or Parquet by `Accept`."""
     project = projects.find(session, project_id, caller.project_id)
     media_type = exports.accepted_format(request)
-    tables = exports.pages(parts.engine, partial(_page, project.id, history))
-    return exports.streamed(f"labels-{project_id}", media_type, _COLUMNS, tables)
+    tables = exports.pages(parts.engine, partial(export_page, project.id, history))
+    return exports.streamed(f"labels-{project_id}", media_type, EXPORT_COLUMNS, tables)
 
 
-def _page(
+def export_page(
     project_id: int, history: bool, session: Session, after: int, limit: int
 ) -> list[tuple[int, dict[str, Any]]]:
+    """Labels with their positions, for `exports.pages`."""
     found = labels.page(session, project_id, history=history, after=after, limit=limit)
     return [(exported.label.id, _row(exported)) for exported in found]
 

@@ -14,6 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
+from service.errors import DatabaseUnreachable
+
 _PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON")
 
 
@@ -25,10 +27,25 @@ def make_engine(url: str, **options: Any) -> sa.Engine:
     if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
         Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
     # As many connections as the service has threads: fewer makes the wait unfair.
-    engine = sa.create_engine(parsed, **{"pool_size": 16, "max_overflow": 24, "pool_pre_ping": True} | options)
+    engine = sa.create_engine(
+        parsed, **{"pool_size": 16, "max_overflow": 24, "pool_pre_ping": True} | options
+    )
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _on_sqlite_connect)
         event.listen(engine, "begin", _on_sqlite_begin)
+    return engine
+
+
+def open_database(url: str) -> sa.Engine:
+    """An engine that was tried. Raises `DatabaseUnreachable` with the reason."""
+    try:
+        engine = make_engine(url)
+        with engine.execution_options(read_only=True).connect() as connection:
+            connection.execute(sa.text("SELECT 1"))
+    except sa.exc.DBAPIError as error:
+        raise DatabaseUnreachable(reason=str(error.orig).strip()) from None
+    except (sa.exc.ArgumentError, OSError, ModuleNotFoundError) as error:
+        raise DatabaseUnreachable(reason=error) from None
     return engine
 
 
