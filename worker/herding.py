@@ -16,7 +16,8 @@ from worker.index import nearest
 from worker.ordering import in_order, refuse_not_finite
 from worker.pool_view import Floats, Ints, PoolView, Selection
 
-# A random part of a large pool stands for all of it; the loss in coverage is below 1 % (test_herding.py).
+# A random part of a large pool stands for all of it. Twice as many candidates cover 0.5 to 1 % more (50 picks
+# from 5,000, 10,000 and 14,000 Fashion-MNIST images), and take twice as long.
 REFERENCES = 3_000
 CANDIDATES = 10_000
 HERDED = 2_000  # more picks than that in one ranking say nothing about 3,000 references; the rest is random
@@ -115,7 +116,8 @@ def lazy_greedy(similarity: Floats, worth: Floats, covered: Floats, n: int) -> t
     looks = min(_LOOKS, len(bounds))
     for i in range(n):
         while looked[best := int(bounds.argmax())] < i:
-            block = np.argpartition(bounds, -looks)[-looks:]
+            # With the best itself: among many equal bounds it need not be in the block.
+            block = np.append(np.argpartition(bounds, -looks)[-looks:], best)
             block = block[looked[block] < i]
             bounds[block] = np.minimum(gain(block), bounds[block])
             looked[block] = i

@@ -29,6 +29,7 @@ def k_means(points: Floats, k: int, rng: np.random.Generator) -> Ints:
     clusters = faiss.Kmeans(
         points.shape[1], k, niter=_ITERATIONS, seed=int(rng.integers(2**31)),
         min_points_per_centroid=1, max_points_per_centroid=len(points),
+        init_method=faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS,
     )  # fmt: skip
     points = np.ascontiguousarray(points)
     clusters.train(points)

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+from sklearn.metrics import confusion_matrix, f1_score, log_loss, recall_score
+
+from worker.measuring import measure, wilson_interval
+from worker.pool_view import Floats, Ints
+
+
+def _predictions(n: int = 400, n_classes: int = 4) -> tuple[Floats, Ints]:
+    rng = np.random.default_rng(0)
+    classes = rng.integers(n_classes, size=n)
+    logits = rng.normal(size=(n, n_classes)) + 1.5 * (classes[:, None] == np.arange(n_classes))
+    probabilities = np.exp(logits)
+    return (probabilities / probabilities.sum(axis=1, keepdims=True)).astype(np.float32), classes
+
+
+def test_agrees_with_scikit_learn() -> None:
+    probabilities, classes = _predictions()
+    predicted = probabilities.argmax(axis=1)
+
+    exact = probabilities.astype(np.float64)
+    exact /= exact.sum(axis=1, keepdims=True)
+
+    found = measure(probabilities, classes)
+
+    assert found.items == 400
+    assert found.accuracy == pytest.approx((predicted == classes).mean())
+    assert found.macro_f1 == pytest.approx(f1_score(classes, predicted, average="macro"))
+    assert found.nll == pytest.approx(log_loss(classes, exact), rel=1e-5)
+    assert found.recall == pytest.approx(recall_score(classes, predicted, average=None).tolist())
+    assert found.confusion == confusion_matrix(classes, predicted).tolist()
+
+
+def test_a_class_without_items_has_no_recall() -> None:
+    probabilities = np.array([[0.9, 0.1, 0], [0.2, 0.8, 0]], np.float32)
+
+    found = measure(probabilities, np.array([0, 0]))
+
+    assert found.recall == [0.5, None, None]
+    assert found.macro_f1 == pytest.approx((2 / 3 + 0) / 2)
+    assert np.isfinite(found.nll)
+
+
+def test_a_sure_mistake_costs_a_finite_loss() -> None:
+    assert np.isfinite(measure(np.array([[1, 0]], np.float32), np.array([1])).nll)
+
+
+def test_calibration_error_is_the_gap_between_sureness_and_accuracy() -> None:
+    sure = np.full((100, 2), [0.8, 0.2], np.float32)
+
+    assert measure(sure, np.repeat([0, 1], [80, 20])).ece == pytest.approx(0, abs=1e-6)
+    assert measure(sure, np.repeat([0, 1], [50, 50])).ece == pytest.approx(0.3, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    [(81, 100, 0.7222, 0.8750), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (1, 1, 0.2065, 1.0)],
+)
+def test_wilson_interval_as_published_tables_have_it(right: int, n: int, low: float, high: float) -> None:
+    assert wilson_interval(right, n) == pytest.approx((low, high), abs=1e-3)
