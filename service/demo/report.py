@@ -54,7 +54,9 @@ class Report:
         seconds: float,
     ) -> "Report":
         scores = client.get(f"/projects/{project}/scores")
-        last_round = list(client.pages(f"/projects/{project}/rounds"))[-1]
+        measured = [
+            round_["metrics"] for round_ in client.pages(f"/projects/{project}/rounds") if round_["metrics"]
+        ]
         return cls(
             curves,
             means,
@@ -62,7 +64,7 @@ class Report:
             _pictures(client, project, "-pretext_loss"),
             _pictures(client, project, "pretext_loss"),
             int(sum(scores["histogram"]["counts"])),
-            last_round["metrics"]["items"],
+            measured[0]["items"],
             seconds,
         )
 

@@ -69,7 +69,7 @@ function drawCurve(points) {
     $("curve").replaceChildren(element("p", { class: "quiet" }, "The curve begins when the first round is labeled and measured."));
     return;
   }
-  const [width, height, left, bottom, top] = [720, 260, 44, 34, 10];
+  const [width, height, left, bottom, top] = [720, 250, 44, 40, 10];
   const most = Math.max(...points.map((point) => point.labels_used));
   const lowest = Math.floor(10 * Math.min(...points.map((point) => point.accuracy_low))) / 10;
   const highest = Math.max(lowest + 0.1, Math.ceil(10 * Math.max(...points.map((point) => point.accuracy_high))) / 10);
@@ -78,13 +78,15 @@ function drawCurve(points) {
   const path = (list) => list.map(([a, b], index) => `${index ? "L" : "M"}${a.toFixed(1)} ${b.toFixed(1)}`).join("");
   const band = [...points.map((p) => [x(p.labels_used), y(p.accuracy_high)]), ...points.toReversed().map((p) => [x(p.labels_used), y(p.accuracy_low)])];
   const lines = [];
-  for (let tick = lowest; tick <= highest + 1e-9; tick += (highest - lowest) / 4) {
+  const step = highest - lowest > 0.35 ? 0.1 : 0.05;
+  for (let tick = lowest; tick <= highest + 1e-9; tick += step) {
     lines.push(`<line x1="${left}" x2="${width - 12}" y1="${y(tick)}" y2="${y(tick)}" stroke="#eceef1"/><text x="${left - 8}" y="${y(tick) + 4}" text-anchor="end">${(100 * tick).toFixed(0)} %</text>`);
   }
   for (let tick = 1; tick <= 5; tick++) {
     const labels = Math.round((most * tick) / 5);
-    lines.push(`<text x="${x(labels)}" y="${height - 12}" text-anchor="middle">${labels}</text>`);
+    lines.push(`<text x="${x(labels)}" y="${height - 22}" text-anchor="middle">${labels}</text>`);
   }
+  lines.push(`<text x="${(left + width) / 2}" y="${height - 4}" text-anchor="middle">labels used</text>`);
   const dots = points.map((p) => `<circle cx="${x(p.labels_used)}" cy="${y(p.accuracy)}" r="3.5" fill="#1f5fbf"><title>${p.labels_used} labels: ${percent(p.accuracy)}</title></circle>`);
   $("curve").innerHTML = `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="Accuracy against labels used">${lines.join("")}
     <path d="${path(band)}Z" fill="#1f5fbf" opacity=".12"/>
@@ -110,7 +112,7 @@ function drawJobs(jobs) {
   const rows = jobs.slice(0, 12).map((job) => {
     const detail =
       job.state === "running"
-        ? element("progress", { value: job.progress, max: 1, title: job.message ?? "" })
+        ? element("span", { class: "quiet" }, element("progress", { value: job.progress, max: 1 }), job.message ?? "")
         : element("span", { class: "quiet" }, job.error ?? job.message ?? "");
     return element("li", {}, element("span", {}, job.kind), element("span", { class: job.state }, job.state), detail, element("span", { class: "quiet" }, clock(job.created_at)));
   });
