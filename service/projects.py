@@ -60,6 +60,7 @@ def lock(session: Session, project: Project) -> None:
 
     It lets rows that refer to the project be inserted meanwhile: an import never makes annotators wait.
     """
+    session.flush()  # refreshing would throw away what was not written yet
     session.refresh(project, with_for_update={"key_share": True})
 
 

@@ -21,7 +21,11 @@ def _storable_text(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_storable_text)]
-Name = Annotated[Text, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+Name = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
+    AfterValidator(_storable_text),
+]
 Limit = Annotated[int, Query(ge=1, le=1000, description="at most so many")]
 Cursor = Annotated[Text | None, Query(max_length=10_000, description="`next_cursor` of the page before")]
 
