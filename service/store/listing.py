@@ -30,6 +30,7 @@ class Candidate:
     uri: str
     class_name: str | None
     data: bytes | None = None
+    has_own_key: bool = False  # the source gave it; else it is made of the path
 
 
 class Listing(ABC):
@@ -116,7 +117,7 @@ class RemoteFolder(Listing):
                     continue
                 path = f"{folder.rstrip('/')}/{name}"
                 key = path.removeprefix(root.rstrip("/")).lstrip("/")
-                yield Candidate(key, filesystem.unstrip_protocol(path), _class_folder(key))
+                yield Candidate(key, f"{self.uri}/{key}", _class_folder(key))
 
 
 class Manifest(Listing):
@@ -126,7 +127,7 @@ class Manifest(Listing):
         folder = self.uri.rpartition("/")[0]
         for line, row in self._rows():
             place = row.get("uri") or row.get("path")
-            if not isinstance(place, str):
+            if not isinstance(place, str) or not place:
                 self.refuse(f"Line {line}: there is no `uri` or `path`.")
                 continue
             absolute = is_url(place) or Path(place).is_absolute()
@@ -137,6 +138,7 @@ class Manifest(Listing):
                 str(key) if key not in (None, "") else uri.removeprefix(f"{folder}/"),
                 uri,
                 str(class_name) if class_name not in (None, "") else None,
+                has_own_key=key not in (None, ""),
             )
 
     def _rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -190,6 +192,7 @@ class ParquetFile(Listing):
                     f"{self.uri}#row={number}",
                     str(class_name) if class_name is not None else None,
                     data.as_py() or b"",
+                    has_own_key=key not in (None, ""),
                 )
                 number += 1
 

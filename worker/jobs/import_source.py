@@ -7,7 +7,7 @@ at what was quarantined. Classes come with the `test` split only: a pool item's 
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from itertools import islice
@@ -118,7 +118,7 @@ class _Import:
 
     def run(self) -> dict[str, int]:
         total, seen = self.listing.total(), 0
-        candidates = iter(self.listing)
+        candidates = map(self._keyed, self.listing)
         with ThreadPoolExecutor(self.context.settings.threads or os.cpu_count()) as threads:
             while chunk := list(islice(candidates, _CHUNK)):
                 seen += len(chunk)
@@ -126,6 +126,12 @@ class _Import:
                 of_all = f" of {total:,}" if total else ""
                 self.context.report(min(1.0, seen / total) if total else 0.0, f"{seen:,}{of_all} images")
         return self.counts
+
+    def _keyed(self, found: Candidate) -> Candidate:
+        """Folders of the pool and of the test split often use the same names: `cat/0001.png` is in both."""
+        if self.source.split == "pool" or found.has_own_key:
+            return found
+        return replace(found, key=f"test/{found.key}")
 
     def _acceptable(self, chunk: Iterable[Candidate]) -> Iterator[Candidate]:
         """Without repeats, names that no database takes, and test items without a class of the project."""

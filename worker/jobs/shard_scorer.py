@@ -34,8 +34,8 @@ class Shard:
 class Loaded:
     """A shard ready for the device.
 
-    `losses` (n,) and `embeddings` (n, d) are filled where an earlier run knows them; `pixels` (m, 3, s, s) are
-    those of the rows `to_do` (m,). What is in neither could not be decoded.
+    `losses` (n,) and `embeddings` (n, d) are filled where an earlier run knows them; `pixels` (m, 3, s, s)
+    are those of the rows `to_do` (m,). What is in neither could not be decoded.
     """
 
     shard: Shard

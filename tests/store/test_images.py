@@ -1,0 +1,191 @@
+"""Every kind of image becomes the same upright RGB; what is broken says why."""
+
+import contextlib
+import struct
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.errors import BadImage
+from service.store.images import open_rgb
+from tests.pictures import encoded, picture
+
+LIMIT = 1_000_000
+
+
+def pixels(data: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    image = open_rgb(data, LIMIT)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP"])
+def test_lossless_formats_keep_every_pixel(kind: str) -> None:
+    image = picture(1)
+    options = {"lossless": True} if kind == "WEBP" else {}
+
+    assert (pixels(encoded(image, kind, **options)) == np.asarray(image)).all()
+
+
+def test_jpeg_is_close() -> None:
+    smooth = picture(1, 4, 4).resize((32, 32), Image.Resampling.BICUBIC)
+
+    difference = pixels(encoded(smooth, "JPEG", quality=95)).astype(int) - np.asarray(smooth)
+
+    assert np.abs(difference).mean() < 5
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "WEBP", "PNG"])
+def test_the_first_frame_is_taken(kind: str) -> None:
+    red, blue = Image.new("RGB", (6, 6), "red"), Image.new("RGB", (6, 6), "blue")
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(red, kind, save_all=True, append_images=[blue], **options)
+
+    assert (pixels(data) == (255, 0, 0)).all()
+
+
+def test_grey_is_grey_in_all_three_channels() -> None:
+    grey = picture(2).convert("L")
+
+    assert (pixels(encoded(grey)) == np.asarray(grey)[:, :, None]).all()
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_what_is_transparent_becomes_white(mode: str) -> None:
+    clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0)).convert(mode)
+    clear.putpixel((1, 1), (0, 255) if mode == "LA" else (0, 0, 0, 255))
+
+    found = pixels(encoded(clear))
+
+    assert (found[0, 0] == 255).all()
+    assert (found[1, 1] == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_a_palette_with_transparency_becomes_white_there(kind: str) -> None:
+    image = Image.new("P", (4, 4), 0)
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.putpixel((2, 2), 1)
+
+    found = pixels(encoded(image, kind, transparency=0))
+
+    assert (found[0, 0] == 255).all()
+    assert (found[2, 2] == (0, 0, 255)).all()
+
+
+def test_a_palette_without_transparency_keeps_its_colours() -> None:
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([255, 0, 0, 0, 0, 255])
+
+    assert (pixels(encoded(image)) == (0, 0, 255)).all()
+
+
+def test_cmyk_becomes_rgb() -> None:
+    found = pixels(encoded(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), "JPEG"))
+
+    assert (found[..., 0] < 40).all()
+    assert (found[..., 2] > 200).all()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bits_are_scaled_not_cut(kind: str) -> None:
+    values = np.array([[0, 257 * 10, 257 * 100, 65535]], np.uint16).repeat(4, 0)
+
+    found = pixels(encoded(Image.fromarray(values), kind))
+
+    assert found[0, :, 0].tolist() == [0, 10, 100, 255]
+
+
+def test_floats_are_stretched_from_black_to_white() -> None:
+    values = np.linspace(-3, 7, 16, dtype=np.float32).reshape(4, 4)
+
+    found = pixels(encoded(Image.fromarray(values), "TIFF"))
+
+    assert (found.min(), found.max()) == (0, 255)
+
+
+def test_floats_that_are_no_numbers_are_bad() -> None:
+    with pytest.raises(BadImage, match="not numbers"):
+        open_rgb(encoded(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "TIFF"), LIMIT)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_applied(orientation: int) -> None:
+    upright = picture(3, 8, 5)
+    undo = {
+        1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4,
+    }[orientation]  # fmt: skip
+    stored = upright if undo is None else upright.transpose(Image.Transpose(undo))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+
+    assert (pixels(encoded(stored, "PNG", exif=exif)) == np.asarray(upright)).all()
+
+
+def test_odd_metadata_neither_warn_nor_harm() -> None:
+    image = picture(4)
+    broken_exif = encoded(image, "JPEG", exif=b"Exif\x00\x00II*\x00\x08\x00\x00\x00\xff\xff\x12\x01")
+
+    assert open_rgb(broken_exif, LIMIT).size == image.size
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"no image at all", "supported format"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "supported format"),
+        (encoded(picture(5, 64, 64))[:700], "truncated"),
+        (encoded(picture(5, 64, 64), "JPEG")[:700], "truncated"),
+        (encoded(picture(5)) [:30], "truncated|supported"),
+        (encoded(Image.new("L", (1001, 1000))), "1001 x 1000 pixels are more than 1000000"),
+    ],
+    ids=["empty", "text", "svg", "cut png", "cut jpeg", "cut header", "too large"],
+)  # fmt: skip
+def test_bad_images_say_why(data: bytes, reason: str) -> None:
+    with pytest.raises(BadImage, match=reason) as caught:
+        open_rgb(data, LIMIT)
+    assert str(caught.value) == f"This image cannot be used: {caught.value.reason}."
+
+
+def bomb(side: int) -> bytes:
+    """A PNG of a few bytes that claims side x side pixels."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [10_000, 60_000])
+def test_a_decompression_bomb_is_refused_by_its_header(side: int) -> None:
+    with pytest.raises(BadImage, match=f"{side} x {side} pixels"):
+        open_rgb(bomb(side), LIMIT)
+
+
+def test_no_pixels() -> None:
+    with pytest.raises(BadImage):
+        open_rgb(bomb(0), LIMIT)
+
+
+def test_any_cut_or_flipped_byte_gives_an_image_or_a_reason() -> None:
+    rng = np.random.default_rng(0)
+    for kind in ("PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"):
+        whole = encoded(picture(6, 24, 24), kind)
+        for _ in range(60):
+            data = bytearray(whole[: rng.integers(1, len(whole) + 1)])
+            data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+            with contextlib.suppress(BadImage):
+                assert open_rgb(bytes(data), LIMIT).mode == "RGB"
+
+
+def test_many_threads_at_once() -> None:
+    data = [encoded(picture(number), "PNG") for number in range(40)]
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(pixels, data))
+
+    assert all((found[number] == np.asarray(picture(number))).all() for number in range(40))

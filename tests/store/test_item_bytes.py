@@ -1,0 +1,122 @@
+"""Items are read below the allowed roots, and nowhere else."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from service.errors import ParquetWithoutImages, SourceNotAllowed, SourceUnreadable
+from service.settings import Settings
+from service.store.item_bytes import ItemBytes
+from tests.pictures import write_parquet
+
+
+def reader(*roots: object) -> ItemBytes:
+    return ItemBytes(Settings(source_roots=tuple(str(root) for root in roots)))
+
+
+def test_reads_a_file_below_a_root(tmp_path: Path) -> None:
+    (tmp_path / "ä b.png").write_bytes(b"x")
+
+    assert reader(tmp_path).read(str(tmp_path / "ä b.png")) == b"x"
+    assert (
+        reader(tmp_path).read((tmp_path / "ä b.png").as_uri().replace("%20", " ").replace("%C3%A4", "ä"))
+        == b"x"
+    )
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "{other}/secret", "{root}/../other/secret", "{root}/link/secret", "{root}/file", "{root}2/secret",
+        "file://{other}/secret", "relative/secret", "", "\0", "{root}/\0", "/" + "x" * 5000,
+        "zip://a::file://{other}/secret", "memory://secret", "s3://bucket/secret", "https://example.org/x",
+        "{other}/a.parquet#row=0", "simplecache::file://{root}/secret",
+    ],
+)  # fmt: skip
+def test_refuses_what_lies_elsewhere(uri: str, tmp_path: Path) -> None:
+    root, other = tmp_path / "root", tmp_path / "other"
+    for folder in (root, other, tmp_path / "root2"):
+        folder.mkdir()
+        (folder / "secret").write_bytes(b"secret")
+    (root / "link").symlink_to(other)
+    (root / "file").symlink_to(other / "secret")
+
+    with pytest.raises(SourceNotAllowed, match="SHORTLIST_SOURCE_ROOTS"):
+        reader(root).read(uri.format(root=root, other=other))
+
+
+def test_without_roots_nothing_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+
+    with pytest.raises(SourceNotAllowed, match="none are set"):
+        reader().read(str(tmp_path / "a"))
+
+
+def test_a_root_that_is_a_link_allows_where_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a").write_bytes(b"x")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+
+    assert reader(tmp_path / "link").read(str(tmp_path / "link" / "a")) == b"x"
+
+
+def test_reads_urls_below_a_root() -> None:
+    with fsspec.open("memory://item-bytes/a.png", "wb") as file:
+        file.write(b"x")
+    allowed = reader("memory://item-bytes")
+
+    assert allowed.read("memory://item-bytes/a.png") == b"x"
+    for uri in ("memory://item-bytes2/a.png", "memory://item-bytes/../a", "memory://item-bytes/%2e%2e/a"):
+        with pytest.raises(SourceNotAllowed):
+            allowed.read(uri)
+
+
+@pytest.mark.parametrize("name", ["gone.png", ".", "gone.parquet#row=1", "no.parquet#row=0"])
+def test_what_cannot_be_read_says_so(name: str, tmp_path: Path) -> None:
+    (tmp_path / "no.parquet").write_bytes(b"this is not Parquet")
+
+    with pytest.raises(SourceUnreadable, match=r"cannot be read: .+"):
+        reader(tmp_path).read(f"{tmp_path}/{name}")
+
+
+@pytest.mark.parametrize("column", ["image", "img", "picture"])
+def test_reads_rows_of_parquet_files(column: str, tmp_path: Path) -> None:
+    columns: dict[str, list[Any]] = {
+        column: [b"%d" % row for row in range(10)],
+        "key": [str(row) for row in range(10)],
+    }
+    path = write_parquet(tmp_path / "a.parquet", columns)
+    allowed = reader(tmp_path)
+
+    assert [allowed.read(f"{path}#row={row}") for row in (9, 0, 3, 2, 9)] == [b"9", b"0", b"3", b"2", b"9"]
+    with pytest.raises(SourceUnreadable, match="no row 10"):
+        allowed.read(f"{path}#row=10")
+
+
+def test_reads_structs_with_bytes_and_nulls(tmp_path: Path) -> None:
+    rows = [{"bytes": b"x", "path": "x.png"}, {"bytes": None, "path": "y.png"}, None]
+    path = write_parquet(tmp_path / "a.parquet", {"image": rows})
+    allowed = reader(tmp_path)
+
+    assert [allowed.read(f"{path}#row={row}") for row in range(3)] == [b"x", b"", b""]
+
+
+@pytest.mark.parametrize("columns", [{"key": ["a"]}, {"one": [b"x"], "two": [b"y"]}])
+def test_parquet_without_a_clear_image_column(columns: dict[str, list[object]], tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", columns)
+
+    with pytest.raises(ParquetWithoutImages):
+        reader(tmp_path).read(f"{path}#row=0")
+
+
+def test_many_threads_read_one_parquet_file(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", {"image": [b"%d" % row for row in range(200)]})
+    allowed = reader(tmp_path)
+
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda row: allowed.read(f"{path}#row={row}"), range(200)))
+
+    assert found == [b"%d" % row for row in range(200)]

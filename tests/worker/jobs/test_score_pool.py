@@ -1,0 +1,333 @@
+"""Job score_pool: every item once, whatever the shards; copied where known; switched at once."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+import torch
+
+from service.settings import Settings
+from service.store.artifacts import Artifacts
+from service.store.pipeline import queue_score_pool
+from service.store.scores import load_scores
+from service.store.session import read_session, write_session
+from service.store.tables import Item, Job, PretextModel, Project, Score, ScoreRun, ScoreShard
+from tests.factories import make_item, make_pretext_model, make_project
+from tests.pictures import write_pictures
+from tests.worker.running import claim, hand_back, run
+from worker.jobs import score_pool
+from worker.jobs.context import JobContext, JobFailed
+from worker.jobs.pool import ScoredItems
+from worker.jobs.pretext_net import new_net, store_net
+from worker.jobs.score_pool import percentiles_among
+from worker.jobs.shard_scorer import ShardScorer
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+CONFIG = {"image_size": 12, "seed": 0, "pretrained": False}
+
+
+class Crash(BaseException):
+    pass
+
+
+class Scoring:
+    """A project over pictures, with a pretext model that was never trained: losses differ all the same."""
+
+    def __init__(self, engine: sa.Engine, settings: Settings, artifacts: Artifacts, folder: Path) -> None:
+        self.engine, self.artifacts, self.folder = engine, artifacts, folder
+        self.settings = settings.model_copy(update={"shard_size": 4})
+        with write_session(engine) as session:
+            self.project = make_project(session)
+            self.model = make_pretext_model(
+                session, project=self.project, config=CONFIG, artifact="m.safetensors"
+            )
+        store_net(new_net(self.model), self.model, artifacts, "m.safetensors")
+
+    def add(self, count: int, first: int = 0, split: str = "pool", **values: Any) -> None:
+        write_pictures(self.folder, count, first)
+        with write_session(self.engine) as session:
+            project = session.get_one(Project, self.project.id)
+            for number in range(first, first + count):
+                make_item(
+                    session, project=project, key=f"{number:05}.png", uri=f"{self.folder}/{number:05}.png",
+                    split=split, **{"content_hash": f"hash {number}"} | values,
+                )  # fmt: skip
+
+    def claim(self, **settings: Any) -> JobContext:
+        with write_session(self.engine) as session:
+            session.execute(sa.delete(Job))
+            queue_score_pool(session, session.get_one(Project, self.project.id), self.model.id)
+        return self.claim_again(**settings)
+
+    def claim_again(self, **settings: Any) -> JobContext:
+        return claim(self.engine, self.settings.model_copy(update=settings), self.artifacts)
+
+    def run(self, **settings: Any) -> ScoredItems:
+        run(self.claim(**settings))
+        return self.served()
+
+    def served(self) -> ScoredItems:
+        with read_session(self.engine) as session:
+            project = session.get_one(Project, self.project.id)
+            return ScoredItems.open(self.artifacts, session.get_one(ScoreRun, project.score_run_id))
+
+    def score_runs(self) -> list[ScoreRun]:
+        with read_session(self.engine) as session:
+            return list(session.scalars(sa.select(ScoreRun).order_by(ScoreRun.id)))
+
+    def items(self) -> list[Item]:
+        with read_session(self.engine) as session:
+            query = sa.select(Item).where(Item.project_id == self.project.id).order_by(Item.id)
+            return list(session.scalars(query))
+
+    def queued(self) -> set[str]:
+        with read_session(self.engine) as session:
+            return set(session.scalars(sa.select(Job.kind).where(Job.state == "queued")))
+
+
+@pytest.fixture
+def scoring(engine: sa.Engine, settings: Settings, artifacts: Artifacts, tmp_path: Path) -> Scoring:
+    return Scoring(engine, settings, artifacts, tmp_path / "pool")
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many items each shard sent through the network."""
+    counts: list[int] = []
+    compute = ShardScorer.compute
+
+    def counting(self: ShardScorer, loaded: Any) -> Any:
+        counts.append(len(loaded.to_do))
+        return compute(self, loaded)
+
+    monkeypatch.setattr(ShardScorer, "compute", counting)
+    return counts
+
+
+def test_losses_and_embeddings_of_both_splits_and_one_switch(scoring: Scoring) -> None:
+    scoring.add(10)
+    scoring.add(3, first=10, split="test")
+
+    found = scoring.run()
+
+    assert found.ids.tolist() == [item.id for item in scoring.items()]
+    assert found.losses.shape == (13,)
+    assert found.losses.dtype == np.float32
+    assert found.embeddings.shape == (13, 192)
+    assert found.embeddings.dtype == np.float16
+    assert len(set(found.losses.tolist())) == 13
+    (run_row,) = scoring.score_runs()
+    assert (run_row.state, run_row.items, run_row.dimensions) == ("complete", 13, 192)
+    assert run_row.histogram is not None
+    assert sum(run_row.histogram["counts"]) == 10
+    assert scoring.queued() == {"rank"}
+    with read_session(scoring.engine) as session:
+        scores = session.scalars(sa.select(Score).order_by(Score.item_id)).all()
+    assert [score.item_id for score in scores] == found.ids.tolist()
+    assert np.allclose([score.pretext_loss for score in scores], found.losses)
+    in_pool = sorted(scores[:10], key=lambda score: score.pretext_loss)
+    assert [score.percentile for score in in_pool] == pytest.approx([5 + 10 * place for place in range(10)])
+
+
+@on_sqlite
+def test_the_cut_into_shards_and_batches_changes_nothing(
+    scoring: Scoring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scoring.add(13)
+    whole = scoring.run(shard_size=100)
+    with write_session(scoring.engine) as session:
+        session.execute(sa.delete(ScoreRun))
+    monkeypatch.setattr("worker.jobs.shard_scorer._BATCH", {"cpu": 2})
+    cut = scoring.run(shard_size=3)
+
+    assert np.abs(whole.losses - cut.losses).max() < 1e-5
+    assert np.abs(whole.embeddings.astype(float) - cut.embeddings).max() < 1e-3
+
+
+def test_after_a_crash_only_missing_shards_are_scored(
+    scoring: Scoring, computed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scoring.add(14)
+    expected = scoring.run(shard_size=100)
+    with write_session(scoring.engine) as session:
+        session.execute(sa.delete(ScoreRun))
+    record, recorded = score_pool._record, 0
+
+    def record_and_crash(*args: Any) -> None:
+        nonlocal recorded
+        record(*args)
+        recorded += 1
+        if recorded == 2:
+            raise Crash
+
+    monkeypatch.setattr(score_pool, "_record", record_and_crash)
+    first = scoring.claim()
+    with pytest.raises(Crash):
+        run(first)
+    monkeypatch.setattr(score_pool, "_record", record)
+    hand_back(first)
+    scoring.add(2, first=14)  # comes too late for this run
+    with read_session(scoring.engine) as session:
+        stored = set(session.scalars(sa.select(ScoreShard.artifact)))
+    computed.clear()
+    run(scoring.claim_again())
+
+    assert sum(computed) == 14 - 8 + first_shard_gap(scoring)
+    with read_session(scoring.engine) as session:
+        assert stored < set(session.scalars(sa.select(ScoreShard.artifact)))
+    assert len(scoring.score_runs()) == 1
+    assert np.allclose(scoring.served().losses, expected.losses, atol=1e-5)
+
+
+def first_shard_gap(scoring: Scoring) -> int:
+    """Shards are multiples of 4 in item ids; the project's first item need not begin one."""
+    return (scoring.items()[0].id - 1) % 4
+
+
+@on_sqlite
+def test_a_crash_while_storing_the_scores_does_not_double_them(
+    scoring: Scoring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scoring.add(9)
+    monkeypatch.setattr(score_pool, "_ROWS_A_TRANSACTION", 4)
+    loaded = 0
+
+    def load_and_crash(*args: Any) -> None:
+        nonlocal loaded
+        loaded += 1
+        if loaded == 3:
+            raise Crash
+        load_scores(*args)
+
+    monkeypatch.setattr(score_pool, "load_scores", load_and_crash)
+    first = scoring.claim()
+    with pytest.raises(Crash):
+        run(first)
+    monkeypatch.setattr(score_pool, "load_scores", load_scores)
+    hand_back(first)
+    run(scoring.claim_again())
+
+    with read_session(scoring.engine) as session:
+        assert session.scalar(sa.select(sa.func.count(Score.item_id))) == 9
+
+
+@on_sqlite
+def test_after_a_re_import_only_new_items_are_scored(scoring: Scoring, computed: list[int]) -> None:
+    scoring.add(9)
+    before = scoring.run()
+    scoring.add(2, first=9)
+    computed.clear()
+    after = scoring.run()
+
+    assert sum(computed) == 2
+    assert len(after.ids) == 11
+    assert (after.losses[:9] == before.losses).all()
+    assert (after.embeddings[:9] == before.embeddings).all()
+
+
+def test_equal_items_of_the_models_own_project_are_copied(scoring: Scoring, computed: list[int]) -> None:
+    scoring.add(6)
+    theirs = scoring.run()
+    with write_session(scoring.engine) as session:
+        scoring.project = make_project(session, pretext_from_id=scoring.project.id)
+    scoring.add(2, first=20)
+    scoring.add(5, first=1)
+    computed.clear()
+    mine = scoring.run()
+
+    assert sum(computed) == 2
+    assert (mine.losses[2:] == theirs.losses[1:]).all()
+    assert (mine.embeddings[2:] == theirs.embeddings[1:]).all()
+
+
+@on_sqlite
+def test_what_cannot_be_decoded_is_quarantined_and_left_out(scoring: Scoring) -> None:
+    scoring.add(5, content_hash=None)
+    (scoring.folder / "00001.png").write_bytes(b"x")
+    (scoring.folder / "00002.png").unlink()
+
+    found = scoring.run()
+
+    items = scoring.items()
+    assert found.ids.tolist() == [items[0].id, items[3].id, items[4].id]
+    assert [item.state for item in items] == [
+        "available", "quarantined", "quarantined", "available", "available",
+    ]  # fmt: skip
+    assert "supported format" in str(items[1].quarantine_reason)
+    assert "no such file" in str(items[2].quarantine_reason)
+    assert (items[0].width, items[0].height) == (12, 12)
+    assert len(str(items[0].content_hash)) == 32
+
+
+@on_sqlite
+def test_labels_that_were_there_before_train_a_head(scoring: Scoring) -> None:
+    scoring.add(3)
+    with write_session(scoring.engine) as session:
+        session.get_one(Project, scoring.project.id).labels_used = 10
+    scoring.run()
+
+    assert scoring.queued() == {"rank", "train_head"}
+
+
+@on_sqlite
+@pytest.mark.parametrize("count", [0, 2])
+def test_an_empty_pool_says_so(count: int, scoring: Scoring) -> None:
+    scoring.add(count, split="test")
+
+    with pytest.raises(JobFailed, match="pool is empty"):
+        scoring.run()
+
+
+@on_sqlite
+def test_a_pool_of_which_nothing_can_be_read_says_so(scoring: Scoring) -> None:
+    scoring.add(2)
+    for path in scoring.folder.iterdir():
+        path.unlink()
+
+    with pytest.raises(JobFailed, match="No item of the pool can be read"):
+        scoring.run()
+
+
+@on_sqlite
+def test_a_model_that_is_gone_says_so(scoring: Scoring) -> None:
+    scoring.add(2)
+    context = scoring.claim()
+    with write_session(scoring.engine) as session:
+        session.execute(sa.update(PretextModel).values(artifact=None))
+
+    with pytest.raises(JobFailed, match="pretrain again"):
+        run(context)
+
+
+@on_sqlite
+def test_an_item_without_a_number_is_named(scoring: Scoring, monkeypatch: pytest.MonkeyPatch) -> None:
+    scoring.add(3)
+    score = ShardScorer._score
+
+    def broken(self: ShardScorer, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        losses, embeddings = score(self, pixels)
+        losses[-1] = torch.nan
+        return losses, embeddings
+
+    monkeypatch.setattr(ShardScorer, "_score", broken)
+
+    with pytest.raises(JobFailed, match=r"no number for the item '0000\d\.png'"):
+        scoring.run()
+
+
+def test_numbers_stay_numbers() -> None:
+    """PT4AL's reference code sorts losses as text, where 1.9e-05 comes after 9.1."""
+    losses = np.array([9.1, 1.9e-05, 0.3], np.float32)
+
+    percentiles = percentiles_among(losses, losses)
+
+    assert percentiles[1] < percentiles[2] < percentiles[0]
+    assert np.argsort(-percentiles).tolist() == [0, 2, 1]
+
+
+def test_equal_losses_share_a_percentile() -> None:
+    pool = np.ones(5, np.float32)
+
+    assert percentiles_among(pool, np.array([0, 1, 2], np.float32)).tolist() == [0, 50, 100]

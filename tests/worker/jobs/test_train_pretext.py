@@ -1,0 +1,220 @@
+"""Job train_pretext, from a project's pool to a finished model, also across crashes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import sqlalchemy as sa
+import torch
+
+from service.settings import Settings
+from service.store.artifacts import Artifacts
+from service.store.pipeline import queue_train_pretext
+from service.store.session import read_session, write_session
+from service.store.tables import Job, PretextModel, Project
+from tests.factories import make_item, make_project
+from tests.pictures import write_pictures
+from tests.worker.running import claim, hand_back, run
+from worker.jobs import train_pretext
+from worker.jobs.context import JobContext, JobFailed
+from worker.jobs.pretext_net import load_net
+from worker.training import Diverged, State, Training
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+class Crash(BaseException):
+    pass
+
+
+@pytest.fixture
+def training(
+    engine: sa.Engine, settings: Settings, artifacts: Artifacts, tmp_path: Path
+) -> Callable[..., JobContext]:
+    """Makes a project over `count` pictures and claims its training."""
+
+    def make(count: int = 11, size: int = 12, sized: bool = True, **project_settings: Any) -> JobContext:
+        folder = write_pictures(tmp_path / "pool", count, width=size, height=size)
+        sizes = {"width": size, "height": size} if sized else {}
+        with write_session(engine) as session:
+            project = make_project(session, settings={"pretext_epochs": 2} | project_settings)
+            for path in sorted(folder.iterdir()):
+                make_item(session, project=project, key=path.name, uri=str(path), **sizes)
+            queue_train_pretext(session, project)
+        return claim(engine, settings, artifacts)
+
+    return make
+
+
+def models(context: JobContext) -> list[PretextModel]:
+    with read_session(context.engine) as session:
+        return list(session.scalars(sa.select(PretextModel).order_by(PretextModel.id)))
+
+
+def tensors(context: JobContext) -> dict[str, torch.Tensor]:
+    with context.artifacts.open(str(models(context)[-1].artifact)) as file:
+        return safetensors.torch.load(file.read())
+
+
+def test_a_model_is_trained_stored_and_scored_next(training: Callable[..., JobContext]) -> None:
+    context = training()
+    run(context)
+
+    (model,) = models(context)
+    assert (model.state, model.version, model.checkpoint) == ("ready", 1, None)
+    assert len(model.history) == 2
+    assert model.config["image_size"] == 12
+    assert {"seed", "code", "torch", "epochs", "batch_size", "learning_rate"} <= set(model.config)
+    assert model.diagnostics["untrained"]["rank_me"] > 1
+    assert model.diagnostics["trained"] == model.history[-1]
+    assert load_net(model, context.artifacts, torch.device("cpu"))(torch.zeros(1, 3, 12, 12)).shape == (1, 4)
+    with read_session(context.engine) as session:
+        job = session.scalars(sa.select(Job).where(Job.state == "queued")).one()
+    assert (job.kind, job.payload) == ("score_pool", {"pretext_model_id": model.id})
+    files = list((context.settings.data_dir / "artifacts" / "pretext").rglob("*.*"))
+    assert [file.suffix for file in files] == [".safetensors"]  # no checkpoint is left
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_killed_training_goes_on_and_ends_the_same(
+    streamed: bool, training: Callable[..., JobContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = training()
+    if streamed:
+        undisturbed.settings = undisturbed.settings.model_copy(update={"memory_cache_bytes": 0})
+    monkeypatch.setattr(train_pretext, "_BATCH", {"cpu": 4})
+    run(undisturbed)
+    expected = tensors(undisturbed)
+
+    with write_session(undisturbed.engine) as session:
+        session.execute(sa.delete(Job))
+        queue_train_pretext(session, session.get_one(Project, undisturbed.job.project_id))
+    settings = undisturbed.settings.model_copy(update={"checkpoint_interval_s": 1e-9})
+    first = claim(undisturbed.engine, settings, undisturbed.artifacts)
+    saved = 0
+
+    def save_and_crash(context: JobContext, model: PretextModel, state: State) -> None:
+        nonlocal saved
+        save(context, model, state)
+        saved += 1
+        if saved == 2:
+            raise Crash
+
+    save = train_pretext._save_checkpoint
+    monkeypatch.setattr(train_pretext, "_save_checkpoint", save_and_crash)
+    with pytest.raises(Crash):
+        run(first)
+    monkeypatch.setattr(train_pretext, "_save_checkpoint", save)
+    assert models(first)[-1].checkpoint == f"pretext/{models(first)[-1].id}/ckpt-{first.job.token}-2.pt"
+    hand_back(first)
+    second = claim(undisturbed.engine, undisturbed.settings, undisturbed.artifacts)
+    steps = count_steps(monkeypatch)
+    run(second)
+
+    assert len(steps) == 4  # of 6: 2 were stored
+    assert [(model.version, model.state) for model in models(second)] == [(1, "ready"), (2, "ready")]
+    found = tensors(second)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def count_steps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    steps: list[float] = []
+    learn = Training._learn
+
+    def counting(self: Training, pixels: torch.Tensor, rate: float) -> None:
+        steps.append(rate)
+        learn(self, pixels, rate)
+
+    monkeypatch.setattr(Training, "_learn", counting)
+    return steps
+
+
+def test_what_another_job_left_unfinished_is_marked_failed(training: Callable[..., JobContext]) -> None:
+    context = training()
+    with write_session(context.engine) as session:
+        session.add(
+            PretextModel(
+                project_id=context.job.project_id, version=1, state="training", task={"name": "rotation"},
+                backbone="small", config={"job": -1},
+            )
+        )  # fmt: skip
+    run(context)
+
+    assert [(model.version, model.state) for model in models(context)] == [(1, "failed"), (2, "ready")]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_tiny_pools(count: int, training: Callable[..., JobContext]) -> None:
+    context = training(count)
+    run(context)
+
+    assert models(context)[0].state == "ready"
+
+
+def test_sizes_that_are_not_known_are_found_out(training: Callable[..., JobContext]) -> None:
+    context = training(size=20, sized=False)
+    run(context)
+
+    assert models(context)[0].config["image_size"] == 20
+
+
+def test_unreadable_items_are_left_out(training: Callable[..., JobContext], tmp_path: Path) -> None:
+    context = training()
+    (tmp_path / "pool" / "00003.png").unlink()
+    (tmp_path / "pool" / "00004.png").write_bytes(b"x")
+    run(context)
+
+    assert models(context)[0].state == "ready"
+
+
+def test_epochs_follow_the_pool_unless_set(training: Callable[..., JobContext]) -> None:
+    context = training(3, pretext_epochs=None)
+    run(context)
+
+    assert models(context)[0].config["epochs"] == train_pretext._MOST_EPOCHS["cpu"]
+
+
+@pytest.mark.parametrize(
+    ("count", "project_settings", "sentence"),
+    [
+        (0, {}, "pool is empty"),
+        (2, {"pretext_task": "rotate"}, "rotation"),
+        (2, {"pretext_task": {"name": "rotation", "params": {"x": 1}}}, "cannot take x"),
+        (2, {"backbone": "resnet81"}, "Close: .*resnet18"),
+        (2, {"pretrained": True}, "no pretrained weights"),
+    ],
+)
+def test_what_cannot_be_trained_says_so(
+    count: int, project_settings: dict[str, Any], sentence: str, training: Callable[..., JobContext]
+) -> None:
+    context = training(count, **project_settings)
+
+    with pytest.raises(JobFailed, match=sentence):
+        run(context)
+    assert "training" not in {model.state for model in models(context)}
+
+
+def test_a_pool_of_which_nothing_can_be_read(training: Callable[..., JobContext], tmp_path: Path) -> None:
+    context = training()
+    for path in (tmp_path / "pool").iterdir():
+        path.unlink()
+
+    with pytest.raises(JobFailed, match="No item of the pool can be read"):
+        run(context)
+
+
+def test_a_training_that_diverges_fails_with_a_sentence(
+    training: Callable[..., JobContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = training()
+
+    def diverge(self: Training, resume: State | None = None) -> list[dict[str, float]]:
+        raise Diverged("The training diverged")
+
+    monkeypatch.setattr(Training, "run", diverge)
+
+    with pytest.raises(JobFailed, match="The training diverged"):
+        run(context)
+    assert models(context)[0].state == "failed"

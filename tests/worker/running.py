@@ -1,0 +1,36 @@
+"""Jobs run in the test's own process, as the runner does."""
+
+import importlib
+from collections.abc import Callable
+
+import sqlalchemy as sa
+
+from service.settings import Settings
+from service.store import jobs
+from service.store.artifacts import Artifacts
+from worker.jobs.context import JobContext
+
+
+def claim(
+    engine: sa.Engine,
+    settings: Settings,
+    artifacts: Artifacts,
+    report: Callable[[float, str], None] = lambda fraction, message: None,
+) -> JobContext:
+    """The next job."""
+    job = jobs.claim(engine, "test", ("gpu", "cpu"), lease_s=600)
+    assert job is not None
+    return JobContext(job=job, settings=settings, engine=engine, artifacts=artifacts, report=report)
+
+
+def run(context: JobContext) -> None:
+    """Raises what the job raises; the job then is still running."""
+    result = importlib.import_module(f"worker.jobs.{context.job.kind}").run(context)
+    if not context.finished:
+        with context.finish(result):
+            pass
+
+
+def hand_back(context: JobContext) -> None:
+    """As after a crash: queued again, with everything that was stored."""
+    jobs.release(context.engine, context.job)
