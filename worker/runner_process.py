@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 
 from service.settings import Settings
@@ -59,6 +60,7 @@ class RunnerDied(Exception):
 
 class RunnerProcess:
     def __init__(self, start: Start) -> None:
+        self._killing = threading.Lock()
         self._pipe, theirs = multiprocessing.Pipe()
         with theirs:
             # A session of its own: Ctrl-C reaches the supervisor only, a kill takes along what it started.
@@ -102,9 +104,10 @@ class RunnerProcess:
 
     def kill(self) -> None:
         """At once, with everything it started. Safe to call from another thread, and twice."""
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        with self._killing:
+            if self._process.returncode is None:  # not waited for yet, so the number is still its own
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
 
     def close(self) -> None:
         self.kill()
