@@ -1,0 +1,308 @@
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service.store import jobs, pipeline
+from service.store.control_arm import control_item_ids
+from service.store.project_settings import ProjectSettings
+from service.store.session import read_session, write_session
+from service.store.tables import Head, Item, Job, Project, Round, utc_now
+from tests import factories
+from tests.worker import running
+from tests.worker.jobs.scored_projects import CLASSES, Bench, ScoredProject, label
+from worker.heads.linear import LinearHead
+from worker.jobs.context import JobFailed
+
+METRICS = {
+    "measured_on", "items", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "nll", "ece", "recall",
+    "confusion", "temperature",
+}  # fmt: skip
+
+
+def _close_round(session: Session, scored: ScoredProject, last_label_id: int, labels: int) -> None:
+    """Close the open round as the service does, and open the next one."""
+    closed = session.scalars(
+        sa.select(Round).where(Round.project_id == scored.id, Round.closed_at.is_(None))
+    ).one()
+    closed.last_label_id, closed.labels, closed.closed_at = last_label_id, labels, utc_now()
+    session.flush()
+    factories.make_round(
+        session, project=session.get_one(Project, scored.id), number=closed.number + 1,
+        labels_before=closed.labels_before + labels,
+    )  # fmt: skip
+
+
+def _rounds(session: Session, scored: ScoredProject) -> dict[int, int | None]:
+    """Number and head of the rounds."""
+    rounds = sa.select(Round).where(Round.project_id == scored.id).order_by(Round.number)
+    return {one.number: one.head_id for one in session.scalars(rounds)}
+
+
+def test_trains_on_all_labels_and_measures_on_the_test_split(bench: Bench) -> None:
+    scored = bench.project(test=60)
+    with write_session(bench.engine) as session:
+        last = label(session, scored, scored.pool[:30])
+
+    assert bench.train_head(scored) == {"heads": [1], "missing": None}
+
+    (head,) = bench.heads(scored)
+    assert (head.version, head.labels_used, head.trained_on, head.last_label_id) == (1, 30, 30, last)
+    assert (head.kind, head.classes) == ({"name": "linear", "params": {}}, CLASSES)
+    assert head.round_number is None
+    assert head.metrics.keys() == METRICS
+    assert head.metrics["measured_on"] == "test"
+    assert head.metrics["items"] == 60
+    assert head.metrics["accuracy"] > 0.9
+    assert head.metrics["accuracy_low"] < head.metrics["accuracy"] <= head.metrics["accuracy_high"]
+    assert head.metrics["recall"].keys() == set(CLASSES)
+    assert np.sum(head.metrics["confusion"]) == 60
+    with read_session(bench.engine) as session:
+        assert session.get_one(Project, scored.id).head_id == head.id
+    ranking, _ = bench.ranking(scored)
+    assert ranking.head_id == head.id
+
+
+def test_the_stored_head_is_the_trained_one(bench: Bench) -> None:
+    scored = bench.project()
+    with write_session(bench.engine) as session:
+        label(session, scored, scored.pool[:30])
+    bench.train_head(scored)
+    (head,) = bench.heads(scored)
+
+    with np.load(bench.artifacts.local_path(head.artifact), allow_pickle=False) as arrays:
+        fitted = LinearHead().load(dict(arrays))
+    embeddings = np.load(bench.artifacts.local_path("scores/1/arrays/embeddings.npy"))
+
+    assert (fitted.probabilities(embeddings).argmax(axis=1) == scored.truth).mean() > 0.9
+
+
+def test_without_a_test_split_control_items_measure_by_cross_fitting(bench: Bench) -> None:
+    """A head that had seen the control items would know their labels, wrong as they are here."""
+    scored = bench.project(pool=200, settings={"control_fraction": 0.1})
+    rng = np.random.default_rng(0)
+    with write_session(bench.engine) as session:
+        control = control_item_ids(session, scored.id, ProjectSettings(control_fraction=0.1))
+        label(session, scored, [item for item in scored.pool if item not in control][:60])
+        for item in control:
+            label(session, scored, [item], class_name=CLASSES[int(rng.integers(3))])
+
+    bench.train_head(scored)
+
+    (head,) = bench.heads(scored)
+    assert head.trained_on == 80
+    assert head.metrics["measured_on"] == "control"
+    assert head.metrics["items"] == len(control) == 20
+    assert head.metrics["accuracy"] < 0.65
+    assert head.metrics["accuracy_high"] - head.metrics["accuracy_low"] > 0.2
+
+
+def test_control_items_measure_what_was_learned(bench: Bench) -> None:
+    scored = bench.project(pool=200, settings={"control_fraction": 0.1})
+    with write_session(bench.engine) as session:
+        label(session, scored, scored.pool[:150])
+
+    bench.train_head(scored)
+
+    (head,) = bench.heads(scored)
+    assert head.metrics["measured_on"] == "control"
+    assert 5 <= head.metrics["items"] < 20
+    assert head.metrics["accuracy"] > 0.8
+
+
+def test_nothing_to_measure_on_is_said(bench: Bench) -> None:
+    scored = bench.project(settings={"control_fraction": 0})
+    with write_session(bench.engine) as session:
+        label(session, scored, scored.pool[:30])
+
+    bench.train_head(scored)
+
+    (head,) = bench.heads(scored)
+    assert head.metrics.keys() == METRICS
+    assert (head.metrics["measured_on"], head.metrics["items"], head.metrics["accuracy"]) == (None, 0, None)
+    assert head.metrics["recall"] == dict.fromkeys(CLASSES)
+    assert head.metrics["temperature"] > 0
+
+
+def test_every_closed_round_gets_its_head_then_all_labels(bench: Bench) -> None:
+    scored = bench.project(test=30)
+    with write_session(bench.engine) as session:
+        first = label(session, scored, scored.pool[:20])
+        _close_round(session, scored, first, 20)
+        second = label(session, scored, scored.pool[20:40])
+        _close_round(session, scored, second, 20)
+        last = label(session, scored, scored.pool[40:45])
+
+    bench.train_head(scored)
+
+    heads = bench.heads(scored)
+    assert [head.last_label_id for head in heads] == [first, second, last]
+    assert [head.trained_on for head in heads] == [20, 40, 45]
+    assert [head.labels_used for head in heads] == [20, 40, 45]
+    assert [head.round_number for head in heads] == [1, 2, None]
+    with read_session(bench.engine) as session:
+        assert _rounds(session, scored) == {1: heads[0].id, 2: heads[1].id, 3: None}
+        assert session.get_one(Round, (scored.id, 1)).measured_at is not None
+        assert session.get_one(Project, scored.id).head_id == heads[2].id
+
+
+def test_a_round_that_ends_with_the_last_label_needs_no_second_head(bench: Bench) -> None:
+    scored = bench.project(test=30)
+    with write_session(bench.engine) as session:
+        _close_round(session, scored, label(session, scored, scored.pool[:20]), 20)
+
+    assert bench.train_head(scored)["heads"] == [1]
+    with read_session(bench.engine) as session:
+        assert session.get_one(Project, scored.id).head_id == bench.heads(scored)[0].id
+
+
+def test_nothing_new_trains_nothing(bench: Bench) -> None:
+    scored = bench.project(test=30)
+    with write_session(bench.engine) as session:
+        label(session, scored, scored.pool[:20])
+    bench.train_head(scored)
+
+    assert bench.train_head(scored) == {"heads": [], "missing": None}
+    assert bench.ranking(scored)[0].version == 2
+
+
+@pytest.mark.parametrize("change", ["label", "retracted", "kind", "classes", "score run"])
+def test_what_changed_trains_anew(bench: Bench, change: str) -> None:
+    scored = bench.project(test=30)
+    with write_session(bench.engine) as session:
+        label(session, scored, scored.pool[:20])
+    bench.train_head(scored)
+    with write_session(bench.engine) as session:
+        project = session.get_one(Project, scored.id)
+        if change == "label":
+            label(session, scored, scored.pool[20:21])
+        elif change == "retracted":
+            item = session.get_one(Item, scored.pool[0])
+            item.state, item.class_name, item.decided_by = "available", None, None
+        elif change == "kind":
+            session.execute(sa.update(Head).values(kind={"name": "other", "params": {}}))
+        elif change == "classes":
+            project.classes = [*CLASSES, "bat"]
+        else:
+            run = factories.make_score_run(session, project=project, artifact="scores/1/arrays")
+            project.score_run_id = run.id
+
+    assert bench.train_head(scored)["heads"] == [2]
+    with read_session(bench.engine) as session:
+        assert session.get_one(Project, scored.id).head_id == bench.heads(scored)[1].id
+
+
+@pytest.mark.parametrize(
+    ("labels", "chosen", "sentence"),
+    [
+        (0, {}, "A first head needs 10 labeled items .* there are 0"),
+        (9, {}, "A first head needs 10 labeled items .* there are 9"),
+        (25, {"retrain_min_labels": 30}, "needs 30 labeled items"),
+    ],
+)
+def test_too_few_labels_is_no_failure(
+    bench: Bench, labels: int, chosen: dict[str, Any], sentence: str
+) -> None:
+    scored = bench.project(settings=chosen)
+    with write_session(bench.engine) as session:
+        last = label(session, scored, scored.pool[:labels])
+        if labels:
+            _close_round(session, scored, last, labels)
+
+    result = bench.train_head(scored)
+
+    assert result["heads"] == []
+    assert re.search(sentence, result["missing"])
+    with read_session(bench.engine) as session:
+        assert session.get_one(Project, scored.id).head_id is None
+        assert _rounds(session, scored)[1] is None
+    assert bench.ranking(scored)[0].head_id is None
+
+
+def test_labels_of_one_class_only_is_no_failure(bench: Bench) -> None:
+    scored = bench.project()
+    with write_session(bench.engine) as session:
+        label(session, scored, scored.pool[:20], class_name="cat")
+
+    assert "of one class" in bench.train_head(scored)["missing"]
+    assert bench.heads(scored) == []
+
+
+def test_before_any_score_run_there_is_nothing_to_train_on(bench: Bench) -> None:
+    scored = bench.project()
+    with write_session(bench.engine) as session:
+        label(session, scored, scored.pool[:20])
+        session.get_one(Project, scored.id).score_run_id = None
+
+    assert "no scores yet" in bench.train_head(scored)["missing"]
+
+
+def test_a_head_nobody_knows_says_what_to_do(bench: Bench) -> None:
+    scored = bench.project(settings={"head": "oracle"})
+    with write_session(bench.engine) as session:
+        label(session, scored, scored.pool[:20])
+
+    with pytest.raises(JobFailed, match=r"knows no head 'oracle'\. Set the project's head to one of linear"):
+        bench.train_head(scored)
+
+
+def test_labels_of_items_that_were_never_scored_are_left_out(bench: Bench) -> None:
+    scored = bench.project(test=30)
+    with write_session(bench.engine) as session:
+        label(session, scored, scored.pool[:20])
+        project = session.get_one(Project, scored.id)
+        factories.make_label(session, item=factories.make_item(session, project=project))
+
+    bench.train_head(scored)
+
+    assert bench.heads(scored)[0].trained_on == 20
+
+
+def test_a_job_that_lost_its_lease_publishes_nothing(bench: Bench) -> None:
+    scored = bench.project(test=30)
+    with write_session(bench.engine) as session:
+        label(session, scored, scored.pool[:20])
+        pipeline.queue_train_head(session, session.get_one(Project, scored.id), at_once=True)
+    context = running.claim(bench.engine, bench.settings, bench.artifacts)
+    with write_session(bench.engine) as session:  # another worker took it over
+        session.execute(sa.update(Job).where(Job.id == context.job.id).values(token=Job.token + 1))
+
+    with pytest.raises(jobs.LeaseLost):
+        running.run(context)
+
+    assert bench.heads(scored) == []
+
+
+def test_a_job_that_is_run_again_goes_on_where_it_was(bench: Bench) -> None:
+    """Killed after the first of two rounds: the second run trains what is missing and no more."""
+    scored = bench.project(test=30)
+    with write_session(bench.engine) as session:
+        _close_round(session, scored, label(session, scored, scored.pool[:20]), 20)
+        _close_round(session, scored, label(session, scored, scored.pool[20:40]), 20)
+        pipeline.queue_train_head(session, session.get_one(Project, scored.id), at_once=True)
+    killed = running.claim(bench.engine, bench.settings, bench.artifacts)
+    killed.report = _raise_at_second_call()
+    with pytest.raises(KeyboardInterrupt):
+        running.run(killed)
+    assert len(bench.heads(scored)) == 1
+    running.hand_back(killed)
+
+    running.run(running.claim(bench.engine, bench.settings, bench.artifacts))
+
+    assert [head.round_number for head in bench.heads(scored)] == [1, 2]
+    with read_session(bench.engine) as session:
+        assert session.get_one(Project, scored.id).head_id == bench.heads(scored)[1].id
+
+
+def _raise_at_second_call() -> Any:
+    calls = []
+
+    def report(fraction: float, message: str) -> None:
+        calls.append(message)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    return report
