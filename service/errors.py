@@ -113,7 +113,7 @@ class UnknownPlugIn(ShortlistError):
 
 class KeyMissing(ShortlistError):
     """This needs a key: send the header `Authorization: Bearer <key>`. An admin makes keys with POST /keys or
-    `shortlist keys create`."""
+    `shortlist keys add`."""
 
     status, code = 401, "key_missing"
 
@@ -310,3 +310,10 @@ class ClassesMissing(ShortlistError):
     """The project {name!r} is new, so it needs its classes: --classes cat,dog"""
 
     code = "classes_missing"
+
+
+class ClassesDiffer(ShortlistError):
+    """The project {name!r} exists with the classes {classes}. Leave --classes out to go on with them; to add
+    classes, use PATCH /projects/{id}."""
+
+    code = "classes_differ"

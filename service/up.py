@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service import projects, sources, training
-from service.errors import ClassesMissing, ImagesMissing, ShortlistError
+from service.errors import ClassesDiffer, ClassesMissing, ImagesMissing, ShortlistError
 from service.settings import Settings
+from service.store.ids import public_id
 from service.store.item_bytes import ItemBytes
 from service.store.project_settings import ProjectSettings
 from service.store.session import read_session, write_session
@@ -38,7 +39,7 @@ def queue_images(
 ) -> tuple[int, int]:
     """The folder's project, made when missing, and the job that imports it. Nothing is imported twice.
 
-    Returns both row numbers. Raises `ClassesMissing` and what making a project raises.
+    Returns both row numbers. Raises `ClassesMissing`, `ClassesDiffer` and what making a project raises.
     """
     project = session.scalar(sa.select(Project).where(Project.name == name))
     if project is None:
@@ -47,6 +48,8 @@ def queue_images(
         project = projects.create(
             session, name=name, classes=classes, settings=ProjectSettings(), pretext_from=None
         )
+    elif set(classes) - set(project.classes):
+        raise ClassesDiffer(name=name, classes=", ".join(project.classes), id=public_id("p", project.id))
     waiting = session.scalar(
         sa.select(Source.job_id)
         .join(Job, Job.id == Source.job_id)

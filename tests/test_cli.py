@@ -19,7 +19,7 @@ import pytest
 import sqlalchemy as sa
 
 from service import up
-from service.errors import ClassesMissing, SourceNotAllowed
+from service.errors import ClassesDiffer, ClassesMissing, SourceNotAllowed
 from service.settings import Settings
 from service.store import jobs
 from service.store.session import read_session, write_session
@@ -211,6 +211,14 @@ class TestQueueImages:
     def test_a_new_project_needs_classes(self, engine: sa.Engine, settings: Settings, images: Path) -> None:
         with pytest.raises(ClassesMissing, match="pets"):
             self.queue(engine, settings, images, [])
+
+    def test_an_existing_project_keeps_its_classes(
+        self, engine: sa.Engine, settings: Settings, images: Path
+    ) -> None:
+        first = self.queue(engine, settings, images, ["cat", "dog"])
+        assert self.queue(engine, settings, images, ["dog", "cat"]) == first
+        with pytest.raises(ClassesDiffer, match="cat, dog"):
+            self.queue(engine, settings, images, ["cat", "horse"])
 
     def test_only_below_the_roots(self, engine: sa.Engine, settings: Settings) -> None:
         with pytest.raises(SourceNotAllowed):

@@ -69,7 +69,7 @@ def get_read_session(parts: PartsDep, _: Annotated[None, _Slot]) -> Iterator[Ses
 WriteSession = Annotated[Session, Depends(get_session, scope="function")]
 ReadSession = Annotated[Session, Depends(get_read_session, scope="function")]
 
-_bearer = HTTPBearer(auto_error=False, description="A key: POST /keys, or `shortlist keys create`")
+_bearer = HTTPBearer(auto_error=False, description="A key: POST /keys, or `shortlist keys add`")
 
 
 def get_caller(
