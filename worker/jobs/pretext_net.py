@@ -5,26 +5,20 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from service.store.artifacts import Artifacts
 from service.store.project_settings import Choice
 from service.store.tables import PretextModel
 from worker.backbone import BackboneUnusable, make_backbone
+from worker.jobs.choices import chosen
 from worker.jobs.context import JobFailed
 from worker.pretext import PretextTask, pretext_tasks
 
 
-def make_task(choice: Choice) -> PretextTask:
-    """Raises `JobFailed` for a task or parameter that this worker does not know."""
-    known = pretext_tasks()
-    if choice.name not in known:
-        raise JobFailed(f"There is no pretext task {choice.name!r}. Known are: {', '.join(known)}.")
-    try:
-        return known[choice.name](**choice.params)
-    except ValidationError as error:
-        raise JobFailed(f"The parameters of the pretext task {choice.name!r} do not fit: {error}") from error
+def task_of(model: PretextModel) -> PretextTask:
+    """Raises `JobFailed`."""
+    return chosen(pretext_tasks(), Choice.model_validate(model.task), "pretext_task")
 
 
 def new_net(model: PretextModel) -> nn.Module:
@@ -60,4 +54,4 @@ def _net(model: PretextModel, pretrained: bool) -> nn.Module:
         backbone, dimensions = make_backbone(model.backbone, pretrained, image_size)
     except BackboneUnusable as error:
         raise JobFailed(str(error)) from error
-    return make_task(Choice.model_validate(model.task)).make_net(backbone, dimensions, image_size)
+    return task_of(model).make_net(backbone, dimensions, image_size)
