@@ -28,6 +28,10 @@ class NewKey(Body):
 
 
 class KeyAnswer(Answer):
+    """A key without the key itself."""
+
+    model_config = with_example({"id": "k_2", "name": "labeling tool", "role": "annotator", "project": "p_1"})
+
     id: str
     name: str
     role: Role

@@ -38,10 +38,8 @@ class BodyLimit:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
-            if (
-                read > self._max_bytes
-            ):  # the kind of exception that FastAPI lets through while it reads a body
-                raise HTTPException(413, str(BodyTooLarge(limit=self._max_bytes)).rstrip("."))
+            if read > self._max_bytes:  # wrapped: FastAPI lets no other exception through while it reads
+                raise HTTPException(413) from BodyTooLarge(limit=self._max_bytes)
             return message
 
         return await self._app(scope, limited, send)

@@ -14,12 +14,18 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from service.errors import DatabaseBusy, KeyMissing, KeyRefused, NotJson, ShortlistError
 
 _log = structlog.get_logger()
 
-_CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+# What the framework refuses by itself: a code, and a sentence instead of "Not Found".
+_FRAMEWORK = {
+    400: ("malformed", "The body cannot be read. Send it as JSON."),
+    404: ("not_found", "There is nothing at this address. /docs lists all there is."),
+    405: ("method_not_allowed", "This address does not take this method. /docs lists all there is."),
+}
 
 
 class FieldError(BaseModel):
@@ -42,8 +48,13 @@ class ProblemResponse(JSONResponse):
     media_type = "application/problem+json"
 
 
+_KINDS = (
+    ShortlistError, RequestValidationError, HTTPException, ClientDisconnect, sa.exc.OperationalError, Exception
+)  # fmt: skip
+
+
 def install(app: FastAPI) -> None:
-    for kind in (ShortlistError, RequestValidationError, HTTPException, sa.exc.OperationalError, Exception):
+    for kind in _KINDS:
         app.add_exception_handler(kind, _answer)
 
 
@@ -53,9 +64,13 @@ def _answer(request: Request, error: Exception) -> ProblemResponse:
             return of(error)
         case RequestValidationError():
             return _malformed(request, error)
+        case HTTPException(__cause__=ShortlistError() as cause):
+            return of(cause)
         case HTTPException():
-            code = _CODES.get(error.status_code, "malformed")
-            return _problem(error.status_code, code, f"{error.detail}.", headers=error.headers)
+            code, sentence = _FRAMEWORK.get(error.status_code, ("refused", str(error.detail)))
+            return _problem(error.status_code, code, sentence, headers=error.headers)
+        case ClientDisconnect():
+            return _problem(400, "malformed", "The body broke off.")  # nobody is left to read it
         case sa.exc.OperationalError():
             _log.error("database", error=str(error.orig))
             return of(DatabaseBusy())

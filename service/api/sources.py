@@ -33,6 +33,13 @@ class NewSource(Body):
 class SourceAnswer(Answer):
     """One import."""
 
+    model_config = with_example(
+        {
+            "id": "o_1", "uri": "/data/shirts", "split": "pool", "job": "j_1", "added": 4980, "known": 0,
+            "quarantined": 20,
+        }
+    )  # fmt: skip
+
     id: str
     uri: str
     split: Split

@@ -7,7 +7,7 @@ from service import projects, training
 from service.api.depends import Admin, Reader, ReadSession, WriteSession
 from service.api.etag import ETagRoute
 from service.api.jobs import JobAnswer, accepted
-from service.api.shapes import Answer, Body, Cursor, Limit, Page, decode_cursor
+from service.api.shapes import Answer, Body, Cursor, Limit, Page, decode_cursor, with_example
 from service.store.ids import public_id
 from service.store.tables import PretextModel
 
@@ -20,6 +20,14 @@ class Nothing(Body):
 
 class PretextModelAnswer(Answer):
     """A trained backbone + pretext head, one version."""
+
+    model_config = with_example(
+        {
+            "id": "m_1", "version": 1, "state": "ready", "task": {"name": "rotation", "params": {}},
+            "backbone": "small", "config": {"image_size": 28, "epochs": 2, "seed": 0},
+            "history": [{"epoch": 1, "loss": 0.61}], "diagnostics": {},
+        }
+    )  # fmt: skip
 
     id: str
     version: int
