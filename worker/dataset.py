@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -47,8 +47,11 @@ def epoch_order(size: int, block: int, rng: np.random.Generator) -> Ints:
     return np.concatenate([rng.permutation(window[window < size]) for window in rows])
 
 
-def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
-    """The same items, made in another thread up to `depth` ahead. What it raises is raised here."""
+def ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
+    """The same items, made in another thread up to `depth` ahead. What it raises is raised here.
+
+    Close it (`contextlib.closing`) to end the thread when reading may stop early.
+    """
     made: queue.Queue[tuple[bool, object]] = queue.Queue(depth)
     stop = threading.Event()
 

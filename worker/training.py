@@ -4,6 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -112,20 +113,21 @@ class Training:
             epoch_begun, seen_before = time.monotonic(), self.seen
             net.train()
             batches = self.dataset.batches(recipe.seed, epoch, recipe.batch_size, batches_done)
-            for pixels in ahead(batches, _BATCHES_AHEAD):
-                self.step += 1
-                if len(pixels):
-                    self._learn(pixels, recipe.rate(self.step / steps) * 0.5**self.rollbacks)
-                now = time.monotonic()
-                if self.step % _LOOK_EVERY == 0:
-                    left = (now - begun) / (self.step - begun_at) * (steps - self.step)
-                    message = (
-                        f"epoch {epoch + 1} of {recipe.epochs}, loss {self._loss():.3g}, {about(left)} left"
-                    )
-                    self.report(self.step / steps, message)
-                if now - saved >= self.save_interval_s and self.step % steps_per_epoch:
-                    self._save()
-                    saved = now
+            with closing(ahead(batches, _BATCHES_AHEAD)) as ready:
+                for pixels in ready:
+                    self.step += 1
+                    if len(pixels):
+                        self._learn(pixels, recipe.rate(self.step / steps) * 0.5**self.rollbacks)
+                    now = time.monotonic()
+                    if self.step % _LOOK_EVERY == 0:
+                        left = about((now - begun) / (self.step - begun_at) * (steps - self.step))
+                        message = (
+                            f"epoch {epoch + 1} of {recipe.epochs}, loss {self._loss():.3g}, {left} left"
+                        )
+                        self.report(self.step / steps, message)
+                    if now - saved >= self.save_interval_s and self.step % steps_per_epoch:
+                        self._save()
+                        saved = now
             seconds = time.monotonic() - epoch_begun
             self.history.append(
                 {

@@ -54,6 +54,6 @@ def test_ahead_stops_when_nobody_reads_on() -> None:
     before = threading.active_count()
     endless = ahead(iter(int, 1), 2)
     next(endless)
-    endless.close()  # type: ignore[attr-defined]
+    endless.close()
 
     assert threading.active_count() == before

@@ -1,6 +1,7 @@
 """Shards in this process: the next one is loaded while the device computes this one."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
+from contextlib import closing
 from typing import Protocol, TypeVar
 
 from worker.dataset import ahead
@@ -25,7 +26,8 @@ class ShardFunction(Protocol[Shard, Loaded, Stored]):
 class LocalEngine:
     def map(
         self, function: ShardFunction[Shard, Loaded, Stored], shards: Iterable[Shard]
-    ) -> Iterator[Stored]:
+    ) -> Generator[Stored, None, None]:
         """The finished shards, in order."""
-        for loaded in ahead(map(function.load, shards), depth=1):
-            yield function.compute(loaded)
+        with closing(ahead(map(function.load, shards), depth=1)) as loaded_shards:
+            for loaded in loaded_shards:
+                yield function.compute(loaded)

@@ -13,7 +13,7 @@ and the `Score` rows; then one transaction switches what is served.
 """
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import IO, Any
 
 import numpy as np
@@ -47,11 +47,12 @@ def run(context: JobContext) -> dict[str, Any]:
         begun = time.monotonic()
         with ItemPixels(context.settings) as item_pixels:
             scorer = ShardScorer(context, score_run, model, item_pixels, device)
-            for done, stored in enumerate(LocalEngine().map(scorer, missing), 1):
-                _record(context, score_run, stored)
-                left = (time.monotonic() - begun) / done * (len(missing) - done)
-                share = 1 - (len(missing) - done) / len(shards)
-                context.report(_SCORING * share, f"scored {share:.0%} of the items, {about(left)} left")
+            with closing(LocalEngine().map(scorer, missing)) as finished:
+                for done, stored in enumerate(finished, 1):
+                    _record(context, score_run, stored)
+                    left = about((time.monotonic() - begun) / done * (len(missing) - done))
+                    share = 1 - (len(missing) - done) / len(shards)
+                    context.report(_SCORING * share, f"scored {share:.0%} of the items, {left} left")
     return _switch(context, score_run)
 
 

@@ -117,6 +117,8 @@ def _train(context: JobContext, model: PretextModel, item_pixels: ItemPixels, de
     recipe = Recipe(**{name: model.config[name] for name in Recipe.__dataclass_fields__})
     dataset = _dataset(context, model, item_pixels)
     watched = dataset.load(np.random.default_rng(recipe.seed).permutation(dataset.size)[:_WATCHED])
+    if not len(watched):
+        raise JobFailed("No item of the pool can be read. Check the items' addresses, then try again.")
 
     def prepare(pixels: Tensor, generator: torch.Generator | None) -> Tensor:
         return normalised(augmented(pixels, generator, task.flips) if generator else pixels)
@@ -138,7 +140,7 @@ def _train(context: JobContext, model: PretextModel, item_pixels: ItemPixels, de
         with context.publish() as session:
             session.get_one(PretextModel, model.id).diagnostics = model.diagnostics
     try:
-        history = training.run(_checkpoint(context, model, device))
+        history = training.run(_checkpoint(context, model))
     except Diverged as error:
         raise JobFailed(str(error)) from error
     _finish(context, model, net, history)
@@ -158,11 +160,11 @@ def _save_checkpoint(context: JobContext, model: PretextModel, state: State) -> 
     model.checkpoint = name
 
 
-def _checkpoint(context: JobContext, model: PretextModel, device: torch.device) -> State | None:
+def _checkpoint(context: JobContext, model: PretextModel) -> State | None:
     if model.checkpoint is None:
         return None
     with context.artifacts.open(model.checkpoint) as file:
-        state: State = torch.load(file, map_location=device, weights_only=True)
+        state: State = torch.load(file, map_location="cpu", weights_only=True)
     return state
 
 
@@ -216,7 +218,7 @@ def _median_side(context: JobContext, ids: Ints, seed: int, item_pixels: ItemPix
 
 
 def _dataset(context: JobContext, model: PretextModel, item_pixels: ItemPixels) -> Dataset:
-    """The pool in memory if it fits, else read again in each epoch. Raises `JobFailed`."""
+    """The pool in memory if it fits, else read again in each epoch."""
     ids = _pool_ids(context, model.project_id, model.config["last_item_id"])
     side = model.config["image_size"]
 
@@ -232,6 +234,4 @@ def _dataset(context: JobContext, model: PretextModel, item_pixels: ItemPixels) 
         pixels[filled : filled + len(part)] = part
         filled += len(part)
         context.report(_READING * start / len(ids), f"reading images, {start:,} of {len(ids):,}")
-    if not filled:
-        raise JobFailed("No item of the pool can be read. Check the items' addresses, then try again.")
     return Dataset(filled, lambda rows: pixels[torch.from_numpy(rows)])
