@@ -1,0 +1,16 @@
+"""`site`: one running site for all journeys that do not stop, kill or configure it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.journeys.site import Site
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory, sqlite_file: Path) -> Iterator[Site]:
+    with Site(tmp_path_factory.mktemp("site"), sqlite_file) as running:
+        running.start_service()
+        running.start_worker()
+        yield running
