@@ -11,7 +11,12 @@ from service.store.item_bytes import ItemBytes
 from service.store.tables import Item
 
 # What browsers show, by how the file begins. Anything else is sent as PNG.
-_SHOWN = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png", b"GIF8": "image/gif", b"BM": "image/bmp"}
+_SHOWN = {
+    b"\xff\xd8\xff": "image/jpeg",
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"GIF8": "image/gif",
+    b"BM": "image/bmp",
+}
 _LOSSLESS_UP_TO = 256  # pixels a side: small ones stay exact, larger ones are JPEG
 _JPEG_QUALITY = 88
 

@@ -104,7 +104,9 @@ def _reports(session: Session, project: Project, rounds: list[Round]) -> list[Ro
         RoundReport(
             round=found,
             head=heads_by_id.get(found.head_id) if found.head_id is not None else None,
-            labels=found.labels if found.labels is not None else max(0, project.labels_used - found.labels_before),
+            labels=found.labels
+            if found.labels is not None
+            else max(0, project.labels_used - found.labels_before),
             arms=arms[found.number],
         )
         for found in rounds

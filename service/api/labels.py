@@ -81,7 +81,8 @@ class LabelsAnswer(Answer):
 
     model_config = with_example(
         {
-            "accepted": 2, "results": [{"item": "i_2k", "outcome": "accepted"}, {"item": "i_2m", "outcome": "accepted"}],
+            "accepted": 2, 
+            "results": [{"item": "i_2k", "outcome": "accepted"}, {"item": "i_2m", "outcome": "accepted"}],
             "round": 3, "labels_used": 260, "retrain": {"queued": True, "job": "j_8"},
         }
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """Whatever is sent: an answer that says what is wrong, never a 500."""
 
+import itertools
 import json
 import re
 import threading
@@ -23,7 +24,19 @@ NASTY_VALUES: list[Any] = [
     None, True, 0, -1, 2**63, 10**30, 1.5, float("nan"), float("inf"), "", " ", "\0", "a\0b", "\ud800", "👕" * 500,
     "x" * 100_000, [], [[]], {}, {"a": {"b": "\0"}}, "'; DROP TABLE items; --", "../../etc/passwd",
 ]  # fmt: skip
-NASTY_IDS = ["x", "i_", "i_zzzzzzzzzzzz", "i_zzzzzzzzzzzzz", "p_2", "%00", "i_%00", "..%2f..", "%F0%9F%91%95", "-1", "1e9"]
+NASTY_IDS = [
+    "x",
+    "i_",
+    "i_zzzzzzzzzzzz",
+    "i_zzzzzzzzzzzzz",
+    "p_2",
+    "%00",
+    "i_%00",
+    "..%2f..",
+    "%F0%9F%91%95",
+    "-1",
+    "1e9",
+]
 
 BODIES: dict[str, dict[str, Any]] = {
     "/projects": {
@@ -87,7 +100,8 @@ def test_spoiled_bodies_are_explained(admin: TestClient, path: str) -> None:
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
-    "content", [b"", b"null", b"[]", b"{", b"\xff\xfe", b"[" * 100_000, b'{"size": ' + b"9" * 10_000 + b"}", b"\0"]
+    "content",
+    [b"", b"null", b"[]", b"{", b"\xff\xfe", b"[" * 100_000, b'{"size": ' + b"9" * 10_000 + b"}", b"\0"],
 )
 def test_what_is_no_json_is_explained(admin: TestClient, content: bytes) -> None:
     for path in BODIES:
@@ -101,15 +115,13 @@ def test_what_is_no_json_is_explained(admin: TestClient, content: bytes) -> None
 @pytest.mark.usefixtures("project")
 def test_ids_that_are_none_are_not_found(admin: TestClient, app: FastAPI) -> None:
     for path, methods in app.openapi()["paths"].items():
-        names = re.findall(r"\{(\w+)\}", path)
-        for name in names:
-            for nasty in NASTY_IDS:
-                url = re.sub(r"\{(\w+)\}", lambda found: nasty if found[1] == name else "p_1", path)
-                for method in methods:
-                    body = BODIES.get(re.sub(r"\{.*?\}", "p_1", path), {})
-                    answer = admin.request(method, url, json=body or None)
-                    assert_explained(answer, (method, url))
-                    assert answer.status_code in (404, 405, 422), (method, url)
+        for name, nasty in itertools.product(re.findall(r"\{\w+\}", path), NASTY_IDS):
+            url = re.sub(r"\{\w+\}", "p_1", path.replace(name, nasty))
+            for method in methods:
+                body = BODIES.get(re.sub(r"\{\w+\}", "p_1", path))
+                answer = admin.request(method, url, json=body)
+                assert_explained(answer, (method, url))
+                assert answer.status_code in (404, 405, 422), (method, url)
 
 
 @pytest.mark.usefixtures("project")
@@ -154,17 +166,23 @@ def test_a_database_that_fails_is_said_without_details(
 
     monkeypatch.setattr("service.projects.find", locked)
     answer = admin.get("/projects/p_1")
-    assert (answer.status_code, answer.json()["code"], answer.headers["Retry-After"]) == (503, "database_busy", "1")
+    assert (answer.status_code, answer.json()["code"], answer.headers["Retry-After"]) == (
+        503,
+        "database_busy",
+        "1",
+    )
     assert "secret" not in answer.text
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_the_unexpected_is_a_500_without_details(app: FastAPI, admin: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_unexpected_is_a_500_without_details(
+    app: FastAPI, admin: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: Any) -> None:
         raise RuntimeError("secret")
 
     monkeypatch.setattr("service.projects.find", broken)
-    with TestClient(app, raise_server_exceptions=False, headers=admin.headers) as client:
+    with TestClient(app, raise_server_exceptions=False, headers=dict(admin.headers)) as client:
         answer = client.get("/projects/p_1")
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")
     assert "secret" not in answer.text
@@ -182,7 +200,15 @@ def test_more_writers_than_threads_all_get_through(admin: TestClient, engine: sa
 
     def label(number: int) -> int:
         start.wait()
-        body = {"labels": [{"item": f"i_{'0123456789abcdefghjkmnpqrstvwxyz'[number % 32]}", "class": "coat", "annotator": f"{number}"}]}
+        body = {
+            "labels": [
+                {
+                    "item": f"i_{'0123456789abcdefghjkmnpqrstvwxyz'[number % 32]}",
+                    "class": "coat",
+                    "annotator": f"{number}",
+                }
+            ]
+        }
         return admin.post("/labels", json=body).status_code
 
     with ThreadPoolExecutor(64) as pool:

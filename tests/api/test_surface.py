@@ -34,7 +34,13 @@ def test_every_route_is_described_with_an_example(app: FastAPI) -> None:
         for body in content.values():
             name = body.get("schema", {}).get("$ref", "").rpartition("/")[2]
             schema = schemas.get(name, {})
-            items = schema.get("properties", {}).get("items", {}).get("items", {}).get("$ref", "").rpartition("/")[2]
+            items = (
+                schema.get("properties", {})
+                .get("items", {})
+                .get("items", {})
+                .get("$ref", "")
+                .rpartition("/")[2]
+            )
             if "example" in body or "example" in schema or "example" in schemas.get(items, {}):
                 return True
         return not content or any(kind in ("image/*", "text/plain") for kind in content)
@@ -58,7 +64,11 @@ def test_every_polled_get_answers_304(admin: TestClient, app: FastAPI, engine: s
         project.score_run_id = score_run.id
     ids = {"project_id": "p_1", "item_id": "i_1", "job_id": "j_1", "number": "1"}
     for method, path, _ in operations(app):
-        if method != "get" or path in ("/healthz", "/readyz", "/metrics") or path.endswith(("/image", "/labels")):
+        if (
+            method != "get"
+            or path in ("/healthz", "/readyz", "/metrics")
+            or path.endswith(("/image", "/labels"))
+        ):
             continue
         url = re.sub(r"\{(\w+)\}", lambda found: ids[found[1]], path)
         first = admin.get(url)
@@ -131,7 +141,13 @@ def test_jobs_are_listed_filtered_and_cancelled(admin: TestClient, engine: sa.En
         factories.make_job(session, project_id=1, kind="rank")
         factories.make_job(session, project_id=1, kind="train_head", state="failed", error="Too few labels.")
         factories.make_job(
-            session, project_id=None, kind="rank", state="running", progress=0.5, started_at=1.0, lease_until=9e9
+            session,
+            project_id=None,
+            kind="rank",
+            state="running",
+            progress=0.5,
+            started_at=1.0,
+            lease_until=9e9,
         )
     assert [job["id"] for job in admin.get("/jobs").json()["items"]] == ["j_3", "j_2", "j_1"]
     assert [job["id"] for job in admin.get("/jobs?project=p_1&kind=rank").json()["items"]] == ["j_1"]

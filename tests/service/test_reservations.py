@@ -87,7 +87,7 @@ def test_ranked_items_come_in_rank_order(session: Session) -> None:
 
 
 def test_asking_again_returns_the_open_batch(session: Session) -> None:
-    project, items = make_pool(session, 6)
+    project, _ = make_pool(session, 6)
     first = take(session, project)
     assert items_of(take(session, project, size=1)) == items_of(first)
     other = take(session, project, new=True)
@@ -180,11 +180,10 @@ def test_the_control_share_is_exact_over_time(session: Session) -> None:
     control, ranked = items[:20], items[20:]
     rank(session, project, ranked)
     for number in range(30):
-        batch = take(session, project, f"annotator {number}", size=3)
+        take(session, project, f"annotator {number}", size=3)
         served = project.served
         assert served == 3 * (number + 1)
         assert project.served_control == round(0.1 * served)
-        assert {arm for arm in arms_of(batch)} <= {"selected", "control"}
     taken = session.scalars(sa.select(Reservation.item_id).where(Reservation.arm == "control"))
     assert set(taken) == {item.id for item in control[:9]}
 
