@@ -22,7 +22,7 @@ from worker.jobs.context import JobContext, JobFailed
 from worker.jobs.pretext_net import load_net
 from worker.training import Diverged, State, Training
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 class Crash(BaseException):
@@ -77,6 +77,7 @@ def test_a_model_is_trained_stored_and_scored_next(training: Callable[..., JobCo
     assert [file.suffix for file in files] == [".safetensors"]  # no checkpoint is left
 
 
+@on_sqlite
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_killed_training_goes_on_and_ends_the_same(
     streamed: bool, training: Callable[..., JobContext], monkeypatch: pytest.MonkeyPatch
@@ -131,6 +132,7 @@ def count_steps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return steps
 
 
+@on_sqlite
 def test_what_another_job_left_unfinished_is_marked_failed(training: Callable[..., JobContext]) -> None:
     context = training()
     with write_session(context.engine) as session:
@@ -145,6 +147,7 @@ def test_what_another_job_left_unfinished_is_marked_failed(training: Callable[..
     assert [(model.version, model.state) for model in models(context)] == [(1, "failed"), (2, "ready")]
 
 
+@on_sqlite
 @pytest.mark.parametrize("count", [1, 3])
 def test_tiny_pools(count: int, training: Callable[..., JobContext]) -> None:
     context = training(count)
@@ -153,6 +156,16 @@ def test_tiny_pools(count: int, training: Callable[..., JobContext]) -> None:
     assert models(context)[0].state == "ready"
 
 
+@on_sqlite
+def test_any_timm_backbone(training: Callable[..., JobContext]) -> None:
+    context = training(3, size=32, backbone="resnet18", pretext_epochs=1)
+    run(context)
+
+    net = load_net(models(context)[0], context.artifacts, torch.device("cpu"))
+    assert net.get_submodule("backbone")(torch.zeros(1, 3, 32, 32)).shape == (1, 512)
+
+
+@on_sqlite
 def test_sizes_that_are_not_known_are_found_out(training: Callable[..., JobContext]) -> None:
     context = training(size=20, sized=False)
     run(context)
@@ -160,6 +173,7 @@ def test_sizes_that_are_not_known_are_found_out(training: Callable[..., JobConte
     assert models(context)[0].config["image_size"] == 20
 
 
+@on_sqlite
 def test_unreadable_items_are_left_out(training: Callable[..., JobContext], tmp_path: Path) -> None:
     context = training()
     (tmp_path / "pool" / "00003.png").unlink()
@@ -169,6 +183,7 @@ def test_unreadable_items_are_left_out(training: Callable[..., JobContext], tmp_
     assert models(context)[0].state == "ready"
 
 
+@on_sqlite
 def test_epochs_follow_the_pool_unless_set(training: Callable[..., JobContext]) -> None:
     context = training(3, pretext_epochs=None)
     run(context)
@@ -176,6 +191,7 @@ def test_epochs_follow_the_pool_unless_set(training: Callable[..., JobContext]) 
     assert models(context)[0].config["epochs"] == train_pretext._MOST_EPOCHS["cpu"]
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("count", "project_settings", "sentence"),
     [
@@ -196,6 +212,7 @@ def test_what_cannot_be_trained_says_so(
     assert "training" not in {model.state for model in models(context)}
 
 
+@on_sqlite
 def test_a_pool_of_which_nothing_can_be_read(training: Callable[..., JobContext], tmp_path: Path) -> None:
     context = training()
     for path in (tmp_path / "pool").iterdir():
@@ -205,6 +222,7 @@ def test_a_pool_of_which_nothing_can_be_read(training: Callable[..., JobContext]
         run(context)
 
 
+@on_sqlite
 def test_a_training_that_diverges_fails_with_a_sentence(
     training: Callable[..., JobContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
