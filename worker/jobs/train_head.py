@@ -1,7 +1,8 @@
 """Job train_head: a head for every closed round that has none, then one on all labels, served from now on.
 
 A head trains on the pool items that labels up to its last one decided. It is measured on the test split;
-where there is none, on the control items by cross-fitting: each is predicted by a head that never saw it.
+where there is none, a round's head is measured on the control items by cross-fitting: each is predicted by a
+head that never saw it. (Between rounds five more trainings would only keep the next ranking waiting.)
 `Head.metrics`:
 
     {"measured_on": "test" | "control" | null, "items", "accuracy", "accuracy_low", "accuracy_high" (95 %),
@@ -158,7 +159,7 @@ class _Trainer:
         state, rng = self._state, np.random.default_rng([self._state.settings.seed, wanted.last_label_id])
         embeddings = self._embeddings(wanted.training)
         fitted = self._fit(embeddings, wanted.training.classes, rng)
-        metrics = self._measure(fitted, wanted.training, embeddings, rng)
+        metrics = self._measure(fitted, wanted, embeddings, rng)
         seconds = time.perf_counter() - started
         with self._context.read() as session:
             newest = _newest_head(session, state.project.id)
@@ -190,15 +191,16 @@ class _Trainer:
         return self._kind.fit(embeddings, classes, len(self._state.project.classes), rng)
 
     def _measure(
-        self, fitted: FittedHead, training: KnownItems, embeddings: Floats, rng: np.random.Generator
+        self, fitted: FittedHead, wanted: _Wanted, embeddings: Floats, rng: np.random.Generator
     ) -> dict[str, Any]:
         """`Head.metrics`"""
+        training = wanted.training
         control = np.isin(training.ids, self._state.control)
         measured_on, measures = None, None
         if len(self._test):
             measured_on = "test"
             measures = measure(fitted.probabilities(self._embeddings(self._test)), self._test.classes)
-        elif control.any():
+        elif wanted.round_number is not None and control.any():
             measured_on = "control"
             measures = self._measure_by_cross_fitting(control, embeddings, training.classes, rng)
         metrics: dict[str, Any] = asdict(measures) if measures is not None else dict(_NOTHING_MEASURED)

@@ -88,7 +88,8 @@ def test_without_a_test_split_control_items_measure_by_cross_fitting(bench: Benc
         control = control_item_ids(session, scored.id, ProjectSettings(control_fraction=0.1))
         label(session, scored, [item for item in scored.pool if item not in control][:60])
         for item in control:
-            label(session, scored, [item], class_name=CLASSES[int(rng.integers(3))])
+            last = label(session, scored, [item], class_name=CLASSES[int(rng.integers(3))])
+        _close_round(session, scored, last, 80)
 
     bench.train_head(scored)
 
@@ -103,7 +104,7 @@ def test_without_a_test_split_control_items_measure_by_cross_fitting(bench: Benc
 def test_control_items_measure_what_was_learned(bench: Bench) -> None:
     scored = bench.project(pool=200, settings={"control_fraction": 0.1})
     with write_session(bench.engine) as session:
-        label(session, scored, scored.pool[:150])
+        _close_round(session, scored, label(session, scored, scored.pool[:150]), 150)
 
     bench.train_head(scored)
 
@@ -113,10 +114,14 @@ def test_control_items_measure_what_was_learned(bench: Bench) -> None:
     assert head.metrics["accuracy"] > 0.8
 
 
-def test_nothing_to_measure_on_is_said(bench: Bench) -> None:
-    scored = bench.project(settings={"control_fraction": 0})
+@pytest.mark.parametrize(("control_fraction", "closed"), [(0, True), (0.1, False)])
+def test_nothing_to_measure_on_is_said(bench: Bench, control_fraction: float, closed: bool) -> None:
+    """Neither without control items nor between rounds."""
+    scored = bench.project(settings={"control_fraction": control_fraction})
     with write_session(bench.engine) as session:
-        label(session, scored, scored.pool[:30])
+        last = label(session, scored, scored.pool[:30])
+        if closed:
+            _close_round(session, scored, last, 30)
 
     bench.train_head(scored)
 
