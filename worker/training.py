@@ -128,6 +128,7 @@ class Training:
                     if now - saved >= self.save_interval_s and self.step % steps_per_epoch:
                         self._save()
                         saved = now
+            self._check_sound()
             seconds = time.monotonic() - epoch_begun
             self.history.append(
                 {
@@ -163,6 +164,12 @@ class Training:
             raise _NotFinite
         return loss
 
+    def _check_sound(self) -> None:
+        """What is stored can be gone on from. Raises `_NotFinite`."""
+        self._loss()
+        if not all(weight.isfinite().all() for weight in self.net.parameters()):
+            raise _NotFinite
+
     def watch(self) -> dict[str, float]:
         """The signs of collapse and what the task measures, on the watched items in eval mode."""
         self.net.eval()
@@ -194,7 +201,7 @@ class Training:
         }
 
     def _save(self) -> None:
-        self._loss()  # what is stored is sound
+        self._check_sound()
         self.last_state = copy.deepcopy(self._state())
         self.save(self.last_state)
 

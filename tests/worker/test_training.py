@@ -120,23 +120,25 @@ def test_batches_without_a_readable_item_are_passed_over() -> None:
 
 
 class Failing(Rotation):
-    """Gives NaN from its n-th call on, as many times as said."""
+    """Gives NaN from its n-th call on, as many times as said; or good losses whose gradients are NaN."""
 
     def losses(self, net: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
         calls["made"] += 1
         good = super().losses(net, batch, generator)
-        return good * torch.nan if calls["first"] <= calls["made"] < calls["first"] + calls["bad"] else good
+        if not calls["first"] <= calls["made"] < calls["first"] + calls["bad"]:
+            return good
+        return good + (0 * good).sqrt() if calls["hidden"] else good * torch.nan
 
 
-calls = {"made": 0, "first": 0, "bad": 0}
+calls = {"made": 0, "first": 0, "bad": 0, "hidden": 0}
 
 
-@pytest.mark.parametrize("bad", [1, 4])
+@pytest.mark.parametrize(("first", "bad", "hidden"), [(5, 1, 0), (5, 4, 0), (8, 1, 1)])
 def test_a_loss_that_is_no_number_rolls_back_and_halves_the_rate(
-    bad: int, monkeypatch: pytest.MonkeyPatch
+    first: int, bad: int, hidden: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """4 batches an epoch; what the fifth spoils shows at the end of the second epoch, which then starts again."""
-    calls.update(made=0, first=5, bad=bad)
+    """4 batches an epoch; what is spoilt in the second shows at its end, and it starts again."""
+    calls.update(made=0, first=first, bad=bad, hidden=hidden)
     rates: list[float] = []
     learn = Training._learn
 
@@ -156,7 +158,7 @@ def test_a_loss_that_is_no_number_rolls_back_and_halves_the_rate(
 
 
 def test_after_two_rollbacks_it_says_so() -> None:
-    calls.update(made=0, first=5, bad=10**6)
+    calls.update(made=0, first=5, bad=10**6, hidden=0)
 
     with pytest.raises(Diverged, match="no number"):
         make_training(pixels(16), task=Failing()).run()
