@@ -10,6 +10,8 @@ from service.settings import Settings
 from tests import factories
 from tests.service.conftest import NOON
 
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
 SECRET = b"of the server"
 
 
@@ -82,7 +84,6 @@ def test_a_preset_admin_key_is_good_whatever_was_before(session: Session) -> Non
     assert keys.recognise(session, SECRET, preset).role == "admin"
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_the_secret_is_made_once_and_only_its_owner_reads_it(settings: Settings) -> None:
     secret = keys.server_secret(settings)
     assert len(secret) >= 32
@@ -93,7 +94,6 @@ def test_the_secret_is_made_once_and_only_its_owner_reads_it(settings: Settings)
     assert keys.server_secret(given) == b"given to all services"
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_data_folder_that_cannot_be_written_is_said(settings: Settings) -> None:
     (settings.data_dir.parent / "file").write_text("in the way")
     with pytest.raises(DataFolderNotWritable, match="SHORTLIST_DATA_DIR"):

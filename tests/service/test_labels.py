@@ -167,29 +167,22 @@ def test_what_came_too_late_counts_once_the_item_is_open_again(session: Session)
     assert project.labels_used == counted(session, project) == 1
 
 
-@pytest.mark.parametrize(
-    ("votes", "decision"),
-    [
-        ("c", None),
-        ("cc", "cat"),
-        ("cd", None),
-        ("cdd", "dog"),
-        ("cdb", None),
-        ("cdbd", "dog"),
-        ("dcba", "dog"),  # four labels, overlap + 2: of equals the earliest
-    ],
-)
-def test_overlap_asks_until_two_agree(session: Session, votes: str, decision: str | None) -> None:
-    project, (item,) = make_pool(session, 1, overlap=2)
+def test_overlap_asks_until_two_agree(session: Session) -> None:
+    project, items = make_pool(session, 7, overlap=2)
     project.classes = ["cat", "dog", "bee", "ant"]
     names = {name[0]: name for name in project.classes}
-    for number, vote in enumerate(votes):
-        store(session, project, entry(item, f"annotator {number}", class_name=names[vote]))
-    assert item.class_name == decision
-    assert item.state == ("available" if decision is None else "done")
-    assert project.labels_used == len(votes)
-    if decision:
-        assert item.decided_by == rows(session)[-1].id
+    decisions = {
+        "c": None, "cc": "cat", "cd": None, "cdd": "dog", "cdb": None, "cdbd": "dog",
+        "dcba": "dog",  # four labels, overlap + 2: of equals the earliest
+    }  # fmt: skip
+    for item, (votes, decision) in zip(items, decisions.items(), strict=True):
+        for number, vote in enumerate(votes):
+            store(session, project, entry(item, f"annotator {number}", class_name=names[vote]))
+        assert item.class_name == decision, votes
+        assert item.state == ("available" if decision is None else "done")
+        if decision:
+            assert item.decided_by == rows(session)[-1].id
+    assert project.labels_used == counted(session, project) == len("".join(decisions))
 
 
 def test_all_or_nothing_and_the_wrong_one_is_named(session: Session) -> None:
