@@ -134,8 +134,9 @@ def _path(
     the steps.
     """
     n = len(inputs)
-    axes = _principal_axes(inputs)
-    on_axes = torch.from_numpy(np.column_stack([inputs @ axes, np.ones(n, np.float32)]))
+    points = torch.from_numpy(inputs)
+    axes = _principal_axes(points)
+    on_axes = torch.cat([points @ axes, torch.ones(n, 1)], dim=1)
     targets = torch.full((n, n_classes), _SMOOTHING / n_classes)
     targets[torch.arange(n), torch.from_numpy(classes)] += 1 - _SMOOTHING
     trained_on = torch.ones(n, _FOLDS + 1, 1)  # the last problem is trained on everything
@@ -147,15 +148,17 @@ def _path(
         curvature = 0.05 * (on_axes**2).sum(dim=0)[:, None, None] + penalties  # 0.05: a usual p (1 - p)
         coefficients = _minimise(on_axes, targets, trained_on, penalties, curvature.rsqrt(), coefficients)
         logits = torch.tensordot(on_axes, coefficients, 1)[torch.arange(n), torch.from_numpy(folds)]
-        everything = coefficients[:, -1].numpy()
-        yield axes @ everything[:-1], everything[-1], logits.numpy()
+        everything = coefficients[:, -1]
+        yield (axes @ everything[:-1]).numpy(), everything[-1].numpy(), logits.numpy()
 
 
-def _principal_axes(inputs: Floats) -> Floats:
+def _principal_axes(inputs: Tensor) -> Tensor:
     """(n, d) -> (d, min(n, d)) orthonormal; whatever lies outside them has no part in the inputs."""
-    if len(inputs) < inputs.shape[1]:
-        return np.asarray(np.linalg.svd(inputs, full_matrices=False)[2].T)
-    return np.asarray(np.linalg.eigh(inputs.T @ inputs)[1])  # faster, and the axes are all that is needed
+    if inputs.shape[0] < inputs.shape[1]:
+        axes: Tensor = torch.linalg.svd(inputs, full_matrices=False)[2].T
+    else:  # faster, and the axes are all that is needed
+        axes = torch.linalg.eigh(inputs.T @ inputs)[1]
+    return axes
 
 
 def _minimise(
