@@ -12,5 +12,5 @@ from tests.journeys.site import Site
 def site(tmp_path_factory: pytest.TempPathFactory, sqlite_file: Path) -> Iterator[Site]:
     with Site(tmp_path_factory.mktemp("site"), sqlite_file) as running:
         running.start_service()
-        running.start_worker()
+        running.start_workers()
         yield running

@@ -14,7 +14,9 @@ from typing import Any, Self, TypeVar
 import httpx2 as httpx
 import sqlalchemy as sa
 
-from service.store.session import make_engine
+from service.store.ids import row_number
+from service.store.session import make_engine, read_session
+from service.store.tables import Job, Worker
 from tests.journeys.images import true_class
 from tests.worker.processes import REPOSITORY, wait_until
 
@@ -79,13 +81,24 @@ class Site:
         self.engine.dispose()
         wait_until(lambda: answers(self.http), PATIENCE_S)
 
-    def start_worker(self, *arguments: str) -> subprocess.Popen[str]:
-        """Answers once it is ready to work, as /readyz counts."""
-        alive = self.live_workers()
-        process = self._start("worker", *arguments)
-        self.workers.append(process)
-        wait_until(lambda: self.live_workers() > alive, PATIENCE_S)
-        return process
+    def start_workers(self, count: int = 1) -> None:
+        """Until they are ready to work, as /readyz counts them."""
+        wanted = self.live_workers() + count
+        self.workers += [self._start("worker") for _ in range(count)]
+        wait_until(lambda: self.live_workers() >= wanted, PATIENCE_S)
+
+    def kill_worker_of(self, job: Json) -> float:
+        """`kill -9` of the worker that runs the job, supervisor and runner; when that was (monotonic)."""
+        with read_session(self.engine) as session:
+            name = session.get_one(Job, row_number("j", job["id"])).worker
+            supervisor = session.get_one(Worker, name).pid
+        (process,) = (each for each in self.workers if each.pid == supervisor)
+        for pid in (*children(supervisor), supervisor):
+            os.kill(pid, signal.SIGKILL)
+        killed_at = time.monotonic()
+        process.wait()
+        self.workers.remove(process)
+        return killed_at
 
     def live_workers(self) -> int:
         ready = self.http.get("/readyz")
@@ -224,6 +237,10 @@ def until(look: Callable[[], T | None], timeout_s: float = PATIENCE_S) -> T:
         assert time.monotonic() < give_up_at, "it did not happen in time"
         time.sleep(0.02)
     return seen
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def answers(http: httpx.Client) -> bool:

@@ -9,7 +9,7 @@ from tests.journeys.site import Project, Site, until
 def test_all_goes_on_where_it_was(tmp_path: Path, sqlite_file: Path) -> None:
     with Site(tmp_path, sqlite_file) as site:
         site.start_service()
-        site.start_worker()
+        site.start_workers()
         project = Project(site, "restart", round_size=20, retrain_min_labels=10)
         project.add(write_images(site.images, 60, ("red", "green")))
         project.pretrain()
@@ -47,9 +47,11 @@ def test_all_goes_on_where_it_was(tmp_path: Path, sqlite_file: Path) -> None:
         assert rest["batch"] == batch["batch"]
         assert rest["expires_at"] == batch["expires_at"]
         assert [item["id"] for item in rest["items"]] == [item["id"] for item in batch["items"][9:]]
-        assert site.http.get(batch["items"][-1]["image_url"], headers={"Authorization": ""}).status_code == 200
+        assert (
+            site.http.get(batch["items"][-1]["image_url"], headers={"Authorization": ""}).status_code == 200
+        )
 
-        site.start_worker()
+        site.start_workers()
         answer = project.label("ann", rest["items"], batch=rest["batch"])
         assert {result["outcome"] for result in answer["results"]} == {"accepted"}
         assert answer["labels_used"] == 15

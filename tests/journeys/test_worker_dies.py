@@ -1,0 +1,137 @@
+"""Workers are killed with -9 in the middle of their work. The next one takes over and repeats only what was not
+stored, both in time. Nobody who labels notices."""
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from service.store.ids import row_number
+from service.store.pipeline import queue_rank
+from service.store.session import read_session, write_session
+from service.store.tables import Head, PretextModel, ScoreShard
+from service.store.tables import Project as ProjectRow
+from tests.journeys.images import write_images
+from tests.journeys.site import Json, Project, Site, children, until
+
+LEASE_S = 3.0
+IN_TIME_S = LEASE_S + 5.0
+ITEMS, EPOCHS, SHARD_SIZE = 128, 6, 4
+ROUND_SIZE, ROUNDS, MIN_LABELS = 3, 20, 12  # each closed round wants a head: time to be killed between two
+
+
+@pytest.mark.timeout(240)
+def test_killed_in_pretraining_scoring_head_training_and_ranking(tmp_path: Path, sqlite_file: Path) -> None:
+    with Site(tmp_path, sqlite_file, lease_s=LEASE_S, shard_size=SHARD_SIZE) as site:
+        site.start_service()
+        site.start_workers(5)  # four of them will die
+        project = Project(
+            site, "killed", pretext_epochs=EPOCHS, round_size=ROUND_SIZE, retrain_min_labels=MIN_LABELS
+        )
+        project.add(write_images(site.images, ITEMS, ("red", "green")))
+        project.label_batch("ann", ROUND_SIZE * ROUNDS)  # so many heads are wanted once there are scores
+        site.post(f"{project.at}/pretrain")
+
+        kill_in_pretraining(project)
+        kill_in_scoring(project)
+        kill_in_head_training(project)
+        kill_in_ranking(project)
+        assert len(site.workers) == 1
+
+
+def kill_in_pretraining(project: Project) -> None:
+    def history() -> list[Any]:
+        found = rows(project, sa.select(PretextModel.history))
+        return found[0].history if found else []
+
+    until(lambda: len(history()) >= 2)
+    job = kill(project, "train_pretext")
+    stored = history()
+    assert len(stored) < EPOCHS
+    taken_over(project, job)
+    assert len(history()) == EPOCHS
+    assert history()[: len(stored)] == stored  # speeds and all: these epochs were not trained again
+
+
+def kill_in_scoring(project: Project) -> None:
+    def shards() -> dict[str, int]:
+        """Artifact -> when it was written."""
+        root = project.site.data_dir / "artifacts"
+        found = rows(project, sa.select(ScoreShard.artifact))
+        return {name: (root / name).stat().st_mtime_ns for (name,) in found}
+
+    until(lambda: len(shards()) >= 3)
+    job = kill(project, "score_pool")
+    stored = shards()
+    assert len(stored) < ITEMS / SHARD_SIZE
+    taken_over(project, job)
+    assert stored.items() < shards().items()
+    assert project.metrics()["score_run"]["items"] == ITEMS
+
+
+def kill_in_head_training(project: Project) -> None:
+    heads: sa.Select[Any] = sa.select(
+        Head.version, Head.round_number, Head.artifact, Head.created_at
+    ).order_by(Head.version)
+    measurable = list(range(MIN_LABELS // ROUND_SIZE, ROUNDS + 1))
+
+    until(lambda: len(rows(project, heads)) >= 2)
+    job = kill(project, "train_head")
+    stored = rows(project, heads)
+    assert len(stored) < len(measurable)
+    taken_over(project, job)
+    after = rows(project, heads)
+    assert after[: len(stored)] == stored
+    assert [row.round_number for row in after] == measurable  # each once
+    assert project.metrics()["head"]["labels_used"] == ROUND_SIZE * ROUNDS
+
+
+def kill_in_ranking(project: Project) -> None:
+    """It takes no time on so few items, so runners are held still until one has it."""
+    project.settle()
+    before = project.metrics()["ranking"]["version"]
+    runners = [pid for worker in project.site.workers for pid in children(worker.pid)]
+    for pid in runners:
+        os.kill(pid, signal.SIGSTOP)
+    with write_session(project.site.engine) as session:
+        queue_rank(session, session.get_one(ProjectRow, row_number("p", project.json["id"])))
+    until(lambda: project.site.jobs(project.json, "rank")[0]["state"] == "running")
+    job = kill(project, "rank")
+    for worker in project.site.workers:
+        for pid in children(worker.pid):
+            os.kill(pid, signal.SIGCONT)
+    taken_over(project, job)
+    assert project.metrics()["ranking"]["version"] == before + 1
+
+
+def kill(project: Project, kind: str) -> tuple[Json, float]:
+    """The worker that runs the project's job of this kind; the job, and when."""
+    job = project.site.jobs(project.json, kind)[0]
+    return job, project.site.kill_worker_of(job)
+
+
+def taken_over(project: Project, killed: tuple[Json, float]) -> None:
+    """By another worker, in time, and seen to its end; batches are served all the while."""
+    job, at = killed
+    assert project.next_batch("bob")["items"]
+
+    def again() -> bool:
+        found = project.site.get(f"/jobs/{job['id']}")
+        return bool(found["attempts"] == 2)
+
+    until(again)
+    taken_over_s = time.monotonic() - at
+    project.site.done(job)
+    finished_s = time.monotonic() - at
+    assert taken_over_s <= IN_TIME_S
+    assert finished_s - taken_over_s <= IN_TIME_S
+
+
+def rows(project: Project, query: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
+    with read_session(project.site.engine) as session:
+        return session.execute(query).all()
