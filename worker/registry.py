@@ -7,7 +7,7 @@ import importlib
 import inspect
 import pkgutil
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 P = TypeVar("P", bound=type)
 
@@ -22,6 +22,7 @@ def plug_ins(package: str, base: P) -> dict[str, P]:
     """All concrete subclasses of `base` in the modules of `package`, by their `name`."""
     found: dict[str, P] = {}
     for module_name in _modules(package):
+        candidate: Any  # one of `base`, which the checks below say better than its type could
         for _, candidate in inspect.getmembers(importlib.import_module(module_name), inspect.isclass):
             own = candidate.__module__ == module_name and issubclass(candidate, base)
             if own and isinstance(candidate.__dict__.get("name"), str):

@@ -16,7 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot")
+CLASSES = (
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle-boot",
+)
 SOURCE = Path("/usr/share/datasets/fashion-mnist")
 HERE = Path(__file__).parent
 POOL_ITEMS = 8_000

@@ -29,22 +29,32 @@ class ProjectSettings(BaseModel):
     backbone: str = Field("small", max_length=200, description="`small`, or any timm model by name")
     pretrained: bool = Field(False, description="start from timm's pretrained weights")
     image_size: int | None = Field(
-        None, ge=8, le=1024, description="pixels; default: the pool's median side, at most 64 on a CPU, 224 on a GPU"
+        None,
+        ge=8,
+        le=1024,
+        description="pixels; default: the pool's median side, at most 64 on a CPU, 224 on a GPU",
     )
     pretext_epochs: int | None = Field(None, ge=1, le=10_000, description="default: by the size of the pool")
-    strategy: PluginChoice = Field(Choice(name="shortlist"), description="query strategy: the rule that orders items")
+    strategy: PluginChoice = Field(
+        Choice(name="shortlist"), description="query strategy: the rule that orders items"
+    )
     cold_start: PluginChoice = Field(
         Choice(name="shortlist"), description="ranks while there is no head, where the strategy needs one"
     )
     head: PluginChoice = Field(Choice(name="linear"), description="downstream classifier")
     round_size: int = Field(50, ge=1, le=100_000, description="labels that close a round")
     control_fraction: float | None = Field(
-        None, ge=0, le=1, description="share of uniformly random items in batches; default 0.1, or 0 with a test split"
+        None,
+        ge=0,
+        le=1,
+        description="share of uniformly random items in batches; default 0.1, or 0 with a test split",
     )
     overlap: int = Field(1, ge=1, le=20, description="annotators per item")
     reservation_ttl_s: int = Field(1800, ge=1, le=7 * 86400, description="how long a batch is held")
     retrain_min_labels: int = Field(10, ge=1, description="no head before that many labels")
-    retrain_min_interval_s: float = Field(5.0, ge=0, le=86400, description="at least this long between trainings")
+    retrain_min_interval_s: float = Field(
+        5.0, ge=0, le=86400, description="at least this long between trainings"
+    )
     budget: int | None = Field(None, ge=1, description="labels the project may use in all")
     seed: int = Field(0, ge=0, lt=2**31)
 

@@ -71,7 +71,9 @@ class Project(Table):
     settings: Mapped[Json]  # a service.store.project_settings.ProjectSettings
     version: Mapped[int] = mapped_column(default=1)  # + 1 at each PATCH; the ETag
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
-    labels_used: Mapped[int] = mapped_column(default=0)  # current labels with a class; counts against the budget
+    labels_used: Mapped[int] = mapped_column(
+        default=0
+    )  # current labels with a class; counts against the budget
     pretext_from_id: Mapped[int | None] = mapped_column(sa.ForeignKey("projects.id", ondelete="SET NULL"))
     # Items handed out and labeled or still held: what keeps the control share exact over time.
     served: Mapped[int] = mapped_column(default=0)
@@ -106,7 +108,9 @@ class Item(Table):
     __table_args__ = (
         sa.UniqueConstraint("project_id", "key"),
         # Uniformly random serving: the next available items in `shuffle` order.
-        sa.Index("ix_items_available", "project_id", "shuffle", **_when("state = 'available' AND split = 'pool'")),
+        sa.Index(
+            "ix_items_available", "project_id", "shuffle", **_when("state = 'available' AND split = 'pool'")
+        ),
         sa.Index("ix_items_test", "project_id", "id", **_when("split = 'test'")),
         sa.Index("ix_items_done", "project_id", "class", **_when("state = 'done' AND split = 'pool'")),
         sa.Index("ix_items_aside", "project_id", "state", **_when("state NOT IN ('available', 'done')")),
@@ -118,9 +122,13 @@ class Item(Table):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = _project(index=False)
-    source_id: Mapped[int | None] = mapped_column(sa.ForeignKey("sources.id", ondelete="SET NULL"), index=True)
+    source_id: Mapped[int | None] = mapped_column(
+        sa.ForeignKey("sources.id", ondelete="SET NULL"), index=True
+    )
     key: Mapped[str]  # unique in the project: the path below the source's folder, or given
-    uri: Mapped[str]  # where the bytes are: a path or fsspec URL; rows of a Parquet file as `file.parquet#row=17`
+    uri: Mapped[
+        str
+    ]  # where the bytes are: a path or fsspec URL; rows of a Parquet file as `file.parquet#row=17`
     split: Mapped[str] = mapped_column(default="pool")
     state: Mapped[str] = mapped_column(default="available")
     shuffle: Mapped[int]  # uniformly random in [0, 2**31): control items are the first in this order
@@ -147,7 +155,9 @@ class PretextModel(Table):
     state: Mapped[str]  # training | ready | failed
     task: Mapped[Json]  # {name, params}
     backbone: Mapped[str]
-    config: Mapped[Json]  # all that rebuilds it: pretrained, image_size, epochs, seed, device, code version, …
+    config: Mapped[
+        Json
+    ]  # all that rebuilds it: pretrained, image_size, epochs, seed, device, code version, …
     checkpoint: Mapped[str | None]  # newest resumable artifact, while training
     artifact: Mapped[str | None]  # the finished model
     history: Mapped[list[Any]] = mapped_column(sa.JSON, default=list)  # one object an epoch
@@ -235,7 +245,9 @@ class Ranking(Table):
 class RankedItem(Table):
     __tablename__ = "ranked_items"
 
-    ranking_id: Mapped[int] = mapped_column(sa.ForeignKey("rankings.id", ondelete="CASCADE"), primary_key=True)
+    ranking_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("rankings.id", ondelete="CASCADE"), primary_key=True
+    )
     rank: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # from 1
     item_id: Mapped[int] = mapped_column(sa.ForeignKey("items.id", ondelete="CASCADE"), index=True)
     score: Mapped[float]  # higher = label sooner
@@ -315,11 +327,11 @@ class Round(Table):
     """Select, label, retrain, measure: once. Closed after `round_size` labels; exactly one is open."""
 
     __tablename__ = "rounds"
-    __table_args__ = (
-        sa.Index("uq_rounds_open", "project_id", unique=True, **_when("closed_at IS NULL")),
-    )
+    __table_args__ = (sa.Index("uq_rounds_open", "project_id", unique=True, **_when("closed_at IS NULL")),)
 
-    project_id: Mapped[int] = mapped_column(sa.ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True)
+    project_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True
+    )
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # from 1
     labels_before: Mapped[int]  # project.labels_used when it opened
     labels: Mapped[int | None]  # labels in it, once closed
@@ -392,7 +404,9 @@ class Key(Table):
     name: Mapped[str]
     hash: Mapped[str] = mapped_column(unique=True)
     role: Mapped[str]  # admin | annotator | reader
-    project_id: Mapped[int | None] = mapped_column(sa.ForeignKey("projects.id", ondelete="CASCADE"), index=True)
+    project_id: Mapped[int | None] = mapped_column(
+        sa.ForeignKey("projects.id", ondelete="CASCADE"), index=True
+    )
     annotator: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     last_used_at: Mapped[datetime | None]
@@ -415,7 +429,9 @@ class Job(Table):
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    project_id: Mapped[int | None] = mapped_column(sa.ForeignKey("projects.id", ondelete="CASCADE"), index=True)
+    project_id: Mapped[int | None] = mapped_column(
+        sa.ForeignKey("projects.id", ondelete="CASCADE"), index=True
+    )
     kind: Mapped[str]
     queue: Mapped[str]
     payload: Mapped[Json]
