@@ -220,7 +220,9 @@ def test_a_long_export_comes_in_pages(
     assert pq.read_table(io.BytesIO(parquet.content)).column("key").to_pylist() == [
         f"{n:03}" for n in range(10)
     ]
-    assert admin.get("/projects/p_1/scores").json()["score_run"] == "s_1"
+    for accept in ("*/*", "application/json", "application/json;q=0.9, text/csv;q=0.1"):
+        summary = admin.get("/projects/p_1/scores", headers={"Accept": accept})
+        assert summary.json()["score_run"] == "s_1"
 
 
 def test_eight_annotators_through_http(admin: TestClient, engine: sa.Engine) -> None:

@@ -112,6 +112,18 @@ def test_what_is_no_json_is_explained(admin: TestClient, content: bytes) -> None
 
 
 @pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_sentences_are_for_people(admin: TestClient) -> None:
+    json_header = {"Content-Type": "application/json"}
+    for path in ("/projects/p_1/next-batch", "/projects/p_1/items"):
+        (error,) = admin.post(path, content=b'{"a": ', headers=json_header).json()["errors"]
+        assert error["field"] == "body"
+        assert error["message"].startswith("this is no JSON: ")
+    one_class = admin.post("/projects", json={"name": "x", "classes": ["a"]}).json()
+    assert one_class["detail"].startswith("`classes`: one class only leaves nothing to decide")
+
+
+@pytest.mark.usefixtures("project")
 def test_ids_that_are_none_are_not_found(admin: TestClient, app: FastAPI) -> None:
     for path, methods in app.openapi()["paths"].items():
         for name, nasty in itertools.product(re.findall(r"\{\w+\}", path), NASTY_IDS):
