@@ -75,9 +75,7 @@ def kill_in_scoring(project: Project) -> None:
 
 
 def kill_in_head_training(project: Project) -> None:
-    heads: sa.Select[Any] = sa.select(
-        Head.version, Head.round_number, Head.artifact, Head.created_at
-    ).order_by(Head.version)
+    heads = sa.select(Head.version, Head.round_number, Head.artifact, Head.created_at).order_by(Head.version)
     measurable = list(range(MIN_LABELS // ROUND_SIZE, ROUNDS + 1))
 
     until(lambda: len(rows(project, heads)) >= 2)
@@ -132,6 +130,6 @@ def taken_over(project: Project, killed: tuple[Json, float]) -> None:
     assert finished_s - taken_over_s <= IN_TIME_S
 
 
-def rows(project: Project, query: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
+def rows(project: Project, query: sa.Executable) -> Sequence[Any]:
     with read_session(project.site.engine) as session:
         return session.execute(query).all()
