@@ -1,5 +1,6 @@
 """`site`: one running site for all journeys that do not stop, kill or configure it."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from tests.journeys.site import Site
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory, sqlite_file: Path) -> Iterator[Site]:
-    with Site(tmp_path_factory.mktemp("site"), sqlite_file) as running:
+    folder = tmp_path_factory.mktemp("site")
+    database = shutil.copy(sqlite_file, folder / "shortlist.db")
+    with Site(folder, f"sqlite:///{database}") as running:
         running.start_service()
         running.start_workers()
         yield running

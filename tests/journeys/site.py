@@ -2,17 +2,16 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import httpx2 as httpx
-import sqlalchemy as sa
 
 from service.store.ids import row_number
 from service.store.session import make_engine, read_session
@@ -29,18 +28,17 @@ QUICK = {"image_size": 16, "pretext_epochs": 1, "retrain_min_interval_s": 0}  # 
 
 
 class Site:
-    """Stopped by leaving its context. `lease_s`, `shard_size` and the like are settings of the service."""
+    """Stopped by leaving its context. The database is migrated and fresh; `settings` are those of both programs."""
 
-    def __init__(self, folder: Path, sqlite_file: Path, **settings: object) -> None:
+    def __init__(self, folder: Path, database_url: str, **settings: object) -> None:
         self.folder = folder
         self.images = folder / "images"
         self.data_dir = folder / "data"
         self.images.mkdir(parents=True)
         self.data_dir.mkdir()
-        shutil.copy(sqlite_file, self.data_dir / "shortlist.db")
         given = {
-            "data_dir": self.data_dir, "source_roots": self.images, "admin_key": ADMIN_KEY, "device": "cpu",
-            "threads": 1, "poll_s": 0.05,
+            "data_dir": self.data_dir, "database_url": database_url, "source_roots": self.images,
+            "admin_key": ADMIN_KEY, "device": "cpu", "threads": 1, "poll_s": 0.05,
         } | settings  # fmt: skip
         outside = {name: value for name, value in os.environ.items() if not name.startswith("SHORTLIST_")}
         self._environment = outside | {
@@ -48,7 +46,8 @@ class Site:
         }
         self.service: subprocess.Popen[str] | None = None
         self.workers: list[subprocess.Popen[str]] = []
-        self._engine: sa.Engine | None = None
+        self._clients = ExitStack()
+        self.engine = make_engine(database_url)  # to look at what no route tells
 
     def __enter__(self) -> Self:
         return self
@@ -57,28 +56,21 @@ class Site:
         for process in self._processes():
             process.kill()
             process.communicate()
-        if self._engine is not None:
-            self._engine.dispose()
-            self.http.close()
+        self._clients.close()
+        self.engine.dispose()
 
     def _processes(self) -> list[subprocess.Popen[str]]:
         return [*self.workers, *([self.service] if self.service else [])]
-
-    @property
-    def engine(self) -> sa.Engine:
-        """To look at what no route tells."""
-        if self._engine is None:
-            self._engine = make_engine(f"sqlite:///{self.data_dir / 'shortlist.db'}")
-        return self._engine
 
     def start_service(self) -> None:
         self.service = self._start("service.cli", "serve", "--port", "0", stdout=subprocess.PIPE)
         assert self.service.stdout is not None
         address = self.service.stdout.readline().strip()
-        self.http = httpx.Client(
-            base_url=address, headers={"Authorization": f"Bearer {ADMIN_KEY}"}, timeout=PATIENCE_S
+        self.http = self._clients.enter_context(
+            httpx.Client(
+                base_url=address, headers={"Authorization": f"Bearer {ADMIN_KEY}"}, timeout=PATIENCE_S
+            )
         )
-        self.engine.dispose()
         wait_until(lambda: answers(self.http), PATIENCE_S)
 
     def start_workers(self, count: int = 1) -> None:
@@ -125,7 +117,7 @@ class Site:
             process.communicate(timeout=30)
         self.workers.clear()
         self.service = None
-        self.http.close()
+        self._clients.close()
         return [process.returncode for process in processes]
 
     def get(self, path: str, **params: Any) -> Any:

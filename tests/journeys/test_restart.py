@@ -6,8 +6,8 @@ from tests.journeys.images import write_images
 from tests.journeys.site import Project, Site, until
 
 
-def test_all_goes_on_where_it_was(tmp_path: Path, sqlite_file: Path) -> None:
-    with Site(tmp_path, sqlite_file) as site:
+def test_all_goes_on_where_it_was(tmp_path: Path, sqlite_url: str) -> None:
+    with Site(tmp_path, sqlite_url) as site:
         site.start_service()
         site.start_workers()
         project = Project(site, "restart", round_size=20, retrain_min_labels=10)

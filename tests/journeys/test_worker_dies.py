@@ -25,9 +25,9 @@ ITEMS, EPOCHS, SHARD_SIZE = 128, 6, 4
 ROUND_SIZE, ROUNDS, MIN_LABELS = 3, 20, 12  # each closed round wants a head: time to be killed between two
 
 
-@pytest.mark.timeout(240)
-def test_killed_in_pretraining_scoring_head_training_and_ranking(tmp_path: Path, sqlite_file: Path) -> None:
-    with Site(tmp_path, sqlite_file, lease_s=LEASE_S, shard_size=SHARD_SIZE) as site:
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # the other journeys run on SQLite
+def test_killed_in_pretraining_scoring_head_training_and_ranking(tmp_path: Path, database_url: str) -> None:
+    with Site(tmp_path, database_url, lease_s=LEASE_S, shard_size=SHARD_SIZE) as site:
         site.start_service()
         site.start_workers(5)  # four of them will die
         project = Project(
