@@ -8,9 +8,13 @@ from sqlalchemy.orm import Session
 
 from service import catalogue, rounds
 from service.errors import ClassInUse, NameTaken, NotFound, ProjectChanged, WhichProject
+from service.store import pipeline
 from service.store.ids import row_number
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Item, Label, Project
+
+# What the order of the items depends on: a change of these is not left waiting for the next labels.
+_ORDERING = {"strategy", "cold_start", "control_fraction", "budget", "round_size", "seed"}
 
 
 def create(
@@ -90,6 +94,8 @@ def change(
         catalogue.check(session, ProjectSettings.model_validate(changes))
         settings = ProjectSettings.model_validate(project.settings | changes)
         project.settings = settings.model_dump(mode="json", exclude_unset=True)
+        if project.score_run_id is not None and not _ORDERING.isdisjoint(changes):
+            pipeline.queue_rank(session, project)
     if classes is not None:
         for gone in set(project.classes) - set(classes):
             if _in_use(session, project, gone):

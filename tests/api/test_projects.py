@@ -100,6 +100,20 @@ def test_a_change_needs_what_was_read(admin: TestClient) -> None:
     assert admin.patch("/projects/p_1", json={"budget": None}).json()["budget"] is None
 
 
+def test_another_strategy_makes_another_ranking(admin: TestClient, engine: sa.Engine) -> None:
+    created(admin)
+    admin.patch("/projects/p_1", json={"strategy": "margin"})
+    assert admin.get("/jobs").json()["items"] == []  # nothing is scored yet
+    with write_session(engine) as session:
+        project = session.get_one(Project, 1)
+        project.score_run_id = factories.make_score_run(session, project=project).id
+    admin.patch("/projects/p_1", json={"name": "coats", "reservation_ttl_s": 60})
+    assert admin.get("/jobs").json()["items"] == []
+    admin.patch("/projects/p_1", json={"strategy": "random"})
+    admin.patch("/projects/p_1", json={"control_fraction": 0.2})
+    assert [job["kind"] for job in admin.get("/jobs").json()["items"]] == ["rank"]
+
+
 def test_classes_with_labels_stay(admin: TestClient, engine: sa.Engine) -> None:
     created(admin, classes=["coat", "shirt", "shoe"])
     with write_session(engine) as session:
