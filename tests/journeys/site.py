@@ -79,18 +79,19 @@ class Site:
         self.workers += [self._start("worker") for _ in range(count)]
         wait_until(lambda: self.live_workers() >= wanted, PATIENCE_S)
 
-    def kill_worker_of(self, job: Json) -> float:
-        """`kill -9` of the worker that runs the job, supervisor and runner; when that was (monotonic)."""
+    def worker_of(self, job: Json) -> subprocess.Popen[str]:
+        """The one that runs the job."""
         with read_session(self.engine) as session:
             name = session.get_one(Job, row_number("j", job["id"])).worker
-            supervisor = session.get_one(Worker, name).pid
-        (process,) = (each for each in self.workers if each.pid == supervisor)
-        for pid in (*children(supervisor), supervisor):
+            pid = session.get_one(Worker, name).pid
+        return next(process for process in self.workers if process.pid == pid)
+
+    def kill(self, worker: subprocess.Popen[str]) -> None:
+        """`kill -9`, supervisor and runner."""
+        for pid in (*children(worker.pid), worker.pid):
             os.kill(pid, signal.SIGKILL)
-        killed_at = time.monotonic()
-        process.wait()
-        self.workers.remove(process)
-        return killed_at
+        worker.wait()
+        self.workers.remove(worker)
 
     def live_workers(self) -> int:
         ready = self.http.get("/readyz")

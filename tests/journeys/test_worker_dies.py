@@ -4,7 +4,7 @@ stored, both in time. Nobody who labels notices."""
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from tests.journeys.site import Json, Project, Site, children, until
 
 LEASE_S = 3.0
 IN_TIME_S = LEASE_S + 5.0
-ITEMS, EPOCHS, SHARD_SIZE = 128, 6, 4
-ROUND_SIZE, ROUNDS, MIN_LABELS = 3, 20, 12  # each closed round wants a head: time to be killed between two
+ITEMS, EPOCHS, SHARD_SIZE = 128, 10, 2
+ROUND_SIZE, ROUNDS, MIN_LABELS = 3, 16, 12  # each closed round wants a head: time to be killed between two
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # the other journeys run on SQLite
@@ -49,8 +49,7 @@ def kill_in_pretraining(project: Project) -> None:
         found = rows(project, sa.select(PretextModel.history))
         return found[0].history if found else []
 
-    until(lambda: len(history()) >= 2)
-    job = kill(project, "train_pretext")
+    job = kill(project, "train_pretext", when=lambda: len(history()) >= 2)
     stored = history()
     assert len(stored) < EPOCHS
     taken_over(project, job)
@@ -65,8 +64,7 @@ def kill_in_scoring(project: Project) -> None:
         found = rows(project, sa.select(ScoreShard.artifact))
         return {name: (root / name).stat().st_mtime_ns for (name,) in found}
 
-    until(lambda: len(shards()) >= 3)
-    job = kill(project, "score_pool")
+    job = kill(project, "score_pool", when=lambda: len(shards()) >= 3)
     stored = shards()
     assert len(stored) < ITEMS / SHARD_SIZE
     taken_over(project, job)
@@ -77,9 +75,7 @@ def kill_in_scoring(project: Project) -> None:
 def kill_in_head_training(project: Project) -> None:
     heads = sa.select(Head.version, Head.round_number, Head.artifact, Head.created_at).order_by(Head.version)
     measurable = list(range(MIN_LABELS // ROUND_SIZE, ROUNDS + 1))
-
-    until(lambda: len(rows(project, heads)) >= 2)
-    job = kill(project, "train_head")
+    job = kill(project, "train_head", when=lambda: len(rows(project, heads)) >= 2)
     stored = rows(project, heads)
     assert len(stored) < len(measurable)
     taken_over(project, job)
@@ -98,8 +94,7 @@ def kill_in_ranking(project: Project) -> None:
         os.kill(pid, signal.SIGSTOP)
     with write_session(project.site.engine) as session:
         queue_rank(session, session.get_one(ProjectRow, row_number("p", project.json["id"])))
-    until(lambda: project.site.jobs(project.json, "rank")[0]["state"] == "running")
-    job = kill(project, "rank")
+    job = kill(project, "rank", when=lambda: True)
     for worker in project.site.workers:
         for pid in children(worker.pid):
             os.kill(pid, signal.SIGCONT)
@@ -107,10 +102,18 @@ def kill_in_ranking(project: Project) -> None:
     assert project.metrics()["ranking"]["version"] == before + 1
 
 
-def kill(project: Project, kind: str) -> tuple[Json, float]:
-    """The worker that runs the project's job of this kind; the job, and when."""
-    job = project.site.jobs(project.json, kind)[0]
-    return job, project.site.kill_worker_of(job)
+def kill(project: Project, kind: str, when: Callable[[], bool]) -> tuple[Json, float]:
+    """The worker that runs the project's job of this kind; the job, and the time."""
+    site = project.site
+
+    def running() -> Json | None:
+        return next((job for job in site.jobs(project.json, kind) if job["state"] == "running"), None)
+
+    job = until(running)
+    worker = site.worker_of(job)
+    until(when)
+    site.kill(worker)
+    return job, time.monotonic()
 
 
 def taken_over(project: Project, killed: tuple[Json, float]) -> None:
