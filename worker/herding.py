@@ -21,6 +21,7 @@ from worker.pool_view import Floats, Ints, PoolView, Selection
 REFERENCES = 3_000
 CANDIDATES = 10_000
 HERDED = 2_000  # more picks than that in one ranking say nothing about 3,000 references; the rest is random
+_BLOCK = 65_536  # embeddings turned to float32 at a time
 _LOOKS = 64  # candidates looked at again together: small enough to waste little, large enough for numpy
 
 
@@ -66,16 +67,30 @@ class Directions:
         spread = sample.std(axis=0)
         self._scale = 1 / np.where(spread > 1e-6, spread, np.inf)  # a constant dimension says nothing
 
+    @staticmethod
+    def drawn(pool: PoolView, rng: np.random.Generator) -> "Directions":
+        """With the mean and spread of random items."""
+        return Directions(pool, rng.choice(len(pool), min(REFERENCES, len(pool)), replace=False))
+
+    def standardised(self, rows: Ints) -> Floats:
+        """(m,) -> (m, d) float32, converted block by block: the result is the only copy of that size."""
+        found = np.empty((len(rows), self._embeddings.shape[1]), np.float32)
+        for start in range(0, len(rows), _BLOCK):
+            block = rows[start : start + _BLOCK]
+            found[start : start + _BLOCK] = (self._read(block) - self._mean) * self._scale
+        return found
+
+    def of(self, rows: Ints) -> Floats:
+        """(m,) -> (m, d) float32 of length 1, or 0 where an item is the mean itself."""
+        directions = self.standardised(rows)
+        lengths = np.sqrt(np.einsum("md,md->m", directions, directions))
+        directions /= np.maximum(lengths, 1e-6)[:, None]
+        return directions
+
     def _read(self, rows: Ints) -> Floats:
         embeddings: Floats = self._embeddings[rows].astype(np.float32)
         refuse_not_finite(rows, embeddings)
         return embeddings
-
-    def of(self, rows: Ints) -> Floats:
-        """(m,) -> (m, d) float32 of length 1, or 0 where an item is the mean itself."""
-        standardised = (self._read(rows) - self._mean) * self._scale
-        length = np.linalg.norm(standardised, axis=1, keepdims=True)
-        return np.asarray(standardised / np.maximum(length, 1e-6), dtype=np.float32)
 
 
 def kernel(points: Floats, references: Floats, width: float) -> Floats:
@@ -110,7 +125,9 @@ def lazy_greedy(similarity: Floats, worth: Floats, covered: Floats, n: int) -> t
         uncovered = similarity[rows] - covered
         return np.asarray(np.maximum(uncovered, 0, out=uncovered) @ worth)
 
-    bounds = np.concatenate([gain(slice(i, i + 512)) for i in range(0, len(similarity), 512)])
+    bounds = np.empty(len(similarity), np.float32)
+    for start in range(0, len(bounds), 512):
+        bounds[start : start + 512] = gain(slice(start, start + 512))
     looked = np.zeros(len(bounds), np.int64)  # the pick at which a bound was the gain itself
     picks, gains = np.empty(n, np.int64), np.empty(n, np.float32)
     looks = min(_LOOKS, len(bounds))

@@ -28,6 +28,11 @@ def in_order(rows: Ints, scores: Floats) -> Selection:
     return Selection(items=rows.astype(np.int64), scores=falling)
 
 
+def by_rank(rows: Ints) -> Selection:
+    """`rows` in their order, where only the order means something: scores fall evenly from 1 towards 0."""
+    return in_order(rows, np.linspace(1, 0, len(rows), endpoint=False))
+
+
 def refuse_not_finite(rows: Ints, values: Floats) -> None:
     """`values` (m,) or (m, d), aligned with `rows`."""
     finite = np.isfinite(values)

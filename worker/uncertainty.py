@@ -4,7 +4,7 @@ strategies.
 
 import numpy as np
 
-from worker.herding import REFERENCES, Directions
+from worker.herding import Directions
 from worker.index import k_means
 from worker.ordering import by_score, in_order
 from worker.pool_view import Floats, Ints, PoolView, Selection
@@ -12,6 +12,7 @@ from worker.pool_view import Floats, Ints, PoolView, Selection
 _WIDER = 5  # the unsure items clustered, per item picked
 _BLOCK = 200  # k-means of more clusters at once would take seconds
 _CLUSTERED = 2_000
+_ROWS = 65_536  # at a time, so that no copy of a large pool's probabilities is made
 
 
 def top_two(probabilities: Floats) -> tuple[Floats, Floats]:
@@ -28,6 +29,15 @@ def unsureness(probabilities: Floats) -> Floats:
     return np.asarray(1 - (first - second), dtype=np.float32)
 
 
+def entropies(probabilities: Floats) -> Floats:
+    """(n, c) -> (n,) in nats."""
+    found = np.empty(len(probabilities), np.float32)
+    for start in range(0, len(probabilities), _ROWS):
+        block = probabilities[start : start + _ROWS]
+        found[start : start + _ROWS] = -(block * np.log(np.maximum(block, 1e-30))).sum(axis=1)
+    return found
+
+
 def clustered_margin(pool: PoolView, probabilities: Floats, n: int, rng: np.random.Generator) -> Selection:
     """Batches of b = `round_size`: the 5 b smallest margins, k-means into b clusters, the most unsure of
     each.
@@ -39,7 +49,7 @@ def clustered_margin(pool: PoolView, probabilities: Floats, n: int, rng: np.rand
     scores = unsureness(probabilities)
     b = min(pool.round_size, _BLOCK)
     rest = by_score(pool.candidates, scores[pool.candidates], n + _WIDER * b, rng).items
-    space = Directions(pool, rng.choice(len(pool), min(REFERENCES, len(pool)), replace=False))
+    space = Directions.drawn(pool, rng)
     picked: list[Ints] = []
     wanted = min(n, len(rest))
     while wanted > 0 and len(picked) * b < _CLUSTERED:

@@ -27,7 +27,7 @@ def test_nearest_refuses_more_than_there_are(k: int) -> None:
 
 def test_k_means_finds_clusters() -> None:
     truth = np.repeat(np.arange(6), 15)
-    points = _points(6, seed=2)[truth] * 20 + _points(90)
+    points = _points(6, seed=2)[truth] * 500 + _points(90)  # far apart: k-means++ rarely starts twice in one
 
     clusters = k_means(points, 6, np.random.default_rng(0))
 

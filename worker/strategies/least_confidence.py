@@ -1,0 +1,26 @@
+"""Strategy `least-confidence`."""
+
+import numpy as np
+
+from worker.ordering import by_score
+from worker.pool_view import PoolView, Selection
+from worker.strategies import ColdStart, Strategy
+
+
+class LeastConfidence(Strategy):
+    """The items whose likeliest class is least likely. Score: 1 - the largest probability of the head.
+
+    Like `margin`, but drawn to items that could be any of many classes, junk among them; weak while labels are
+    few. Needs a head.
+
+    Lewis and Gale 1994, A Sequential Algorithm for Training Text Classifiers,
+    https://arxiv.org/abs/cmp-lg/9407020
+    """
+
+    name = "least-confidence"
+
+    def select(self, pool: PoolView, n: int, rng: np.random.Generator) -> Selection:
+        if pool.probabilities is None:
+            raise ColdStart
+        candidates = pool.candidates
+        return by_score(candidates, 1 - pool.probabilities.max(axis=1)[candidates], n, rng)
