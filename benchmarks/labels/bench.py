@@ -1,0 +1,113 @@
+"""Pools × strategies × seeds, over all cores: one process a core, one thread each."""
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from benchmarks.labels import embeddings, simulation
+from benchmarks.labels.comparison import Arm, Run, compare
+from benchmarks.labels.embeddings import Embedded
+from benchmarks.labels.pools import Missing, make_pool
+from benchmarks.labels.records import Records, RunKey
+from benchmarks.labels.simulation import Row
+
+_FEWER = (5, 7)  # labels random is also measured at, to compare with strategies that lose at the first budget
+_MORE = 4  # times the last budget random goes on, to compare with strategies that win at it
+
+
+class Bench:
+    def __init__(self, path: Path, budgets: Sequence[int], epochs: int, processes: int) -> None:
+        self.records = Records(path)
+        self._budgets, self._epochs, self._processes = tuple(budgets), epochs, processes
+        self._console = Console(stderr=True)
+
+    def run(self, pools: Sequence[str], strategies: Sequence[str], seeds: int) -> dict[str, list[Arm]]:
+        """The arms of each pool that is on this machine, `random` always among them."""
+        wanted = ["random", *(name for name in dict.fromkeys(strategies) if name != "random")]
+        with _processes(self._processes) as executor, Progress(console=self._console) as progress:
+            task = progress.add_task("embeddings", total=len(pools))
+            waiting = {executor.submit(_embed, name, self._epochs): name for name in pools}
+            paths: dict[str, Path] = {}
+            for embedded in as_completed(waiting):
+                progress.advance(task)
+                try:
+                    paths[waiting[embedded]] = embedded.result()
+                except Missing as error:
+                    self._console.print(f"Pool {waiting[embedded]} is left out. {error}")
+            todo = {
+                (key, path, budgets)
+                for name, path in paths.items()
+                for strategy in wanted
+                for seed in range(seeds)
+                for key in [RunKey(name, path.stem, strategy, seed)]
+                for budgets in [self._budgets_of(strategy, len(_load(path).classes))]
+                if not self.records.has(key, budgets)
+            }
+            task = progress.add_task("runs", total=len(todo))
+            ordered = sorted(todo, key=lambda one: (one[0].seed, one[0].pool, one[0].strategy))
+            for run in as_completed([executor.submit(_run, *one) for one in ordered]):
+                self.records.put(run.result())
+                progress.advance(task)
+        return {
+            name: self._compare(RunKey(name, paths[name].stem, "", 0), wanted, seeds)
+            for name in pools
+            if name in paths
+        }
+
+    def _compare(self, key: RunKey, strategies: list[str], seeds: int) -> list[Arm]:
+        runs: dict[str, list[Run]] = {
+            strategy: [self.records.runs[key._replace(strategy=strategy, seed=seed)] for seed in range(seeds)]
+            for strategy in strategies
+        }
+        return compare(runs, self._budgets, balanced="long-tail" in key.pool)
+
+    def _budgets_of(self, strategy: str, items: int) -> tuple[int, ...]:
+        return self._budgets if strategy != "random" else budgets_of_random(self._budgets, items)
+
+
+def budgets_of_random(budgets: Sequence[int], items: int) -> tuple[int, ...]:
+    """Denser and longer than `budgets`, so that random's own curve tells what a strategy's accuracy is worth."""
+    found = {*budgets, *(few for few in _FEWER if few < budgets[0])}
+    step = float(budgets[0])
+    while step < _MORE * budgets[-1]:
+        found.add(round(step))
+        step *= 2**0.5
+    found.add(_MORE * budgets[-1])
+    return tuple(sorted(min(one, items) for one in found))
+
+
+@contextmanager
+def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
+    """Each with one thread, and the environment says so before numpy is loaded there."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    spawn = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(count, spawn, torch.set_num_threads, (1,)) as executor:
+            yield executor
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
+def _embed(name: str, epochs: int) -> Path:
+    return embeddings.embedded(make_pool(name), epochs)
+
+
+def _run(key: RunKey, path: Path, budgets: tuple[int, ...]) -> list[Row]:
+    return list(simulation.run(key.pool, _load(path), key.strategy, key.seed, budgets))
+
+
+@lru_cache(maxsize=2)
+def _load(path: Path) -> Embedded:
+    return embeddings.load(path)

@@ -1,0 +1,116 @@
+"""What the product itself would know of a pool: embeddings and pretext losses, trained on that very pool."""
+
+import hashlib
+import inspect
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.labels.pools import Pixels, Pool
+from worker import backbone, training
+from worker.backbone import make_backbone
+from worker.dataset import Dataset
+from worker.modalities import image
+from worker.modalities.image import augmented, normalised
+from worker.pool_view import Floats, Halves, Ints
+from worker.pretext import rotation
+from worker.pretext.rotation import Rotation
+from worker.training import Recipe, Training
+
+CACHE = Path(__file__).parents[1] / ".cache"
+_WATCHED = 512
+_SCORED_AT_ONCE = 64
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """A pool without its pixels. key: what it was made of, 12 hex digits; embeddings (n, d) and (t, d)."""
+
+    key: str
+    embeddings: Halves
+    pretext_losses: Floats
+    classes: Ints
+    groups: Ints
+    test_embeddings: Halves
+    test_classes: Ints
+
+    @property
+    def n_classes(self) -> int:
+        return int(self.test_classes.max()) + 1
+
+
+def embedded(pool: Pool, epochs: int, cache: Path = CACHE) -> Path:
+    """The file of the pool's embeddings, made if it is not there; `load` reads it."""
+    recipe = Recipe(epochs=epochs, batch_size=64, seed=0)
+    path = cache / f"{_key(pool, recipe)}.npz"
+    if not path.exists():
+        net = _train(pool.pixels, recipe)
+        losses, embeddings = _score(net, pool.pixels)
+        _, test_embeddings = _score(net, pool.test_pixels, with_losses=False)
+        cache.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+        with unfinished.open("wb") as file:
+            np.savez(
+                file, embeddings=embeddings, pretext_losses=losses, classes=pool.classes, groups=pool.groups,
+                test_embeddings=test_embeddings, test_classes=pool.test_classes,
+            )  # fmt: skip
+        unfinished.rename(path)
+    return path
+
+
+def load(path: Path) -> Embedded:
+    with np.load(path) as arrays:
+        return Embedded(key=path.stem, **arrays)
+
+
+def _key(pool: Pool, recipe: Recipe) -> str:
+    """Of all that the embeddings depend on: the images, the recipe, and the code that trains."""
+    found = hashlib.sha256(repr(recipe).encode())
+    for module in (backbone, training, image, rotation):
+        found.update(inspect.getsource(module).encode())
+    for array in (pool.pixels, pool.classes, pool.groups, pool.test_pixels, pool.test_classes):
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()[:12]
+
+
+def _train(pixels: Pixels, recipe: Recipe) -> nn.Module:
+    """As job train_pretext does it, with the defaults of a project."""
+    torch.manual_seed(recipe.seed)
+    task, size = Rotation(), pixels.shape[-1]
+    net = task.make_net(*make_backbone("small", False, size), size)
+    everything = torch.from_numpy(pixels)
+
+    def prepare(batch: Tensor, generator: torch.Generator | None) -> Tensor:
+        return normalised(augmented(batch, generator, task.flips) if generator else batch)
+
+    Training(
+        net=net.to(memory_format=torch.channels_last),
+        task=task,
+        dataset=Dataset(len(pixels), lambda rows: everything[torch.from_numpy(rows)]),
+        recipe=recipe,
+        device=_CPU,
+        prepare=prepare,
+        watched=everything[:_WATCHED],
+        save=lambda state: None,
+        save_interval_s=float("inf"),
+        report=lambda done, message: None,
+    ).run()
+    return net.eval()
+
+
+def _score(net: nn.Module, pixels: Pixels, with_losses: bool = True) -> tuple[Floats, Halves]:
+    """As job score_pool does it: pixels (n, 3, s, s) -> losses (n,) and embeddings (n, d)."""
+    task, losses, embeddings = Rotation(), [], []
+    for start in range(0, len(pixels), _SCORED_AT_ONCE):
+        part = torch.from_numpy(pixels[start : start + _SCORED_AT_ONCE])
+        with torch.no_grad():
+            batch = normalised(part.contiguous(memory_format=torch.channels_last))
+            if with_losses:
+                losses.append(task.losses(net, batch, torch.Generator().manual_seed(0)))
+            embeddings.append(net.get_submodule("backbone")(batch).half())
+    return torch.cat(losses).numpy() if losses else np.empty(0, np.float32), torch.cat(embeddings).numpy()

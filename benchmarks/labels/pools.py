@@ -1,0 +1,177 @@
+"""The pools: images whose classes are known, clean, long-tailed, or with junk and near-duplicates."""
+
+import gzip
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+from PIL import Image
+
+from worker.pool_view import Ints
+
+Pixels = npt.NDArray[np.uint8]  # (n, 3, s, s)
+
+FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+CIFAR10 = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
+ITEMS = 20_000
+ORIGINALS, COPIES = 500, 5_000
+NOISE, PERMUTED, FLAT = 400, 300, 300
+JUNK = NOISE + PERMUTED + FLAT
+
+
+class Missing(Exception):
+    """The data of a pool are not on this machine; the sentence says where they come from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """pixels (n, 3, s, s); classes (n,), -1 for junk, which an annotator would skip; groups (n,): near-duplicates
+    share the row of their original, all others have their own row. Test items are clean.
+    """
+
+    pixels: Pixels
+    classes: Ints
+    groups: Ints
+    test_pixels: Pixels
+    test_classes: Ints
+
+    @property
+    def n_classes(self) -> int:
+        return int(self.test_classes.max()) + 1
+
+
+@dataclass(frozen=True)
+class Split:
+    pixels: Pixels
+    classes: Ints
+
+    def keep(self, rows: Ints) -> "Split":
+        return Split(self.pixels[rows], self.classes[rows])
+
+
+def fashion_mnist() -> tuple[Split, Split]:
+    """60,000 and 10,000 grey images, 28 x 28 (Xiao et al. 2017, https://arxiv.org/abs/1708.07747)."""
+    if not FASHION_MNIST.exists():
+        raise Missing("Fashion-MNIST is missing: apt-get install dataset-fashion-mnist.")
+    return _idx_split("train"), _idx_split("t10k")
+
+
+def cifar10() -> tuple[Split, Split]:
+    """50,000 and 10,000 colour images, 32 x 32 (Krizhevsky 2009), from Parquet files `label`, `image`."""
+    if not CIFAR10.exists():
+        raise Missing("CIFAR-10 is missing: train.parquet and test.parquet belong in ../shared/data/cifar10.")
+    return _parquet_split("train"), _parquet_split("test")
+
+
+def _idx_split(name: str) -> Split:
+    images, classes = (
+        _read_idx(next(FASHION_MNIST.glob(f"{name}-{kind}*"))) for kind in ("images", "labels")
+    )
+    return Split(np.repeat(images[:, None], 3, axis=1), classes.astype(np.int64))
+
+
+def _read_idx(path: Path) -> Pixels:
+    """An IDX file of bytes (http://yann.lecun.com/exdb/mnist, "file formats")."""
+    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    dimensions = data[3]
+    shape = np.frombuffer(data, ">i4", dimensions, offset=4)
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+
+
+def _parquet_split(name: str) -> Split:
+    table = pq.read_table(CIFAR10 / f"{name}.parquet", columns=["label", "image"])
+    images = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in table["image"].to_pylist()]
+    _, classes = np.unique(table["label"].to_numpy(), return_inverse=True)
+    return Split(np.stack(images).transpose(0, 3, 1, 2), classes.astype(np.int64))
+
+
+def clean(train: Split, test: Split, rng: np.random.Generator, items: int = ITEMS) -> Pool:
+    part = train.keep(rng.permutation(len(train.classes))[:items])
+    return _pool(part, test)
+
+
+def long_tail(train: Split, test: Split, rng: np.random.Generator) -> Pool:
+    """5000 · 50^(-c/9) items of class c: from 5,000 down to 100."""
+    order = rng.permutation(len(train.classes))
+    wanted = [round(5_000 * 50 ** (-c / 9)) for c in range(10)]
+    kept = [order[train.classes[order] == c][:count] for c, count in enumerate(wanted)]
+    return _pool(train.keep(rng.permutation(np.concatenate(kept))), test)
+
+
+def junk(train: Split, test: Split, rng: np.random.Generator, items: int = ITEMS) -> Pool:
+    """1,000 images of nothing and 5,000 near-duplicates of 500 of the others, `items` in all."""
+    order = rng.permutation(len(train.classes))
+    part = train.keep(order[: items - COPIES - JUNK])
+    originals = rng.permutation(len(part.classes))[:ORIGINALS]
+    of = rng.choice(originals, COPIES)
+    shape = part.pixels.shape[1:]
+    permutation = rng.permutation(int(np.prod(shape[1:])))
+    permuted = part.pixels[rng.choice(len(part.pixels), PERMUTED)].reshape(PERMUTED, 3, -1)[:, :, permutation]
+    flat = rng.integers(256, size=(FLAT, 1, 1, 1)) + rng.normal(0, 8, (FLAT, *shape))
+    pixels = [
+        part.pixels,
+        near_duplicates(part.pixels[of], rng),
+        rng.integers(256, size=(NOISE, *shape), dtype=np.uint8),
+        permuted.reshape(PERMUTED, *shape),
+        _as_pixels(flat),
+    ]
+    classes = np.concatenate([part.classes, part.classes[of], np.full(JUNK, -1)])
+    groups = np.arange(items)
+    groups[len(part.classes) : items - JUNK] = of
+    shuffled = rng.permutation(items)
+    place = np.argsort(shuffled)  # of each row after shuffling
+    return Pool(
+        pixels=np.concatenate(pixels)[shuffled],
+        classes=classes[shuffled],
+        groups=place[groups[shuffled]],
+        test_pixels=test.pixels,
+        test_classes=test.classes,
+    )
+
+
+def near_duplicates(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    """Each image shifted by at most one pixel either way, its border repeated, plus noise N(0, 4)."""
+    size = pixels.shape[-1]
+    shifts = rng.integers(-1, 2, (2, len(pixels), 1))
+    rows, columns = np.clip(np.arange(size) + shifts, 0, size - 1)
+    image = np.arange(len(pixels))[:, None, None]
+    shifted = pixels.transpose(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].transpose(0, 3, 1, 2)
+    return _as_pixels(shifted + rng.normal(0, 4, pixels.shape))
+
+
+def _as_pixels(values: npt.NDArray[np.float64]) -> Pixels:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def _pool(part: Split, test: Split) -> Pool:
+    return Pool(
+        pixels=part.pixels,
+        classes=part.classes,
+        groups=np.arange(len(part.classes)),
+        test_pixels=test.pixels,
+        test_classes=test.classes,
+    )
+
+
+_KINDS: dict[
+    str, tuple[Callable[[], tuple[Split, Split]], Callable[[Split, Split, np.random.Generator], Pool]]
+]
+_KINDS = {
+    "fashion-mnist": (fashion_mnist, clean),
+    "cifar10": (cifar10, clean),
+    "long-tail": (fashion_mnist, long_tail),
+    "junk": (fashion_mnist, junk),
+    "cifar10-long-tail": (cifar10, long_tail),
+    "cifar10-junk": (cifar10, junk),
+}
+POOLS = tuple(_KINDS)
+
+
+def make_pool(name: str) -> Pool:
+    """The same every time. Raises `Missing`."""
+    read, make = _KINDS[name]
+    return make(*read(), np.random.default_rng(0))
