@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up test check format bench-loop clean
+.PHONY: help venv demo up test check format bench-loop bench-labels bench-labels-quick clean
 
 help: ## what there is
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-18s %s\n", $$1, $$2}'
 
 # The stamp makes pip run again only when pyproject.toml changed.
 $(VENV)/.installed: pyproject.toml
@@ -45,6 +45,12 @@ format: venv ## make ruff happy where it can be made so by itself
 
 bench-loop: venv ## last label of a burst posted → new ranking served
 	$(BIN)/python -m benchmarks.loop
+
+bench-labels: venv ## label efficiency of all strategies on all pools, for hours; goes on where it was stopped
+	$(BIN)/python -m benchmarks.labels $(ARGS)
+
+bench-labels-quick: venv ## the same with fewer strategies and pools, in less than 10 minutes
+	$(BIN)/python -m benchmarks.labels --quick
 
 clean: ## remove what was built; data folders stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -2,29 +2,97 @@
 
 import argparse
 import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.labels.bench import Bench
 from benchmarks.labels.embeddings import CACHE
+from benchmarks.labels.figures import figures
+from benchmarks.labels.plot import save_plot
 from benchmarks.labels.pools import POOLS
+from benchmarks.labels.selection_cost import selection_cost
 from benchmarks.labels.simulation import make_strategy
-from benchmarks.labels.tables import print_tables
-from benchmarks.report import RESULTS
+from benchmarks.labels.tables import Compared, markdown, print_tables
+from benchmarks.report import RESULTS, Figure, machine, write_report
 from worker.device import available_cores
 from worker.strategies import strategies
 
-BUDGETS = (10, 20, 30, 50, 75, 100, 150, 200, 300, 400, 500, 700, 1_000, 1_400, 2_000)
+
+@dataclass(frozen=True)
+class Mode:
+    """What runs where no option says otherwise. fresh: also what was run before; epochs: of the pretext task."""
+
+    name: str
+    strategies: Sequence[str]
+    pools: Sequence[str]
+    seeds: int
+    budgets: Sequence[int]
+    epochs: int
+    fresh: bool
 
 
-def main() -> None:
+_BUDGETS = (10, 20, 30, 50, 75, 100, 150, 200, 300, 400, 500, 700, 1_000, 1_400, 2_000)
+FULL = Mode("labels", tuple(strategies()), POOLS, 10, _BUDGETS, epochs=2, fresh=False)
+QUICK = Mode(
+    "labels-quick",
+    ("random", "shortlist", "margin", "badge", "typiclust", "uherding"),
+    ("fashion-mnist", "cifar10", "long-tail", "junk"),
+    seeds=5,
+    budgets=tuple(budget for budget in _BUDGETS if budget <= 1_000),
+    epochs=1,
+    fresh=True,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _options(arguments)
+    mode: Mode = QUICK if options.quick else FULL
+    pools, budgets = options.pools or mode.pools, options.budgets or mode.budgets
+    seeds = options.seeds or mode.seeds
+    begun = time.perf_counter()
+    folder: Path = CACHE if options.no_write else RESULTS
+    table = folder / f"{mode.name}.csv"
+    if mode.fresh:
+        table.unlink(missing_ok=True)
+    bench = Bench(table, budgets, options.epochs or mode.epochs, options.processes)
+    bench.records.forget(options.again)
+    compared = bench.run(pools, options.strategies or mode.strategies, seeds)
+    if not compared:
+        sys.exit("None of the pools is on this machine.")
+    print_tables(compared, budgets)
+    if options.no_write:
+        return
+    command = " ".join(["python -m benchmarks.labels", *(sys.argv[1:] if arguments is None else arguments)])
+    (folder / f"{mode.name}.md").write_text(markdown(compared, budgets, command, machine()))
+    save_plot(compared, budgets, folder / f"{mode.name}.png")
+    if options.quick:
+        _report(mode, compared, budgets, seeds, command, begun)
+
+
+def _report(
+    mode: Mode, compared: Compared, budgets: Sequence[int], seeds: int, command: str, begun: float
+) -> None:
+    found: dict[str, Figure] = figures(compared, budgets)
+    for name, items in (("50k", 50_000), ("1m", 1_000_000)):
+        cost = selection_cost("shortlist", items)
+        found[f"selection_s_{name}"] = round(cost.seconds, 2)
+        found[f"selection_peak_gb_{name}"] = round(cost.peak_gb, 2)
+    found |= {"seeds": seeds, "bench_s": round(time.perf_counter() - begun)}
+    write_report(mode.name, found, command)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.labels", description=__doc__)
     parser.add_argument(
-        "--strategies", type=_list, default=list(strategies()), help="NAME[:PARAMETER=VALUE…],…"
+        "--quick", action="store_true", help="a few strategies and pools, in less than 10 minutes"
     )
-    parser.add_argument("--pools", type=_list, default=list(POOLS), help=", ".join(POOLS))
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--budgets", type=_numbers, default=BUDGETS, help="rising; each is a round")
-    parser.add_argument("--epochs", type=int, default=2, help="of the pretext training")
+    parser.add_argument("--strategies", type=_list, help="NAME[:PARAMETER=VALUE…],… (random always runs)")
+    parser.add_argument("--pools", type=_list, help=", ".join(POOLS))
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--budgets", type=_numbers, help="rising; each is a round")
+    parser.add_argument("--epochs", type=int, help="of the pretext training")
     parser.add_argument("--processes", type=int, default=available_cores())
     parser.add_argument(
         "--again", type=_list, default=[], help="strategies to run again though they were run"
@@ -32,22 +100,18 @@ def main() -> None:
     parser.add_argument(
         "--no-write", action="store_true", help="print only, leave benchmarks/results as it is"
     )
-    options = parser.parse_args()
-    for name in options.pools:
+    options = parser.parse_args(arguments)
+    for name in options.pools or ():
         if name not in POOLS:
             parser.error(f"there is no pool {name!r}; there are {', '.join(POOLS)}")
-    for text in options.strategies:
+    for text in options.strategies or ():
         try:
             make_strategy(text)
         except ValueError as error:
             parser.error(str(error))
-    folder: Path = CACHE if options.no_write else RESULTS
-    bench = Bench(folder / "labels.csv", options.budgets, options.epochs, options.processes)
-    bench.records.forget(options.again)
-    compared = bench.run(options.pools, options.strategies, options.seeds)
-    if not compared:
-        sys.exit("None of the pools is on this machine.")
-    print_tables(compared, options.budgets)
+    if options.quick and "shortlist" not in (options.strategies or QUICK.strategies):
+        parser.error("--quick reports on `shortlist`, so it must be among the strategies")
+    return options
 
 
 def _list(text: str) -> list[str]:

@@ -37,10 +37,12 @@ class Arm:
 
     aulc            area under accuracy over ln(labels), divided by the width: a mean accuracy
     minus_random    paired by seed
+    balanced        whether accuracy is the mean over classes
     """
 
     strategy: str
     seeds: int
+    balanced: bool
     accuracy: dict[int, Mean]
     efficiency: dict[int, Efficiency]
     minus_random: dict[int, Mean]
@@ -73,6 +75,7 @@ def compare(runs: dict[str, list[Run]], budgets: Sequence[int], balanced: bool) 
             Arm(
                 strategy=name,
                 seeds=len(mine),
+                balanced=balanced,
                 accuracy=accuracy,
                 efficiency={b: label_efficiency(points[b], random_means) for b in budgets},
                 minus_random={b: Mean.of([own[b] - other[b] for own, other in pairs]) for b in budgets},
