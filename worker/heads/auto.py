@@ -1,0 +1,64 @@
+"""Head `auto`: whichever of the others the labels themselves speak for."""
+
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from worker.heads import FittedHead, Head
+from worker.heads.linear import LinearHead
+from worker.heads.mlp import MlpHead
+from worker.heads.pool_graph import PoolGraph
+from worker.heads.propagate import PropagateHead
+from worker.pool_view import Floats, Halves, Ints
+
+_CANDIDATES: dict[str, Head] = {kind.name: kind() for kind in (LinearHead, MlpHead, PropagateHead)}
+
+
+class AutoHead(Head):
+    """Trains `linear`, `mlp` and `propagate`, and keeps the one with the lowest cross-validated loss.
+
+    The loss is the negative log-likelihood of labels that a head did not see (5 stratified folds, the same for
+    all three). It takes as long as the three together.
+    """
+
+    name = "auto"
+    uses_pool: ClassVar[bool] = True
+
+    def fit(
+        self,
+        embeddings: Halves | Floats,
+        classes: Ints,
+        n_classes: int,
+        rng: np.random.Generator,
+        pool: PoolGraph | None = None,
+    ) -> FittedHead:
+        seed = int(rng.integers(2**63))
+        fits = [
+            head.fit(embeddings, classes, n_classes, np.random.default_rng(seed), pool)
+            for head in _CANDIDATES.values()
+        ]
+        return FittedAutoHead(min(fits, key=lambda fit: fit.held_out_loss or 0.0))
+
+    def load(self, arrays: dict[str, npt.NDArray[np.float32]]) -> FittedHead:
+        name = next(iter(arrays)).partition(".")[0]
+        own = {key.removeprefix(f"{name}."): array for key, array in arrays.items()}
+        return FittedAutoHead(_CANDIDATES[name].load(own))
+
+
+class FittedAutoHead:
+    """The chosen head; `name` says which. Its arrays carry that name in front."""
+
+    def __init__(self, chosen: FittedHead) -> None:
+        self._chosen = chosen
+        self.name, self.temperature, self.held_out_loss = (
+            chosen.name,
+            chosen.temperature,
+            chosen.held_out_loss,
+        )
+
+    def probabilities(self, embeddings: Halves | Floats) -> Floats:
+        return self._chosen.probabilities(embeddings)
+
+    def arrays(self) -> dict[str, npt.NDArray[np.float32]]:
+        return {f"{self.name}.{key}": array for key, array in self._chosen.arrays().items()}

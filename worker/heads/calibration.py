@@ -1,0 +1,77 @@
+"""What all heads do with their labels: standardised inputs, stratified folds, softened targets, one temperature."""
+
+import numpy as np
+
+from worker.pool_view import Floats, Halves, Ints
+
+FOLDS = 5
+_SMOOTHING = (
+    0.01  # of the target, spread over all classes: one never seen stays possible, a single one not certain
+)
+_TEMPERATURES = np.geomspace(0.25, 4, 25)
+
+
+def finite(embeddings: Halves | Floats) -> Floats:
+    """As float32. Raises ValueError where a value is not finite."""
+    inputs = embeddings.astype(np.float32)
+    if not np.isfinite(inputs).all():
+        raise ValueError("the embeddings hold a value that is not finite")
+    return inputs
+
+
+def scale_of(inputs: Floats) -> Floats:
+    """(n, d) -> (d,) standard deviations, drawn to their geometric mean as if ten more items had it.
+
+    With few labels a dimension's own spread is mostly chance, and dividing by it blows up what says little.
+    """
+    variance = inputs.var(axis=0)
+    variance = np.maximum(variance, 1e-4 * variance.mean() + 1e-12)  # for dimensions that hardly vary at all
+    own = len(inputs) / (len(inputs) + 10)
+    logarithms = np.log(variance)
+    return np.asarray(np.exp((own * logarithms + (1 - own) * logarithms.mean()) / 2), dtype=np.float32)
+
+
+def stratified_folds(classes: Ints, rng: np.random.Generator) -> Ints:
+    """(n,) -> (n,) fold of each item; every class is spread evenly over the folds."""
+    order = rng.permutation(len(classes))
+    order = order[np.argsort(classes[order], kind="stable")]
+    folds = np.empty(len(classes), np.int64)
+    folds[order] = np.arange(len(classes)) % FOLDS
+    return folds
+
+
+def seen_in(folds: Ints) -> Floats:
+    """(n,) -> (n, FOLDS + 1) 1 where a problem sees an item; the last problem sees everything."""
+    seen = np.ones((len(folds), FOLDS + 1), np.float32)
+    seen[np.arange(len(folds)), folds] = 0
+    return seen
+
+
+def softened(classes: Ints, n_classes: int) -> Floats:
+    """(n,) -> (n, c) targets, rows sum to 1."""
+    targets = np.full((len(classes), n_classes), _SMOOTHING / n_classes, np.float32)
+    targets[np.arange(len(classes)), classes] += 1 - _SMOOTHING
+    return targets
+
+
+def calibrate(logits: Floats, classes: Ints) -> tuple[float, float]:
+    """The temperature with the lowest loss on held-out logits (n, c), and that loss, nats a label; few labels are
+    outweighed by a pull towards 1.
+
+    Guo et al. 2017, On Calibration of Modern Neural Networks, https://arxiv.org/abs/1706.04599
+    """
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    truth = float(shifted[np.arange(len(classes)), classes].sum())
+    losses = [
+        float(np.log(np.exp(shifted / t).sum(axis=1)).sum()) - truth / t + 10 * np.log(t) ** 2
+        for t in _TEMPERATURES
+    ]
+    best = int(np.argmin(losses))
+    return float(_TEMPERATURES[best]), losses[best] / len(classes)
+
+
+def softmax(logits: Floats) -> Floats:
+    """(n, c), in place."""
+    logits -= logits.max(axis=1, keepdims=True)
+    np.exp(logits, out=logits)
+    return np.asarray(logits / logits.sum(axis=1, keepdims=True))

@@ -1,0 +1,80 @@
+"""The pool, labeled or not, as a graph of nearest neighbours on which classes spread."""
+
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worker.heads.calibration import finite, scale_of
+from worker.index import nearest
+from worker.pool_view import Floats, Halves, Ints
+
+_NEIGHBOURS = 10
+_STAYS = 0.1  # 1 - α: the part of an item's own label that stays in each step
+_STEPS = 30  # 0.9³⁰ = 4 % of the way are left
+_NODES = 20_000  # a random part of that size stands for a larger pool; exact neighbours of more take minutes
+
+
+class PoolGraph:
+    """Neighbours are found when first asked for, and once: one graph serves all heads trained on a pool.
+
+    embeddings  (m, d), m >= 1
+    """
+
+    def __init__(self, embeddings: Halves | Floats, rng: np.random.Generator) -> None:
+        if len(embeddings) > _NODES:
+            embeddings = embeddings[np.sort(rng.choice(len(embeddings), _NODES, replace=False))]
+        self._embeddings = embeddings
+
+    def __len__(self) -> int:
+        """Nodes."""
+        return len(self._embeddings)
+
+    @cached_property
+    def mean(self) -> Floats:
+        return np.asarray(finite(self._embeddings).mean(axis=0))
+
+    @cached_property
+    def scale(self) -> Floats:
+        return scale_of(finite(self._embeddings))
+
+    @cached_property
+    def points(self) -> Floats:
+        """(m, d) float32, standardised; m <= 20,000"""
+        return np.asarray((finite(self._embeddings) - self.mean) / self.scale)
+
+    def nodes_of(self, inputs: Floats) -> Ints:
+        """(n, d) standardised by `mean` and `scale` -> (n,) the nearest node."""
+        return nearest(inputs, self.points, 1)[1][:, 0]
+
+    def spread(self, labels: Floats) -> Floats:
+        """(m, k), 0 where nothing is known -> (m, k) after label spreading, not normalised.
+
+        Zhou et al. 2004, Learning with Local and Global Consistency,
+        https://proceedings.neurips.cc/paper/2003/hash/87682805257e619d49b8e0dfdc14affa-Abstract.html
+        F ← α S F + (1 - α) Y with S = D^(-1/2) W D^(-1/2), α = 0.9, 30 steps.
+        """
+        start = torch.from_numpy(labels)
+        found = start
+        for _ in range(_STEPS):
+            found = (1 - _STAYS) * torch.sparse.mm(self._similarities, found) + _STAYS * start
+        return found.numpy()
+
+    @cached_property
+    def _similarities(self) -> Tensor:
+        """S (m, m): Gaussian in the distance to each of ten neighbours, as wide as the tenth is far."""
+        m = len(self.points)
+        distances, rows = nearest(self.points, self.points, min(_NEIGHBOURS + 1, m))
+        weights = np.exp(-distances / (distances[:, -1:] + 1e-12))
+        weights[rows == np.arange(m)[:, None]] = 0  # nobody is its own neighbour
+        ends = np.stack([np.repeat(np.arange(m), rows.shape[1]), rows.ravel()])
+        one_way = _sparse(torch.from_numpy(ends), torch.from_numpy(weights.ravel()), m)
+        both_ways = (one_way + one_way.T).coalesce()
+        degrees = torch.sparse.sum(both_ways, dim=1).to_dense().clamp(min=1e-12).rsqrt()
+        (left, right), values = both_ways.indices(), both_ways.values()
+        return _sparse(both_ways.indices(), values * degrees[left] * degrees[right], m).coalesce()
+
+
+def _sparse(ends: Tensor, values: Tensor, m: int) -> Tensor:
+    return torch.sparse_coo_tensor(ends, values, (m, m), check_invariants=True)
