@@ -277,7 +277,9 @@ def main() -> None:
     except BrokenPipeError:  # `shortlist export | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        sys.exit(f"{error.filename or 'File'}: {error.strerror}")
+        sys.exit(
+            f"{error.filename}: {error.strerror}" if error.filename else f"{type(error).__name__}: {error}"
+        )
 
 
 if __name__ == "__main__":

@@ -74,10 +74,13 @@ class Report:
         ours, theirs = self.means["shortlist"], self.means["random"]
         ahead = sum(a.accuracy > b.accuracy for a, b in zip(ours, theirs, strict=True))
         gaps = [100 * (a.accuracy - b.accuracy) for a, b in zip(ours, theirs, strict=True)]
-        efficiency = label_efficiency(ours[-1], theirs)
+        last = theirs[-1]
+        share = label_efficiency(last, ours)  # labels shortlist needs ÷ labels random used
+        needed = f"{share.bound.replace('<', 'less than ').replace('>', 'more than ')}{share.value * last.labels:.0f}"
         return (
             f"Against random, shortlist was ahead at {ahead} of {len(ours)} budgets, by {min(gaps):+.1f} to "
-            f"{max(gaps):+.1f} points; at {ours[-1].labels} labels its label efficiency was {efficiency}."
+            f"{max(gaps):+.1f} points. What random reached with {last.labels} labels "
+            f"({100 * last.accuracy:.1f} %), shortlist reached with {needed}."
         )
 
 
@@ -143,6 +146,7 @@ def _histogram_png(histogram: dict[str, list[float]]) -> bytes:
         axes = figure.subplots()
         widths = [right - left for left, right in itertools.pairwise(edges)]
         axes.bar(edges[:-1], counts, widths, align="edge", color=COLOURS["shortlist"], alpha=0.75)
+        axes.set_yscale("log")  # most losses are tiny, and the tail is what people look for
         axes.set_xlabel("pretext loss")
         axes.set_ylabel("items")
         return _png(figure)
