@@ -1,5 +1,6 @@
 """Pools × strategies × seeds, over all cores: one process a core, one thread each."""
 
+import itertools
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
@@ -31,36 +32,42 @@ class Bench:
 
     def run(self, pools: Sequence[str], strategies: Sequence[str], seeds: int) -> dict[str, list[Arm]]:
         """The arms of each pool that is on this machine, `random` always among them."""
+        return self.run_on(self._embed(pools), strategies, seeds)
+
+    def run_on(self, paths: dict[str, Path], strategies: Sequence[str], seeds: int) -> dict[str, list[Arm]]:
+        """The same on embedded pools, by their name."""
         wanted = ["random", *(name for name in dict.fromkeys(strategies) if name != "random")]
+        todo = []
+        for name, path in paths.items():
+            items = len(_load(path).classes)
+            for strategy, seed in itertools.product(wanted, range(seeds)):
+                key, budgets = RunKey(name, path.stem, strategy, seed), self._budgets_of(strategy, items)
+                if not self.records.has(key, budgets):
+                    todo.append((key, path, budgets))
+        todo.sort(key=lambda one: one[0].seed)  # so that what is there when it is stopped can be compared
+        if todo:
+            with _processes(self._processes) as executor, Progress(console=self._console) as progress:
+                task = progress.add_task("runs", total=len(todo))
+                for run in as_completed([executor.submit(_run, *one) for one in todo]):
+                    self.records.put(run.result())
+                    progress.advance(task)
+        return {
+            name: self._compare(RunKey(name, path.stem, "", 0), wanted, seeds) for name, path in paths.items()
+        }
+
+    def _embed(self, pools: Sequence[str]) -> dict[str, Path]:
+        """In the order of `pools`, less those whose data are missing, which is said."""
         with _processes(self._processes) as executor, Progress(console=self._console) as progress:
             task = progress.add_task("embeddings", total=len(pools))
-            waiting = {executor.submit(_embed, name, self._epochs): name for name in pools}
-            paths: dict[str, Path] = {}
-            for embedded in as_completed(waiting):
-                progress.advance(task)
+            waiting = {name: executor.submit(_embed, name, self._epochs) for name in pools}
+            paths = {}
+            for name, embedded in waiting.items():
                 try:
-                    paths[waiting[embedded]] = embedded.result()
+                    paths[name] = embedded.result()
                 except Missing as error:
-                    self._console.print(f"Pool {waiting[embedded]} is left out. {error}")
-            todo = {
-                (key, path, budgets)
-                for name, path in paths.items()
-                for strategy in wanted
-                for seed in range(seeds)
-                for key in [RunKey(name, path.stem, strategy, seed)]
-                for budgets in [self._budgets_of(strategy, len(_load(path).classes))]
-                if not self.records.has(key, budgets)
-            }
-            task = progress.add_task("runs", total=len(todo))
-            ordered = sorted(todo, key=lambda one: (one[0].seed, one[0].pool, one[0].strategy))
-            for run in as_completed([executor.submit(_run, *one) for one in ordered]):
-                self.records.put(run.result())
+                    self._console.print(f"Pool {name} is left out. {error}")
                 progress.advance(task)
-        return {
-            name: self._compare(RunKey(name, paths[name].stem, "", 0), wanted, seeds)
-            for name in pools
-            if name in paths
-        }
+        return paths
 
     def _compare(self, key: RunKey, strategies: list[str], seeds: int) -> list[Arm]:
         runs: dict[str, list[Run]] = {

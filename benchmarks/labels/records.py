@@ -7,9 +7,11 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import TypeAdapter
+
 from benchmarks.labels.simulation import Row
 
-_TYPES = {"str": str, "int": int, "float": float}
+_ROW = TypeAdapter(Row)
 
 
 class RunKey(NamedTuple):
@@ -28,7 +30,7 @@ class Records:
         if path.exists():
             with path.open(newline="") as file:
                 for values in csv.DictReader(file):
-                    row = _row(values)
+                    row = _ROW.validate_python(values)
                     self.runs[_key(row)].append(row)
 
     def has(self, key: RunKey, budgets: Iterable[int]) -> bool:
@@ -58,10 +60,6 @@ class Records:
 
 def _key(row: Row) -> RunKey:
     return RunKey(row.pool, row.embeddings, row.strategy, row.seed)
-
-
-def _row(values: dict[str, str]) -> Row:
-    return Row(**{field.name: _TYPES[str(field.type)](values[field.name]) for field in fields(Row)})
 
 
 def _rounded(row: Row) -> dict[str, str | int | float]:

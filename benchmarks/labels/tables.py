@@ -52,7 +52,7 @@ def losses(compared: Compared, budgets: Sequence[int]) -> Iterator[str]:
         if own is None:
             continue
         for budget in budgets:
-            if own.efficiency[budget].value < _LOST:
+            if own.efficiency[budget].value < _LOST or own.efficiency[budget].bound == "<":
                 none = False
                 difference = points(own.minus_random[budget])
                 yield (
