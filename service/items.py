@@ -14,7 +14,7 @@ from service.store.ids import public_id, row_number
 from service.store.item_bytes import ItemBytes
 from service.store.project_settings import ProjectSettings
 from service.store.shuffle import shuffle_position
-from service.store.tables import Item, Label, Project, Score
+from service.store.tables import BarredItem, Duplicate, Item, Label, Project, Score
 
 Split = Literal["pool", "test"]
 State = Literal["available", "done", "broken", "quarantined", "withdrawn"]
@@ -37,11 +37,13 @@ class NewItem:
 
 @dataclass(frozen=True)
 class ListedItem:
-    """An item with its pretext loss in the project's score run, if it has one."""
+    """An item with what the project's score run and ranking say of it, if there are any."""
 
     item: Item
     pretext_loss: float | None
     percentile: float | None
+    duplicate_of_id: int | None  # the representative of its group
+    broken_probability: float | None  # why the ranking barred it
 
 
 def refusal(project: Project, item_bytes: ItemBytes, entry: NewItem) -> Refusal | None:
@@ -87,8 +89,25 @@ def find(session: Session, project: Project, public: str) -> Item:
 
 def listed(session: Session, project: Project, public: str) -> ListedItem:
     item = find(session, project, public)
-    score = None if project.score_run_id is None else session.get(Score, (project.score_run_id, item.id))
-    return ListedItem(item, score.pretext_loss if score else None, score.percentile if score else None)
+    return ListedItem(*session.execute(_listed(project).where(Item.id == item.id)).one())
+
+
+def _listed(
+    project: Project, scored: bool = False, duplicate: bool = False, barred: bool = False
+) -> sa.Select[Item, float, float, int, float]:
+    """Columns of `ListedItem`; only items that are scored, duplicates or barred where that is asked for."""
+    columns = Item, Score.pretext_loss, Score.percentile, Duplicate.duplicate_of_id, BarredItem.probability
+    score = (Score.item_id == Item.id) & (Score.score_run_id == project.score_run_id)
+    copy = (Duplicate.item_id == Item.id) & (Duplicate.score_run_id == project.score_run_id)
+    bar = (BarredItem.item_id == Item.id) & (BarredItem.ranking_id == project.ranking_id)
+    bar &= Item.state == "available"  # since the ranking it may have been labeled
+    return (
+        sa.select(*columns)
+        .join(Score, score, isouter=not scored)
+        .join(Duplicate, copy, isouter=not duplicate)
+        .join(BarredItem, bar, isouter=not barred)
+        .where(Item.project_id == project.id)
+    )
 
 
 def labels_of(session: Session, item: Item) -> list[Label]:
@@ -103,6 +122,8 @@ class Filters:
     class_name: str | None = None
     percentile_from: float | None = None
     percentile_to: float | None = None
+    duplicate_of: str | None = None  # public id of the representative
+    barred: bool | None = None
 
     @property
     def by_percentile(self) -> bool:
@@ -125,10 +146,12 @@ def page(
     by_loss = sort.endswith("pretext_loss")
     if (by_loss or filters.by_percentile) and project.score_run_id is None:
         raise NoScoreRun(project=public_id("p", project.id))
-    query = sa.select(Item, Score.pretext_loss, Score.percentile)
-    of_run = (Score.item_id == Item.id) & (Score.score_run_id == project.score_run_id)
-    query = query.join(Score, of_run, isouter=not (by_loss or filters.by_percentile))
-    query = query.where(Item.project_id == project.id)
+    query = _listed(
+        project,
+        scored=by_loss or filters.by_percentile,
+        duplicate=filters.duplicate_of is not None,
+        barred=filters.barred is True,
+    )
     if filters.state is not None:
         query = query.where(Item.state == filters.state)
     if filters.split is not None:
@@ -139,6 +162,11 @@ def page(
         query = query.where(Score.percentile >= filters.percentile_from)
     if filters.percentile_to is not None:
         query = query.where(Score.percentile <= filters.percentile_to)
+
+    if filters.duplicate_of is not None:
+        query = query.where(Duplicate.duplicate_of_id == find(session, project, filters.duplicate_of).id)
+    if filters.barred is False:
+        query = query.where(BarredItem.item_id.is_(None))
 
     value = Score.pretext_loss if by_loss else Item.key
     number = Score.item_id if by_loss else Item.id

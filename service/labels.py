@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Literal
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from service import projects, reservations, rounds
 from service.errors import (
@@ -25,7 +25,7 @@ from service.errors import (
 from service.store import pipeline
 from service.store.ids import public_id, row_number
 from service.store.project_settings import ProjectSettings
-from service.store.tables import Item, Label, Project, Ranking, Reservation
+from service.store.tables import Duplicate, Item, Label, Project, Ranking, Reservation
 
 Skip = Literal["unsure", "broken", "other"]
 Outcome = Literal["accepted", "duplicate", "revised", "stale", "late"]
@@ -273,3 +273,37 @@ def page(session: Session, project_id: int, *, history: bool, after: int, limit:
     if not history:
         query = query.where(Label.current)
     return [ExportedLabel(label, key) for label, key in session.execute(query)]
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """An unlabeled duplicate, and the class of the item that stands for it."""
+
+    item_id: int
+    key: str
+    duplicate_of_id: int
+    class_name: str
+
+
+def suggestions(session: Session, project: Project, *, after: int, limit: int) -> list[Suggestion]:
+    """By item number, after item `after`. Where the representative has no class, that of another duplicate of it
+    does.
+    """
+    representative, twin, pair = aliased(Item), aliased(Item), aliased(Duplicate)
+    of_twin = (
+        sa.select(sa.func.min(twin.class_name))
+        .join(pair, (pair.item_id == twin.id) & (pair.score_run_id == project.score_run_id))
+        .where(pair.duplicate_of_id == Duplicate.duplicate_of_id, twin.state == "done")
+        .scalar_subquery()
+    )
+    class_name = sa.func.coalesce(representative.class_name, of_twin)
+    query = (
+        sa.select(Item.id, Item.key, Duplicate.duplicate_of_id, class_name)
+        .join(Duplicate, Duplicate.item_id == Item.id)
+        .join(representative, representative.id == Duplicate.duplicate_of_id)
+        .where(Duplicate.score_run_id == project.score_run_id, Item.id > after)
+        .where(Item.state == "available", class_name.is_not(None))
+        .order_by(Item.id)
+        .limit(limit)
+    )
+    return [Suggestion(*row) for row in session.execute(query)]

@@ -7,6 +7,7 @@ from worker.pool_view import Floats, Ints
 from worker.spreading import plus_plus
 
 EXACT = 100_000  # points that k-means is trained on; a random part of that size stands for more
+_CELLS_SEARCHED = 8
 _ITERATIONS = 10  # after k-means++ starts, ten more lower the squared distances by less than 0.1 %
 
 
@@ -20,6 +21,26 @@ def nearest(queries: Floats, points: Floats, k: int) -> tuple[Floats, Ints]:
         raise ValueError(f"k must be between 1 and the number of points, {len(points)}; got {k}")
     distances, rows = faiss.knn(np.ascontiguousarray(queries), np.ascontiguousarray(points), k)
     return np.maximum(distances, 0), rows  # rounding may leave -1e-7 between equal points
+
+
+def likely_nearest(queries: Floats, points: Floats, k: int) -> tuple[Floats, Ints]:
+    """As `nearest`, and the same up to 100,000 points. Among more only the cells around a query are searched (an
+    inverted file, Jégou et al. 2011, https://hal.science/inria-00514462): a few per cent of the neighbours are
+    missed, near copies hardly ever. Where too few are found, the last is repeated.
+    """
+    if len(points) <= EXACT:
+        return nearest(queries, points, k)
+    cells = round(2 * len(points) ** 0.5)
+    index = faiss.IndexIVFFlat(faiss.IndexFlatL2(points.shape[1]), points.shape[1], cells)
+    sample = np.random.default_rng(0).choice(len(points), 40 * cells, replace=False)
+    index.train(np.ascontiguousarray(points[np.sort(sample)]))
+    index.add(np.ascontiguousarray(points))
+    index.nprobe = _CELLS_SEARCHED
+    distances, rows = index.search(np.ascontiguousarray(queries), k)
+    last = (rows >= 0).sum(axis=1, keepdims=True) - 1
+    found = np.minimum(np.arange(k), np.maximum(last, 0))
+    distances, rows = np.take_along_axis(distances, found, 1), np.take_along_axis(rows, found, 1)
+    return np.maximum(distances, 0), rows
 
 
 def k_means(points: Floats, k: int, rng: np.random.Generator) -> Ints:

@@ -333,6 +333,38 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_score_runs_project_id"), ["project_id"], unique=False)
 
     op.create_table(
+        "duplicates",
+        sa.Column("score_run_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column(
+            "item_id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=False,
+            nullable=False,
+        ),
+        sa.Column("duplicate_of_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["duplicate_of_id"],
+            ["items.id"],
+            name=op.f("fk_duplicates_duplicate_of_id_items"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["item_id"], ["items.id"], name=op.f("fk_duplicates_item_id_items"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["score_run_id"],
+            ["score_runs.id"],
+            name=op.f("fk_duplicates_score_run_id_score_runs"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("score_run_id", "item_id", name=op.f("pk_duplicates")),
+    )
+    with op.batch_alter_table("duplicates", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_duplicates_duplicate_of_id"), ["duplicate_of_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_duplicates_item_id"), ["item_id"], unique=False)
+        batch_op.create_index("ix_duplicates_of", ["score_run_id", "duplicate_of_id"], unique=False)
+
+    op.create_table(
         "heads",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("project_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -532,6 +564,30 @@ def upgrade() -> None:
         batch_op.create_index("ix_scores_run_loss", ["score_run_id", "pretext_loss"], unique=False)
 
     op.create_table(
+        "barred_items",
+        sa.Column("ranking_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column(
+            "item_id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=False,
+            nullable=False,
+        ),
+        sa.Column("probability", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["item_id"], ["items.id"], name=op.f("fk_barred_items_item_id_items"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["ranking_id"],
+            ["rankings.id"],
+            name=op.f("fk_barred_items_ranking_id_rankings"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("ranking_id", "item_id", name=op.f("pk_barred_items")),
+    )
+    with op.batch_alter_table("barred_items", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_barred_items_item_id"), ["item_id"], unique=False)
+
+    op.create_table(
         "ranked_items",
         sa.Column("ranking_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column(
@@ -564,6 +620,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_ranked_items_item_id"))
 
     op.drop_table("ranked_items")
+    with op.batch_alter_table("barred_items", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_barred_items_item_id"))
+
+    op.drop_table("barred_items")
     with op.batch_alter_table("scores", schema=None) as batch_op:
         batch_op.drop_index("ix_scores_run_loss")
         batch_op.drop_index(batch_op.f("ix_scores_item_id"))
@@ -601,6 +661,12 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_heads_score_run_id"))
 
     op.drop_table("heads")
+    with op.batch_alter_table("duplicates", schema=None) as batch_op:
+        batch_op.drop_index("ix_duplicates_of")
+        batch_op.drop_index(batch_op.f("ix_duplicates_item_id"))
+        batch_op.drop_index(batch_op.f("ix_duplicates_duplicate_of_id"))
+
+    op.drop_table("duplicates")
     with op.batch_alter_table("score_runs", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_score_runs_project_id"))
         batch_op.drop_index(batch_op.f("ix_score_runs_pretext_model_id"))

@@ -39,6 +39,12 @@ class ItemAnswer(Answer):
     )
     pretext_loss: float | None
     pretext_loss_percentile: float | None
+    duplicate_of: str | None = Field(
+        description="the item that stands for it in rankings: a duplicate or near-duplicate"
+    )
+    barred_probability: float | None = Field(
+        description="of being broken, judging by the annotators' rejects, where that bars it from the ranking"
+    )
     width: int | None
     height: int | None
     meta: dict[str, Any] | None
@@ -58,6 +64,8 @@ class ItemAnswer(Answer):
             class_name=item.class_name,
             pretext_loss=listed.pretext_loss,
             pretext_loss_percentile=listed.percentile,
+            duplicate_of=None if listed.duplicate_of_id is None else public_id("i", listed.duplicate_of_id),
+            barred_probability=listed.broken_probability,
             width=item.width,
             height=item.height,
             meta=item.meta,
@@ -109,17 +117,33 @@ def list_items(
     class_name: Annotated[Text | None, Query(alias="class", max_length=200)] = None,
     pretext_loss_percentile_min: Annotated[float | None, Query(ge=0, le=100)] = None,
     pretext_loss_percentile_max: Annotated[float | None, Query(ge=0, le=100)] = None,
+    duplicate_of: Annotated[
+        Text | None, Query(max_length=100, description="an item's id: its duplicates")
+    ] = None,
+    barred: Annotated[bool | None, Query(description="left out of the ranking as probably broken")] = None,
     sort: Sort = "key",
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Page[ItemAnswer]:
-    """Items by state (`quarantined`: bad files, with the reason), split, class or pretext loss; `-` sorts down."""
+    """Items by state (`quarantined`: bad files, with the reason), split, class or pretext loss; `-` sorts down.
+
+    `duplicate_of=<item>` lists what that item stands for; `barred=true` what the reject head keeps out of the
+    ranking, with the probability. Both stay in the pool: they are served at random, or when nothing else is left.
+    """
     project = projects.find(session, project_id, caller.project_id)
     by_loss = sort.endswith("pretext_loss")
     found = items.page(
         session,
         project,
-        Filters(state, split, class_name, pretext_loss_percentile_min, pretext_loss_percentile_max),
+        Filters(
+            state,
+            split,
+            class_name,
+            pretext_loss_percentile_min,
+            pretext_loss_percentile_max,
+            duplicate_of,
+            barred,
+        ),
         sort=sort,
         after=decode_cursor(cursor, float if by_loss else str, int),
         limit=limit,

@@ -1,4 +1,5 @@
 from functools import partial
+from itertools import chain
 from typing import Annotated, Any, Self
 
 import pyarrow as pa
@@ -29,6 +30,7 @@ EXPORT_COLUMNS = pa.schema(
         ("round", pa.int64()), ("duration_ms", pa.int64()), ("created_at", pa.timestamp("us", "UTC")),
     ]
 )  # fmt: skip
+SUGGESTION_COLUMNS = [pa.field("suggested_class", pa.string()), pa.field("duplicate_of", pa.string())]
 
 
 class LabelIn(Body):
@@ -152,12 +154,22 @@ def export_labels(
     caller: Reader,
     parts: PartsDep,
     history: Annotated[bool, Query(alias="all", description="with replaced and stale revisions")] = False,
+    suggestions: Annotated[
+        bool, Query(description="and unlabeled duplicates, with the class of the item that stands for them")
+    ] = False,
 ) -> StreamingResponse:
-    """All labels in the order they came, streamed as NDJSON, CSV or Parquet by `Accept`."""
+    """All labels in the order they came, streamed as NDJSON, CSV or Parquet by `Accept`.
+
+    With `suggestions=true` rows of unlabeled duplicates follow, which have no `class` but a `suggested_class` and
+    a `duplicate_of`: nobody has looked at these items, and no head trains on them.
+    """
     project = projects.find(session, project_id, caller.project_id)
     media_type = exports.accepted_format(request)
-    tables = exports.pages(parts.engine, partial(export_page, project.id, history))
-    return exports.streamed(f"labels-{project_id}", media_type, EXPORT_COLUMNS, tables)
+    tables, schema = exports.pages(parts.engine, partial(export_page, project.id, history)), EXPORT_COLUMNS
+    if suggestions:
+        schema = pa.schema([*EXPORT_COLUMNS, *SUGGESTION_COLUMNS])
+        tables = chain(tables, exports.pages(parts.engine, partial(_suggestions_page, project)))
+    return exports.streamed(f"labels-{project_id}", media_type, schema, tables)
 
 
 def export_page(
@@ -166,6 +178,24 @@ def export_page(
     """Labels with their positions, for `exports.pages`."""
     found = labels.page(session, project_id, history=history, after=after, limit=limit)
     return [(exported.label.id, _row(exported)) for exported in found]
+
+
+def _suggestions_page(
+    project: Project, session: Session, after: int, limit: int
+) -> list[tuple[int, dict[str, Any]]]:
+    found = labels.suggestions(session, project, after=after, limit=limit)
+    return [
+        (
+            suggestion.item_id,
+            {
+                "item": public_id("i", suggestion.item_id),
+                "key": suggestion.key,
+                "suggested_class": suggestion.class_name,
+                "duplicate_of": public_id("i", suggestion.duplicate_of_id),
+            },
+        )
+        for suggestion in found
+    ]
 
 
 def _row(exported: labels.ExportedLabel) -> dict[str, Any]:

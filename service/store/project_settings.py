@@ -49,6 +49,9 @@ class ProjectSettings(BaseModel):
         le=1,
         description="share of uniformly random items in batches; default 0.1, or 0 with a test split",
     )
+    collapse_duplicates: bool = Field(
+        True, description="rankings offer one item of each group of duplicates and near-duplicates"
+    )
     overlap: int = Field(1, ge=1, le=20, description="annotators per item")
     reservation_ttl_s: int = Field(1800, ge=1, le=7 * 86400, description="how long a batch is held")
     retrain_min_labels: int = Field(10, ge=1, description="no head before that many labels")

@@ -221,6 +221,21 @@ class Score(Table):
     percentile: Mapped[float]  # 0..100 among the pool's items of the run
 
 
+class Duplicate(Table):
+    """An item that is a duplicate, or near-duplicate, of its group's representative in a score run."""
+
+    __tablename__ = "duplicates"
+    __table_args__ = (sa.Index("ix_duplicates_of", "score_run_id", "duplicate_of_id"),)
+
+    score_run_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("score_runs.id", ondelete="CASCADE"), primary_key=True
+    )
+    item_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("items.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, index=True
+    )
+    duplicate_of_id: Mapped[int] = mapped_column(sa.ForeignKey("items.id", ondelete="CASCADE"), index=True)
+
+
 class Ranking(Table):
     """The ordered items a strategy produced, one version; `/next-batch` serves from the newest."""
 
@@ -253,6 +268,20 @@ class RankedItem(Table):
     score: Mapped[float]  # higher = label sooner
     predicted_class: Mapped[str | None]  # by the head that was served when the ranking was made
     predicted_probability: Mapped[float | None]
+
+
+class BarredItem(Table):
+    """An available item that a ranking left out: probably broken, judging by the annotators' own rejects."""
+
+    __tablename__ = "barred_items"
+
+    ranking_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("rankings.id", ondelete="CASCADE"), primary_key=True
+    )
+    item_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("items.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, index=True
+    )
+    probability: Mapped[float]  # of being broken
 
 
 class Batch(Table):

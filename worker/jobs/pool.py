@@ -12,15 +12,17 @@ from service.store.project_settings import Choice
 from service.store.tables import Head, Item, ScoreRun
 from worker.heads import heads
 from worker.jobs.choices import chosen
+from worker.modalities.thumbnails import Thumbnails
 from worker.pool_view import Bools, Floats, Halves, Ints
 
 # Constants in the statements, not parameters, so that both databases use the partial indexes.
 _WHICH = {
     "done": sa.text("items.state = 'done' AND items.split = 'pool'"),
     "aside": sa.text("items.state NOT IN ('available', 'done')"),  # broken, quarantined, withdrawn
+    "broken": sa.text("items.state NOT IN ('available', 'done') AND items.state = 'broken'"),
     "test": sa.text("items.split = 'test'"),
 }
-Which = Literal["done", "aside", "test"]
+Which = Literal["done", "aside", "broken", "test"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ class ScoredItems:
         return ScoredItems(self.ids[mask], self.losses[mask], self.embeddings[mask])
 
 
+def open_thumbnails(artifacts: Artifacts, artifact: str) -> Thumbnails:
+    """(n, f) uint8, aligned with the other arrays of a score run, mapped."""
+    return np.asarray(np.load(artifacts.local_path(f"{artifact}/thumbnails.npy"), mmap_mode="r"))
+
+
 @dataclass(frozen=True)
 class KnownItems:
     """Items whose class is known, by rising id: ids (m,), classes (m,) as indices, and decided_by (m,), the
@@ -99,7 +106,7 @@ def _known_items(session: Session, project_id: int, classes: list[str], which: W
     return KnownItems(columns[:, 0], columns[:, 1], columns[:, 2])
 
 
-def item_ids(session: Session, project_id: int, which: Which) -> Ints:
+def item_ids(session: Session, project_id: int | None, which: Which) -> Ints:
     query = sa.select(Item.id).where(Item.project_id == project_id, _WHICH[which])
     return np.fromiter(session.scalars(query), np.int64)
 

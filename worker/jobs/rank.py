@@ -1,9 +1,13 @@
 """Job rank: the project's strategy orders the available items; the top of the order becomes the new ranking.
 
+Of each group of duplicates the strategy sees one, and nothing that the reject head bars (`left_out`).
+
 Random choices come from (seed of the project, labels used), so the same state gives the same ranking again.
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +17,19 @@ from sqlalchemy.orm import Session
 
 from service.store.control_arm import control_item_ids
 from service.store.project_settings import Choice, ProjectSettings
-from service.store.tables import Head, Item, Project, RankedItem, Ranking, Reservation, ScoreRun
+from service.store.tables import (
+    BarredItem,
+    Head,
+    Item,
+    Project,
+    RankedItem,
+    Ranking,
+    Reservation,
+    ScoreRun,
+)
 from worker.jobs.choices import chosen
 from worker.jobs.context import JobContext, JobFailed
+from worker.jobs.left_out import NO_COPIES, LeftOut, copies_of, left_out
 from worker.jobs.pool import (
     KnownItems,
     ScoredItems,
@@ -24,7 +38,7 @@ from worker.jobs.pool import (
     probabilities_by,
 )
 from worker.ordering import NotFinite
-from worker.pool_view import Ints, PoolView, Selection
+from worker.pool_view import Bools, Ints, PoolView, Selection
 from worker.strategies import ColdStart, strategies
 
 # Enough for several rounds, so that serving never waits; few enough that a ranking is stored at once.
@@ -41,8 +55,12 @@ class _State:
     score_run: ScoreRun
     head: Head | None  # the served one, where it goes with the score run
     labeled: KnownItems
-    barred: Ints  # cannot be served, or kept for the control arm
+    done: Ints
+    broken: Ints  # rejected by an annotator
+    aside: Ints  # cannot be served: broken, quarantined, withdrawn
+    control: Ints  # kept for the control arm
     test: Ints
+    copies: Ints  # (m, 2) a duplicate and the representative of its group; none where they are not collapsed
 
     @staticmethod
     def read(session: Session, project_id: int | None) -> "_State | None":
@@ -53,15 +71,18 @@ class _State:
         head = session.get(Head, project.head_id) if project.head_id is not None else None
         control = np.array(control_item_ids(session, project.id, settings), np.int64)
         labeled = labeled_items(session, project.id, project.classes)
-        barred = [control, item_ids(session, project.id, "done"), item_ids(session, project.id, "aside")]
         return _State(
             project=project,
             settings=settings,
             score_run=session.get_one(ScoreRun, project.score_run_id),
             head=head if head is not None and head.score_run_id == project.score_run_id else None,
             labeled=labeled.keep(~np.isin(labeled.ids, control)),
-            barred=np.concatenate(barred),
+            done=item_ids(session, project.id, "done"),
+            broken=item_ids(session, project.id, "broken"),
+            aside=item_ids(session, project.id, "aside"),
+            control=control,
             test=item_ids(session, project.id, "test"),
+            copies=copies_of(session, project.score_run_id) if settings.collapse_duplicates else NO_COPIES,
         )
 
 
@@ -74,19 +95,19 @@ def run(context: JobContext) -> dict[str, Any] | None:
     context.report(0.1, "reading embeddings")
     scored = ScoredItems.open(context.artifacts, state.score_run)
     scored = scored.keep(~scored.among(state.test))
-    pool = _pool_view(context, state, scored)
+    with _naming(context, scored):
+        unseen = _left_out(state, scored)
+    seen = scored.keep(unseen.seen)
+    pool = _pool_view(context, state, seen)
     context.report(0.4, "ordering items")
-    try:
+    with _naming(context, seen):
         choice, note, selection = _select(state, pool)
-    except NotFinite as error:
-        with context.read() as session:
-            key = session.get_one(Item, int(scored.ids[error.row])).key
-        raise JobFailed(
-            f"The score run holds values of {key!r} that are not finite numbers. "
-            "Train the pretext model again."
-        ) from error
-    rows = _ranked_items(state, scored, pool, selection)
-    result = {"items": len(rows), "strategy": choice.name, "note": note}
+    rows = _ranked_items(state, seen, pool, selection)
+    barred = _barred_items(scored, unseen)
+    result = {
+        "items": len(rows), "strategy": choice.name, "note": note,
+        "barred": len(barred), "duplicates": int(unseen.copies.sum()),
+    }  # fmt: skip
     with context.finish(result) as session:
         version = session.scalar(
             sa.select(sa.func.max(Ranking.version)).where(Ranking.project_id == state.project.id)
@@ -102,9 +123,50 @@ def run(context: JobContext) -> dict[str, Any] | None:
         session.flush()
         if rows:
             session.execute(sa.insert(RankedItem), [{"ranking_id": ranking.id, **row} for row in rows])
+        if barred:
+            session.execute(sa.insert(BarredItem), [{"ranking_id": ranking.id, **row} for row in barred])
         session.get_one(Project, state.project.id).ranking_id = ranking.id
         _forget_old_items(session, ranking)
     return result
+
+
+@contextmanager
+def _naming(context: JobContext, scored: ScoredItems) -> Iterator[None]:
+    """A value that is not finite is the score run's fault: says which item's."""
+    try:
+        yield
+    except NotFinite as error:
+        with context.read() as session:
+            key = session.get_one(Item, int(scored.ids[error.row])).key
+        raise JobFailed(
+            f"The score run holds values of {key!r} that are not finite numbers. "
+            "Train the pretext model again."
+        ) from error
+
+
+def _free(state: _State, scored: ScoredItems) -> Bools:
+    """(n,) whether an item could be ranked."""
+    return ~scored.among(np.concatenate([state.done, state.aside, state.control]))
+
+
+def _left_out(state: _State, scored: ScoredItems) -> LeftOut:
+    return left_out(
+        scored,
+        free=_free(state, scored),
+        done=scored.among(state.done),
+        broken=scored.among(state.broken),
+        copies=state.copies,
+        rng=np.random.default_rng([state.settings.seed, state.project.labels_used]),
+    )
+
+
+def _barred_items(scored: ScoredItems, unseen: LeftOut) -> list[dict[str, Any]]:
+    """Rows of `BarredItem`, without the ranking's id."""
+    ids, probabilities = scored.ids[unseen.junk], unseen.broken_probabilities[unseen.junk]
+    return [
+        {"item_id": item_id, "probability": probability}
+        for item_id, probability in zip(ids.tolist(), probabilities.tolist(), strict=True)
+    ]
 
 
 def _pool_view(context: JobContext, state: _State, scored: ScoredItems) -> PoolView:
@@ -119,7 +181,7 @@ def _pool_view(context: JobContext, state: _State, scored: ScoredItems) -> PoolV
     return PoolView(
         embeddings=scored.embeddings,
         pretext_losses=scored.losses,
-        available=~scored.among(state.barred),
+        available=_free(state, scored),
         classes=classes,
         probabilities=probabilities,
         n_classes=len(state.project.classes),
@@ -177,7 +239,9 @@ def _ranked_items(
 
 
 def _forget_old_items(session: Session, newest: Ranking) -> None:
-    """Rankings stay on record; their items go once nobody is being served from them any more."""
+    """Rankings stay on record; their items go once nobody is being served from them any more. What was barred
+    is judged again by every ranking.
+    """
     served = sa.select(Reservation.ranking_id).where(
         Reservation.project_id == newest.project_id,
         Reservation.state == sa.literal_column("'open'"),
@@ -191,5 +255,13 @@ def _forget_old_items(session: Session, newest: Ranking) -> None:
     session.execute(
         sa.delete(RankedItem)
         .where(RankedItem.ranking_id.in_(old))
+        .execution_options(synchronize_session=False)
+    )
+    earlier = sa.select(Ranking.id).where(
+        Ranking.project_id == newest.project_id, Ranking.version < newest.version
+    )
+    session.execute(
+        sa.delete(BarredItem)
+        .where(BarredItem.ranking_id.in_(earlier))
         .execution_options(synchronize_session=False)
     )

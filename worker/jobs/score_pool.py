@@ -8,8 +8,9 @@ stand, in the order of the item ids and for both splits,
     <artifact>/ids.npy          (n,) int64
     <artifact>/losses.npy       (n,) float32
     <artifact>/embeddings.npy   (n, d) float16
+    <artifact>/thumbnails.npy   (n, f) uint8
 
-and the `Score` rows; then one transaction switches what is served.
+and the `Score` and `Duplicate` rows; then one transaction switches what is served.
 """
 
 import time
@@ -22,11 +23,12 @@ import sqlalchemy as sa
 
 from service.store.pipeline import queue_rank, queue_train_head
 from service.store.project_settings import ProjectSettings
-from service.store.scores import load_scores
+from service.store.scores import load_duplicates, load_scores
 from service.store.tables import Item, PretextModel, Project, ScoreRun, ScoreShard, utc_now
 from worker.device import choose_device, use_threads
 from worker.engines.local import LocalEngine
 from worker.jobs.context import JobContext, JobFailed
+from worker.jobs.find_duplicates import find_duplicates
 from worker.jobs.item_pixels import ItemPixels
 from worker.jobs.shard_scorer import SCORED_STATES, Shard, ShardScorer, Stored
 from worker.pool_view import Bools, Floats, Ints
@@ -34,7 +36,7 @@ from worker.training import about
 
 _ROWS_A_TRANSACTION = 20_000
 _HISTOGRAM_BINS = 50
-_SCORING = 0.95  # share of the progress
+_SCORING, _DUPLICATES = 0.95, 0.97  # progress before storing the scores, before looking for duplicates
 
 
 def run(context: JobContext) -> dict[str, Any]:
@@ -53,7 +55,7 @@ def run(context: JobContext) -> dict[str, Any]:
                     left = about((time.monotonic() - begun) / done * (len(missing) - done))
                     share = 1 - (len(missing) - done) / len(shards)
                     context.report(_SCORING * share, f"scored {share:.0%} of the items, {left} left")
-    return _switch(context, score_run)
+    return _switch(context, score_run, model)
 
 
 def _begin(context: JobContext) -> tuple[ScoreRun, PretextModel]:
@@ -139,7 +141,7 @@ def _record(context: JobContext, score_run: ScoreRun, stored: Stored) -> None:
                 )
 
 
-def _switch(context: JobContext, score_run: ScoreRun) -> dict[str, Any]:
+def _switch(context: JobContext, score_run: ScoreRun, model: PretextModel) -> dict[str, Any]:
     context.report(_SCORING, "storing the scores")
     artifact = f"scores/{score_run.id}/arrays-{context.job.token}"
     ids, pool, losses, dimensions = _consolidate(context, score_run, artifact)
@@ -150,8 +152,18 @@ def _switch(context: JobContext, score_run: ScoreRun) -> dict[str, Any]:
         part = slice(start, start + _ROWS_A_TRANSACTION)
         with context.publish() as session:
             load_scores(session, score_run.id, ids[part], losses[part], percentiles[part])
+    context.report(_DUPLICATES, "looking for duplicates")
+    copies, largest = find_duplicates(context, model, ids, pool, artifact)
+    for start in range(0, len(copies), _ROWS_A_TRANSACTION):
+        with context.publish() as session:
+            load_duplicates(session, score_run.id, copies[start : start + _ROWS_A_TRANSACTION])
     counts, edges = np.histogram(losses[pool], _HISTOGRAM_BINS)
-    result = {"items": len(ids), "pool": int(pool.sum())}
+    result = {
+        "items": len(ids),
+        "pool": int(pool.sum()),
+        "duplicates": len(copies),
+        "duplicate_threshold": largest,
+    }
     with context.finish(result) as session:
         row = session.get_one(ScoreRun, score_run.id)
         row.state, row.artifact, row.finished_at = "complete", artifact, utc_now()
@@ -173,7 +185,7 @@ def percentiles_among(pool: Floats, losses: Floats) -> npt.NDArray[np.float64]:
 
 
 def _consolidate(context: JobContext, score_run: ScoreRun, artifact: str) -> tuple[Ints, Bools, Floats, int]:
-    """Shard after shard into three files, so that memory never holds all embeddings.
+    """Shard after shard into the files, so that memory never holds all embeddings.
 
     Answers ids (n,), pool (n,), losses (n,) and the dimensions of the embeddings.
     """
@@ -191,7 +203,7 @@ def _consolidate(context: JobContext, score_run: ScoreRun, artifact: str) -> tup
     with ExitStack() as stack:
         files = {
             name: stack.enter_context(context.artifacts.writing(f"{artifact}/{name}.npy"))
-            for name in ("ids", "losses", "embeddings")
+            for name in ("ids", "losses", "embeddings", "thumbnails")
         }
         for number, row in enumerate(rows):
             with context.artifacts.open(row.artifact) as file, np.load(file, allow_pickle=False) as arrays:

@@ -11,9 +11,10 @@ from service.store.tables import Item, PretextModel, ScoreRun
 from worker.device import autocast, to_device
 from worker.jobs.context import JobContext, JobFailed
 from worker.jobs.item_pixels import Decoded, ItemPixels
-from worker.jobs.pool import ScoredItems
+from worker.jobs.pool import ScoredItems, open_thumbnails
 from worker.jobs.pretext_net import load_net, task_of
 from worker.modalities.image import normalised
+from worker.modalities.thumbnails import Thumbnails, thumbnails, width
 from worker.pool_view import Bools, Floats, Halves, Ints
 
 SCORED_STATES = ("available", "done", "broken")
@@ -34,14 +35,15 @@ class Shard:
 class Loaded:
     """A shard ready for the device.
 
-    `losses` (n,) and `embeddings` (n, d) are filled where an earlier run knows them; `pixels` (m, 3, s, s)
-    are those of the rows `to_do` (m,). What is in neither could not be decoded.
+    `losses` (n,), `embeddings` (n, d) and `thumbnails` (n, f) are filled where an earlier run knows them;
+    `pixels` (m, 3, s, s) are those of the rows `to_do` (m,). What is in neither could not be decoded.
     """
 
     shard: Shard
     items: list[_ItemRow]
     losses: Floats
     embeddings: Halves
+    thumbnails: Thumbnails
     known: Bools
     to_do: Ints
     pixels: Tensor
@@ -51,7 +53,9 @@ class Loaded:
 @dataclass(frozen=True)
 class Stored:
     shard: Shard
-    artifact: str  # npz: ids (n,) int64, pool (n,) bool, losses (n,) float32, embeddings (n, d) float16
+    # npz: ids (n,) int64, pool (n,) bool, losses (n,) float32, embeddings (n, d) float16,
+    # thumbnails (n, f) uint8
+    artifact: str
     items: int
     learned: dict[int, Decoded]
 
@@ -71,12 +75,12 @@ class ShardScorer:
         self._score_run = score_run
         self._task = task_of(model)
         self._net = load_net(model, context.artifacts, device)
-        self._image_size: int = model.config["image_size"]
+        self.image_size: int = model.config["image_size"]
         self._pixels = item_pixels
         self._device = device
         self._batch = _BATCH["cpu" if device.type == "cpu" else "cuda"]
         self._earlier = _earlier_runs(context, score_run)
-        blank = torch.zeros((1, 3, self._image_size, self._image_size), dtype=torch.uint8)
+        blank = torch.zeros((1, 3, self.image_size, self.image_size), dtype=torch.uint8)
         self.dimensions = self._score(blank)[1].shape[1]
 
     def load(self, shard: Shard) -> Loaded:
@@ -91,21 +95,24 @@ class ShardScorer:
             )
         losses = np.zeros(len(items), np.float32)
         embeddings = np.zeros((len(items), self.dimensions), np.float16)
+        small = np.zeros((len(items), width(self.image_size)), np.uint8)
         known = np.zeros(len(items), np.bool_)
         for earlier in self._earlier:
             rows = earlier.rows(self._context, self._score_run.project_id, shard, items)
             fill = (rows >= 0) & ~known
             losses[fill] = earlier.scored.losses[rows[fill]]
             embeddings[fill] = earlier.scored.embeddings[rows[fill]]
+            small[fill] = earlier.thumbnails[rows[fill]]
             known |= fill
         open_rows = np.flatnonzero(~known)
-        decoded = self._pixels.decode([items[row].uri for row in open_rows], self._image_size)
+        decoded = self._pixels.decode([items[row].uri for row in open_rows], self.image_size)
         good = [one.pixels for one in decoded if one.pixels is not None]
         return Loaded(
             shard,
             items,
             losses,
             embeddings,
+            small,
             known,
             to_do=open_rows[[one.pixels is not None for one in decoded]],
             pixels=torch.stack(good) if good else torch.empty(0),
@@ -120,6 +127,8 @@ class ShardScorer:
         """Raises `JobFailed` for an item whose loss or embedding is not a number."""
         scored = loaded.known.copy()
         scored[loaded.to_do] = True
+        if len(loaded.to_do):
+            loaded.thumbnails[loaded.to_do] = thumbnails(loaded.pixels)
         for start in range(0, len(loaded.to_do), self._batch):
             rows = loaded.to_do[start : start + self._batch]
             losses, embeddings = self._score(loaded.pixels[start : start + self._batch])
@@ -140,6 +149,7 @@ class ShardScorer:
                 pool=np.array([item.split == "pool" for item in loaded.items], np.bool_)[scored],
                 losses=loaded.losses[scored],
                 embeddings=loaded.embeddings[scored],
+                thumbnails=loaded.thumbnails[scored],
             )
         return Stored(loaded.shard, name, int(scored.sum()), loaded.learned)
 
@@ -159,6 +169,7 @@ class _EarlierRun:
 
     project_id: int
     scored: ScoredItems
+    thumbnails: Thumbnails
 
     def rows(self, context: JobContext, project_id: int, shard: Shard, items: list[_ItemRow]) -> Ints:
         """(n,) the rows of equal items, -1 where there is none."""
@@ -191,7 +202,11 @@ def _earlier_runs(context: JobContext, score_run: ScoreRun) -> list[_EarlierRun]
         )
         newest = {run.project_id: run for run in session.scalars(complete)}
     return [
-        _EarlierRun(project_id, ScoredItems.open(context.artifacts, newest[project_id]))
+        _EarlierRun(
+            project_id,
+            ScoredItems.open(context.artifacts, newest[project_id]),
+            open_thumbnails(context.artifacts, str(newest[project_id].artifact)),
+        )
         for project_id in dict.fromkeys((score_run.project_id, model.project_id))
         if project_id in newest
     ]
