@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up test check format bench-loop bench-labels bench-labels-quick clean
+.PHONY: help venv demo up test check format bench-loop bench-labels bench-labels-quick bench-select clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-18s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ bench-labels: venv ## label efficiency of all strategies on all pools, for hours
 
 bench-labels-quick: venv ## the same with fewer strategies and pools, in less than 10 minutes
 	$(BIN)/python -m benchmarks.labels --quick
+
+bench-select: venv ## time and memory of every strategy; against scikit-activeml where '.[bench]' is installed
+	$(BIN)/python -m benchmarks.select $(ARGS)
 
 clean: ## remove what was built; data folders stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

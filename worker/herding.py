@@ -25,25 +25,28 @@ _BLOCK = 65_536  # embeddings turned to float32 at a time
 _LOOKS = 64  # candidates looked at again together: small enough to waste little, large enough for numpy
 
 
-def herd(pool: PoolView, n: int, weights: Floats | None, rng: np.random.Generator) -> Selection:
+def herd(
+    pool: PoolView, n: int, weights: Floats | None, rng: np.random.Generator, references: int = REFERENCES
+) -> Selection:
     """Greedy herding from what is labeled on; the score is the share of the references an item newly covers.
 
-    weights  (len(pool),) at least 0: how much covering an item is worth; None = all the same
+    weights     (len(pool),) at least 0: how much covering an item is worth; None = all the same
+    references  how many random items stand for the pool
     """
     candidates = rng.permutation(pool.candidates)  # so that equal gains are settled at random
     n = min(n, len(candidates))
     looked_at = candidates[:CANDIDATES]
-    references = rng.choice(len(pool), min(REFERENCES, len(pool)), replace=False)
-    space = Directions(pool, references)
-    points = space.of(references)
+    covering = rng.choice(len(pool), min(references, len(pool)), replace=False)
+    space = Directions(pool, covering)
+    points = space.of(covering)
     width = kernel_width(points, int(pool.labeled.sum()) + pool.round_size)
-    worth = np.ones(len(references), np.float32) if weights is None else weights[references]
-    refuse_not_finite(references, worth)
+    worth = np.ones(len(covering), np.float32) if weights is None else weights[covering]
+    refuse_not_finite(covering, worth)
     if worth.sum() <= 0:
-        worth = np.ones(len(references), np.float32)
+        worth = np.ones(len(covering), np.float32)
 
     similarity = kernel(space.of(looked_at), points, width)
-    covered = np.zeros(len(references), np.float32)
+    covered = np.zeros(len(covering), np.float32)
     labeled = np.flatnonzero(pool.labeled)
     if len(labeled):
         distances, _ = nearest(points, space.of(labeled), 1)

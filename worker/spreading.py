@@ -86,7 +86,8 @@ def farthest_first(points: Floats, n: int, distances: Floats) -> tuple[Ints, Flo
         while len(picks) < n and now[best := int(now.argmax())] >= outside:
             picks.append(int(near[best]))
             found.append(float(now[best]))
-            np.minimum(now, np.maximum(lengths + lengths[best] - 2 * (vectors @ vectors[best]), 0), out=now)
+            inner = np.einsum("ad,d->a", vectors, vectors[best])  # too small to be worth a second thread
+            np.minimum(now, np.maximum(lengths + lengths[best] - 2 * inner, 0), out=now)
             now[near == near[best]] = -1
     return np.array(picks, np.int64), np.array(found, np.float32)
 

@@ -11,7 +11,7 @@ from worker.pool_view import Floats, Ints, PoolView, Selection
 from worker.strategies import ColdStart, Strategy
 from worker.uncertainty import entropies
 
-_PENALTY = 10.0  # λ of λ/2 |W|² beside the summed loss, on standardised embeddings
+_PENALTY = 1.0  # λ of λ/2 |W|² beside the summed loss, on standardised embeddings
 _STEPS = 50
 _AT_ONCE = 16_000_000  # probabilities of all heads held at a time
 

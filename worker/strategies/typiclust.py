@@ -1,5 +1,7 @@
 """Strategy `typiclust`."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from worker.clusters import CLUSTERS, in_turns, known_or_offered
@@ -12,6 +14,7 @@ from worker.strategies import Strategy
 
 _NEIGHBOURS = 20
 _CROWD = 5_000
+_TOGETHER = 512
 
 
 class TypiClust(Strategy):
@@ -44,17 +47,31 @@ class TypiClust(Strategy):
 
 def typicality(points: Floats, cluster: Ints, rng: np.random.Generator) -> Floats:
     """(m, d), (m,) -> (m,): 1 / the mean distance to the 20 nearest others of the same cluster, or to half of
-    the cluster where that is less; 0 for what is not looked at.
+    the cluster where that is less; 0 for an item without others, or not looked at.
     """
     found = np.zeros(len(points), np.float32)
-    order = np.argsort(cluster, kind="stable")
-    for members in np.split(order, np.flatnonzero(np.diff(cluster[order])) + 1):
-        looked_at = rng.permutation(members)[:_CROWD]
-        neighbours = max(1, min(_NEIGHBOURS, len(looked_at) // 2))
-        if len(looked_at) == 1:
-            found[looked_at] = 1
-            continue
-        squared = squared_distances([points], looked_at, looked_at)
-        closest = np.sqrt(np.partition(squared, neighbours, axis=1)[:, : neighbours + 1])
-        found[looked_at] = 1 / (closest.sum(axis=1) / neighbours + 1e-5)  # an item is at 0 from itself
+    for rows in _several_clusters(cluster, rng):
+        of = cluster[rows]
+        squared = squared_distances([points], rows, rows)
+        squared[of[:, None] != of] = np.inf
+        columns = min(_NEIGHBOURS + 1, len(rows))
+        closest = np.sqrt(np.sort(np.partition(squared, columns - 1, axis=1)[:, :columns], axis=1))
+        sizes = np.bincount(of)[of]
+        neighbours = np.clip(sizes // 2, 1, _NEIGHBOURS)
+        counted = np.arange(columns) <= neighbours[:, None]  # the first is the item itself, at 0
+        mean_distance = closest.sum(axis=1, where=counted) / neighbours
+        found[rows] = np.where(sizes > 1, 1 / (mean_distance + 1e-5), 0)
     return found
+
+
+def _several_clusters(cluster: Ints, rng: np.random.Generator) -> Iterator[Ints]:
+    """Rows of whole clusters, several hundred together: one product of small matrices each would be slower."""
+    order = np.argsort(cluster, kind="stable")
+    together: list[Ints] = []
+    for members in np.split(order, np.flatnonzero(np.diff(cluster[order])) + 1):
+        together.append(members if len(members) <= _CROWD else rng.permutation(members)[:_CROWD])
+        if sum(map(len, together)) >= _TOGETHER:
+            yield np.concatenate(together)
+            together = []
+    if together:
+        yield np.concatenate(together)

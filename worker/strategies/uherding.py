@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from worker.herding import herd
+from worker.herding import CANDIDATES, herd
 from worker.pool_view import PoolView, Selection
 from worker.strategies import Strategy
 from worker.uncertainty import unsureness
@@ -25,4 +25,5 @@ class UHerding(Strategy):
     name = "uherding"
 
     def select(self, pool: PoolView, n: int, rng: np.random.Generator) -> Selection:
-        return herd(pool, n, None if pool.probabilities is None else unsureness(pool.probabilities), rng)
+        weights = None if pool.probabilities is None else unsureness(pool.probabilities)
+        return herd(pool, n, weights, rng, references=CANDIDATES)
