@@ -1,4 +1,4 @@
-"""Exact neighbours and k-means. The only file that knows faiss."""
+"""Neighbours and k-means, exact up to 100,000 points. The only file that knows faiss."""
 
 import faiss
 import numpy as np
@@ -8,7 +8,7 @@ from worker.spreading import plus_plus
 
 EXACT = 100_000  # points that k-means is trained on; a random part of that size stands for more
 _CELLS_SEARCHED = 8
-_ITERATIONS = 10  # after k-means++ starts, ten more lower the squared distances by less than 0.1 %
+_ITERATIONS = 10  # after k-means++ starts; ten more lower the squared distances by 0.3 % (Fashion-MNIST)
 
 
 def nearest(queries: Floats, points: Floats, k: int) -> tuple[Floats, Ints]:

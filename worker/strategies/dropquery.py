@@ -38,20 +38,20 @@ class DropQuery(Strategy):
     def select(self, pool: PoolView, n: int, rng: np.random.Generator) -> Selection:
         if pool.probabilities is None:
             raise ColdStart
-        candidates = rng.permutation(pool.candidates)
+        candidates = pool.candidates
         if not len(candidates):
             return by_rank(candidates)
         space = Directions.drawn(pool, rng)
         changed = self._changed(pool, pool.probabilities, space, candidates, rng)
-        unsure = np.sort(candidates[changed > self.views / 2])
+        unsure = candidates[changed > self.views / 2]
         order = unsure
         if len(unsure):
             points = space.of(unsure)
             centers = k_means_centers(points, min(n, CLUSTERS, len(unsure)), rng)
             distances, cluster = nearest(points, centers, 1)
             order = unsure[in_turns(cluster[:, 0], -distances[:, 0], np.zeros(len(unsure), np.bool_))]
-        sure = changed <= self.views / 2
-        rest = candidates[sure][np.argsort(-changed[sure], kind="stable")]
+        sure = np.flatnonzero(changed <= self.views / 2)
+        rest = candidates[sure[np.lexsort((rng.random(len(sure)), -changed[sure]))]]
         return by_rank(np.concatenate([order, rest])[:n])
 
     def _changed(
