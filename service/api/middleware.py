@@ -1,5 +1,6 @@
 """Around every request: a limit on its body, one line of log, and figures for Prometheus."""
 
+import logging
 import time
 
 import structlog
@@ -77,7 +78,9 @@ class Observed:
             route = getattr(scope.get("route"), "path", "none")
             self._requests.labels(scope["method"], route, str(status)).inc()
             self._seconds.labels(scope["method"], route).observe(seconds)
-            _log.info(
+            polled = scope["method"] == "GET" and status < 400  # dashboards ask all day
+            _log.log(
+                logging.DEBUG if polled else logging.INFO,
                 "request", method=scope["method"], path=scope["path"], status=status,
                 ms=round(1000 * seconds, 1),
             )  # fmt: skip

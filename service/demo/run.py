@@ -169,7 +169,7 @@ def _wait_until_ready(base_url: str, processes: dict[str, subprocess.Popen[bytes
                     f"`shortlist {part}` ended with {process.returncode}; see {output / part}.log"
                 )
         with (
-            contextlib.suppress(URLError, ConnectionError),
+            contextlib.suppress(OSError),
             urlopen(f"{base_url}/readyz", timeout=2) as answer,
         ):
             if answer.status == 200:
