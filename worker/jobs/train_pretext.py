@@ -38,7 +38,7 @@ _SIDES_DECODED = 64
 _READ_AT_A_TIME = 1_024
 _BLOCK = 256  # rows that lie together; see `worker.dataset.Dataset`
 _TRAINABLE = ("available", "done", "broken")  # with what is labeled: a resumed training sees the same
-_READING = 0.05  # share of the progress
+_READING = 0.03  # share of the progress; reading is quick beside training
 
 
 def run(context: JobContext) -> None:
@@ -75,9 +75,8 @@ def _begin(
     context: JobContext, project: Project, item_pixels: ItemPixels, device: torch.device
 ) -> PretextModel:
     settings = ProjectSettings.model_validate(project.settings)
-    chosen(
-        pretext_tasks(), settings.pretext_task, "pretext_task"
-    )  # a wrong choice fails before anything is read
+    # A wrong choice fails before anything is read.
+    chosen(pretext_tasks(), settings.pretext_task, "pretext_task")
     ids = _pool_ids(context, project.id)
     if not len(ids):
         raise JobFailed("There is nothing to train on: the pool is empty. Import a source first.")
