@@ -7,8 +7,10 @@ from typing import Any, TypeVar
 from sqlalchemy.orm import Session
 
 from service.store.tables import (
+    BarredItem,
     Batch,
     CatalogueEntry,
+    Duplicate,
     Head,
     Item,
     Job,
@@ -95,6 +97,10 @@ def make_score(session: Session, *, score_run: ScoreRun, item: Item, **values: A
     return _add(session, Score(score_run_id=score_run.id, item_id=item.id, **defaults | values))
 
 
+def make_duplicate(session: Session, *, score_run: ScoreRun, item: Item, of: Item) -> Duplicate:
+    return _add(session, Duplicate(score_run_id=score_run.id, item_id=item.id, duplicate_of_id=of.id))
+
+
 def make_ranking(
     session: Session, *, project: Project, score_run: ScoreRun, items: list[Item] | None = None, **values: Any
 ) -> Ranking:
@@ -113,6 +119,11 @@ def make_ranking(
 def make_ranked_item(session: Session, *, ranking: Ranking, item: Item, **values: Any) -> RankedItem:
     defaults = {"rank": 1, "score": 1.0}
     return _add(session, RankedItem(ranking_id=ranking.id, item_id=item.id, **defaults | values))
+
+
+def make_barred_item(session: Session, *, ranking: Ranking, item: Item, **values: Any) -> BarredItem:
+    defaults = {"probability": 0.9}
+    return _add(session, BarredItem(ranking_id=ranking.id, item_id=item.id, **defaults | values))
 
 
 def make_batch(session: Session, *, project: Project, **values: Any) -> Batch:

@@ -102,6 +102,8 @@ def run(context: JobContext) -> dict[str, Any] | None:
     context.report(0.4, "ordering items")
     with _naming(context, seen):
         choice, note, selection = _select(state, pool)
+    if not pool.available.any() and not unseen.seen.all():
+        note = "What is left is barred as probably broken, or a duplicate: it is served at random."
     rows = _ranked_items(state, seen, pool, selection)
     barred = _barred_items(scored, unseen)
     result = {

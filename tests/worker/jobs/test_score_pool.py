@@ -7,19 +7,29 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 import torch
+from PIL import Image
 
 from service.settings import Settings
 from service.store.artifacts import Artifacts
 from service.store.pipeline import queue_score_pool
 from service.store.scores import load_scores
 from service.store.session import read_session, write_session
-from service.store.tables import Item, Job, PretextModel, Project, Score, ScoreRun, ScoreShard
-from tests.factories import make_item, make_pretext_model, make_project
+from service.store.tables import (
+    Duplicate,
+    Item,
+    Job,
+    PretextModel,
+    Project,
+    Score,
+    ScoreRun,
+    ScoreShard,
+)
+from tests.factories import make_item, make_label, make_pretext_model, make_project
 from tests.pictures import write_pictures
 from tests.worker.running import claim, hand_back, run
 from worker.jobs import score_pool
 from worker.jobs.context import JobContext, JobFailed
-from worker.jobs.pool import ScoredItems
+from worker.jobs.pool import ScoredItems, open_thumbnails
 from worker.jobs.pretext_net import new_net, store_net
 from worker.jobs.score_pool import percentiles_among
 from worker.jobs.shard_scorer import ShardScorer
@@ -315,6 +325,72 @@ def test_an_item_without_a_number_is_named(scoring: Scoring, monkeypatch: pytest
 
     with pytest.raises(JobFailed, match=r"no number for the item '0000\d\.png'"):
         scoring.run()
+
+
+def copy_pictures(folder: Path, pairs: dict[int, int]) -> None:
+    for to, number in pairs.items():
+        (folder / f"{to:05}.png").write_bytes((folder / f"{number:05}.png").read_bytes())
+
+
+def duplicates(scoring: Scoring) -> dict[str, str]:
+    """Of the run that is served: key -> key of the representative, without suffix."""
+    copy, of = sa.orm.aliased(Item), sa.orm.aliased(Item)
+    with read_session(scoring.engine) as session:
+        project = session.get_one(Project, scoring.project.id)
+        pairs = session.execute(
+            sa.select(copy.key, of.key)
+            .join(Duplicate, Duplicate.item_id == copy.id)
+            .join(of, of.id == Duplicate.duplicate_of_id)
+            .where(Duplicate.score_run_id == project.score_run_id)
+        )
+        return {pair[0][:5]: pair[1][:5] for pair in pairs}
+
+
+def test_duplicates_are_grouped_in_the_pool_only(scoring: Scoring) -> None:
+    scoring.add(9, content_hash=None)
+    scoring.add(2, first=9, split="test", content_hash=None)
+    nearly = Image.fromarray(np.roll(np.asarray(Image.open(scoring.folder / "00006.png")), 1, axis=1))
+    nearly.save(scoring.folder / "00008.png")
+    copy_pictures(scoring.folder, {4: 1, 5: 1, 9: 2})
+    scoring.run()
+
+    assert duplicates(scoring) == {"00004": "00001", "00005": "00001", "00008": "00006"}
+
+
+def test_a_labeled_item_represents_its_group(scoring: Scoring) -> None:
+    scoring.add(6, content_hash=None)
+    copy_pictures(scoring.folder, {2: 0, 4: 0})
+    with write_session(scoring.engine) as session:
+        labeled = session.scalars(sa.select(Item).where(Item.key == "00002.png")).one()
+        make_label(session, item=labeled)
+    scoring.run()
+
+    assert duplicates(scoring) == {"00000": "00002", "00004": "00002"}
+
+
+def test_a_new_score_run_groups_anew(scoring: Scoring) -> None:
+    scoring.add(5, content_hash=None)
+    scoring.run()
+    assert duplicates(scoring) == {}
+    scoring.add(2, first=5, content_hash=None)
+    copy_pictures(scoring.folder, {6: 3})
+    scoring.run()
+
+    assert duplicates(scoring) == {"00006": "00003"}
+
+
+@on_sqlite
+def test_thumbnails_of_known_items_are_copied(scoring: Scoring) -> None:
+    scoring.add(5)
+    scoring.run()
+    before = open_thumbnails(scoring.artifacts, str(scoring.score_runs()[-1].artifact))
+    scoring.add(1, first=5)
+    scoring.run()
+    after = open_thumbnails(scoring.artifacts, str(scoring.score_runs()[-1].artifact))
+
+    assert after.shape == (6, 12 * 12 + 2)
+    assert (after[:5] == before).all()
+    assert len({row.tobytes() for row in after}) == 6
 
 
 def test_numbers_stay_numbers() -> None:
