@@ -11,7 +11,7 @@ from PIL import Image
 
 from service.settings import Settings
 from service.store.session import write_session
-from service.store.tables import Item, Job, Project
+from service.store.tables import Item, Job, Project, ScoreRun
 from tests import factories
 from tests.api.conftest import created
 
@@ -161,6 +161,92 @@ def test_one_item_with_reason_loss_and_labels(admin: TestClient) -> None:
         "the file is empty",
         None,
     )
+
+
+@pytest.fixture
+def with_duplicates(scored: None, engine: sa.Engine) -> None:
+    """Items 4 and 5 are duplicates of item 2, item 7 of item 6; an older score run says otherwise."""
+    with write_session(engine) as session:
+        project = session.get_one(Project, 1)
+        items = list(session.scalars(sa.select(Item).order_by(Item.id)))
+        run = session.get_one(ScoreRun, project.score_run_id)
+        older = factories.make_score_run(session, project=project)
+        for copy, of in ((4, 2), (5, 2), (7, 6)):
+            factories.make_duplicate(session, score_run=run, item=items[copy], of=items[of])
+        factories.make_duplicate(session, score_run=older, item=items[1], of=items[2])
+
+
+@pytest.mark.usefixtures("with_duplicates")
+def test_duplicates_are_listed_by_what_stands_for_them(admin: TestClient) -> None:
+    listed = admin.get("/projects/p_1/items?duplicate_of=i_3").json()["items"]
+    assert [(item["key"], item["duplicate_of"]) for item in listed] == [("4", "i_3"), ("5", "i_3")]
+    assert (
+        admin.get("/projects/p_1/items?duplicate_of=i_3&sort=pretext_loss&limit=1").json()["items"][0]["key"]
+        == "5"
+    )
+    assert admin.get("/projects/p_1/items?duplicate_of=i_2").json()["items"] == []
+    assert admin.get("/projects/p_1/items/i_8").json()["duplicate_of"] == "i_7"
+    assert admin.get("/projects/p_1/items/i_3").json()["duplicate_of"] is None
+    assert len(admin.get("/projects/p_1/items").json()["items"]) == 10
+    for unknown in ("i_zz", "b_3", "x"):
+        assert admin.get(f"/projects/p_1/items?duplicate_of={unknown}").status_code == 404
+
+
+@pytest.mark.usefixtures("with_duplicates")
+def test_duplicates_are_exported_with_a_suggestion(admin: TestClient, engine: sa.Engine) -> None:
+    def rows(query: str) -> list[dict[str, Any]]:
+        found = admin.get(f"/projects/p_1/labels{query}").text.splitlines()
+        return [json.loads(line) for line in found]
+
+    assert [row["key"] for row in rows("")] == ["2"]
+    suggested = rows("?suggestions=true")
+    assert [row["key"] for row in suggested] == ["2", "4", "5"]
+    assert suggested[1] == {
+        "item": "i_5", "key": "4", "suggested_class": "shirt", "duplicate_of": "i_3"
+    }  # fmt: skip
+    with write_session(engine) as session:
+        factories.make_label(session, item=session.get_one(Item, 5), class_name="coat")
+        factories.make_label(session, item=session.get_one(Item, 8), class_name="coat")
+    assert [row["key"] for row in rows("?suggestions=true")] == ["2", "4", "7", "5"]  # labels first
+    lines = admin.get(
+        "/projects/p_1/labels?suggestions=true", headers={"Accept": "text/csv"}
+    ).text.splitlines()
+    assert lines[0].endswith(",created_at,suggested_class,duplicate_of")
+    assert lines[-1].endswith(",shirt,i_3")
+
+
+@pytest.mark.usefixtures("with_duplicates")
+def test_a_twin_of_an_unlabeled_representative_suggests(admin: TestClient, engine: sa.Engine) -> None:
+    with write_session(engine) as session:
+        run = session.get_one(ScoreRun, session.get_one(Project, 1).score_run_id)
+        items = list(session.scalars(sa.select(Item).order_by(Item.id)))
+        factories.make_duplicate(session, score_run=run, item=items[8], of=items[6])
+        factories.make_label(session, item=items[7], class_name="coat")
+    lines = admin.get("/projects/p_1/labels?suggestions=true").text.splitlines()
+    assert {"item": "i_9", "key": "8", "suggested_class": "coat", "duplicate_of": "i_7"} in map(
+        json.loads, lines
+    )
+
+
+@pytest.mark.usefixtures("scored")
+def test_barred_items_are_listed_with_the_probability(admin: TestClient, engine: sa.Engine) -> None:
+    assert admin.get("/projects/p_1/items?barred=true").json()["items"] == []
+    with write_session(engine) as session:
+        project = session.get_one(Project, 1)
+        items = list(session.scalars(sa.select(Item).order_by(Item.id)))
+        run = session.get_one(ScoreRun, project.score_run_id)
+        older, newer = (factories.make_ranking(session, project=project, score_run=run) for _ in range(2))
+        project.ranking_id = newer.id
+        factories.make_barred_item(session, ranking=older, item=items[0])
+        for place in (2, 3, 5):  # 2 has been labeled since
+            factories.make_barred_item(session, ranking=newer, item=items[place], probability=place / 10)
+    barred = admin.get("/projects/p_1/items?barred=true").json()["items"]
+    assert [(item["key"], item["barred_probability"]) for item in barred] == [("3", 0.3), ("5", 0.5)]
+    rest = admin.get("/projects/p_1/items?barred=false").json()["items"]
+    assert [item["key"] for item in rest] == list("01246789")
+    assert {item["barred_probability"] for item in rest} == {None}
+    assert admin.get("/projects/p_1/items/i_4").json()["barred_probability"] == 0.3
+    assert admin.get("/projects/p_1/items/i_4").json()["state"] == "available"
 
 
 def test_losses_need_a_score_run(admin: TestClient) -> None:

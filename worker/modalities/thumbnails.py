@@ -18,7 +18,7 @@ Thumbnails = npt.NDArray[np.uint8]
 
 _SIDE = 32
 _REACH = 2  # two copies, each moved by up to one pixel, are up to two apart
-_FREQUENCIES = 8
+_FREQUENCIES = 5
 _ROWS = 4_096
 # ITU-R BT.601: luminance, blue and red difference of RGB.
 _COLOURS = ((0.299, 0.587, 0.114), (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081))
