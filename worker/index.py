@@ -30,7 +30,7 @@ def likely_nearest(queries: Floats, points: Floats, k: int) -> tuple[Floats, Int
     """
     if len(points) <= EXACT:
         return nearest(queries, points, k)
-    cells = round(2 * len(points) ** 0.5)
+    cells = round(len(points) ** 0.5)
     index = faiss.IndexIVFFlat(faiss.IndexFlatL2(points.shape[1]), points.shape[1], cells)
     sample = np.random.default_rng(0).choice(len(points), 40 * cells, replace=False)
     index.train(np.ascontiguousarray(points[np.sort(sample)]))

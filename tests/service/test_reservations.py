@@ -12,7 +12,7 @@ from service.labels import NewLabel
 from service.reservations import NextBatch
 from service.store.ids import public_id
 from service.store.session import write_session
-from service.store.tables import Item, Job, Project, Ranking, Reservation
+from service.store.tables import Item, Job, Project, Ranking, Reservation, ScoreRun
 from tests import factories
 from tests.service.conftest import NOON
 
@@ -267,3 +267,16 @@ def test_eight_annotators_at_once_share_no_item(engine: sa.Engine) -> None:
     with write_session(engine) as session:
         done = session.get_one(Project, project.id)
         assert done.served == 120
+
+
+def test_what_a_ranking_leaves_out_is_served_when_nothing_else_is_left(session: Session) -> None:
+    project, items = make_pool(session, 4, control_fraction=0)
+    ranking = rank(session, project, items[:2])
+    factories.make_barred_item(session, ranking=ranking, item=items[2])
+    run = session.get_one(ScoreRun, project.score_run_id)
+    factories.make_duplicate(session, score_run=run, item=items[3], of=items[0])
+
+    batch = take(session, project, size=4)
+
+    arms = {served.item.id: served.reservation.arm for served in batch.served}
+    assert arms == dict(zip([item.id for item in items], ["selected"] * 2 + ["control"] * 2, strict=True))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from worker.index import k_means, nearest
+from worker.index import k_means, likely_nearest, nearest
 from worker.pool_view import Floats
 
 
@@ -17,6 +17,19 @@ def test_nearest_is_exact() -> None:
 
     np.testing.assert_array_equal(rows, np.argsort(squared, axis=1)[:, :4])
     np.testing.assert_allclose(distances, np.sort(squared, axis=1)[:, :4], rtol=1e-4)
+
+
+def test_many_points_are_searched_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = _points(3_000)
+    exact = nearest(points, points, 5)[1]
+    assert (likely_nearest(points, points, 5)[1] == exact).all()
+
+    monkeypatch.setattr("worker.index.EXACT", 2_000)
+    distances, rows = likely_nearest(points, points, 5)
+
+    assert (rows == exact).mean() > 0.95
+    assert (rows[:, 0] == np.arange(3_000)).all()
+    assert (np.diff(distances, axis=1) >= 0).all()
 
 
 @pytest.mark.parametrize("k", [0, 71])
