@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.labels.copies import find_copies
 from benchmarks.labels.pools import Pixels, Pool
 from worker import backbone, training
 from worker.backbone import make_backbone
@@ -29,13 +30,19 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True, kw_only=True)
 class Embedded:
-    """A pool without its pixels. key: what it was made of, 12 hex digits; embeddings (n, d) and (t, d)."""
+    """A pool without its pixels.
+
+    key                     what it was made of, 12 hex digits
+    embeddings              (n, d), test_embeddings (t, d)
+    copies                  (m, 2) rows of a near-duplicate and of the item that stands for it, as found
+    """
 
     key: str
     embeddings: Halves
     pretext_losses: Floats
     classes: Ints
     groups: Ints
+    copies: Ints
     test_embeddings: Halves
     test_classes: Ints
 
@@ -45,7 +52,7 @@ class Embedded:
 
 
 def embedded(pool: Pool, epochs: int, cache: Path = CACHE) -> Path:
-    """The file of the pool's embeddings, made if it is not there; `load` reads it."""
+    """The file of the pool's embeddings, trained if it is not there; `load` reads it."""
     recipe = Recipe(epochs=epochs, batch_size=64, seed=0)
     path = cache / f"{_key(pool, recipe)}.npz"
     if not path.exists():
@@ -54,18 +61,23 @@ def embedded(pool: Pool, epochs: int, cache: Path = CACHE) -> Path:
         _, test_embeddings = _score(net, pool.test_pixels, with_losses=False)
         cache.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-        with unfinished.open("wb") as file:
+        with unfinished.open("wb") as file:  # named at the end, so that what is there is complete
             np.savez(
                 file, embeddings=embeddings, pretext_losses=losses, classes=pool.classes, groups=pool.groups,
                 test_embeddings=test_embeddings, test_classes=pool.test_classes,
             )  # fmt: skip
         unfinished.rename(path)
+    np.save(_copies(path), find_copies(pool.pixels))  # takes seconds, so it always follows the code of today
     return path
 
 
 def load(path: Path) -> Embedded:
     with np.load(path) as arrays:
-        return Embedded(key=path.stem, **arrays)
+        return Embedded(key=path.stem, copies=np.load(_copies(path)), **arrays)
+
+
+def _copies(path: Path) -> Path:
+    return path.with_suffix(".copies.npy")
 
 
 def _key(pool: Pool, recipe: Recipe) -> str:

@@ -7,13 +7,16 @@ anew on all labels and measured on the test items. Junk gets no label but costs 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from benchmarks.labels.embeddings import Embedded
 from worker.heads import FittedHead
 from worker.heads.linear import LinearHead
-from worker.pool_view import Floats, Ints, PoolView
+from worker.jobs.left_out import left_out
+from worker.jobs.pool import ScoredItems
+from worker.pool_view import Bools, Floats, Ints, PoolView
 from worker.strategies import ColdStart, Strategy, strategies
 
 
@@ -35,53 +38,92 @@ class Row:
     selection_cpu_s: float
 
 
-def make_strategy(text: str) -> Strategy:
-    """`name`, or with parameters `name:one=1:other=0.5`. Raises ValueError."""
+def make_strategy(text: str) -> tuple[Strategy, bool]:
+    """`name`, or with parameters `name:one=1:other=0.5`; and whether it sees the pool through the product's filters:
+    near-duplicates collapsed, learned junk barred. `shortlist` does and its peers do not, as in their papers, unless
+    `filtered=yes` or `filtered=no` is among the parameters. Raises ValueError.
+    """
     name, *parameters = text.split(":")
     known = strategies()
     if name not in known:
         raise ValueError(f"There is no strategy {name!r}; there are {', '.join(known)}.")
-    return known[name].model_validate(dict(parameter.split("=", 1) for parameter in parameters))
+    values = dict(parameter.split("=", 1) for parameter in parameters if "=" in parameter)
+    if len(values) < len(parameters):
+        raise ValueError(f"Parameters are NAME=VALUE, each once; {text!r} has others.")
+    filtered = values.pop("filtered", "yes" if name == "shortlist" else "no") == "yes"
+    return known[name].model_validate(values), filtered
 
 
 def run(name: str, pool: Embedded, strategy: str, seed: int, budgets: Sequence[int]) -> Iterator[Row]:
     """A row a budget; the same again for the same seed. `budgets` rise, the last is at most the pool's size."""
-    chosen = make_strategy(strategy)
+    chosen, filtered = make_strategy(strategy)
     rng = np.random.default_rng([seed, 1])
-    labeled = np.full(len(pool.classes), -1)
-    picked = np.zeros(len(pool.classes), np.bool_)
+    known = _Known(pool)
     head: FittedHead | None = None
-    before = 0
-    for budget in budgets:
-        view = PoolView(
-            embeddings=pool.embeddings,
-            pretext_losses=pool.pretext_losses,
-            available=~picked,
-            classes=labeled.copy(),
-            probabilities=head.probabilities(pool.embeddings) if head is not None else None,
-            n_classes=pool.n_classes,
-            round_size=budget - before,
-            labels_used=before,
-        )
+    for before, budget in pairwise((0, *budgets)):
+        probabilities = head.probabilities(pool.embeddings) if head is not None else None
         wall, cpu = time.perf_counter(), time.process_time()
-        items = _select(chosen, view, budget - before, rng)
+        seen = known.seen(np.random.default_rng([seed, before])) if filtered else np.arange(len(pool.classes))
+        view = known.view(seen, probabilities, before, budget - before)
+        items = seen[_select(chosen, view, budget - before, rng)]
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        picked[items] = True
-        labeled[items] = pool.classes[items]
-        known = np.flatnonzero(labeled >= 0)
+        known.annotate(items, budget - before, rng)
+        labeled = np.flatnonzero(known.classes >= 0)
         accuracy, balanced = 1 / pool.n_classes, 1 / pool.n_classes  # of a guess
-        if len(known):
+        if len(labeled):
             # The same folds for all arms, and nothing carried over from the head before.
             fold_rng = np.random.default_rng([seed, 2])
-            head = LinearHead().fit(pool.embeddings[known], labeled[known], pool.n_classes, fold_rng)
+            head = LinearHead().fit(
+                pool.embeddings[labeled], known.classes[labeled], pool.n_classes, fold_rng
+            )
             right = head.probabilities(pool.test_embeddings).argmax(axis=1) == pool.test_classes
             accuracy, balanced = float(right.mean()), balanced_accuracy(right, pool.test_classes)
-        before = budget
         yield Row(
-            pool=name, embeddings=pool.key, strategy=strategy, seed=seed, budget=budget, labels=len(known),
-            accuracy=accuracy, balanced_accuracy=balanced, junk=int((pool.classes[picked] < 0).sum()),
-            duplicates=repeats(pool.groups[picked]), selection_s=wall, selection_cpu_s=cpu,
+            pool=name, embeddings=pool.key, strategy=strategy, seed=seed, budget=budget, labels=len(labeled),
+            accuracy=accuracy, balanced_accuracy=balanced, junk=int(known.broken.sum()),
+            duplicates=repeats(pool.groups[known.picked]), selection_s=wall, selection_cpu_s=cpu,
         )  # fmt: skip
+
+
+class _Known:
+    """What the annotator has said so far: classes (n,), -1 where unknown; broken (n,), junk that was seen."""
+
+    def __init__(self, pool: Embedded) -> None:
+        self._pool = pool
+        self._scored = ScoredItems(np.arange(len(pool.classes)), pool.pretext_losses, pool.embeddings)
+        self.classes = np.full(len(pool.classes), -1)
+        self.broken = np.zeros(len(pool.classes), np.bool_)
+
+    @property
+    def picked(self) -> Bools:
+        return self.broken | (self.classes >= 0)
+
+    def seen(self, rng: np.random.Generator) -> Ints:
+        """Rows that job rank would show to a strategy."""
+        unseen = left_out(
+            self._scored, free=~self.picked, done=self.classes >= 0, broken=self.broken,
+            copies=self._pool.copies, rng=rng,
+        )  # fmt: skip
+        return np.flatnonzero(unseen.seen)
+
+    def view(self, seen: Ints, probabilities: Floats | None, before: int, n: int) -> PoolView:
+        return PoolView(
+            embeddings=self._pool.embeddings[seen],
+            pretext_losses=self._pool.pretext_losses[seen],
+            available=~self.picked[seen],
+            classes=self.classes[seen],
+            probabilities=probabilities[seen] if probabilities is not None else None,
+            n_classes=self._pool.n_classes,
+            round_size=n,
+            labels_used=before,
+        )
+
+    def annotate(self, items: Ints, n: int, rng: np.random.Generator) -> None:
+        """Where the filters left fewer than n, the product serves others at random; so does this."""
+        rest = np.setdiff1d(np.flatnonzero(~self.picked), items)
+        items = np.concatenate([items, rng.permutation(rest)[: n - len(items)]])
+        self.classes[items] = self._pool.classes[items]
+        self.broken[items] = self._pool.classes[items] < 0
 
 
 def _select(strategy: Strategy, view: PoolView, n: int, rng: np.random.Generator) -> Ints:

@@ -26,6 +26,7 @@ def make_embedded(
         pretext_losses=rng.random(items, np.float32),
         classes=truth,
         groups=groups,
+        copies=np.column_stack([np.flatnonzero(groups == 0)[1:], np.zeros(copies, np.int64)]),
         test_embeddings=(centers[test] + rng.normal(size=(90, 8))).astype(np.float16),
         test_classes=test,
     )

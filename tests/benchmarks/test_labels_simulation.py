@@ -55,6 +55,26 @@ def test_picks_that_follow_a_near_duplicate_are_counted() -> None:
     assert repeats(np.array([4, 4, 7, 4, 1])) == 2
 
 
+def test_filters_collapse_near_duplicates_and_bar_junk_once_some_was_seen() -> None:
+    pool = make_embedded(items=200, copies=40, junk=60)
+
+    plain, filtered = (
+        list(run("clusters", pool, f"random:filtered={answer}", 0, (40, 80))) for answer in ("no", "yes")
+    )
+
+    assert plain[1].duplicates > 5 > 0 == filtered[1].duplicates
+    assert 0 < filtered[0].junk == filtered[1].junk
+    assert plain[1].junk > plain[0].junk
+
+
+def test_what_the_filters_leave_out_is_labeled_when_nothing_else_is_left() -> None:
+    pool = make_embedded(items=100, copies=30, junk=20)
+
+    (row,) = run("clusters", pool, "random:filtered=yes", 0, (100,))
+
+    assert (row.labels, row.junk, row.duplicates) == (80, 20, 30)
+
+
 def test_every_class_weighs_the_same_in_balanced_accuracy() -> None:
     right, classes = np.array([True, True, True, False]), np.array([0, 0, 0, 1])
 
@@ -62,8 +82,14 @@ def test_every_class_weighs_the_same_in_balanced_accuracy() -> None:
 
 
 def test_parameters_follow_the_name_of_a_strategy() -> None:
-    assert make_strategy("pt4al:rounds=4").model_dump() == {"rounds": 4}
+    strategy, filtered = make_strategy("pt4al:rounds=4:filtered=yes")
+    assert (strategy.name, strategy.model_dump(), filtered) == ("pt4al", {"rounds": 4}, True)
+    assert [make_strategy(name)[1] for name in ("shortlist", "shortlist:filtered=no", "random")] == [
+        True, False, False,
+    ]  # fmt: skip
     with pytest.raises(ValueError, match="no strategy 'luck'"):
         make_strategy("luck")
     with pytest.raises(ValueError, match="rounds"):
         make_strategy("pt4al:rounds=none")
+    with pytest.raises(ValueError, match="NAME=VALUE"):
+        make_strategy("pt4al:rounds")
