@@ -1,13 +1,14 @@
-"""How good probabilities are, measured on items that a head never saw."""
+"""How good probabilities are, measured on items that a head never saw, and how two heads compare on them."""
 
 from dataclasses import dataclass
-from math import sqrt
+from math import atanh, sqrt, tanh
 
 import numpy as np
 
-from worker.pool_view import Floats, Ints
+from worker.pool_view import Bools, Floats, Ints
 
 _BINS = 15  # of the calibration error, as Guo et al. 2017 have it
+_LEAST_PAIRS = 10  # a correlation of fewer says nothing
 _Z = 1.959963984540054  # 95 %, two-sided
 
 
@@ -61,6 +62,51 @@ def wilson_interval(right: int, n: int) -> tuple[float, float]:
     half = _Z / (1 + z2 / n) * sqrt(share * (1 - share) / n + z2 / (4 * n * n))
     # Rounding must not leave the share itself outside.
     return min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))
+
+
+def paired_difference(right: Bools, right_before: Bools) -> tuple[float, float, float]:
+    """Difference of two accuracies on the same n >= 1 items, and its 95 % interval.
+
+    Each of the four ways in which the two can be right or wrong counts half an item more: Agresti and Min 2005,
+    Simple improved confidence intervals for comparing matched proportions, https://doi.org/10.1002/sim.1781
+    """
+    n = len(right)
+    gained, lost = int((right & ~right_before).sum()), int((right_before & ~right).sum())
+    b, c, n_adjusted = gained + 0.5, lost + 0.5, n + 2
+    middle = (b - c) / n_adjusted
+    half = _Z * sqrt(max(0.0, b + c - (b - c) ** 2 / n_adjusted)) / n_adjusted
+    return (gained - lost) / n, middle - half, middle + half
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Spearman's rank correlation of `items` pairs; low, high: 95 % interval."""
+
+    rho: float
+    low: float
+    high: float
+    items: int
+
+
+def rank_correlation(left: Floats, right: Floats) -> Correlation | None:
+    """Of two arrays (n,); None for fewer than 10 items, or where all values of one are equal.
+
+    Interval: Fisher's z with the standard error of Bonett and Wright 2000, Sample Size Requirements for
+    Estimating Pearson, Kendall and Spearman Correlations, https://doi.org/10.1007/BF02294183
+    """
+    n = len(left)
+    if n < _LEAST_PAIRS or np.ptp(left) == 0 or np.ptp(right) == 0:
+        return None
+    rho = float(np.corrcoef(_ranks(left), _ranks(right))[0, 1])
+    z = atanh(float(np.clip(rho, -0.999999, 0.999999)))
+    half = _Z * sqrt((1 + rho * rho / 2) / (n - 3))
+    return Correlation(rho=rho, low=tanh(z - half), high=tanh(z + half), items=n)
+
+
+def _ranks(values: Floats) -> np.ndarray:
+    """Equal values share the mean of their ranks."""
+    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[where])
 
 
 def _calibration_error(sureness: Floats, right: np.ndarray) -> float:

@@ -19,13 +19,15 @@ _NODES = 20_000  # a random part of that size stands for a larger pool; exact ne
 class PoolGraph:
     """Neighbours are found when first asked for, and once: one graph serves all heads trained on a pool.
 
-    embeddings  (m, d), m >= 1
+    embeddings  (m, d), m >= 1, or those of its `rows`
     """
 
-    def __init__(self, embeddings: Halves | Floats, rng: np.random.Generator) -> None:
-        if len(embeddings) > _NODES:
-            embeddings = embeddings[np.sort(rng.choice(len(embeddings), _NODES, replace=False))]
-        self._embeddings = embeddings
+    def __init__(
+        self, embeddings: Halves | Floats, rng: np.random.Generator, rows: Ints | None = None
+    ) -> None:
+        if rows is None:
+            rows = np.arange(len(embeddings))
+        self._embeddings = embeddings[np.sort(rng.permutation(rows)[:_NODES])]
 
     def __len__(self) -> int:
         """Nodes."""

@@ -2,19 +2,31 @@
 
 A head trains on the pool items that labels up to its last one decided. It is measured on the test split;
 where there is none, a round's head is measured on the control items by cross-fitting: each is predicted by a
-head that never saw it. (Between rounds five more trainings would only keep the next ranking waiting.)
+head that never saw its label. (Between rounds more trainings would only keep the next ranking waiting.)
 `Head.metrics`:
 
     {"measured_on": "test" | "control" | null, "items", "accuracy", "accuracy_low", "accuracy_high" (95 %),
      "macro_f1", "nll", "ece", "recall": {class: share or null}, "confusion": [[true × predicted]],
-     "temperature"}
+     "pretext_loss_correlation": {"rho", "low", "high", "items"} or null: of the pretext loss and the head's own,
+     "random_curve": see `random_curve`; of a round's head, where there are enough control labels,
+     "trained": name of the head, or of the one `auto` chose, "temperature",
+     "promoted": whether it was put to use, "note": why not, or null}
 
-Numbers are null, and the confusion empty, where nothing could be measured. Random choices come from (seed
-of the project, last label), so a head can be trained again. A job that is run again goes on where it was.
+Numbers are null, and the confusion empty, where nothing could be measured.
+
+A head is promoted unless it is worse, beyond noise, than the newest promoted head that was measured: the 95 %
+interval of the difference in accuracy on the items both were measured on lies below 0. A head between rounds
+that is not measured itself goes with the newest measured one, so labels that spoiled a round's head are not
+let in by the next. Heads for other embeddings or other classes are not compared: those before cannot be used
+any more. A round's metrics stay those of its own head, promoted or not.
+
+Random choices come from (seed of the project, last label), so a head can be trained again. A job that is run
+again goes on where it was.
 """
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,13 +39,19 @@ from service.store.project_settings import ProjectSettings
 from service.store.tables import Head, Project, Round, ScoreRun, utc_now
 from worker.heads import FittedHead, heads
 from worker.heads import Head as HeadKind
+from worker.heads.pool_graph import PoolGraph
 from worker.jobs.choices import chosen
 from worker.jobs.context import JobContext
-from worker.jobs.pool import KnownItems, ScoredItems, labeled_items, test_items
-from worker.measuring import Measures, measure
-from worker.pool_view import Bools, Floats, Ints
-
-_FOLDS = 5
+from worker.jobs.head_measurements import (
+    HeldOut,
+    compare,
+    cross_fitted,
+    nothing_measured,
+    random_curve,
+    store_answers,
+)
+from worker.jobs.pool import KnownItems, ScoredItems, item_ids, labeled_items, test_items
+from worker.pool_view import Floats, Ints
 
 
 @dataclass(frozen=True)
@@ -106,9 +124,9 @@ def run(context: JobContext) -> dict[str, Any] | None:
     result = {"heads": versions, "missing": missing}
     with context.finish(result) as session:
         project = session.get_one(Project, state.project.id)
-        newest = _newest_head(session, project.id)
-        if newest is not None:
-            project.head_id = newest.id
+        served = _newest_head(session, project.id, _PROMOTED)
+        if served is not None:
+            project.head_id = served.id
         pipeline.queue_rank(session, project)
     return result
 
@@ -159,15 +177,19 @@ class _Trainer:
         state, rng = self._state, np.random.default_rng([self._state.settings.seed, wanted.last_label_id])
         embeddings = self._embeddings(wanted.training)
         fitted = self._fit(embeddings, wanted.training.classes, rng)
-        metrics = self._measure(fitted, wanted, embeddings, rng)
-        seconds = time.perf_counter() - started
+        held_out, metrics = self._measure(fitted, wanted, embeddings, rng)
         with self._context.read() as session:
             newest = _newest_head(session, state.project.id)
+            note = self._reason_against(session, held_out)
+        metrics |= {"promoted": note is None, "note": note}
+        seconds = time.perf_counter() - started
         version = newest.version + 1 if newest is not None else 1
         job = self._context.job
         artifact = f"heads/{state.project.id}/{version}-{job.id}-{job.token}.npz"
         with self._context.artifacts.writing(artifact) as file:
             np.savez(file, allow_pickle=False, **fitted.arrays())
+        if held_out is not None:
+            store_answers(self._context.artifacts, artifact, held_out)
         with self._context.publish() as session:
             head = Head(
                 project_id=state.project.id, version=version, kind=state.settings.head.model_dump(),
@@ -188,48 +210,82 @@ class _Trainer:
         return self._scored.embeddings[self._scored.where(known.ids)].astype(np.float32)
 
     def _fit(self, embeddings: Floats, classes: Ints, rng: np.random.Generator) -> FittedHead:
-        return self._kind.fit(embeddings, classes, len(self._state.project.classes), rng)
+        pool = self._pool if self._kind.uses_pool else None
+        return self._kind.fit(embeddings, classes, len(self._state.project.classes), rng, pool)
+
+    @cached_property
+    def _pool(self) -> PoolGraph:
+        """Without the test split and what was set aside."""
+        with self._context.read() as session:
+            left_out = [item_ids(session, self._state.project.id, which) for which in ("test", "aside")]
+        rows = np.flatnonzero(~self._scored.among(np.concatenate(left_out)))
+        return PoolGraph(self._scored.embeddings, np.random.default_rng(self._state.settings.seed), rows)
 
     def _measure(
         self, fitted: FittedHead, wanted: _Wanted, embeddings: Floats, rng: np.random.Generator
-    ) -> dict[str, Any]:
-        """`Head.metrics`"""
-        training = wanted.training
+    ) -> tuple[HeldOut | None, dict[str, Any]]:
+        """What was measured, and `Head.metrics` but for the promotion."""
+        training, names = wanted.training, self._state.project.classes
         control = np.isin(training.ids, self._state.control)
-        measured_on, measures = None, None
+        held_out, curve = None, []
         if len(self._test):
-            measured_on = "test"
-            measures = measure(fitted.probabilities(self._embeddings(self._test)), self._test.classes)
+            probabilities = fitted.probabilities(self._embeddings(self._test))
+            held_out = HeldOut("test", self._test.ids, self._test.classes, probabilities)
         elif wanted.round_number is not None and control.any():
-            measured_on = "control"
-            measures = self._measure_by_cross_fitting(control, embeddings, training.classes, rng)
-        metrics: dict[str, Any] = asdict(measures) if measures is not None else dict(_NOTHING_MEASURED)
-        recall = metrics["recall"] or [None] * len(self._state.project.classes)
-        metrics["recall"] = dict(zip(self._state.project.classes, recall, strict=True))
-        temperature = fitted.arrays().get("temperature")
-        metrics["temperature"] = None if temperature is None else float(temperature)
-        return {"measured_on": measured_on, **metrics}
+            rows, probabilities = cross_fitted(
+                lambda inputs, classes: self._fit(inputs, classes, rng),
+                np.flatnonzero(control), embeddings, training.classes, rng,
+            )  # fmt: skip
+            held_out = HeldOut("control", training.ids[rows], training.classes[rows], probabilities)
+        if wanted.round_number is not None:
+            curve = self._random_curve(embeddings[control], training.classes[control], rng)
+        figures = self._figures(held_out)
+        figures["recall"] = dict(zip(names, figures["recall"] or [None] * len(names), strict=True))
+        trained = {"trained": fitted.name, "temperature": fitted.temperature}
+        return held_out, {**figures, "random_curve": curve, **trained}
 
-    def _measure_by_cross_fitting(
-        self, control: Bools, embeddings: Floats, classes: Ints, rng: np.random.Generator
-    ) -> Measures:
-        """On the control rows among the training items: each predicted by a head that never saw it."""
-        rows = rng.permutation(np.flatnonzero(control))
-        probabilities = np.empty((len(classes), len(self._state.project.classes)), np.float32)
-        for held_out in np.array_split(rows, min(_FOLDS, len(rows))):
-            seen = np.ones(len(classes), np.bool_)
-            seen[held_out] = False
-            fitted = self._fit(embeddings[seen], classes[seen], rng)
-            probabilities[held_out] = fitted.probabilities(embeddings[held_out])
-        return measure(probabilities[rows], classes[rows])
+    def _figures(self, held_out: HeldOut | None) -> dict[str, Any]:
+        if held_out is None:
+            return nothing_measured()
+        return held_out.figures(self._scored.losses[self._scored.where(held_out.ids)])
+
+    def _random_curve(
+        self, embeddings: Floats, classes: Ints, rng: np.random.Generator
+    ) -> list[dict[str, Any]]:
+        test = (self._embeddings(self._test), self._test.classes) if len(self._test) else None
+        return random_curve(
+            lambda inputs, known: self._fit(inputs, known, rng), embeddings, classes, test, rng
+        )
+
+    def _comparable(self, head: Head) -> bool:
+        return head.classes == self._state.project.classes
+
+    def _reason_against(self, session: Session, held_out: HeldOut | None) -> str | None:
+        """Why not to promote a head, in a sentence; None where nothing speaks against it."""
+        alike = (Head.score_run_id == self._state.score_run.id, _MEASURED)
+        if held_out is None:
+            newest = _newest_head(session, self._state.project.id, *alike)
+            return newest.metrics["note"] if newest is not None and self._comparable(newest) else None
+        before = _newest_head(session, self._state.project.id, *alike, _PROMOTED)
+        if before is None or not self._comparable(before):
+            return None
+        if before.metrics["measured_on"] != held_out.measured_on:
+            return None
+        compared = compare(self._context.artifacts, before.artifact, held_out)
+        if compared is None or compared[3] >= 0:
+            return None
+        items, gained, low, high = compared
+        return (
+            f"Not promoted: {-100 * gained:.1f} points less accurate than head {before.version} on the same "
+            f"{items} {held_out.measured_on} items (95 % interval {-100 * high:.1f} to {-100 * low:.1f}). The head "
+            "before it stays in use; look at the newest labels, or at the project's head if you changed it."
+        )
 
 
-_NOTHING_MEASURED: dict[str, Any] = {
-    "items": 0, "accuracy": None, "accuracy_low": None, "accuracy_high": None, "macro_f1": None, "nll": None,
-    "ece": None, "recall": [], "confusion": [],
-}  # fmt: skip
+_PROMOTED = Head.metrics["promoted"].as_boolean()
+_MEASURED = Head.metrics["measured_on"].as_string().is_not(None)
 
 
-def _newest_head(session: Session, project_id: int) -> Head | None:
-    query = sa.select(Head).where(Head.project_id == project_id).order_by(Head.version.desc()).limit(1)
-    return session.scalar(query)
+def _newest_head(session: Session, project_id: int, *which: sa.ColumnElement[bool]) -> Head | None:
+    query = sa.select(Head).where(Head.project_id == project_id, *which)
+    return session.scalar(query.order_by(Head.version.desc()).limit(1))

@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from scipy.stats import spearmanr
 from sqlalchemy.orm import Session
 
 from service.store import jobs, pipeline
@@ -19,7 +20,7 @@ from worker.jobs.context import JobFailed
 
 METRICS = {
     "measured_on", "items", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "nll", "ece", "recall",
-    "confusion", "temperature",
+    "confusion", "temperature", "pretext_loss_correlation", "random_curve", "trained", "promoted", "note",
 }  # fmt: skip
 
 
@@ -250,7 +251,9 @@ def test_a_head_nobody_knows_says_what_to_do(bench: Bench) -> None:
     with write_session(bench.engine) as session:
         label(session, scored, scored.pool[:20])
 
-    with pytest.raises(JobFailed, match=r"knows no head 'oracle'\. Set the project's head to one of linear"):
+    with pytest.raises(
+        JobFailed, match=r"knows no head 'oracle'\. Set the project's head to one of auto, linear, mlp"
+    ):
         bench.train_head(scored)
 
 
@@ -311,3 +314,125 @@ def _raise_at_second_call() -> Any:
             raise KeyboardInterrupt
 
     return report
+
+
+def test_a_head_that_is_worse_is_stored_but_not_promoted(bench: Bench) -> None:
+    """Somebody labels at random: on the test split that shows at once."""
+    scored = bench.project(pool=200, test=60)
+    rng = np.random.default_rng(0)
+    with write_session(bench.engine) as session:
+        _close_round(session, scored, label(session, scored, scored.pool[:30]), 30)
+    bench.train_head(scored)
+    with write_session(bench.engine) as session:
+        for item in scored.pool[30:]:
+            last = label(session, scored, [item], class_name=CLASSES[int(rng.integers(2))])
+        _close_round(session, scored, last, 170)
+
+    bench.train_head(scored)
+
+    first, second = bench.heads(scored)
+    assert (first.metrics["promoted"], first.metrics["note"]) == (True, None)
+    assert second.metrics["promoted"] is False
+    assert re.match(
+        r"Not promoted: \d+\.\d points less accurate than head 1 on the same 60 test items \(95 % interval "
+        r"\d+\.\d to \d+\.\d\)",
+        second.metrics["note"],
+    )
+    with read_session(bench.engine) as session:
+        assert session.get_one(Project, scored.id).head_id == first.id
+        assert _rounds(session, scored) == {1: first.id, 2: second.id, 3: None}
+    assert bench.ranking(scored)[0].head_id == first.id
+    assert bench.train_head(scored)["heads"] == []
+
+
+def test_a_refused_head_is_not_let_in_between_rounds(bench: Bench) -> None:
+    """Control items measure rounds only; what spoiled the round is still there five labels later."""
+    scored = bench.project(pool=200, settings={"control_fraction": 0.3})
+    with write_session(bench.engine) as session:
+        control = control_item_ids(session, scored.id, ProjectSettings(control_fraction=0.3))
+        others = [item for item in scored.pool if item not in control]
+        last = label(session, scored, [*control, *others[:20]])
+        _close_round(session, scored, last, 80)
+    bench.train_head(scored)
+    with write_session(bench.engine) as session:
+        _close_round(session, scored, label(session, scored, others[20:110], class_name="cat"), 90)
+        label(session, scored, others[110:115])
+
+    bench.train_head(scored)
+
+    first, second, between = bench.heads(scored)
+    assert [head.metrics["measured_on"] for head in (first, second, between)] == ["control", "control", None]
+    assert not second.metrics["promoted"]
+    assert not between.metrics["promoted"]
+    assert between.metrics["note"] == second.metrics["note"]
+    with read_session(bench.engine) as session:
+        assert session.get_one(Project, scored.id).head_id == first.id
+
+
+def test_new_embeddings_are_not_compared_with_old_ones(bench: Bench) -> None:
+    """The head before cannot be used on them, so the new one is, however it is."""
+    scored = bench.project(pool=200, test=60)
+    with write_session(bench.engine) as session:
+        label(session, scored, scored.pool[:30])
+    bench.train_head(scored)
+    with write_session(bench.engine) as session:
+        label(session, scored, scored.pool[30:90], class_name="cat")
+        project = session.get_one(Project, scored.id)
+        run = factories.make_score_run(session, project=project, artifact="scores/1/arrays")
+        project.score_run_id = run.id
+
+    bench.train_head(scored)
+
+    assert bench.heads(scored)[1].metrics["promoted"]
+
+
+def test_pretext_loss_is_correlated_with_the_loss_of_the_head(bench: Bench) -> None:
+    scored = bench.project(test=60)
+    with write_session(bench.engine) as session:
+        label(session, scored, scored.pool[:30])
+    bench.train_head(scored)
+
+    (head,) = bench.heads(scored)
+    found = head.metrics["pretext_loss_correlation"]
+    with np.load(bench.artifacts.local_path(head.artifact), allow_pickle=False) as arrays:
+        fitted = LinearHead().load(dict(arrays))
+    embeddings, losses = (
+        np.load(bench.artifacts.local_path(f"scores/1/arrays/{name}.npy"))[-60:]
+        for name in ("embeddings", "losses")
+    )
+    head_losses = -np.log(fitted.probabilities(embeddings)[np.arange(60), scored.truth[-60:]])
+    assert found["rho"] == pytest.approx(spearmanr(losses, head_losses).statistic)
+    assert found["low"] < found["rho"] < found["high"]
+    assert found["items"] == 60
+
+
+@pytest.mark.parametrize(("test", "items"), [(0, 60), (50, 50)])
+def test_control_labels_alone_tell_what_random_selection_reaches(bench: Bench, test: int, items: int) -> None:
+    scored = bench.project(pool=200, test=test, settings={"control_fraction": 0.3})
+    with write_session(bench.engine) as session:
+        last = label(
+            session, scored, control_item_ids(session, scored.id, ProjectSettings(control_fraction=0.3))
+        )
+        _close_round(session, scored, last, 60)
+
+    bench.train_head(scored)
+
+    curve = bench.heads(scored)[0].metrics["random_curve"]
+    assert [point["labels"] for point in curve] == ([10, 20, 40] if not test else [15, 30, 60])
+    assert {point["items"] for point in curve} == {items}
+    assert curve[-1]["accuracy"] > 0.8
+    assert all(point["accuracy_low"] <= point["accuracy"] <= point["accuracy_high"] for point in curve)
+
+
+@pytest.mark.parametrize("head", ["mlp", "propagate", "auto"])
+def test_any_head_can_be_chosen(bench: Bench, head: str) -> None:
+    scored = bench.project(test=60, settings={"head": head})
+    with write_session(bench.engine) as session:
+        label(session, scored, scored.pool[:30])
+
+    bench.train_head(scored)
+
+    (trained,) = bench.heads(scored)
+    assert trained.metrics["accuracy"] > 0.9
+    assert trained.metrics["trained"] in ({"linear", "mlp", "propagate"} if head == "auto" else {head})
+    assert bench.ranking(scored)[0].head_id == trained.id
