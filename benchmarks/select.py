@@ -14,6 +14,7 @@ import argparse
 import importlib.util
 import math
 import multiprocessing
+import resource
 import statistics
 import tempfile
 import time
@@ -154,10 +155,10 @@ def select(folder: Path, name: str, picks: int) -> Run:
 
 
 def peak_gb() -> float:
-    """Of this process alone; getrusage also counts what the process was forked from."""
+    """Of this process alone; on Linux getrusage also counts what the process was forked from."""
     status = Path("/proc/self/status")
     if not status.exists():
-        return math.nan
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9  # macOS: in bytes
     line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024 / 1e9
 
