@@ -14,7 +14,9 @@ from service.store.project_settings import ProjectSettings
 from service.store.tables import Item, Label, Project
 
 # What the order of the items depends on: a change of these is not left waiting for the next labels.
-_ORDERING = {"strategy", "cold_start", "control_fraction", "budget", "round_size", "seed"}
+_ORDERING = {
+    "strategy", "cold_start", "collapse_duplicates", "control_fraction", "budget", "round_size", "seed",
+}  # fmt: skip
 
 
 def create(

@@ -100,7 +100,10 @@ def test_a_change_needs_what_was_read(admin: TestClient) -> None:
     assert admin.patch("/projects/p_1", json={"budget": None}).json()["budget"] is None
 
 
-def test_another_strategy_makes_another_ranking(admin: TestClient, engine: sa.Engine) -> None:
+@pytest.mark.parametrize("change", [{"strategy": "random"}, {"collapse_duplicates": False}])
+def test_another_strategy_makes_another_ranking(
+    admin: TestClient, engine: sa.Engine, change: dict[str, Any]
+) -> None:
     created(admin)
     admin.patch("/projects/p_1", json={"strategy": "margin"})
     assert admin.get("/jobs").json()["items"] == []  # nothing is scored yet
@@ -109,7 +112,8 @@ def test_another_strategy_makes_another_ranking(admin: TestClient, engine: sa.En
         project.score_run_id = factories.make_score_run(session, project=project).id
     admin.patch("/projects/p_1", json={"name": "coats", "reservation_ttl_s": 60})
     assert admin.get("/jobs").json()["items"] == []
-    admin.patch("/projects/p_1", json={"strategy": "random"})
+    admin.patch("/projects/p_1", json=change)
+    assert [job["kind"] for job in admin.get("/jobs").json()["items"]] == ["rank"]
     admin.patch("/projects/p_1", json={"control_fraction": 0.2})
     assert [job["kind"] for job in admin.get("/jobs").json()["items"]] == ["rank"]
 
