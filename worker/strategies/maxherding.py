@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from worker.herding import CANDIDATES, herd
+from worker.herding import MORE_REFERENCES, herd
 from worker.pool_view import PoolView, Selection
 from worker.strategies import Strategy
 
@@ -16,7 +16,7 @@ class MaxHerding(Strategy):
     Bae et al. 2024, Generalized Coverage for More Robust Low-Budget Active Learning,
     https://arxiv.org/abs/2407.12212
 
-    What differs: coverage is measured on 10,000 random items and picks come from 10,000 random candidates, so
+    What differs: coverage is measured on 6,000 random items and picks come from 10,000 random candidates, so
     larger pools take no longer; the kernel narrows as labels come in, where the paper keeps one width; after
     2,000 picks the order is random.
     """
@@ -24,4 +24,4 @@ class MaxHerding(Strategy):
     name = "maxherding"
 
     def select(self, pool: PoolView, n: int, rng: np.random.Generator) -> Selection:
-        return herd(pool, n, None, rng, references=CANDIDATES)
+        return herd(pool, n, None, rng, references=MORE_REFERENCES)

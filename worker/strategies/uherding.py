@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from worker.herding import CANDIDATES, herd
+from worker.herding import MORE_REFERENCES, herd
 from worker.pool_view import PoolView, Selection
 from worker.strategies import Strategy
 from worker.uncertainty import unsureness
@@ -26,4 +26,4 @@ class UHerding(Strategy):
 
     def select(self, pool: PoolView, n: int, rng: np.random.Generator) -> Selection:
         weights = None if pool.probabilities is None else unsureness(pool.probabilities)
-        return herd(pool, n, weights, rng, references=CANDIDATES)
+        return herd(pool, n, weights, rng, references=MORE_REFERENCES)
