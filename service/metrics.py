@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service import jobs, rounds
+from service.advice import Advice, RandomSelection, on_random_selection, on_stopping
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Head, Item, Job, Label, PretextModel, Project, Ranking, Round, ScoreRun
 
@@ -38,6 +39,9 @@ class Metrics:
     score_run: ScoreRun | None
     ranking: Ranking | None
     head: Head | None
+    head_note: str | None  # why the newest head is not the one in use
+    advice: Advice
+    random_selection: RandomSelection | None  # None before the first measured round
 
 
 def collect(session: Session, project: Project, now: datetime) -> Metrics:
@@ -48,6 +52,9 @@ def collect(session: Session, project: Project, now: datetime) -> Metrics:
         )
     ).one()
     balance = _counted(session, project, Item.class_name, _DONE)
+    settings = ProjectSettings.model_validate(project.settings)
+    learning_curve = rounds.learning_curve(session, project)
+    newest = rounds.newest_head(session, project)
     waiting = [
         job
         for state in ("running", "queued")
@@ -55,7 +62,7 @@ def collect(session: Session, project: Project, now: datetime) -> Metrics:
     ]
     return Metrics(
         project=project,
-        settings=ProjectSettings.model_validate(project.settings),
+        settings=settings,
         states={
             "available": _count(session, project, _AVAILABLE),
             "done": sum(balance.values()),
@@ -63,7 +70,7 @@ def collect(session: Session, project: Project, now: datetime) -> Metrics:
         },
         test_items=_count(session, project, f"{_TEST} AND state = 'available'"),
         round=rounds.open_round(session, project),
-        learning_curve=rounds.learning_curve(session, project),
+        learning_curve=learning_curve,
         labels_last_hour=rate[0],
         annotators_last_hour=rate[1],
         class_balance={name: balance.get(name, 0) for name in project.classes},
@@ -72,7 +79,18 @@ def collect(session: Session, project: Project, now: datetime) -> Metrics:
         score_run=score_run,
         ranking=_current(session, Ranking, project.ranking_id),
         head=_current(session, Head, project.head_id),
+        head_note=newest.metrics.get("note") if newest else None,
+        advice=on_stopping(learning_curve, settings.round_size),
+        random_selection=_random_selection(session, project),
     )
+
+
+def _random_selection(session: Session, project: Project) -> RandomSelection | None:
+    measured = rounds.newest_measured_head(session, project)
+    if measured is None:
+        return None
+    curve = measured.metrics.get("random_curve", [])
+    return on_random_selection(curve, measured.labels_used, measured.metrics["accuracy"])
 
 
 def _current(session: Session, table: type[T], number: int | None) -> T | None:

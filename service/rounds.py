@@ -87,6 +87,21 @@ def learning_curve(session: Session, project: Project) -> list[dict[str, Any]]:
     ]
 
 
+def newest_measured_head(session: Session, project: Project) -> Head | None:
+    query = (
+        sa.select(Head)
+        .join(Round, Round.head_id == Head.id)
+        .where(Round.project_id == project.id, Head.metrics["measured_on"].as_string().is_not(None))
+    )
+    return session.scalar(query.order_by(Round.number.desc()).limit(1))
+
+
+def newest_head(session: Session, project: Project) -> Head | None:
+    """In use or not: one that was found worse than the one before is stored, but not promoted."""
+    query = sa.select(Head).where(Head.project_id == project.id)
+    return session.scalar(query.order_by(Head.version.desc()).limit(1))
+
+
 def _reports(session: Session, project: Project, rounds: list[Round]) -> list[RoundReport]:
     numbers = [found.number for found in rounds]
     heads = session.scalars(sa.select(Head).where(Head.id.in_([found.head_id for found in rounds])))

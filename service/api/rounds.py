@@ -5,6 +5,7 @@ from fastapi import APIRouter, Path
 from pydantic import ConfigDict, Field
 
 from service import metrics, projects, rounds
+from service.advice import Estimate
 from service.api.depends import Reader, ReadSession
 from service.api.etag import ETagRoute
 from service.api.jobs import JobAnswer
@@ -19,7 +20,29 @@ _MEASURED: dict[str, Any] = {
     "measured_on": "control", "items": 120, "accuracy": 0.81, "accuracy_low": 0.73, "accuracy_high": 0.87,
     "macro_f1": 0.79, "nll": 0.61, "ece": 0.04, "recall": {"coat": 0.8, "shirt": 0.82},
     "confusion": [[48, 12], [11, 49]], "temperature": 1.1,
+    "pretext_loss_correlation": {"rho": 0.12, "low": -0.06, "high": 0.29, "items": 120},
+    "random_curve": [{"labels": 40, "items": 120, "accuracy": 0.7, "accuracy_low": 0.61, "accuracy_high": 0.77}],
+    "trained": "linear", "promoted": True, "note": None,
 }  # fmt: skip
+
+
+class CorrelationAnswer(Answer):
+    """Spearman's rank correlation, with its 95 % interval."""
+
+    rho: float
+    low: float
+    high: float
+    items: int
+
+
+class RandomCurvePoint(Answer):
+    """A head trained on random labels only. Interval: 95 %."""
+
+    labels: int
+    items: int = Field(description="that it was measured on")
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
 
 
 class HeadMetrics(Answer):
@@ -38,6 +61,15 @@ class HeadMetrics(Answer):
     recall: dict[str, float | None] | None = Field(None, description="by class; null where there is no item")
     confusion: list[list[int]] | None = Field(None, description="rows: true class, in the project's order")
     temperature: float | None = None
+    pretext_loss_correlation: CorrelationAnswer | None = Field(
+        None, description="of pretext loss and the head's own loss, by item"
+    )
+    random_curve: list[RandomCurvePoint] = Field(
+        default_factory=list, description="from control labels alone; of a round's head, from 30 of them"
+    )
+    trained: str | None = Field(None, description="the head that was trained; with `auto`, the one it chose")
+    promoted: bool | None = Field(None, description="false: worse than the head before, which stays in use")
+    note: str | None = Field(None, description="why it was not promoted")
 
 
 class RoundAnswer(Answer):
@@ -103,6 +135,41 @@ class CurvePoint(Answer):
     accuracy_low: float | None
     accuracy_high: float | None
     macro_f1: float | None
+
+
+class EstimateAnswer(Answer):
+    """Interval: 95 %."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, found: Estimate | None) -> Self | None:
+        return cls(mean=found.mean, low=found.low, high=found.high) if found else None
+
+
+class AdviceAnswer(Answer):
+    """What more labels are expected to bring: the learning curve, carried on."""
+
+    model_config = with_example(
+        {
+            "text": "Another 200 labels are expected to add 0.4 ± 0.3 points of accuracy.", "labels": 200,
+            "gain": {"mean": 0.004, "low": 0.001, "high": 0.007},
+        }
+    )  # fmt: skip
+
+    text: str
+    labels: int = Field(description="how many more")
+    gain: EstimateAnswer | None = Field(description="in accuracy; null before the fourth measured round")
+
+
+class RandomSelectionAnswer(Answer):
+    """What random selection would have reached with as many labels: its own curve, carried on."""
+
+    text: str
+    labels: int | None
+    accuracy: EstimateAnswer | None = Field(description="null below 30 control labels")
 
 
 class LabelRate(Answer):
@@ -189,7 +256,10 @@ class MetricsAnswer(Answer):
     jobs: list[JobAnswer] = Field(description="running, then queued")
     score_run: ScoreRunAnswer | None
     ranking: RankingAnswer | None
-    head: HeadAnswer | None
+    head: HeadAnswer | None = Field(description="the one in use")
+    head_note: str | None = Field(description="why the newest head is not the one in use, if so")
+    advice: AdviceAnswer
+    random_selection: RandomSelectionAnswer | None = Field(description="null before the first measured round")
 
     @classmethod
     def of(cls, found: metrics.Metrics) -> Self:
@@ -217,6 +287,17 @@ class MetricsAnswer(Answer):
             else None,
             ranking=RankingAnswer.of(found.ranking) if found.ranking else None,
             head=HeadAnswer.of(found.head) if found.head else None,
+            head_note=found.head_note,
+            advice=AdviceAnswer(
+                text=found.advice.text, labels=found.advice.labels, gain=EstimateAnswer.of(found.advice.gain)
+            ),
+            random_selection=RandomSelectionAnswer(
+                text=found.random_selection.text,
+                labels=found.random_selection.labels,
+                accuracy=EstimateAnswer.of(found.random_selection.accuracy),
+            )
+            if found.random_selection
+            else None,
         )
 
 

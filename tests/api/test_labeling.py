@@ -94,6 +94,12 @@ def test_a_measured_round_shows_its_head(admin: TestClient, engine: sa.Engine) -
         "measured_on": "control", "items": 40, "accuracy": 0.8, "accuracy_low": 0.65, "accuracy_high": 0.9,
         "macro_f1": 0.79, "nll": 0.6, "ece": 0.05, "recall": {"coat": 0.75, "shirt": None},
         "confusion": [[15, 5], [0, 0]], "temperature": 1.2,
+        "pretext_loss_correlation": {"rho": 0.1, "low": -0.2, "high": 0.4, "items": 40},
+        "random_curve": [
+            {"labels": n, "items": 40, "accuracy": 0.7, "accuracy_low": 0.55, "accuracy_high": 0.82}
+            for n in (10, 20, 40)
+        ],
+        "trained": "linear", "promoted": False, "note": "Not promoted: less accurate than head 1.",
     }  # fmt: skip
     with write_session(engine) as session:
         project = session.get_one(Project, 1)
@@ -113,6 +119,12 @@ def test_a_measured_round_shows_its_head(admin: TestClient, engine: sa.Engine) -
     (point,) = metrics["learning_curve"]
     assert (point["labels_used"], point["accuracy"], point["accuracy_low"]) == (50, 0.8, 0.65)
     assert metrics["head"]["metrics"] == measured
+    assert metrics["head_note"] == "Not promoted: less accurate than head 1."
+    assert metrics["advice"]["gain"] is None
+    assert metrics["advice"]["text"].endswith("that takes 4 measured rounds, there are 1.")
+    random = metrics["random_selection"]
+    assert random["labels"] == 50
+    assert random["accuracy"]["low"] < 0.7 < random["accuracy"]["high"]
     assert admin.get("/projects/p_1/rounds/3").status_code == 404
 
 

@@ -93,14 +93,22 @@ function drawCurve(points) {
     <path d="${path(points.map((p) => [x(p.labels_used), y(p.accuracy)]))}" fill="none" stroke="#1f5fbf" stroke-width="2"/>${dots.join("")}</svg>`;
 }
 
+function drawAdvice(metrics) {
+  const sentences = [metrics.advice.text, metrics.random_selection?.text, metrics.head_note].filter(Boolean);
+  $("curve").append(...sentences.map((sentence) => element("p", {}, sentence)));
+}
+
 function drawRounds(rounds) {
-  const headings = ["round", "labels used", "strategy", "seed", "accuracy", "95 % interval", "macro-F1", "measured on", "closed"];
+  const headings = ["round", "labels used", "strategy", "seed", "accuracy", "95 % interval", "macro-F1", "measured on", "pretext ~ head loss", "in use", "closed"];
   const rows = rounds.toReversed().map((round) => {
     const metrics = round.metrics ?? {};
     const interval = metrics.accuracy == null ? null : `${percent(metrics.accuracy_low)} – ${percent(metrics.accuracy_high)}`;
+    const correlation = metrics.pretext_loss_correlation;
     const cells = [
       `${round.number}`, `${round.labels_used ?? "–"}`, round.strategy?.name, round.seed == null ? null : `${round.seed}`, percent(metrics.accuracy),
       interval, percent(metrics.macro_f1), metrics.measured_on ? `${metrics.items} ${metrics.measured_on} items` : null,
+      correlation ? `${correlation.rho.toFixed(2)} (${correlation.low.toFixed(2)} – ${correlation.high.toFixed(2)})` : null,
+      metrics.promoted == null ? null : metrics.promoted ? "yes" : "no: worse",
       clock(round.closed_at) ?? "open",
     ];
     return element("tr", {}, ...cells.map((cell) => element("td", {}, cell)));
@@ -139,6 +147,7 @@ async function draw() {
   ]);
   drawFigures(project, metrics);
   drawCurve(metrics.learning_curve);
+  drawAdvice(metrics);
   drawRounds(rounds.items);
   drawJobs(jobs.items);
   notice(null);
