@@ -45,7 +45,7 @@ def save_plot(compared: dict[str, list[Arm]], budgets: Sequence[int], path: Path
         below.axhline(0, color=_RANDOM, linestyle="--", linewidth=1)
         above.set_title(pool, fontsize=11)
         above.set_xscale("log")
-        ticks = [b for b in (10, 30, 100, 300, 1_000, 2_000) if budgets[0] <= b <= budgets[-1]]
+        ticks = [b for b in (10, 30, 100, 300, 1_000) if budgets[0] <= b <= budgets[-1]]
         above.set_xticks(ticks, [f"{b:,}" for b in ticks])
         above.minorticks_off()
         above.set_ylabel("balanced accuracy, %" if arms[0].balanced else "accuracy, %")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -15,15 +16,18 @@ _PEERS_LEFT_OUT = ("random", "shortlist")
 
 
 def print_tables(compared: Compared, budgets: Sequence[int]) -> None:
-    console = Console(width=None if Console().is_terminal else 240)
+    """On one line an arm, however narrow the screen: for reading and for `less -S`."""
+    console = Console(width=60 + 12 * len(budgets))
     for pool, arms in compared.items():
         title = f"{pool}: accuracy in % (label efficiency), {arms[0].seeds} seeds"
-        table = Table(title=title, title_justify="left")
-        for column in ("strategy", *(f"{budget:,}" for budget in budgets), "AULC - random", "selection s"):
-            table.add_column(column, justify="left" if column == "strategy" else "right")
+        table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+        for column in ("strategy", *(f"{budget:,}" for budget in budgets), "AULC - random", "selection"):
+            table.add_column(column, justify="left" if column == "strategy" else "right", no_wrap=True)
         for arm in arms:
             cells = (f"{100 * arm.accuracy[b].value:.1f} ({arm.efficiency[b]})" for b in budgets)
-            table.add_row(arm.strategy, *cells, points(arm.aulc_minus_random), f"{arm.selection_cpu_s:.1f}")
+            table.add_row(
+                arm.strategy, *cells, points(arm.aulc_minus_random), f"{arm.selection_cpu_s:.1f} s"
+            )  # fmt: skip
         console.print(table)
 
 
