@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+
+from worker.heads import pool_graph
+from worker.heads.auto import AutoHead
+from worker.heads.linear import LinearHead
+from worker.heads.mlp import MlpHead
+from worker.heads.pool_graph import PoolGraph
+from worker.heads.propagate import PropagateHead
+from worker.pool_view import Floats, Ints
+
+
+def _rings(n: int, rng: np.random.Generator) -> tuple[Floats, Ints]:
+    """Two rings, one within the other: no straight line divides them."""
+    classes, angles = np.arange(n) % 2, rng.uniform(0, 2 * np.pi, n)
+    radius = 1 + 2 * classes + rng.normal(size=n) * 0.1
+    return np.stack([radius * np.cos(angles), radius * np.sin(angles)], axis=1).astype(np.float32), classes
+
+
+def _clusters(n: int, rng: np.random.Generator) -> tuple[Floats, Ints]:
+    """Four classes of four clusters each, in 16 dimensions: a label says something of its own cluster only."""
+    clusters = rng.integers(16, size=n)
+    centers = np.random.default_rng(1).normal(size=(16, 16)) * 2
+    return (centers[clusters] + rng.normal(size=(n, 16))).astype(np.float32), clusters % 4
+
+
+def test_classes_spread_along_a_ring() -> None:
+    """One label on each ring is enough where neighbours are of the same class."""
+    points, classes = _rings(600, np.random.default_rng(0))
+    labels = np.zeros((600, 2), np.float32)
+    labels[[0, 1], classes[[0, 1]]] = 1
+
+    graph = PoolGraph(points, np.random.default_rng(0))
+    spread = labels
+    for _ in range(20):  # 30 steps of ten neighbours do not come around a ring of 300
+        spread = graph.spread(spread)
+
+    assert (spread.argmax(axis=1) == classes).mean() > 0.95
+
+
+def test_the_pool_helps_when_labels_are_few() -> None:
+    gains = []
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        (pool, truth), (unseen, unseen_truth) = _clusters(800, rng), _clusters(500, rng)
+        graph = PoolGraph(pool, rng)
+        right = [
+            head.fit(pool[:24], truth[:24], 4, np.random.default_rng(0), graph)
+            .probabilities(unseen)
+            .argmax(axis=1)
+            == unseen_truth
+            for head in (PropagateHead(), LinearHead())
+        ]
+        gains.append(right[0].mean() - right[1].mean())
+
+    assert np.mean(gains) > 0.02
+
+
+def test_a_random_part_stands_for_a_large_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_graph, "_NODES", 100)
+    pool, truth = _clusters(400, np.random.default_rng(0))
+
+    graph = PoolGraph(pool, np.random.default_rng(0), rows=np.arange(200, 400))
+    fitted = PropagateHead().fit(pool[:60], truth[:60], 4, np.random.default_rng(0), graph)
+
+    assert len(graph) == 100
+    assert all((graph._embeddings[node] == pool[200:]).all(axis=1).any() for node in range(100))
+    assert (fitted.probabilities(pool).argmax(axis=1) == truth).mean() > 0.6
+
+
+def test_a_hidden_layer_divides_what_no_line_does() -> None:
+    points, classes = _rings(400, np.random.default_rng(0))
+    unseen, truth = _rings(400, np.random.default_rng(1))
+
+    mlp, linear = (
+        (
+            head.fit(points, classes, 2, np.random.default_rng(0)).probabilities(unseen).argmax(axis=1)
+            == truth
+        ).mean()
+        for head in (MlpHead(), LinearHead())
+    )
+
+    assert mlp > 0.95
+    assert linear < 0.7
+
+
+def test_auto_takes_the_head_that_the_labels_speak_for() -> None:
+    rings, ring_classes = _rings(400, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    line = rng.normal(size=(60, 5)).astype(np.float32)
+
+    on_rings = AutoHead().fit(rings, ring_classes, 2, np.random.default_rng(0))
+    on_a_line = AutoHead().fit(line, (line[:, 0] > 0).astype(np.int64), 2, np.random.default_rng(0))
+
+    assert on_rings.name == "mlp"
+    assert on_a_line.name == "linear"
+    assert (on_rings.probabilities(rings).argmax(axis=1) == ring_classes).mean() > 0.95
