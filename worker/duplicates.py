@@ -38,8 +38,10 @@ def representatives(rows: Thumbnails, contents: Sequence[str | None], largest: f
     Every member differs by at most `largest` from its representative itself, so groups never become chains.
     The lowest row of a group represents it.
     """
-    represented = _first_equal(contents)
-    represented = _first_equal([blake2b(row.tobytes(), digest_size=16).digest() for row in rows])[represented]
+    equal = _first_equal(contents)
+    represented = _first_equal(
+        [blake2b(row.tobytes(), digest_size=16).digest() for row in (rows[first] for first in equal)]
+    )
     asking, places = np.unique(represented), spectra(rows)
     for _ in range(_PASSES):
         pairs, crowded = _same_pictures(rows, places, asking, np.unique(represented), largest)

@@ -58,6 +58,12 @@ def test_equal_content_is_a_duplicate_whatever_the_threshold() -> None:
     assert representatives(rows, ["a", "b", None, None, "b", "a"], 0.0).tolist() == [0, 1, 2, 3, 1, 0]
 
 
+def test_equal_content_goes_before_equal_thumbnails() -> None:
+    rows = thumbnails(images(2))[[0, 1, 1]]
+
+    assert representatives(rows, ["a", "a", "b"], 0.0).tolist() == [0, 0, 2]
+
+
 def test_more_equal_pictures_than_neighbours_are_looked_at() -> None:
     rows = thumbnails(images(3))[np.tile([0, 1, 2], 50)]
 
