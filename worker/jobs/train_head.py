@@ -265,7 +265,7 @@ class _Trainer:
         alike = (Head.score_run_id == self._state.score_run.id, _MEASURED)
         if held_out is None:
             newest = _newest_head(session, self._state.project.id, *alike)
-            return newest.metrics["note"] if newest is not None and self._comparable(newest) else None
+            return newest.metrics.get("note") if newest is not None and self._comparable(newest) else None
         before = _newest_head(session, self._state.project.id, *alike, _PROMOTED)
         if before is None or not self._comparable(before):
             return None
