@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up test check format bench-loop bench-labels bench-labels-quick bench-select clean
+.PHONY: help venv demo up test check format docs bench-loop bench-labels bench-labels-quick bench-select clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-18s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ check: venv ## ruff, mypy strict, import contracts, migration drift, compose fil
 format: venv ## make ruff happy where it can be made so by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: venv ## write docs/catalogue.md and docs/settings.md from the code
+	$(BIN)/python docs/generate.py
 
 bench-loop: venv ## last label of a burst posted → new ranking served
 	$(BIN)/python -m benchmarks.loop

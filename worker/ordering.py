@@ -30,7 +30,7 @@ def in_order(rows: Ints, scores: Floats) -> Selection:
 
 def by_rank(rows: Ints) -> Selection:
     """`rows` in their order, where only the order means something: scores fall evenly from 1 towards 0."""
-    return in_order(rows, np.linspace(1, 0, len(rows), endpoint=False))
+    return in_order(rows, np.linspace(1, 0, len(rows), endpoint=False, dtype=np.float32))
 
 
 def refuse_not_finite(rows: Ints, values: Floats) -> None:

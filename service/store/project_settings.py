@@ -59,7 +59,7 @@ class ProjectSettings(BaseModel):
         5.0, ge=0, le=86400, description="at least this long between trainings"
     )
     budget: int | None = Field(None, ge=1, description="labels the project may use in all")
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(0, ge=0, lt=2**31, description="all random choices of the project come from it")
 
     def control_share(self, has_test_split: bool) -> float:
         """The share of control items in batches. A test split measures better, so it switches them off."""

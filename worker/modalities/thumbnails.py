@@ -6,6 +6,8 @@ distance to the nearest other image (docs/decisions/0006). A thumbnail can be la
 A row is the luminance (t², t <= 32) and the mean of both colour differences (2), all uint8.
 """
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -80,7 +82,8 @@ def _differences(rows: Thumbnails, first: Ints, others: Ints) -> Floats:
     lengths = (moved**2).sum(axis=2)[:, :, None] + (theirs**2).sum(axis=2)[:, None, :]
     squares = (lengths - 2 * moved @ theirs.transpose(0, 2, 1)).min(axis=1) / window**2
     colours = rows[first, -2:].astype(np.float32)[:, None] - rows[others, -2:].astype(np.float32)
-    return np.maximum(np.sqrt(np.maximum(squares, 0)), np.abs(colours).max(axis=2))
+    distances: Floats = np.maximum(np.sqrt(np.maximum(squares, 0)), np.abs(colours).max(axis=2))
+    return distances
 
 
 def changed_slightly(pixels: Tensor, generator: torch.Generator) -> Tensor:
@@ -92,11 +95,10 @@ def changed_slightly(pixels: Tensor, generator: torch.Generator) -> Tensor:
     rows, columns = (shifts + torch.arange(side)).clamp(0, side - 1)
     image = torch.arange(n)[:, None, None]
     moved = pixels.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-    noise = (
-        torch.randn((n, 1, side, side), generator=generator) * _NOISE
-    )  # alike in all colours: greys stay grey
+    # Alike in all colours: greys stay grey.
+    noise = torch.randn((n, 1, side, side), generator=generator) * _NOISE
     return (moved + noise).round().clamp(0, 255).to(torch.uint8)
 
 
 def _side(rows: Thumbnails) -> int:
-    return round((rows.shape[1] - 2) ** 0.5)
+    return math.isqrt(rows.shape[1] - 2)

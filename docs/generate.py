@@ -1,0 +1,97 @@
+"""Write docs/catalogue.md and docs/settings.md from the docstrings and descriptions in the code.
+
+.venv/bin/python docs/generate.py           writes them
+.venv/bin/python docs/generate.py --check   ends with 1 when they are not what it would write
+"""
+
+import sys
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from service.settings import Settings
+from service.store.catalogue import Announcement
+from service.store.project_settings import ProjectSettings
+from worker.announcements import announcements
+
+HERE = Path(__file__).parent
+HEADINGS = {
+    "strategy": "Strategies",
+    "pretext_task": "Pretext tasks",
+    "head": "Heads",
+    "backbone": "Backbones",
+}
+
+
+def catalogue() -> str:
+    lines = [
+        "# Catalogue",
+        "",
+        "What a worker can do. Written by `docs/generate.py` from the docstrings; `GET /catalogue` answers the same.",
+    ]
+    for kind, entries in groupby(announcements(), lambda entry: entry.kind):
+        lines += ["", f"## {HEADINGS[kind]}"]
+        for entry in entries:
+            lines += ["", f"### `{entry.name}`", "", entry.help, *_parameters(entry)]
+    return "\n".join(lines) + "\n"
+
+
+def _parameters(entry: Announcement) -> list[str]:
+    rows = [
+        f"| `{name}` | {_cell(schema.get('default'))} | {_cell(schema.get('description', ''))} |"
+        for name, schema in entry.parameters.get("properties", {}).items()
+    ]
+    return ["", "| parameter | default | |", "|---|---|---|", *rows] if rows else []
+
+
+def settings() -> str:
+    return "\n".join(
+        [
+            "# Settings",
+            "",
+            "Written by `docs/generate.py` from the code.",
+            "",
+            "## Of a project",
+            "",
+            "Given to `POST /projects` and `PATCH /projects/{p}`.",
+            "",
+            *_table(ProjectSettings, str),
+            "",
+            "## Of an installation",
+            "",
+            "Environment variables, read once at start; `shortlist settings` prints those in force.",
+            "",
+            *_table(Settings, lambda name: f"SHORTLIST_{name.upper()}"),
+            "",
+        ]
+    )
+
+
+def _table(settings: type[BaseModel], shown: Any) -> Iterator[str]:
+    yield from ("| name | default | |", "|---|---|---|")
+    for name, field in settings.model_fields.items():
+        yield f"| `{shown(name)}` | {_cell(field.default)} | {_cell(field.description)} |"
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, BaseModel):
+        value = getattr(value, "name", value)
+    if isinstance(value, tuple):
+        value = ",".join(str(part) for part in value)
+    return "" if value is None else str(value).replace("|", "\\|")
+
+
+def main() -> None:
+    pages = {HERE / "catalogue.md": catalogue(), HERE / "settings.md": settings()}
+    if "--check" in sys.argv:
+        stale = [path.name for path, text in pages.items() if not path.exists() or path.read_text() != text]
+        sys.exit(f"not up to date: {', '.join(stale)}; run docs/generate.py" if stale else 0)
+    for path, text in pages.items():
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""Every plug-in, setting and command appears in the docs as it is in the code."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from service.cli import app
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_generated_pages_are_up_to_date() -> None:
+    checked = subprocess.run(
+        [sys.executable, ROOT / "docs" / "generate.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_readme_names_every_command() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = {
+        command.name or command.callback.__name__ for command in app.registered_commands if command.callback
+    }
+    assert commands
+    assert {name for name in commands if f"shortlist {name}" not in readme} == set()
