@@ -424,6 +424,23 @@ def test_control_labels_alone_tell_what_random_selection_reaches(bench: Bench, t
     assert all(point["accuracy_low"] <= point["accuracy"] <= point["accuracy_high"] for point in curve)
 
 
+@pytest.mark.parametrize(("more", "made_anew"), [(5, False), (20, True)])
+def test_the_random_curve_is_made_anew_when_the_control_labels_have_grown(
+    bench: Bench, more: int, made_anew: bool
+) -> None:
+    scored = bench.project(pool=200, test=50, settings={"control_fraction": 0.3})
+    with read_session(bench.engine) as session:
+        control = control_item_ids(session, scored.id, ProjectSettings(control_fraction=0.3))
+    for labeled in (control[:40], control[40 : 40 + more]):
+        with write_session(bench.engine) as session:
+            _close_round(session, scored, label(session, scored, labeled), 40)
+        bench.train_head(scored)
+
+    first, second = (head.metrics["random_curve"] for head in bench.heads(scored))
+    assert first[-1]["labels"] == 40
+    assert second[-1]["labels"] == (40 + more if made_anew else 40)
+
+
 @pytest.mark.parametrize("head", ["mlp", "propagate", "auto"])
 def test_any_head_can_be_chosen(bench: Bench, head: str) -> None:
     scored = bench.project(test=60, settings={"head": head})
