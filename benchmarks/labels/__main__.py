@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     bench = Bench(table, budgets, options.epochs or mode.epochs, options.processes)
     if options.again:
         bench.records.forget(options.again)
-    compared = bench.run(pools, options.strategies or mode.strategies, seeds)
+    found = bench.run(pools, options.strategies or mode.strategies, seeds)
+    compared = {name: found[name] for name in POOLS if name in found}
     if not compared:
         sys.exit("None of the pools is on this machine.")
     print_tables(compared, budgets)
