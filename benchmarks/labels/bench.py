@@ -88,7 +88,7 @@ def budgets_of_random(budgets: Sequence[int], items: int) -> tuple[int, ...]:
         found.add(round(step))
         step *= 2**0.5
     found.add(_MORE * budgets[-1])
-    return tuple(sorted(min(one, items) for one in found))
+    return tuple(sorted({min(one, items) for one in found}))
 
 
 @contextmanager
