@@ -98,22 +98,24 @@ function drawAdvice(metrics) {
   $("curve").append(...sentences.map((sentence) => element("p", {}, sentence)));
 }
 
+const HINTS = { "loss correlation": "Spearman correlation of pretext loss and head loss, with its 95 % interval: what the pretext loss is worth for picking" };
+
 function drawRounds(rounds) {
-  const headings = ["round", "labels used", "strategy", "seed", "accuracy", "95 % interval", "macro-F1", "measured on", "pretext ~ head loss", "in use", "closed"];
+  const headings = ["round", "labels used", "strategy", "accuracy", "95 % interval", "macro-F1", "measured on", "loss correlation", "promoted", "closed"];
   const rows = rounds.toReversed().map((round) => {
     const metrics = round.metrics ?? {};
-    const interval = metrics.accuracy == null ? null : `${percent(metrics.accuracy_low)} – ${percent(metrics.accuracy_high)}`;
+    const interval = metrics.accuracy == null ? null : `${(100 * metrics.accuracy_low).toFixed(1)} – ${percent(metrics.accuracy_high)}`;
     const correlation = metrics.pretext_loss_correlation;
     const cells = [
-      `${round.number}`, `${round.labels_used ?? "–"}`, round.strategy?.name, round.seed == null ? null : `${round.seed}`, percent(metrics.accuracy),
-      interval, percent(metrics.macro_f1), metrics.measured_on ? `${metrics.items} ${metrics.measured_on} items` : null,
-      correlation ? `${correlation.rho.toFixed(2)} (${correlation.low.toFixed(2)} – ${correlation.high.toFixed(2)})` : null,
-      metrics.promoted == null ? null : metrics.promoted ? "yes" : "no: worse",
+      `${round.number}`, `${round.labels_used ?? "–"}`, round.strategy?.name, percent(metrics.accuracy),
+      interval, percent(metrics.macro_f1), metrics.measured_on ? `${metrics.items} ${metrics.measured_on}` : null,
+      correlation ? `${correlation.rho.toFixed(2)} (${correlation.low.toFixed(2)} to ${correlation.high.toFixed(2)})` : null,
+      metrics.promoted == null ? null : metrics.promoted ? "yes" : "no, worse",
       clock(round.closed_at) ?? "open",
     ];
     return element("tr", {}, ...cells.map((cell) => element("td", {}, cell)));
   });
-  $("rounds").replaceChildren(element("tr", {}, ...headings.map((heading) => element("th", {}, heading))), ...rows);
+  $("rounds").replaceChildren(element("tr", {}, ...headings.map((heading) => element("th", HINTS[heading] ? { title: HINTS[heading] } : {}, heading))), ...rows);
 }
 
 function drawJobs(jobs) {
