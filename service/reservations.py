@@ -22,6 +22,7 @@ from service.store.tables import (
     Batch,
     Head,
     Item,
+    Job,
     Label,
     Project,
     RankedItem,
@@ -35,6 +36,7 @@ Reason = Literal["pool_exhausted", "all_reserved", "budget_spent", "not_your_tur
 # Constants in the statement, not parameters: only so both databases use the partial indexes.
 AVAILABLE = sa.text("items.state = 'available' AND items.split = 'pool'")
 _OPEN = sa.literal_column("'open'", sa.Text)
+_IMPORT_WAIT_S = 2  # items arrive while a source is being imported
 
 
 @dataclass(frozen=True)
@@ -344,9 +346,17 @@ def _mixed(picks: Sequence[_Pick], rng: random.Random) -> list[_Pick]:
 def _nothing(session: Session, project: Project, annotator: str, now: datetime) -> NextBatch:
     available = sa.select(Item.id).where(Item.project_id == project.id, AVAILABLE).limit(1)
     if session.scalar(available) is None:
-        return NextBatch(None, reason="pool_exhausted")
+        wait_s = _IMPORT_WAIT_S if _importing(session, project) else None
+        return NextBatch(None, reason="pool_exhausted", retry_after_s=wait_s)
     label = aliased(Label)
     mine = sa.exists().where(label.item_id == Item.id, label.annotator == annotator, label.current)
     if session.scalar(available.where(~mine)) is None:
         return NextBatch(None, reason="not_your_turn")
     return NextBatch(None, reason="all_reserved", retry_after_s=_next_expiry(session, project, now))
+
+
+def _importing(session: Session, project: Project) -> bool:
+    imports = sa.exists().where(
+        Job.project_id == project.id, Job.kind == "import_source", Job.state.in_(("queued", "running"))
+    )
+    return bool(session.scalar(sa.select(imports)))

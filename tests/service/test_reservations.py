@@ -175,6 +175,15 @@ def test_an_empty_pool_and_a_labeled_one_are_exhausted(session: Session) -> None
     assert take(session, project).reason == "pool_exhausted"
 
 
+def test_an_empty_pool_is_worth_waiting_for_while_a_source_is_imported(session: Session) -> None:
+    project, _ = make_pool(session, 0)
+    assert take(session, project).retry_after_s is None
+    job = factories.make_job(session, project_id=project.id, kind="import_source", state="running")
+    assert take(session, project).retry_after_s is not None
+    job.state = "succeeded"
+    assert take(session, project).retry_after_s is None
+
+
 def test_the_control_share_is_exact_over_time(session: Session) -> None:
     project, items = make_pool(session, 200, control_fraction=0.1)
     control, ranked = items[:20], items[20:]
