@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from service.store.tables import CatalogueEntry, Worker, utc_now
@@ -34,13 +35,15 @@ class Announcement:
 def announce(session: Session, announcements: Sequence[Announcement]) -> None:
     """Store what a starting worker offers. What it lacks goes, unless another live worker may have it."""
     now = utc_now()
-    for each in announcements:
-        session.merge(
-            CatalogueEntry(
-                kind=each.kind, name=each.name, help=each.help, parameters=each.parameters, announced_at=now
-            )
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    for each in sorted(announcements, key=lambda each: (each.kind, each.name)):
+        # Workers that start together announce together: an upsert, and all in one order, so none waits in a circle.
+        values = {"help": each.help, "parameters": each.parameters, "announced_at": now}
+        session.execute(
+            insert(CatalogueEntry)
+            .values(kind=each.kind, name=each.name, **values)
+            .on_conflict_do_update(index_elements=["kind", "name"], set_=values)
         )
-    session.flush()
     if len(live_workers(session)) <= 1:
         session.execute(sa.delete(CatalogueEntry).where(CatalogueEntry.announced_at < now))
 

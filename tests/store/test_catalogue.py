@@ -1,3 +1,5 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import sqlalchemy as sa
@@ -23,6 +25,20 @@ def test_announcing_again_replaces(engine: sa.Engine) -> None:
         with write_session(engine) as session:
             catalogue.announce(session, [each])
     assert announced(engine) == {"margin": "The narrowest margin first."}
+
+
+def test_workers_that_start_together_announce_together(engine: sa.Engine) -> None:
+    entries = [Announcement("strategy", f"s{number}", "Help.", {"type": "object"}) for number in range(20)]
+    start = threading.Barrier(6)
+
+    def announce(order: int) -> None:
+        start.wait()
+        with write_session(engine) as session:
+            catalogue.announce(session, entries[::order])
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(announce, [1, -1] * 3))
+    assert set(announced(engine)) == {entry.name for entry in entries}
 
 
 def test_what_no_live_worker_has_goes(engine: sa.Engine) -> None:
