@@ -72,13 +72,13 @@ SITUATIONS: dict[str, Callable[[], PoolView]] = {
 }
 
 
-def _select(strategy: Strategy, pool: PoolView, n: int, seed: int = 0) -> Selection:
-    """A strategy that needs a head may say so where there is none; then there is nothing to test."""
+def _select(strategy: Strategy, pool: PoolView, n: int, seed: int = 0) -> Selection | None:
+    """None where a strategy rightly says that it needs a head: there, and only there, that is the right answer."""
     try:
         return strategy.select(pool, n, np.random.default_rng(seed))
     except ColdStart:
         assert pool.probabilities is None, "ColdStart although there is a head"
-        pytest.skip("needs a head")
+        return None
 
 
 @every_strategy
@@ -89,6 +89,8 @@ def test_selects_available_items_best_first(strategy: Strategy, situation: str, 
 
     selection = _select(strategy, pool, n)
 
+    if selection is None:
+        return
     assert selection.items.dtype == np.int64
     assert selection.scores.dtype == np.float32
     assert len(selection.items) == len(selection.scores) == min(n, int(pool.available.sum()))
@@ -105,6 +107,9 @@ def test_same_seed_same_items(strategy: Strategy, situation: str) -> None:
 
     once, again = _select(strategy, pool, 30, seed=3), _select(strategy, pool, 30, seed=3)
 
+    if once is None or again is None:
+        assert once is again
+        return
     np.testing.assert_array_equal(once.items, again.items)
     np.testing.assert_array_equal(once.scores, again.scores)
 
