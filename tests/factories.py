@@ -16,8 +16,10 @@ from service.store.tables import (
     Job,
     Key,
     Label,
+    LabelCheck,
     PretextModel,
     Project,
+    QueuedItem,
     RankedItem,
     Ranking,
     Reservation,
@@ -26,6 +28,7 @@ from service.store.tables import (
     ScoreRun,
     ScoreShard,
     Source,
+    Suspect,
     Table,
     Worker,
     utc_now,
@@ -141,6 +144,11 @@ def make_reservation(session: Session, *, batch: Batch, item: Item, **values: An
     )
 
 
+def make_queued_item(session: Session, *, item: Item, **values: Any) -> QueuedItem:
+    defaults = {"number": next(_numbers)}
+    return _add(session, QueuedItem(item_id=item.id, project_id=item.project_id, **defaults | values))
+
+
 def make_label(session: Session, *, item: Item, **values: Any) -> Label:
     """Also decides the item, unless it is a skip."""
     defaults = {
@@ -167,6 +175,16 @@ def make_head(session: Session, *, project: Project, score_run: ScoreRun, **valu
         "labels_used": 10, "trained_on": 10, "last_label_id": 10, "seed": 0, "metrics": {}, "seconds": 0.1,
     }  # fmt: skip
     return _add(session, Head(project_id=project.id, score_run_id=score_run.id, **defaults | values))
+
+
+def make_label_check(session: Session, *, project: Project, **values: Any) -> LabelCheck:
+    defaults = {"last_label_id": 10, "items": 10, "shared_items": 0, "annotators": {}, "changed": 0}
+    return _add(session, LabelCheck(project_id=project.id, **defaults | values))
+
+
+def make_suspect(session: Session, *, item: Item, **values: Any) -> Suspect:
+    defaults = {"class_name": "cat", "suggested_class": "dog", "probability": 0.9, "quality": 0.05}
+    return _add(session, Suspect(item_id=item.id, project_id=item.project_id, **defaults | values))
 
 
 def make_worker(session: Session, **values: Any) -> Worker:

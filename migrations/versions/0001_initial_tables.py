@@ -30,11 +30,13 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("labels_used", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("pretext_from_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("state", sa.Text(), nullable=False),
         sa.Column("served", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("served_control", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("score_run_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("ranking_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("head_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.CheckConstraint("state IN ('active','paused','archived')", name=op.f("ck_projects_state")),
         sa.ForeignKeyConstraint(
             ["pretext_from_id"],
             ["projects.id"],
@@ -157,6 +159,30 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_keys_project_id"), ["project_id"], unique=False)
 
     op.create_table(
+        "label_checks",
+        sa.Column(
+            "project_id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=False,
+            nullable=False,
+        ),
+        sa.Column("last_label_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("items", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("shared_items", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("agreement", sa.Double(), nullable=True),
+        sa.Column("alpha", sa.Double(), nullable=True),
+        sa.Column("annotators", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("changed", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["project_id"],
+            ["projects.id"],
+            name=op.f("fk_label_checks_project_id_projects"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("project_id", name=op.f("pk_label_checks")),
+    )
+    op.create_table(
         "pretext_models",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("project_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -251,6 +277,13 @@ def upgrade() -> None:
         sa.Column("meta", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("class", sa.Text(), nullable=True),
         sa.Column("decided_by", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("gold", sa.Boolean(), server_default=sa.text("(false)"), nullable=False),
+        sa.Column(
+            "asked_again",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            server_default="0",
+            nullable=False,
+        ),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint("split IN ('pool','test')", name=op.f("ck_items_split")),
         sa.CheckConstraint(
@@ -287,6 +320,13 @@ def upgrade() -> None:
             unique=False,
             sqlite_where=sa.text("state = 'done' AND split = 'pool'"),
             postgresql_where=sa.text("state = 'done' AND split = 'pool'"),
+        )
+        batch_op.create_index(
+            "ix_items_gold",
+            ["project_id", "shuffle"],
+            unique=False,
+            sqlite_where=sa.text("gold"),
+            postgresql_where=sa.text("gold"),
         )
         batch_op.create_index("ix_items_project_id_id", ["project_id", "id"], unique=False)
         batch_op.create_index(batch_op.f("ix_items_source_id"), ["source_id"], unique=False)
@@ -414,7 +454,9 @@ def upgrade() -> None:
         sa.Column("round_number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("duration_ms", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint("arm IN ('selected','control','imported')", name=op.f("ck_labels_arm")),
+        sa.CheckConstraint(
+            "arm IN ('selected','control','queued','gold','imported')", name=op.f("ck_labels_arm")
+        ),
         sa.ForeignKeyConstraint(
             ["item_id"], ["items.id"], name=op.f("fk_labels_item_id_items"), ondelete="CASCADE"
         ),
@@ -427,6 +469,13 @@ def upgrade() -> None:
         ),
     )
     with op.batch_alter_table("labels", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_labels_annotator",
+            ["project_id", "annotator"],
+            unique=False,
+            sqlite_where=sa.text("current"),
+            postgresql_where=sa.text("current"),
+        )
         batch_op.create_index("ix_labels_created", ["project_id", "created_at"], unique=False)
         batch_op.create_index("ix_labels_project_id_id", ["project_id", "id"], unique=False)
         batch_op.create_index("ix_labels_round", ["project_id", "round_number", "arm"], unique=False)
@@ -437,6 +486,32 @@ def upgrade() -> None:
             sqlite_where=sa.text("current"),
             postgresql_where=sa.text("current"),
         )
+
+    op.create_table(
+        "queued_items",
+        sa.Column(
+            "item_id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=False,
+            nullable=False,
+        ),
+        sa.Column("project_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("annotator", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["item_id"], ["items.id"], name=op.f("fk_queued_items_item_id_items"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["project_id"],
+            ["projects.id"],
+            name=op.f("fk_queued_items_project_id_projects"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("item_id", name=op.f("pk_queued_items")),
+    )
+    with op.batch_alter_table("queued_items", schema=None) as batch_op:
+        batch_op.create_index("ix_queued_items_project_id_number", ["project_id", "number"], unique=False)
 
     op.create_table(
         "rankings",
@@ -482,7 +557,7 @@ def upgrade() -> None:
         sa.Column("ranking_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
-        sa.CheckConstraint("arm IN ('selected','control')", name=op.f("ck_reservations_arm")),
+        sa.CheckConstraint("arm IN ('selected','control','queued','gold')", name=op.f("ck_reservations_arm")),
         sa.CheckConstraint(
             "state IN ('open','labeled','released','expired')", name=op.f("ck_reservations_state")
         ),
@@ -564,6 +639,30 @@ def upgrade() -> None:
         batch_op.create_index("ix_scores_run_loss", ["score_run_id", "pretext_loss"], unique=False)
 
     op.create_table(
+        "suspects",
+        sa.Column(
+            "item_id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=False,
+            nullable=False,
+        ),
+        sa.Column("project_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("class", sa.Text(), nullable=False),
+        sa.Column("suggested_class", sa.Text(), nullable=False),
+        sa.Column("probability", sa.Double(), nullable=False),
+        sa.Column("quality", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["item_id"], ["items.id"], name=op.f("fk_suspects_item_id_items"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["project_id"], ["projects.id"], name=op.f("fk_suspects_project_id_projects"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("item_id", name=op.f("pk_suspects")),
+    )
+    with op.batch_alter_table("suspects", schema=None) as batch_op:
+        batch_op.create_index("ix_suspects_project_id_quality", ["project_id", "quality"], unique=False)
+
+    op.create_table(
         "barred_items",
         sa.Column("ranking_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column(
@@ -624,6 +723,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_barred_items_item_id"))
 
     op.drop_table("barred_items")
+    with op.batch_alter_table("suspects", schema=None) as batch_op:
+        batch_op.drop_index("ix_suspects_project_id_quality")
+
+    op.drop_table("suspects")
     with op.batch_alter_table("scores", schema=None) as batch_op:
         batch_op.drop_index("ix_scores_run_loss")
         batch_op.drop_index(batch_op.f("ix_scores_item_id"))
@@ -648,6 +751,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_rankings_score_run_id"))
 
     op.drop_table("rankings")
+    with op.batch_alter_table("queued_items", schema=None) as batch_op:
+        batch_op.drop_index("ix_queued_items_project_id_number")
+
+    op.drop_table("queued_items")
     with op.batch_alter_table("labels", schema=None) as batch_op:
         batch_op.drop_index(
             "uq_labels_current", sqlite_where=sa.text("current"), postgresql_where=sa.text("current")
@@ -655,6 +762,9 @@ def downgrade() -> None:
         batch_op.drop_index("ix_labels_round")
         batch_op.drop_index("ix_labels_project_id_id")
         batch_op.drop_index("ix_labels_created")
+        batch_op.drop_index(
+            "ix_labels_annotator", sqlite_where=sa.text("current"), postgresql_where=sa.text("current")
+        )
 
     op.drop_table("labels")
     with op.batch_alter_table("heads", schema=None) as batch_op:
@@ -680,6 +790,7 @@ def downgrade() -> None:
         )
         batch_op.drop_index(batch_op.f("ix_items_source_id"))
         batch_op.drop_index("ix_items_project_id_id")
+        batch_op.drop_index("ix_items_gold", sqlite_where=sa.text("gold"), postgresql_where=sa.text("gold"))
         batch_op.drop_index(
             "ix_items_done",
             sqlite_where=sa.text("state = 'done' AND split = 'pool'"),
@@ -711,6 +822,7 @@ def downgrade() -> None:
 
     op.drop_table("rounds")
     op.drop_table("pretext_models")
+    op.drop_table("label_checks")
     with op.batch_alter_table("keys", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_keys_project_id"))
 

@@ -1,7 +1,7 @@
 """What a project may set, with documented defaults. Stored as JSON in `projects.settings`; read by both programs."""
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -22,6 +22,25 @@ def _by_name(value: object) -> object:
 PluginChoice = Annotated[Choice, BeforeValidator(_by_name)]
 
 
+class PretextTraining(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd has Nesterov's momentum of 0.9")
+    learning_rate: float | None = Field(
+        None, gt=0, le=100, description="default: 0.002 with adamw, 0.05 with sgd"
+    )
+    batch_size: int | None = Field(
+        None, ge=1, le=65_536, description="default: 64 on a CPU, 256 on a GPU; contrastive tasks cap it"
+    )
+    average: float | None = Field(
+        None, gt=0, lt=1, description="decay of a moving average of the weights, e.g. 0.999; it is then stored"
+    )
+    patience: int | None = Field(
+        None, ge=1, description="ends after that many epochs without a loss 1 % smaller; default: never"
+    )
+    compile: bool = Field(False, description="by torch.compile; pays on a GPU in trainings of hours")
+
+
 class ProjectSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,6 +54,7 @@ class ProjectSettings(BaseModel):
         description="pixels; default: the pool's median side, at most 64 on a CPU, 224 on a GPU",
     )
     pretext_epochs: int | None = Field(None, ge=1, le=10_000, description="default: by the size of the pool")
+    pretext_training: PretextTraining = Field(PretextTraining(), description="how it is trained")
     strategy: PluginChoice = Field(
         Choice(name="shortlist"), description="query strategy: the rule that orders items"
     )
@@ -53,6 +73,15 @@ class ProjectSettings(BaseModel):
         True, description="rankings offer one item of each group of duplicates and near-duplicates"
     )
     overlap: int = Field(1, ge=1, le=20, description="annotators per item")
+    gold_fraction: float = Field(
+        0.0, ge=0, le=0.5, description="share of gold items in batches, while there are any"
+    )
+    max_labels_per_annotator: int | None = Field(
+        None, ge=1, description="items an annotator may label in all; gold items do not count"
+    )
+    max_held_per_annotator: int = Field(
+        1000, ge=1, le=100_000, description="items an annotator may hold at a time"
+    )
     reservation_ttl_s: int = Field(1800, ge=1, le=7 * 86400, description="how long a batch is held")
     retrain_min_labels: int = Field(10, ge=1, description="no head before that many labels")
     retrain_min_interval_s: float = Field(

@@ -64,6 +64,7 @@ class Project(Table):
     """One labeling effort: its pool, classes, settings, rounds."""
 
     __tablename__ = "projects"
+    __table_args__ = (sa.CheckConstraint("state IN ('active','paused','archived')", name="state"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
@@ -75,6 +76,7 @@ class Project(Table):
         default=0
     )  # current labels with a class; counts against the budget
     pretext_from_id: Mapped[int | None] = mapped_column(sa.ForeignKey("projects.id", ondelete="SET NULL"))
+    state: Mapped[str] = mapped_column(default="active")  # active | paused | archived
     # Items handed out and labeled or still held: what keeps the control share exact over time.
     served: Mapped[int] = mapped_column(default=0)
     served_control: Mapped[int] = mapped_column(default=0)
@@ -113,6 +115,7 @@ class Item(Table):
         ),
         sa.Index("ix_items_test", "project_id", "id", **_when("split = 'test'")),
         sa.Index("ix_items_done", "project_id", "class", **_when("state = 'done' AND split = 'pool'")),
+        sa.Index("ix_items_gold", "project_id", "shuffle", **_when("gold")),
         sa.Index("ix_items_aside", "project_id", "state", **_when("state NOT IN ('available', 'done')")),
         sa.Index("ix_items_project_id_id", "project_id", "id"),
         sa.Index("ix_items_content", "project_id", "content_hash"),
@@ -140,6 +143,10 @@ class Item(Table):
     # The known class: given with a test item, or decided by the labels of a pool item.
     class_name: Mapped[str | None] = mapped_column("class")
     decided_by: Mapped[int | None]  # the label that decided it (labels.id)
+    # Its class is known for certain: it is done, and mixed in to see how well annotators do.
+    gold: Mapped[bool] = mapped_column(default=False, server_default=sa.text("false"))
+    # How often it was sent out again: so many annotators more than `overlap` must agree.
+    asked_again: Mapped[int] = mapped_column(default=0, server_default="0")
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
@@ -304,7 +311,7 @@ class Reservation(Table):
         sa.Index("uq_reservations_open", "item_id", "annotator", unique=True, **_when("state = 'open'")),
         sa.Index("ix_reservations_holder", "project_id", "annotator", **_when("state = 'open'")),
         sa.CheckConstraint("state IN ('open','labeled','released','expired')", name="state"),
-        sa.CheckConstraint("arm IN ('selected','control')", name="arm"),
+        sa.CheckConstraint("arm IN ('selected','control','queued','gold')", name="arm"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -321,8 +328,26 @@ class Reservation(Table):
     state: Mapped[str] = mapped_column(default="open")
 
 
+class QueuedItem(Table):
+    """An item that is served before the ranking: to one annotator only, or to whoever asks next."""
+
+    __tablename__ = "queued_items"
+    __table_args__ = (sa.Index("ix_queued_items_project_id_number", "project_id", "number"),)
+
+    item_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("items.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    project_id: Mapped[int] = _project(index=False)
+    number: Mapped[int]  # served in this order
+    annotator: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
 class Label(Table):
-    """The record: item, annotator, class (or skip), time, revision. Never deleted, never changed but `current`."""
+    """The record: item, annotator, class (or skip), time, revision. Never deleted, never changed but `current`.
+
+    A revision without class and skip withdraws the label: none of the annotator's is current then.
+    """
 
     __tablename__ = "labels"
     __table_args__ = (
@@ -331,7 +356,8 @@ class Label(Table):
         sa.Index("ix_labels_project_id_id", "project_id", "id"),
         sa.Index("ix_labels_round", "project_id", "round_number", "arm"),
         sa.Index("ix_labels_created", "project_id", "created_at"),
-        sa.CheckConstraint("arm IN ('selected','control','imported')", name="arm"),
+        sa.Index("ix_labels_annotator", "project_id", "annotator", **_when("current")),
+        sa.CheckConstraint("arm IN ('selected','control','queued','gold','imported')", name="arm"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -396,6 +422,40 @@ class Head(Table):
     metrics: Mapped[Json]  # see worker/jobs/train_head.py
     seconds: Mapped[float]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class LabelCheck(Table):
+    """What the newest check of a project's labels found; see `worker/jobs/check_labels.py`."""
+
+    __tablename__ = "label_checks"
+
+    project_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    last_label_id: Mapped[int]  # it knew the labels up to here
+    items: Mapped[int]  # with a class
+    shared_items: Mapped[int]  # … and labels of more than one annotator
+    agreement: Mapped[float | None]  # share of pairs of labels of one item that are equal
+    alpha: Mapped[float | None]  # Krippendorff's: agreement beyond chance
+    annotators: Mapped[Json]  # {annotator: CROWDLAB's quality}
+    changed: Mapped[int]  # items whose class the consensus changed
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Suspect(Table):
+    """A labeled item whose class the head contradicts: worth another look. Of the newest check."""
+
+    __tablename__ = "suspects"
+    __table_args__ = (sa.Index("ix_suspects_project_id_quality", "project_id", "quality"),)
+
+    item_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("items.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    project_id: Mapped[int] = _project(index=False)
+    class_name: Mapped[str] = mapped_column("class")  # as labeled
+    suggested_class: Mapped[str]  # the head's, which had not seen the label
+    probability: Mapped[float]  # of the suggested class
+    quality: Mapped[float]  # of the label, 0..1; lower = rather wrong
 
 
 class Worker(Table):
