@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from service.settings import Settings
 from service.store.catalogue import Announcement
-from service.store.project_settings import ProjectSettings
+from service.store.project_settings import PretextTraining, ProjectSettings
 from worker.announcements import announcements
 
 HERE = Path(__file__).parent
@@ -73,6 +73,9 @@ def settings() -> str:
 def _table(settings: type[BaseModel], shown: Any) -> Iterator[str]:
     yield from ("| name | default | |", "|---|---|---|")
     for name, field in settings.model_fields.items():
+        if isinstance(field.default, PretextTraining):
+            yield from list(_table(PretextTraining, lambda inner, outer=name: f"{outer}.{inner}"))[2:]
+            continue
         yield f"| `{shown(name)}` | {_cell(field.default)} | {_cell(field.description)} |"
 
 

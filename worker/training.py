@@ -5,54 +5,52 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from worker import scoring
+from worker.averaging import Average
 from worker.dataset import Dataset, ahead
 from worker.device import autocast, to_device
+from worker.diagnostics import Diagnostics, collapse, of_embeddings, of_losses, peak_memory_gb
+from worker.pool_view import Floats
+from worker.recipe import Recipe
 
 State = dict[str, Any]  # all that is needed to go on; nothing that `torch.load(weights_only=True)` refuses
 
 _LOOK_EVERY = 20  # steps between two looks at the loss, because each waits for the device
+_EXPLODED = 3  # times the loss of the first step, on top of it
 _ROLLBACKS = 2
+_LOWER = 0.25  # the learning rate after a rollback
+_PLATEAU = 0.01  # a loss is smaller when it is by that share
+_COLLAPSE_SHOWS = 0.15  # of the steps
+_WATCHED = 512
 _BATCHES_AHEAD = 4
+
+_PLAIN_STATE = (
+    "step", "rollbacks", "seen", "seen_before", "loss_sum_before", "first_loss", "untrained", "history",
+)  # fmt: skip
 
 
 class Diverged(Exception):
-    """The loss was no number, at the learning rate, its half and its quarter. The sentence is for people."""
+    """The loss exploded, at the learning rate, its quarter and its sixteenth. The sentence is for people."""
 
 
-class _NotFinite(Exception):
-    pass
+class _Unsound(Exception):
+    """Says what the loss was."""
 
 
-class Task(Protocol):
+class Task(scoring.Task, Protocol):
     """What the loop asks of a `worker.pretext.PretextTask`."""
 
-    def losses(self, net: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor: ...
+    def after_step(self, net: nn.Module, done: float) -> None: ...
+
+    def settle(self, net: nn.Module, sample: Tensor, generator: torch.Generator) -> None: ...
 
     def measures(self, net: nn.Module, batch: Tensor) -> dict[str, float]: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    epochs: int
-    batch_size: int
-    seed: int
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.02
-    warm_up: float = 0.1  # share of the steps
-    gradient_norm: float = 1.0
-
-    def rate(self, done: float) -> float:
-        """The learning rate when a share of the steps is done: a linear start, then a cosine down to 0."""
-        if done < self.warm_up:
-            return self.learning_rate * done / self.warm_up
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - self.warm_up) / (1 - self.warm_up)))
 
 
 @dataclass(kw_only=True)
@@ -60,9 +58,11 @@ class Training:
     """One training: what it works on, and how far it is.
 
     prepare  uint8 (n, 3, s, s) on the device -> float (n, 3, s, s), augmented when given a generator
-    watched  uint8 (m, 3, s, s): the items on which collapse is watched
+    sample   uint8 (m, 3, s, s): random items. All of them settle the task, the first are watched
+    traits   (m,) each: what the losses of the sample should not merely follow
     save     stores a state for good; called after each epoch and every `save_interval_s`
     report   progress 0..1 and a sentence
+    warn     a sentence that is to be kept
     """
 
     net: nn.Module  # with `backbone`, on the device
@@ -71,61 +71,76 @@ class Training:
     recipe: Recipe
     device: torch.device
     prepare: Callable[[Tensor, torch.Generator | None], Tensor]
-    watched: Tensor
+    sample: Tensor
     save: Callable[[State], None]
     save_interval_s: float
     report: Callable[[float, str], None]
+    warn: Callable[[str], None]
+    traits: dict[str, Floats] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        torch.manual_seed(self.recipe.seed)  # for dropout inside the network
-        self.generator = torch.Generator(self.device).manual_seed(self.recipe.seed)
-        self.optimizer = torch.optim.AdamW(self.net.parameters(), weight_decay=self.recipe.weight_decay)
-        self.step = self.seen = self.rollbacks = 0
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)  # of the epoch so far
-        self.history: list[dict[str, float]] = []
+        recipe = self.recipe
+        torch.manual_seed(recipe.seed)  # for dropout inside the network
+        self.generator = torch.Generator(self.device).manual_seed(recipe.seed)
+        self.optimizer = recipe.make_optimizer(self.net.parameters())
+        self.average = Average(self.net, recipe.average) if recipe.average is not None else None
+        if recipe.compile:
+            self.net.get_submodule("backbone").compile()
+        self.steps_per_epoch = math.ceil(self.dataset.size / recipe.batch_size)
+        self.steps = recipe.epochs * self.steps_per_epoch
+        self.step = self.rollbacks = 0
+        self.seen = self.seen_before = 0  # items in the epoch: so far, and at the last look
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)  # over those items
+        self.loss_sum_before = 0.0
+        self.first_loss: float | None = None
+        self.untrained: Diagnostics = {}
+        self.history: list[Diagnostics] = []
 
-    def run(self, resume: State | None = None) -> list[dict[str, float]]:
-        """Train to the end, from `resume` if given; one object an epoch. Raises `Diverged`."""
-        if resume is not None:
+    @property
+    def result(self) -> nn.Module:
+        """The network that is watched, and worth keeping."""
+        return self.average.net if self.average is not None else self.net
+
+    def run(self, resume: State | None = None) -> Diagnostics:
+        """Train to the end, from `resume` if given. What the result is like; raises `Diverged`."""
+        if resume is None:
+            self.untrained = self.watch()
+        else:
             self._restore(resume)
         self.last_state = copy.deepcopy(self._state())
         while True:
             try:
-                return self._steps()
-            except _NotFinite:
-                rollbacks = self.rollbacks + 1
-                if rollbacks > _ROLLBACKS:
-                    raise Diverged(
-                        "The training diverged: its loss was no number, even at a quarter of the learning "
-                        "rate. Try another backbone, or look for extreme pixel values in the pool."
-                    ) from None
-                self._restore(self.last_state)
-                self.rollbacks = rollbacks
+                self._steps()
+                break
+            except _Unsound as unsound:
+                self._roll_back(unsound)
+        self._settle()
+        return self.watch()
 
-    def _steps(self) -> list[dict[str, float]]:
-        recipe, net = self.recipe, self.net
-        steps_per_epoch = math.ceil(self.dataset.size / recipe.batch_size)
-        steps = recipe.epochs * steps_per_epoch
+    def _steps(self) -> None:
+        recipe = self.recipe
         begun, begun_at = time.monotonic(), self.step
         saved = begun
-        while self.step < steps:
-            epoch, batches_done = divmod(self.step, steps_per_epoch)
+        while self.step < self.steps and not self._plateaued():
+            epoch, batches_done = divmod(self.step, self.steps_per_epoch)
             epoch_begun, seen_before = time.monotonic(), self.seen
-            net.train()
+            self.net.train()
             batches = self.dataset.batches(recipe.seed, epoch, recipe.batch_size, batches_done)
             with closing(ahead(batches, _BATCHES_AHEAD)) as ready:
                 for pixels in ready:
                     self.step += 1
                     if len(pixels):
-                        self._learn(pixels, recipe.rate(self.step / steps) * 0.5**self.rollbacks)
+                        self._learn(pixels, recipe.rate(self.step / self.steps) * _LOWER**self.rollbacks)
                     now = time.monotonic()
                     if self.step % _LOOK_EVERY == 0:
-                        left = about((now - begun) / (self.step - begun_at) * (steps - self.step))
+                        left = about((now - begun) / (self.step - begun_at) * (self.steps - self.step))
                         message = (
-                            f"epoch {epoch + 1} of {recipe.epochs}, loss {self._loss():.3g}, {left} left"
+                            f"epoch {epoch + 1} of {recipe.epochs}, loss {self._look():.3g}, {left} left"
                         )
-                        self.report(self.step / steps, message)
-                    if now - saved >= self.save_interval_s and self.step % steps_per_epoch:
+                        self.report(self.step / self.steps, message)
+                    if self.step == math.ceil(_COLLAPSE_SHOWS * self.steps):
+                        self._look_for_collapse()
+                    if now - saved >= self.save_interval_s and self.step % self.steps_per_epoch:
                         self._save()
                         saved = now
             self._check_sound()
@@ -133,16 +148,17 @@ class Training:
             self.history.append(
                 {
                     "epoch": epoch + 1,
-                    "loss": self._loss(),
+                    "loss": self.loss_sum.item() / max(self.seen, 1),
                     "images_per_s": (self.seen - seen_before) / seconds,
+                    "peak_memory_gb": peak_memory_gb(self.device),
                 }
                 | self.watch()
             )
-            self.seen = 0
+            self.seen = self.seen_before = 0
             self.loss_sum.zero_()
+            self.loss_sum_before = 0.0
             self._save()
             saved = time.monotonic()
-        return self.history
 
     def _learn(self, pixels: Tensor, rate: float) -> None:
         for group in self.optimizer.param_groups:
@@ -154,50 +170,106 @@ class Training:
         torch.autograd.backward(losses.mean())
         nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.gradient_norm)
         self.optimizer.step()
+        self.task.after_step(self.net, self.step / self.steps)
+        if self.average is not None:
+            self.average.follow(self.net, self.step)
         self.loss_sum += losses.detach().sum(dtype=torch.float64)
         self.seen += len(pixels)
+        if self.first_loss is None:
+            self.first_loss = losses.mean().item()
 
-    def _loss(self) -> float:
-        """The mean of the epoch so far. Raises `_NotFinite`."""
-        loss = self.loss_sum.item() / max(self.seen, 1)
-        if not math.isfinite(loss):
-            raise _NotFinite
-        return loss
+    # ---- is it going well? ----
+
+    def _look(self) -> float:
+        """The mean loss of the epoch so far. Raises `_Unsound` for what came since the last look."""
+        loss_sum = self.loss_sum.item()
+        if self.seen > self.seen_before:
+            lately = (loss_sum - self.loss_sum_before) / (self.seen - self.seen_before)
+            if not math.isfinite(lately):
+                raise _Unsound("was no number")
+            first = lately if self.first_loss is None else self.first_loss
+            if lately > first + _EXPLODED * max(abs(first), 1):
+                raise _Unsound(f"rose to {lately:.3g} from {first:.3g} at the start")
+            self.seen_before, self.loss_sum_before = self.seen, loss_sum
+        return loss_sum / max(self.seen, 1)
 
     def _check_sound(self) -> None:
-        """What is stored can be gone on from. Raises `_NotFinite`."""
-        self._loss()
-        if not all(weight.isfinite().all() for weight in self.net.parameters()):
-            raise _NotFinite
+        """What is stored can be gone on from. Raises `_Unsound`."""
+        self._look()
+        if not all(value.isfinite().all() for value in self.net.state_dict().values()):
+            raise _Unsound("left weights that are no numbers")
 
-    def watch(self) -> dict[str, float]:
-        """The signs of collapse and what the task measures, on the watched items in eval mode."""
-        self.net.eval()
+    def _roll_back(self, unsound: _Unsound) -> None:
+        """To the last state that was sound. Raises `Diverged` after the second time."""
+        rollbacks, failed_at = self.rollbacks + 1, self.step
+        if rollbacks > _ROLLBACKS:
+            raise Diverged(
+                f"The training diverged: its loss {unsound}, even at a sixteenth of the learning rate of "
+                f"{self.recipe.learning_rate:g}. Set a smaller one in the project's pretext_training, try another "
+                "backbone, or look for extreme pixel values in the pool."
+            ) from None
+        self._restore(self.last_state)
+        self.rollbacks = rollbacks
+        self.warn(
+            f"The loss {unsound} at step {failed_at}; the training went back to step {self.step} and on with a "
+            "quarter of its learning rate."
+        )
+
+    def _look_for_collapse(self) -> None:
+        self._check_sound()
+        collapsed = collapse(self.untrained, self.watch(), len(self.sample[:_WATCHED]))
+        self.net.train()
+        if collapsed:
+            self.warn(f"After {_COLLAPSE_SHOWS:.0%} of the steps: {collapsed}")
+
+    def _plateaued(self) -> bool:
+        patience, losses = self.recipe.patience, [epoch["loss"] for epoch in self.history]
+        if patience is None or len(losses) <= patience:
+            return False
+        least = min(losses[:-patience])
+        return min(losses[-patience:]) > least - _PLATEAU * abs(least)
+
+    def watch(self) -> Diagnostics:
+        """What the task measures and the signs of collapse, on the watched items in eval mode."""
+        self.result.eval()
+        parts = [
+            self.prepare(to_device(part, self.device), None)
+            for part in torch.split(self.sample[:_WATCHED], self.recipe.batch_size)
+        ]
+        scored = [scoring.score(self.result, self.task, part) for part in parts]
         with torch.no_grad(), autocast(self.device):
-            parts = [
-                self.prepare(to_device(part, self.device), None)
-                for part in torch.split(self.watched, self.recipe.batch_size)
-            ]
-            measures = [self.task.measures(self.net, part) for part in parts]
+            measures = [self.task.measures(self.result, part) for part in parts]
         weights = torch.tensor([len(part) for part in parts], dtype=torch.float64)
         means = {
             name: float((weights * torch.tensor([one[name] for one in measures])).sum() / weights.sum())
             for name in measures[0]
         }
-        return means | spread(self.net, parts, self.device)
+        traits = {name: values[:_WATCHED] for name, values in self.traits.items()}
+        return (
+            means
+            | of_embeddings(torch.cat([part.embeddings for part in scored]))
+            | of_losses(torch.cat([part.losses for part in scored]), traits)
+        )
+
+    def _settle(self) -> None:
+        self.result.eval()
+        sample = self.prepare(to_device(self.sample, self.device), None)
+        with torch.no_grad(), autocast(self.device):
+            generator = torch.Generator(self.device).manual_seed(self.recipe.seed)
+            self.task.settle(self.result, sample, generator)
+
+    # ---- states ----
 
     def _state(self) -> State:
         return {
             "net": self.net.state_dict(),
+            "average": self.average.net.state_dict() if self.average is not None else None,
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "torch_generator": torch.get_rng_state(),
             "cuda_generator": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
-            "step": self.step,
-            "seen": self.seen,
             "loss_sum": self.loss_sum,
-            "rollbacks": self.rollbacks,
-            "history": self.history,
+            **{name: getattr(self, name) for name in _PLAIN_STATE},
         }
 
     def _save(self) -> None:
@@ -208,31 +280,16 @@ class Training:
     def _restore(self, state: State) -> None:
         state = copy.deepcopy(state)  # the optimizer would go on to write into it
         self.net.load_state_dict(state["net"])
+        if self.average is not None:
+            self.average.net.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"].cpu())
         torch.set_rng_state(state["torch_generator"].cpu())
         if state["cuda_generator"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_generator"].cpu(), self.device)
-        self.step, self.seen, self.rollbacks = state["step"], state["seen"], state["rollbacks"]
         self.loss_sum = state["loss_sum"].to(self.device)
-        self.history = state["history"]
-
-
-def spread(net: nn.Module, batches: list[Tensor], device: torch.device) -> dict[str, float]:
-    """How much of their space the embeddings use; both fall when training collapses.
-
-    embedding_std  mean over dimensions of the standard deviation of the L2-normalised embeddings
-    rank_me        effective rank (Garrido et al. 2023, https://arxiv.org/abs/2210.02885)
-    """
-    net.eval()
-    with torch.no_grad(), autocast(device):
-        embeddings = torch.cat([net.get_submodule("backbone")(batch).float() for batch in batches])
-    singular = torch.linalg.svdvals(embeddings)
-    shares = singular / singular.sum().clamp_min(1e-12) + 1e-7
-    return {
-        "embedding_std": functional.normalize(embeddings, dim=1).std(0, correction=0).mean().item(),
-        "rank_me": torch.exp(-(shares * shares.log()).sum()).item(),
-    }
+        for name in _PLAIN_STATE:
+            setattr(self, name, state[name])
 
 
 def about(seconds: float) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from benchmarks.labels.copies import find_copies
 from benchmarks.labels.pools import Pixels, Pool
 from worker import backbone, training
+from worker import recipe as recipes
 from worker.backbone import make_backbone
 from worker.dataset import Dataset
 from worker.modalities import image
@@ -20,10 +21,11 @@ from worker.modalities.image import augmented, normalised
 from worker.pool_view import Floats, Halves, Ints
 from worker.pretext import rotation
 from worker.pretext.rotation import Rotation
-from worker.training import Recipe, Training
+from worker.recipe import Recipe
+from worker.training import Training
 
 CACHE = Path(__file__).parents[1] / ".cache"
-_WATCHED = 512
+_SAMPLE = 512
 _SCORED_AT_ONCE = 64
 _CPU = torch.device("cpu")
 
@@ -83,7 +85,7 @@ def _copies(path: Path) -> Path:
 def _key(pool: Pool, recipe: Recipe) -> str:
     """Of all that the embeddings depend on: the images, the recipe, and the code that trains."""
     found = hashlib.sha256(repr(recipe).encode())
-    for module in (backbone, training, image, rotation):
+    for module in (backbone, recipes, training, image, rotation):
         found.update(inspect.getsource(module).encode())
     for array in (pool.pixels, pool.classes, pool.groups, pool.test_pixels, pool.test_classes):
         found.update(np.ascontiguousarray(array).data)
@@ -107,10 +109,11 @@ def _train(pixels: Pixels, recipe: Recipe) -> nn.Module:
         recipe=recipe,
         device=_CPU,
         prepare=prepare,
-        watched=everything[:_WATCHED],
+        sample=everything[:_SAMPLE],
         save=lambda state: None,
         save_interval_s=float("inf"),
         report=lambda done, message: None,
+        warn=print,
     ).run()
     return net.eval()
 

@@ -25,6 +25,7 @@ class Decoded:
     content_hash: str | None
     width: int | None = None
     height: int | None = None
+    file_size: int | None = None  # bytes
 
 
 class ItemPixels:
@@ -62,4 +63,4 @@ class ItemPixels:
             image = open_rgb(data, self._max_pixels)
         except (BadImage, SourceNotAllowed, SourceUnreadable) as error:
             return Decoded(None, str(error.fields.get("reason", error)), content_hash)
-        return Decoded(to_pixels(image, image_size), None, content_hash, image.width, image.height)
+        return Decoded(to_pixels(image, image_size), None, content_hash, image.width, image.height, len(data))

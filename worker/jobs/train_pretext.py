@@ -9,8 +9,9 @@ from importlib.metadata import version
 
 import numpy as np
 import sqlalchemy as sa
+import structlog
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from service.store.pipeline import queue_score_pool
 from service.store.project_settings import ProjectSettings
@@ -22,9 +23,10 @@ from worker.jobs.context import JobContext, JobFailed
 from worker.jobs.item_pixels import ItemPixels
 from worker.jobs.pretext_net import new_net, on_device, store_net, task_of
 from worker.modalities.image import augmented, image_size_for, normalised
-from worker.pool_view import Ints
-from worker.pretext import pretext_tasks
-from worker.training import Diverged, Recipe, State, Training
+from worker.pool_view import Floats, Ints
+from worker.pretext import PretextTask, pretext_tasks
+from worker.recipe import RATES, Recipe
+from worker.training import Diverged, State, Training
 
 _BATCH = {"cpu": 64, "cuda": 256}
 # Where the project sets no epochs. On a CPU it takes 40 s on 2 cores with `small` at 28 x 28 pixels; more
@@ -32,13 +34,16 @@ _BATCH = {"cpu": 64, "cuda": 256}
 _IMAGES_SEEN = {"cpu": 16_000, "cuda": 1_000_000}
 _LEAST_EPOCHS = 2
 _MOST_EPOCHS = {"cpu": 30, "cuda": 100}
-_WATCHED = 512
+_SAMPLE = 2_048
+_SAMPLE_BYTES = 2**29  # as float32; larger images make a smaller sample
 _SIDES_SAMPLED = 512
 _SIDES_DECODED = 64
 _READ_AT_A_TIME = 1_024
 _BLOCK = 256  # rows that lie together; see `worker.dataset.Dataset`
 _TRAINABLE = ("available", "done", "broken")  # with what is labeled: a resumed training sees the same
 _READING = 0.03  # share of the progress; reading is quick beside training
+
+log = structlog.get_logger()
 
 
 def run(context: JobContext) -> None:
@@ -76,16 +81,14 @@ def _begin(
 ) -> PretextModel:
     settings = ProjectSettings.model_validate(project.settings)
     # A wrong choice fails before anything is read.
-    chosen(pretext_tasks(), settings.pretext_task, "pretext_task")
+    task = chosen(pretext_tasks(), settings.pretext_task, "pretext_task")
     ids = _pool_ids(context, project.id)
     if not len(ids):
         raise JobFailed("There is nothing to train on: the pool is empty. Import a source first.")
     side = settings.image_size or image_size_for(
         _median_side(context, ids, settings.seed, item_pixels), device
     )
-    kind = "cpu" if device.type == "cpu" else "cuda"
-    by_size = min(max(math.ceil(_IMAGES_SEEN[kind] / len(ids)), _LEAST_EPOCHS), _MOST_EPOCHS[kind])
-    recipe = Recipe(epochs=settings.pretext_epochs or by_size, batch_size=_BATCH[kind], seed=settings.seed)
+    recipe, warning = _recipe(settings, task, len(ids), device)
     config = asdict(recipe) | {
         "image_size": side,
         "pretrained": settings.pretrained,
@@ -105,9 +108,53 @@ def _begin(
             task=settings.pretext_task.model_dump(),
             backbone=settings.backbone,
             config=config,
+            diagnostics={},
         )
         session.add(model)
+    if warning is not None:
+        _warn(context, model, warning)
     return model
+
+
+def _recipe(
+    settings: ProjectSettings, task: PretextTask, items: int, device: torch.device
+) -> tuple[Recipe, str | None]:
+    """With a sentence about what is not as the project has set it."""
+    kind = "cpu" if device.type == "cpu" else "cuda"
+    wanted, warning = settings.pretext_training, None
+    epochs = min(max(math.ceil(_IMAGES_SEEN[kind] / items), _LEAST_EPOCHS), _MOST_EPOCHS[kind])
+    batch_size = wanted.batch_size or _BATCH[kind]
+    if task.largest_batch is not None and batch_size > task.largest_batch:
+        warning = (
+            f"The batch of {batch_size:,} was cut to {task.largest_batch:,}: {task.name} compares the items of a "
+            "batch with each other, so that time and memory grow with its square, and larger ones teach no better."
+        )
+        batch_size = task.largest_batch
+    recipe = Recipe(
+        epochs=settings.pretext_epochs or epochs,
+        batch_size=batch_size,
+        seed=settings.seed,
+        optimizer=wanted.optimizer,
+        learning_rate=wanted.learning_rate or RATES[wanted.optimizer],
+        average=wanted.average,
+        patience=wanted.patience,
+        compile=wanted.compile,
+    )
+    return recipe, warning
+
+
+def _warn(context: JobContext, model: PretextModel, sentence: str) -> None:
+    """Once in the log and in the model's diagnostics, also when the job is run again."""
+    warnings = model.diagnostics.get("warnings", [])
+    if sentence not in warnings:
+        log.warning("pretraining", job=context.job.id, pretext_model=model.version, warning=sentence)
+        _diagnose(context, model, warnings=[*warnings, sentence])
+
+
+def _diagnose(context: JobContext, model: PretextModel, **found: object) -> None:
+    model.diagnostics = model.diagnostics | found
+    with context.publish() as session:
+        session.get_one(PretextModel, model.id).diagnostics = model.diagnostics
 
 
 def _train(context: JobContext, model: PretextModel, item_pixels: ItemPixels, device: torch.device) -> None:
@@ -115,9 +162,7 @@ def _train(context: JobContext, model: PretextModel, item_pixels: ItemPixels, de
     net = on_device(new_net(model), device)
     recipe = Recipe(**{name: model.config[name] for name in Recipe.__dataclass_fields__})
     dataset = _dataset(context, model, item_pixels)
-    watched = dataset.load(np.random.default_rng(recipe.seed).permutation(dataset.size)[:_WATCHED])
-    if not len(watched):
-        raise JobFailed("No item of the pool can be read. Check the items' addresses, then try again.")
+    sample, traits = _sample(context, model, item_pixels)
 
     def prepare(pixels: Tensor, generator: torch.Generator | None) -> Tensor:
         return normalised(augmented(pixels, generator, task.flips) if generator else pixels)
@@ -129,20 +174,19 @@ def _train(context: JobContext, model: PretextModel, item_pixels: ItemPixels, de
         recipe=recipe,
         device=device,
         prepare=prepare,
-        watched=watched,
+        sample=sample,
+        traits=traits,
         save=lambda state: _save_checkpoint(context, model, state),
         save_interval_s=context.settings.checkpoint_interval_s,
         report=lambda done, message: context.report(_READING + (1 - _READING) * done, message),
+        warn=lambda sentence: _warn(context, model, sentence),
     )
-    if not model.diagnostics:  # nothing was learned yet
-        model.diagnostics = {"untrained": training.watch()}
-        with context.publish() as session:
-            session.get_one(PretextModel, model.id).diagnostics = model.diagnostics
     try:
-        history = training.run(_checkpoint(context, model))
+        trained = training.run(_checkpoint(context, model))
     except Diverged as error:
         raise JobFailed(str(error)) from error
-    _finish(context, model, net, history)
+    _diagnose(context, model, untrained=training.untrained, trained=trained)
+    _finish(context, model, training)
 
 
 def _save_checkpoint(context: JobContext, model: PretextModel, state: State) -> None:
@@ -167,16 +211,14 @@ def _checkpoint(context: JobContext, model: PretextModel) -> State | None:
     return state
 
 
-def _finish(
-    context: JobContext, model: PretextModel, net: nn.Module, history: list[dict[str, float]]
-) -> None:
+def _finish(context: JobContext, model: PretextModel, training: Training) -> None:
     name = f"pretext/{model.id}/model-{context.job.token}.safetensors"
-    store_net(net, model, context.artifacts, name)
-    with context.finish({"pretext_model": model.version, "epochs": len(history), **history[-1]}) as session:
+    store_net(training.result, model, context.artifacts, name)
+    result = {"pretext_model": model.version, "epochs": len(training.history), **training.history[-1]}
+    with context.finish(result) as session:
         row = session.get_one(PretextModel, model.id)
         row.state, row.artifact, row.checkpoint, row.finished_at = "ready", name, None, utc_now()
-        row.history = history
-        row.diagnostics = model.diagnostics | {"trained": history[-1]}
+        row.history = training.history
         queue_score_pool(session, session.get_one(Project, model.project_id), model.id)
     if model.checkpoint is not None:
         context.artifacts.delete(model.checkpoint)
@@ -214,6 +256,30 @@ def _median_side(context: JobContext, ids: Ints, seed: int, item_pixels: ItemPix
     if not sides:
         raise JobFailed(f"No item of the pool can be read. The first says: {decoded[0].reason}")
     return float(np.median(sides))
+
+
+def _sample(
+    context: JobContext, model: PretextModel, item_pixels: ItemPixels
+) -> tuple[Tensor, dict[str, Floats]]:
+    """Random items: (m, 3, s, s) uint8, and what is trivial about each, (m,)."""
+    ids = _pool_ids(context, model.project_id, model.config["last_item_id"])
+    side = model.config["image_size"]
+    size = min(_SAMPLE, max(1, _SAMPLE_BYTES // (4 * 3 * side * side)))
+    items = _items(context, np.random.default_rng(model.config["seed"]).permutation(ids)[:size])
+    decoded = item_pixels.decode([item.uri for item in items], side)
+    readable = [(one.pixels, one.file_size) for one in decoded if one.pixels is not None]
+    if not readable:
+        raise JobFailed(
+            f"No item of the pool can be read. Check the items' addresses, then try again. The first says: "
+            f"{decoded[0].reason if decoded else 'it is gone'}"
+        )
+    sample = torch.stack([pixels for pixels, _ in readable])
+    pixels = sample.flatten(1).float()
+    return sample, {
+        "pixel_variance": pixels.var(1, correction=0).numpy(),
+        "brightness": pixels.mean(1).numpy(),
+        "file_size": np.array([file_size for _, file_size in readable], np.float32),
+    }
 
 
 def _dataset(context: JobContext, model: PretextModel, item_pixels: ItemPixels) -> Dataset:

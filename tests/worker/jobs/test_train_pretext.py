@@ -20,6 +20,7 @@ from tests.worker.running import claim, hand_back, run
 from worker.jobs import train_pretext
 from worker.jobs.context import JobContext, JobFailed
 from worker.jobs.pretext_net import load_net
+from worker.pretext.rotation import Rotation
 from worker.training import Diverged, State, Training
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -68,7 +69,9 @@ def test_a_model_is_trained_stored_and_scored_next(training: Callable[..., JobCo
     assert model.config["image_size"] == 12
     assert {"seed", "code", "torch", "epochs", "batch_size", "learning_rate"} <= set(model.config)
     assert model.diagnostics["untrained"]["rank_me"] > 1
-    assert model.diagnostics["trained"] == model.history[-1]
+    trained = model.diagnostics["trained"]
+    assert trained == {name: model.history[-1][name] for name in trained}
+    assert {"loss_rho_brightness", "loss_rho_pixel_variance"} <= set(trained)
     assert load_net(model, context.artifacts, torch.device("cpu"))(torch.zeros(1, 3, 12, 12)).shape == (1, 4)
     with read_session(context.engine) as session:
         job = session.scalars(sa.select(Job).where(Job.state == "queued")).one()
@@ -145,6 +148,30 @@ def test_what_another_job_left_unfinished_is_marked_failed(training: Callable[..
     run(context)
 
     assert [(model.version, model.state) for model in models(context)] == [(1, "failed"), (2, "ready")]
+
+
+@on_sqlite
+def test_the_recipe_is_the_projects(training: Callable[..., JobContext]) -> None:
+    wanted = {"optimizer": "sgd", "batch_size": 5, "average": 0.9, "patience": 1}
+    context = training(pretext_training=wanted)
+    run(context)
+
+    config = models(context)[0].config
+    assert {name: config[name] for name in wanted} == wanted
+    assert config["learning_rate"] == 0.05
+
+
+@on_sqlite
+def test_a_batch_that_is_too_large_is_cut_and_says_why(
+    training: Callable[..., JobContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Rotation, "largest_batch", 4)
+    context = training()
+    run(context)
+
+    (model,) = models(context)
+    assert model.config["batch_size"] == 4
+    assert "cut to 4: rotation compares" in model.diagnostics["warnings"][0]
 
 
 @on_sqlite
