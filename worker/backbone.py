@@ -62,9 +62,16 @@ class SmallBackbone(nn.Module):
         self.stage3 = _Block(64, 128, stride=2)
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(images))
+
+    def forward_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The maps of stages 2 and 3, (n, 64, h, w) and (n, 128, ⌈h/2⌉, ⌈w/2⌉). Named as in timm."""
         middle: Tensor = self.stage2(self.stage1(self.stem(images)))
         last: Tensor = self.stage3(middle)
-        return torch.cat([middle.mean((2, 3)), last.mean((2, 3))], 1)
+        return middle, last
+
+    def forward_head(self, maps: tuple[Tensor, Tensor]) -> Tensor:
+        return torch.cat([one.mean((2, 3)) for one in maps], 1)
 
 
 class _Block(nn.Module):
