@@ -350,6 +350,7 @@ def upgrade() -> None:
         sa.Column("items", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("dimensions", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("histogram", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("gate", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
@@ -623,6 +624,7 @@ def upgrade() -> None:
         ),
         sa.Column("pretext_loss", sa.Double(), nullable=False),
         sa.Column("percentile", sa.Double(), nullable=False),
+        sa.Column("spread", sa.Double(), nullable=True),
         sa.ForeignKeyConstraint(
             ["item_id"], ["items.id"], name=op.f("fk_scores_item_id_items"), ondelete="CASCADE"
         ),

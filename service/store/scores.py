@@ -17,8 +17,9 @@ def load_scores(
     item_ids: npt.NDArray[np.int64],
     losses: npt.NDArray[np.float32],
     percentiles: npt.NDArray[np.float64],
+    spreads: npt.NDArray[np.float32] | None = None,
 ) -> None:
-    """Store the scores of items (n,), ids ascending.
+    """Store the scores of items (n,), ids ascending; without spreads where the losses are of one view.
 
     What the run held between the first and the last is replaced, so loading a part again does no harm.
     """
@@ -28,8 +29,11 @@ def load_scores(
     session.execute(
         sa.delete(Score).where(Score.score_run_id == score_run_id, Score.item_id.between(first, last))
     )
-    rows = zip(item_ids.tolist(), losses.astype(np.float64).tolist(), percentiles.tolist(), strict=True)
-    _load(session, Score, score_run_id, ("item_id", "pretext_loss", "percentile"), rows)
+    spread = [None] * len(item_ids) if spreads is None else spreads.astype(np.float64).tolist()
+    rows = zip(
+        item_ids.tolist(), losses.astype(np.float64).tolist(), percentiles.tolist(), spread, strict=True
+    )
+    _load(session, Score, score_run_id, ("item_id", "pretext_loss", "percentile", "spread"), rows)
 
 
 def load_duplicates(session: Session, score_run_id: int, pairs: npt.NDArray[np.int64]) -> None:

@@ -159,7 +159,7 @@ class PretextModel(Table):
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = _project(index=False)
     version: Mapped[int]
-    state: Mapped[str]  # training | ready | failed
+    state: Mapped[str]  # training | ready | collapsed | failed
     task: Mapped[Json]  # {name, params}
     backbone: Mapped[str]
     config: Mapped[
@@ -194,6 +194,7 @@ class ScoreRun(Table):
     items: Mapped[int] = mapped_column(default=0)
     dimensions: Mapped[int | None]
     histogram: Mapped[Json | None]  # {edges: [..], counts: [..]} of the pretext losses of the pool
+    gate: Mapped[Json | None]  # what labels say of its embeddings: see worker/gate.py
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     finished_at: Mapped[datetime | None]
 
@@ -226,6 +227,7 @@ class Score(Table):
     )
     pretext_loss: Mapped[float]
     percentile: Mapped[float]  # 0..100 among the pool's items of the run
+    spread: Mapped[float | None]  # standard deviation of the loss over the views that were scored; null: one view
 
 
 class Duplicate(Table):
