@@ -92,6 +92,13 @@ class ItemInTestSplit(ShortlistError):
     status, code = 422, "item_in_test_split"
 
 
+class ItemNotServable(ShortlistError):
+    """`{field}`: item {id!r} is {state}, so nobody can be asked to label it. Leave it out; what was withdrawn or
+    rejected as broken can be restored first."""
+
+    status, code = 422, "item_not_servable"
+
+
 class RevisionTaken(ShortlistError):
     """`{field}`: revision {revision} of this item's label is stored already with other content. Send the next
     revision ({next}), or leave `revision` out."""
@@ -152,6 +159,12 @@ class NameTaken(ShortlistError):
     """There is a project named {name!r} already. Choose another name."""
 
     status, code = 409, "name_taken"
+
+
+class ProjectArchived(ShortlistError):
+    """This project is archived and changes no more. Set its `state` to `active` first (PATCH /projects/{project})."""
+
+    status, code = 409, "project_archived"
 
 
 class ClassInUse(ShortlistError):

@@ -4,25 +4,25 @@ A label is kept whatever happens; whether it is *used* (for its item's class, th
 of its own. Items that an annotator never got are labeled just as well (arm `imported`).
 """
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
-from service import projects, reservations, rounds
+from service import decisions, projects, queues, reservations, rounds, training
+from service.decisions import ItemLabels
 from service.errors import (
     ItemInTestSplit,
     NotFound,
+    ProjectArchived,
     RevisionTaken,
     UnknownBatch,
     UnknownClass,
     UnknownItem,
 )
-from service.store import pipeline
 from service.store.ids import public_id, row_number
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Duplicate, Item, Label, Project, Ranking, Reservation
@@ -33,10 +33,11 @@ Outcome = Literal["accepted", "duplicate", "revised", "stale", "late"]
 
 @dataclass(frozen=True)
 class NewLabel:
-    """One entry of a call: exactly one of class_name and skip."""
+    """One entry of a call: a class or a skip; neither withdraws the annotator's label. The item by id or by key."""
 
-    item: str
+    item: str | None
     annotator: str
+    key: str | None = None
     class_name: str | None = None
     skip: Skip | None = None
     batch: str | None = None
@@ -57,58 +58,14 @@ class Stored:
 def store(session: Session, project: Project, entries: Sequence[NewLabel], now: datetime) -> Stored:
     """Raises a 422 that names the entry, `labels[3].class`, and stores nothing then."""
     projects.lock(session, project)
+    if project.state == "archived":
+        raise ProjectArchived(project=public_id("p", project.id))
     call = _Call(session, project, now)
     call.load(entries)
     outcomes = [call.take(index, entry) for index, entry in enumerate(entries)]
     call.write()
-    settings = ProjectSettings.model_validate(project.settings)
-    enough = project.score_run_id is not None and project.labels_used >= settings.retrain_min_labels
-    job_id = pipeline.queue_train_head(session, project) if call.changed_items and enough else None
+    job_id = training.retrain_if_due(session, project) if call.changed_items else None
     return Stored(outcomes, call.round_number, project.labels_used, job_id)
-
-
-@dataclass
-class _ItemLabels:
-    """An item and all its labels, oldest first, with those of this call."""
-
-    item: Item
-    labels: list[Label] = field(default_factory=list)
-    decided_by: Label | None = None  # set when this call decides the item
-
-    def of(self, annotator: str) -> list[Label]:
-        return [label for label in self.labels if label.annotator == annotator]
-
-    def votes(self) -> list[Label]:
-        """What counts for the item's class."""
-        return [label for label in self.labels if _counts(label) and label.class_name is not None]
-
-    def decide(self, overlap: int) -> bool:
-        """Settle the item's state by its labels; whether that changed anything."""
-        was = self.item.state, self.item.class_name
-        if was[0] not in ("available", "done", "broken"):
-            return False
-        decision = self._decision(overlap)
-        if decision[0] == "available" and was[0] != "available":
-            for label in self.labels:  # open again: what came too late to count does count now
-                label.used = label.used or label.current
-            decision = self._decision(overlap)
-        if decision == was:
-            return False
-        self.item.state, self.item.class_name = decision
-        self.item.decided_by = None
-        self.decided_by = self.votes()[-1] if decision[0] == "done" else None
-        return True
-
-    def _decision(self, overlap: int) -> tuple[str, str | None]:
-        """`overlap` equal labels make it done; of `overlap` + 2 the majority does, of equals the earliest."""
-        if any(_counts(label) and label.skip == "broken" for label in self.labels):
-            return "broken", None
-        votes = self.votes()
-        if votes:
-            name, most = Counter(str(label.class_name) for label in votes).most_common(1)[0]
-            if most >= overlap or len(votes) >= overlap + 2:
-                return "done", name
-        return "available", None
 
 
 class _Call:
@@ -122,7 +79,8 @@ class _Call:
         self._round = rounds.open_round(session, project)
         self._labels_before = self._round.labels_before
         self._closings: list[tuple[Label, int]] = []  # the last label of a round, labels used with it
-        self._found: dict[int, _ItemLabels] = {}
+        self._found: dict[int, ItemLabels] = {}
+        self._numbers: dict[str, int] = {}  # of items by key
         self._held: dict[tuple[int, str], list[Reservation]] = {}
         self._new: list[Label] = []
 
@@ -131,12 +89,16 @@ class _Call:
         return self._round.number + len(self._closings)
 
     def load(self, entries: Sequence[NewLabel]) -> None:
-        numbers = {_item_number(index, entry) for index, entry in enumerate(entries)}
-        items = sa.select(Item).where(Item.project_id == self.project.id, Item.id.in_(numbers))
-        self._found = {item.id: _ItemLabels(item) for item in self.session.scalars(items)}
-        labels = sa.select(Label).where(Label.item_id.in_(self._found)).order_by(Label.id)
-        for label in self.session.scalars(labels):
-            self._found[label.item_id].labels.append(label)
+        keys = {entry.key for entry in entries if entry.key is not None}
+        in_project = sa.select(Item).where(Item.project_id == self.project.id)
+        items: list[Item] = []
+        if keys:
+            items += self.session.scalars(in_project.where(Item.key.in_(keys)))
+            self._numbers = {item.key: item.id for item in items}
+        numbers = {self._item_number(index, entry) for index, entry in enumerate(entries)}
+        if missing := numbers - {item.id for item in items}:
+            items += self.session.scalars(in_project.where(Item.id.in_(missing)))
+        self._found = decisions.load(self.session, items)
         held = sa.select(Reservation).where(
             Reservation.item_id.in_(self._found),
             Reservation.annotator.in_({entry.annotator for entry in entries}),
@@ -147,21 +109,21 @@ class _Call:
 
     def take(self, index: int, entry: NewLabel) -> Outcome:
         found = self._check(index, entry)
-        before = len(found.votes())
+        votes_before = len(found.votes())
         earlier = found.of(entry.annotator)
         outcome = self._again(index, entry, found, earlier) if earlier else self._first(entry, found)
         if outcome in ("duplicate", "stale"):
             return outcome
         if found.decide(self.overlap):
             self.changed_items.append(found.item)
-        self.project.labels_used += len(found.votes()) - before
+        self.project.labels_used += len(found.votes()) - votes_before
         if self.project.labels_used - self._labels_before >= self.round_size:
             self._closings.append((self._new[-1], self.project.labels_used))
             self._labels_before = self.project.labels_used
         return outcome
 
-    def _check(self, index: int, entry: NewLabel) -> _ItemLabels:
-        found = self._found.get(_item_number(index, entry))
+    def _check(self, index: int, entry: NewLabel) -> ItemLabels:
+        found = self._found.get(self._item_number(index, entry))
         if found is None:
             raise UnknownItem(field=f"labels[{index}].item", id=entry.item)
         if found.item.split != "pool":
@@ -177,42 +139,63 @@ class _Call:
                 raise UnknownBatch(field=f"labels[{index}].batch", id=entry.batch)
         return found
 
-    def _first(self, entry: NewLabel, found: _ItemLabels) -> Outcome:
+    def _first(self, entry: NewLabel, found: ItemLabels) -> Outcome:
         """Of an item that is decided, or out of the pool, the label is kept only."""
         label = self._add(entry, found, used=found.item.state == "available")
-        held = self._held.get((found.item.id, entry.annotator))
-        if not held:
-            return "accepted"
-        reservation = held[-1]
-        in_time = reservation.state == "open" and reservation.expires_at > self.now
-        label.outcome = "accepted" if in_time else "late"
-        label.arm, label.batch_id = reservation.arm, reservation.batch_id
-        label.ranking_id = reservation.ranking_id
-        if reservation.state in ("expired", "released"):  # not counted as served since then
-            self.project.served += 1
-            self.project.served_control += reservation.arm == "control"
-        reservation.state = "labeled"
-        return "accepted" if in_time else "late"
+        if _withdraws(entry):  # what it withdraws has not come yet
+            label.current = label.used = False
+        elif not self._take_hold(label):
+            label.outcome = "late"
+            return "late"
+        return "accepted"
 
-    def _again(self, index: int, entry: NewLabel, found: _ItemLabels, earlier: list[Label]) -> Outcome:
-        newest = next(label for label in earlier if label.current)
+    def _again(self, index: int, entry: NewLabel, found: ItemLabels, earlier: list[Label]) -> Outcome:
+        newest = max(earlier, key=lambda label: label.revision)
         revision = entry.revision
         same = newest if revision is None else next((a for a in earlier if a.revision == revision), None)
         if same is not None and (same.class_name, same.skip) == (entry.class_name, entry.skip):
             return "duplicate"
         if same is not None and revision is not None:
-            following = max(label.revision for label in earlier) + 1
-            raise RevisionTaken(field=f"labels[{index}].revision", revision=revision, next=following)
-        label = self._add(entry, found, used=newest.used)
+            raise RevisionTaken(
+                field=f"labels[{index}].revision", revision=revision, next=newest.revision + 1
+            )
+        used = newest.used if newest.current else found.item.state == "available"
+        label = self._add(entry, found, used=used)
         label.revision = newest.revision + 1 if revision is None else revision
         label.arm, label.batch_id, label.ranking_id = newest.arm, newest.batch_id, newest.ranking_id
         if label.revision < newest.revision:
             label.current, label.used, label.outcome = False, False, "stale"
             return "stale"
         newest.current, label.outcome = False, "revised"
+        if _withdraws(entry):
+            label.current = label.used = False
+            self._give_up_hold(label)
+        else:
+            self._take_hold(label)
         return "revised"
 
-    def _add(self, entry: NewLabel, found: _ItemLabels, *, used: bool) -> Label:
+    def _take_hold(self, label: Label) -> bool:
+        """The label is what the annotator's reservation was for; false where that had run out."""
+        held = self._held.get((label.item_id, label.annotator))
+        if not held:
+            return True
+        reservation = held[-1]
+        in_time = reservation.state == "open" and reservation.expires_at > self.now
+        label.arm, label.batch_id = reservation.arm, reservation.batch_id
+        label.ranking_id = reservation.ranking_id
+        if reservation.state in ("expired", "released"):  # not counted as served since then
+            reservations.count_served(self.project, [reservation.arm])
+        reservation.state = "labeled"
+        return in_time
+
+    def _give_up_hold(self, label: Label) -> None:
+        """Their label is withdrawn: the item may be served to them again."""
+        held = self._held.get((label.item_id, label.annotator))
+        if held and held[-1].state == "labeled":
+            held[-1].state = "released"
+            reservations.count_served(self.project, [held[-1].arm], -1)
+
+    def _add(self, entry: NewLabel, found: ItemLabels, *, used: bool) -> Label:
         label = Label(
             project_id=self.project.id, item_id=found.item.id, annotator=entry.annotator,
             revision=entry.revision or 1, current=True, used=used, class_name=entry.class_name,
@@ -222,6 +205,16 @@ class _Call:
         found.labels.append(label)
         self._new.append(label)
         return label
+
+    def _item_number(self, index: int, entry: NewLabel) -> int:
+        if entry.item is None:
+            if (number := self._numbers.get(str(entry.key))) is None:
+                raise UnknownItem(field=f"labels[{index}].key", id=entry.key)
+            return number
+        try:
+            return row_number("i", entry.item)
+        except NotFound:
+            raise UnknownItem(field=f"labels[{index}].item", id=entry.item) from None
 
     def write(self) -> None:
         self.session.add_all(self._new)
@@ -237,20 +230,14 @@ class _Call:
         self._closings.clear()
         gone = [item.id for item in self.changed_items if item.state != "available"]
         reservations.release_items(self.session, self.project, gone)
+        queues.clear(self.session, self.project, gone, by=self._new)
         if len(gone) < len(self.changed_items) and self.project.ranking_id is not None:
             # Open again, perhaps at a rank that serving has passed already.
             self.session.get_one(Ranking, self.project.ranking_id).low_water = 1
 
 
-def _counts(label: Label) -> bool:
-    return label.current and label.used
-
-
-def _item_number(index: int, entry: NewLabel) -> int:
-    try:
-        return row_number("i", entry.item)
-    except NotFound:
-        raise UnknownItem(field=f"labels[{index}].item", id=entry.item) from None
+def _withdraws(entry: NewLabel) -> bool:
+    return entry.class_name is None and entry.skip is None
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,17 @@ control share are exact. Each touches a few rows, whatever the pool's size.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
-from service import projects
+from service import picks, projects
 from service.errors import BoundToAnnotator, NotFound, ReservationExpired
-from service.store import pipeline
+from service.picks import AVAILABLE, CURRENT, OPEN, Pick
 from service.store.ids import public_id, row_number
 from service.store.project_settings import ProjectSettings
 from service.store.tables import (
@@ -31,11 +31,12 @@ from service.store.tables import (
     Score,
 )
 
-Reason = Literal["pool_exhausted", "all_reserved", "budget_spent", "not_your_turn"]
+Reason = Literal[
+    "pool_exhausted", "all_reserved", "budget_spent", "not_your_turn", "annotator_limit", "project_paused",
+    "project_archived",
+]  # fmt: skip
 
-# Constants in the statement, not parameters: only so both databases use the partial indexes.
-AVAILABLE = sa.text("items.state = 'available' AND items.split = 'pool'")
-_OPEN = sa.literal_column("'open'", sa.Text)
+_TO_LABEL = sa.or_(AVAILABLE, Item.gold)
 _IMPORT_WAIT_S = 2  # items arrive while a source is being imported
 
 
@@ -61,45 +62,57 @@ class NextBatch:
     retry_after_s: int | None = None
 
 
-@dataclass(frozen=True)
-class _Pick:
-    item_id: int
-    arm: Literal["selected", "control"]
-    rank: int | None = None
-    score: float | None = None
-    ranking_id: int | None = None
-
-
 def next_batch(
     session: Session, project: Project, *, annotator: str, size: int, new: bool, now: datetime
 ) -> NextBatch:
-    """The annotator's own open batch unless `new`, else up to `size` items reserved for them.
-
-    The control share is exact over time: after each batch, the control items among all that were served (and not
-    given back) are the share of them, rounded. The rest come from the ranking, in rank order. Where there is no
-    ranking, or it is used up, uniformly random items stand in, and they are control items too.
-    """
+    """The annotator's own open batch unless `new`, else up to `size` items reserved for them (`service.picks`)."""
     projects.lock(session, project)
     expire(session, project, now)
+    if project.state != "active":
+        return NextBatch(None, reason="project_paused" if project.state == "paused" else "project_archived")
     if not new and (own := _own_open_batch(session, project, annotator)) is not None:
         return NextBatch(own, served_in(session, project, own))
 
     settings = ProjectSettings.model_validate(project.settings)
+    held = _held(session, project, annotator) if new else 0
+    size, refused = _allowed(session, project, settings, annotator, held, size, now)
+    if refused is not None:
+        return refused
+    picked = picks.pick(session, project, settings, annotator, size)
+    if not picked:
+        return _nothing(session, project, annotator, now)
+    batch = _reserve(session, project, settings, annotator, picked, now)
+    return NextBatch(batch, served_in(session, project, batch))
+
+
+def _allowed(
+    session: Session,
+    project: Project,
+    settings: ProjectSettings,
+    annotator: str,
+    held: int,
+    size: int,
+    now: datetime,
+) -> tuple[int, NextBatch | None]:
+    """How many of `size` items budget and limits leave, or the refusal where that is none."""
     if settings.budget is not None:
         left = settings.budget - project.labels_used - _held(session, project)
         if left <= 0:
             waiting = project.labels_used < settings.budget
-            return NextBatch(
-                None,
-                reason="budget_spent",
-                retry_after_s=_next_expiry(session, project, now) if waiting else None,
-            )
+            wait_s = _next_expiry(session, project, now) if waiting else None
+            return 0, NextBatch(None, reason="budget_spent", retry_after_s=wait_s)
         size = min(size, left)
-    picks = _pick(session, project, settings, annotator, size)
-    if not picks:
-        return _nothing(session, project, annotator, now)
-    batch = _reserve(session, project, settings, annotator, picks, now)
-    return NextBatch(batch, served_in(session, project, batch))
+    if held >= settings.max_held_per_annotator:
+        wait_s = _next_expiry(session, project, now, annotator)
+        return 0, NextBatch(None, reason="annotator_limit", retry_after_s=wait_s)
+    size = min(size, settings.max_held_per_annotator - held)
+    if settings.max_labels_per_annotator is not None:
+        left = settings.max_labels_per_annotator - held - _labeled_by(session, project, annotator)
+        if left <= 0:
+            wait_s = _next_expiry(session, project, now, annotator) if left + held > 0 else None
+            return 0, NextBatch(None, reason="annotator_limit", retry_after_s=wait_s)
+        size = min(size, left)
+    return size, None
 
 
 def served_in(session: Session, project: Project, batch: Batch) -> list[Served]:
@@ -114,7 +127,7 @@ def served_in(session: Session, project: Project, batch: Batch) -> list[Served]:
         )
         .outerjoin(Ranking, Ranking.id == Reservation.ranking_id)
         .outerjoin(Head, Head.id == Ranking.head_id)
-        .where(Reservation.batch_id == batch.id, Reservation.state == "open", AVAILABLE)
+        .where(Reservation.batch_id == batch.id, Reservation.state == "open", _TO_LABEL)
         .order_by(Reservation.position)
     )
     return [Served(*row) for row in session.execute(query)]
@@ -173,13 +186,19 @@ def _locked_project(session: Session, batch: Batch, annotator: str | None) -> Pr
 def _close(session: Session, project: Project, state: str, which: sa.ColumnElement[bool]) -> None:
     closed = session.execute(
         sa.update(Reservation)
-        .where(Reservation.project_id == project.id, Reservation.state == _OPEN, which)
+        .where(Reservation.project_id == project.id, Reservation.state == OPEN, which)
         .values(state=state)
         .returning(Reservation.arm)
         .execution_options(synchronize_session=False)
     ).all()
-    project.served -= len(closed)
-    project.served_control -= sum(row.arm == "control" for row in closed)
+    count_served(project, (row.arm for row in closed), -1)
+
+
+def count_served(project: Project, arms: Iterable[str], sign: Literal[1, -1] = 1) -> None:
+    """What the control share is a share of: items that the ranking or chance chose."""
+    for arm in arms:
+        project.served += sign * (arm in ("selected", "control"))
+        project.served_control += sign * (arm == "control")
 
 
 def _own_open_batch(session: Session, project: Project, annotator: str) -> Batch | None:
@@ -188,119 +207,38 @@ def _own_open_batch(session: Session, project: Project, annotator: str) -> Batch
         sa.select(sa.func.min(Reservation.batch_id))
         .join(Item, Item.id == Reservation.item_id)
         .where(Reservation.project_id == project.id, Reservation.annotator == annotator)
-        .where(Reservation.state == _OPEN, AVAILABLE)
+        .where(Reservation.state == OPEN, _TO_LABEL)
     )
     number = session.scalar(held)
     return None if number is None else session.get_one(Batch, number)
 
 
-def _held(session: Session, project: Project) -> int:
-    query = sa.select(sa.func.count()).where(Reservation.project_id == project.id, Reservation.state == _OPEN)
+def _held(session: Session, project: Project, annotator: str | None = None) -> int:
+    """Open reservations of all, or of one; gold items cost nothing."""
+    query = sa.select(sa.func.count()).where(
+        Reservation.project_id == project.id, Reservation.state == OPEN, Reservation.arm != "gold"
+    )
+    return (
+        session.scalar(query if annotator is None else query.where(Reservation.annotator == annotator)) or 0
+    )
+
+
+def _labeled_by(session: Session, project: Project, annotator: str) -> int:
+    query = sa.select(sa.func.count()).where(
+        Label.project_id == project.id, Label.annotator == annotator, CURRENT, Label.arm != "gold"
+    )
     return session.scalar(query) or 0
 
 
-def _next_expiry(session: Session, project: Project, now: datetime) -> int | None:
-    """Whole seconds until the next open reservation runs out."""
+def _next_expiry(
+    session: Session, project: Project, now: datetime, annotator: str | None = None
+) -> int | None:
+    """Whole seconds until the next open reservation, of all or of one annotator, runs out."""
     query = sa.select(sa.func.min(Reservation.expires_at)).where(
-        Reservation.project_id == project.id, Reservation.state == _OPEN
+        Reservation.project_id == project.id, Reservation.state == OPEN
     )
-    runs_out = session.scalar(query)
+    runs_out = session.scalar(query if annotator is None else query.where(Reservation.annotator == annotator))
     return None if runs_out is None else max(1, int((runs_out - now).total_seconds()) + 1)
-
-
-def _pick(
-    session: Session, project: Project, settings: ProjectSettings, annotator: str, size: int
-) -> list[_Pick]:
-    selected = _from_ranking(session, project, settings, annotator, size)
-    due = _control_due(session, project, settings, size)
-    # Where one side is short the other fills up: no annotator goes without while items are available.
-    wanted = max(due, size - len(selected))
-    taken = {pick.item_id for pick in selected}
-    control = _random_items(session, project, settings, annotator, wanted, taken) if wanted else []
-    if len(selected) < size - due:
-        _ask_for_ranking(session, project)
-    return [*selected[: size - len(control)], *control]
-
-
-def _control_due(session: Session, project: Project, settings: ProjectSettings, size: int) -> int:
-    """Control items in this batch, so that their number over all served items is the share, rounded."""
-    test = sa.exists().where(Item.project_id == project.id, Item.split == sa.literal_column("'test'"))
-    share = settings.control_share(bool(session.scalar(sa.select(test))))
-    return min(size, max(0, round(share * (project.served + size)) - project.served_control))
-
-
-def _free_for(project: Project, settings: ProjectSettings, annotator: str) -> sa.ColumnElement[bool]:
-    """Items with room for one more annotator, never labeled or held by this one.
-
-    An item wants `overlap` labels; one that has them and is available all the same was disagreed on, and wants one
-    more (`service.labels` decides when it is done).
-    """
-    label, held = aliased(Label), aliased(Reservation)
-    mine = sa.exists().where(label.item_id == Item.id, label.annotator == annotator, label.current)
-    my_hold = sa.exists().where(held.item_id == Item.id, held.annotator == annotator, held.state == _OPEN)
-    holds = _count(sa.select(sa.func.count()).where(held.item_id == Item.id, held.state == _OPEN))
-    if settings.overlap == 1:
-        room = ~sa.exists().where(held.item_id == Item.id, held.state == _OPEN)
-    else:
-        labels = _count(
-            sa.select(sa.func.count()).where(
-                label.item_id == Item.id, label.current, label.used, label.class_name.is_not(None)
-            )
-        )
-        room = holds < sa.case((labels < settings.overlap, settings.overlap - labels), else_=1)
-    return sa.and_(room, ~mine, ~my_hold)
-
-
-def _count(query: sa.Select[int]) -> sa.ColumnElement[int]:
-    return query.correlate(Item).scalar_subquery()
-
-
-def _from_ranking(
-    session: Session, project: Project, settings: ProjectSettings, annotator: str, size: int
-) -> list[_Pick]:
-    if project.ranking_id is None:
-        return []
-    ranking = session.get_one(Ranking, project.ranking_id)
-    ranked = sa.select(RankedItem).join(Item, Item.id == RankedItem.item_id)
-    left = ranked.where(
-        RankedItem.ranking_id == ranking.id, RankedItem.rank >= ranking.low_water, AVAILABLE
-    ).order_by(RankedItem.rank)
-    first = session.scalar(left.with_only_columns(RankedItem.rank).limit(1))
-    # What was labeled is never looked at again; `labels` lowers the mark when a label is taken back.
-    ranking.low_water = ranking.items + 1 if first is None else first
-    if first is None:
-        return []
-    query = left.where(_free_for(project, settings, annotator)).limit(size)
-    return [_Pick(row.item_id, "selected", row.rank, row.score, ranking.id) for row in session.scalars(query)]
-
-
-def _random_items(
-    session: Session,
-    project: Project,
-    settings: ProjectSettings,
-    annotator: str,
-    size: int,
-    selected: set[int],
-) -> list[_Pick]:
-    """The first free items in `shuffle` order: those that no strategy ever sees, as long as there are any."""
-    query = (
-        sa.select(Item.id)
-        .where(Item.project_id == project.id, AVAILABLE, _free_for(project, settings, annotator))
-        .order_by(Item.shuffle, Item.id)
-        .limit(size + len(selected))
-    )
-    return [_Pick(number, "control") for number in session.scalars(query) if number not in selected][:size]
-
-
-def _ask_for_ranking(session: Session, project: Project) -> None:
-    """The ranking is used up: have a new one made, unless nothing has changed since this one was made."""
-    if project.score_run_id is None:
-        return
-    if project.ranking_id is not None:
-        ranking = session.get_one(Ranking, project.ranking_id)
-        if ranking.labels_used == project.labels_used and ranking.score_run_id == project.score_run_id:
-            return
-    pipeline.queue_rank(session, project)
 
 
 def _reserve(
@@ -308,7 +246,7 @@ def _reserve(
     project: Project,
     settings: ProjectSettings,
     annotator: str,
-    picks: Sequence[_Pick],
+    picked: Sequence[Pick],
     now: datetime,
 ) -> Batch:
     batch = Batch(
@@ -319,7 +257,7 @@ def _reserve(
     )
     session.add(batch)
     session.flush()
-    ordered = _mixed(picks, random.Random(f"{settings.seed}:{batch.id}"))
+    ordered = _mixed(picked, random.Random(f"{settings.seed}:{batch.id}"))
     rows: list[dict[str, Any]] = [
         {
             "project_id": project.id, "batch_id": batch.id, "item_id": pick.item_id, "annotator": annotator,
@@ -329,18 +267,19 @@ def _reserve(
         for position, pick in enumerate(ordered, start=1)
     ]  # fmt: skip
     session.execute(sa.insert(Reservation), rows)
-    project.served += len(picks)
-    project.served_control += sum(pick.arm == "control" for pick in picks)
+    count_served(project, (pick.arm for pick in picked))
     return batch
 
 
-def _mixed(picks: Sequence[_Pick], rng: random.Random) -> list[_Pick]:
-    """Control items at random places, so that a batch left half done is not short of one arm; ranks stay in order."""
-    control = [pick for pick in picks if pick.arm == "control"]
-    selected = [pick for pick in picks if pick.arm == "selected"]
-    places = set(rng.sample(range(len(picks)), len(control)))
-    next_control, next_selected = iter(control), iter(selected)
-    return [next(next_control if place in places else next_selected) for place in range(len(picks))]
+def _mixed(picked: Sequence[Pick], rng: random.Random) -> list[Pick]:
+    """Control and gold items at random places: nobody can tell them, and a batch left half done is not short of
+    one arm. Those of one arm stay in order."""
+    arms = [pick.arm for pick in picked if pick.arm in ("control", "gold")]
+    places = set(rng.sample(range(len(picked)), len(arms)))
+    rng.shuffle(arms)
+    scattered = {arm: iter([pick for pick in picked if pick.arm == arm]) for arm in arms}
+    in_order = iter([pick for pick in picked if pick.arm not in scattered])
+    return [next(scattered[arms.pop()] if place in places else in_order) for place in range(len(picked))]
 
 
 def _nothing(session: Session, project: Project, annotator: str, now: datetime) -> NextBatch:
@@ -348,9 +287,7 @@ def _nothing(session: Session, project: Project, annotator: str, now: datetime) 
     if session.scalar(available) is None:
         wait_s = _IMPORT_WAIT_S if _importing(session, project) else None
         return NextBatch(None, reason="pool_exhausted", retry_after_s=wait_s)
-    label = aliased(Label)
-    mine = sa.exists().where(label.item_id == Item.id, label.annotator == annotator, label.current)
-    if session.scalar(available.where(~mine)) is None:
+    if session.scalar(available.where(picks.meant_for(annotator)).limit(1)) is None:
         return NextBatch(None, reason="not_your_turn")
     return NextBatch(None, reason="all_reserved", retry_after_s=_next_expiry(session, project, now))
 

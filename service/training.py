@@ -7,6 +7,7 @@ from service import projects
 from service.errors import EmptyPool, NoLabels, NoPretextModel, NoScoreRun
 from service.store import pipeline
 from service.store.ids import public_id
+from service.store.project_settings import ProjectSettings
 from service.store.tables import Item, Job, PretextModel, Project, ScoreRun
 
 
@@ -47,6 +48,14 @@ def retrain(session: Session, project: Project) -> Job:
     if project.labels_used == 0:
         raise NoLabels
     return session.get_one(Job, pipeline.queue_train_head(session, project, at_once=True))
+
+
+def retrain_if_due(session: Session, project: Project) -> int | None:
+    """Queue a training after a change of labels, once there are enough of them; the job's number."""
+    settings = ProjectSettings.model_validate(project.settings)
+    if project.score_run_id is None or project.labels_used < settings.retrain_min_labels:
+        return None
+    return pipeline.queue_train_head(session, project)
 
 
 def pretext_models(session: Session, project: Project, before: int | None, limit: int) -> list[PretextModel]:

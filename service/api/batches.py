@@ -36,7 +36,7 @@ class BatchRequest(Body):
 
 
 class Why(Answer):
-    """What served the item: everything can be traced. Control items come from no ranking."""
+    """What served the item: everything can be traced. Control and queued items come from no ranking."""
 
     strategy: str
     ranking: int | None
@@ -45,6 +45,9 @@ class Why(Answer):
     seed: int | None
     pretext_loss: float | None
     pretext_loss_percentile: float | None
+    pretext_loss_spread: float | None = Field(
+        description="standard deviation over the views that were scored; null where the task has one view"
+    )
 
 
 class Prediction(Answer):
@@ -62,7 +65,9 @@ class BatchItem(Answer):
     image_url: str
     rank: int | None
     score: float | None
-    arm: Literal["selected", "control"]
+    arm: Literal["selected", "control", "queued"] = Field(
+        description="gold items are called `control`: annotators are not to know them"
+    )
     why: Why
     prediction: Prediction | None
 
@@ -76,7 +81,7 @@ class BatchItem(Answer):
             image_url=parts.links.url(item.project_id, item.id),
             rank=reservation.rank,
             score=reservation.score,
-            arm=reservation.arm,
+            arm="control" if reservation.arm == "gold" else reservation.arm,
             why=_why(served, project),
             prediction=_prediction(served),
         )
@@ -111,14 +116,16 @@ class BatchHeld(Answer):
 def _why(served: Served, project: Project) -> Why:
     ranking, score = served.ranking, served.score
     score_run_id = ranking.score_run_id if ranking else project.score_run_id
+    chosen_by = "queue" if served.reservation.arm == "queued" else "random"
     return Why(
-        strategy=ranking.strategy["name"] if ranking else "random",
+        strategy=ranking.strategy["name"] if ranking else chosen_by,
         ranking=ranking.version if ranking else None,
         score_run=public_id("s", score_run_id) if score_run_id is not None else None,
         head=served.head_version,
         seed=ranking.seed if ranking else None,
         pretext_loss=score.pretext_loss if score else None,
         pretext_loss_percentile=score.percentile if score else None,
+        pretext_loss_spread=score.spread if score else None,
     )
 
 
@@ -165,7 +172,8 @@ def next_batch(
 ) -> BatchAnswer:
     """The items to label next, reserved for the annotator. Asking again returns their open batch first.
 
-    Always 200; without items there is a `reason`, and `Retry-After` where waiting helps.
+    Always 200; without items there is a `reason`, and `Retry-After` where waiting helps. Items of the annotator's
+    queue come first, then those of everybody's, then those of the ranking.
     """
     project = projects.find(session, project_id, caller.project_id)
     return _next_batch(project, body, session, caller, parts, response)

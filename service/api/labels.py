@@ -34,10 +34,13 @@ SUGGESTION_COLUMNS = [pa.field("suggested_class", pa.string()), pa.field("duplic
 
 
 class LabelIn(Body):
-    """A class, or the reason why there is none."""
+    """A class, or the reason why there is none; `"class": null` withdraws the annotator's label."""
 
-    item: Text = Field(max_length=100)
-    class_name: Text | None = Field(None, alias="class", max_length=200)
+    item: Text | None = Field(None, max_length=100, description="or its `key`")
+    key: Text | None = Field(None, max_length=1000)
+    class_name: Text | None = Field(
+        None, alias="class", max_length=200, description="null withdraws the label"
+    )
     skip: Skip | None = Field(
         None, description="`unsure`: others may get it; `broken`: leaves the pool; `other`: like unsure"
     )
@@ -49,9 +52,13 @@ class LabelIn(Body):
     )
 
     @model_validator(mode="after")
-    def _class_or_skip(self) -> Self:
-        if (self.class_name is None) == (self.skip is None):
+    def _one_of_each(self) -> Self:
+        if (self.item is None) == (self.key is None):
+            raise ValueError("send either `item` or `key`")
+        if self.class_name is not None and self.skip is not None:
             raise ValueError("send either `class` or `skip`")
+        if not {"class_name", "skip"} & self.model_fields_set:
+            raise ValueError('send `class` or `skip`; `"class": null` withdraws the label')
         return self
 
 
@@ -69,7 +76,7 @@ class Labels(Body):
 
 
 class LabelResult(Answer):
-    item: str
+    item: str = Field(description="as it was sent: its id or its key")
     outcome: Outcome
 
 
@@ -103,14 +110,14 @@ def _store(project: Project, body: Labels, session: Session, caller: Principal) 
         annotator = caller.annotator_for(label.annotator, field)
         if annotator is None:
             raise AnnotatorMissing(field=field)
-        given = label.model_dump(include={"item", "class_name", "skip", "batch", "duration_ms", "revision"})
+        given = label.model_dump(exclude={"annotator"})
         entries.append(NewLabel(annotator=annotator, **given))
     stored = labels.store(session, project, entries, utc_now())
     job = public_id("j", stored.job_id) if stored.job_id is not None else None
     return LabelsAnswer(
         accepted=sum(outcome not in ("duplicate", "stale") for outcome in stored.outcomes),
         results=[
-            LabelResult(item=label.item, outcome=outcome)
+            LabelResult(item=label.item or label.key or "", outcome=outcome)
             for label, outcome in zip(body.labels, stored.outcomes, strict=True)
         ],
         round=stored.round_number,
@@ -123,7 +130,8 @@ def _store(project: Project, body: Labels, session: Session, caller: Principal) 
 def send_labels(project_id: str, body: Labels, session: WriteSession, caller: Annotator) -> LabelsAnswer:
     """Store up to 1,000 labels, all or nothing; a 422 names the one that is wrong, `labels[3].class`.
 
-    Sending the same again is safe: it is answered as `duplicate`.
+    Sending the same again is safe: it is answered as `duplicate`. A label with `"class": null` withdraws the
+    annotator's: the item is open again, for them too.
     """
     return _store(projects.find(session, project_id, caller.project_id), body, session, caller)
 

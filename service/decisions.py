@@ -1,0 +1,78 @@
+"""When an item is done, and of which class: what its labels decide."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service.store.tables import Item, Label
+
+
+@dataclass
+class ItemLabels:
+    """An item and all its labels, oldest first."""
+
+    item: Item
+    labels: list[Label] = field(default_factory=list)
+    decided_by: Label | None = None  # set when `decide` finds the item done
+
+    def of(self, annotator: str) -> list[Label]:
+        return [label for label in self.labels if label.annotator == annotator]
+
+    def votes(self) -> list[Label]:
+        """What counts for the item's class."""
+        return [label for label in self.labels if _counts(label) and label.class_name is not None]
+
+    def decide(self, overlap: int) -> bool:
+        """Settle the item's state by its labels; whether that changed anything."""
+        was = self.item.state, self.item.class_name
+        if self.item.gold or was[0] not in ("available", "done", "broken"):
+            return False
+        agreeing = overlap + self.item.asked_again
+        decision = self._decision(agreeing)
+        if decision[0] == "available" and was[0] != "available":
+            for label in self.labels:  # open again: what came too late to count does count now
+                label.used = label.used or label.current
+            decision = self._decision(agreeing)
+        if decision == was:
+            return False
+        self.item.state, self.item.class_name = decision
+        self.item.decided_by = None
+        self.decided_by = self.votes()[-1] if decision[0] == "done" else None
+        return True
+
+    def ask_again(self, overlap: int) -> bool:
+        """Open a done item again, until one more annotator agrees; whether it is open now."""
+        votes = Counter(label.class_name for label in self.votes())
+        self.item.asked_again = max(
+            self.item.asked_again + 1,
+            max(votes.values(), default=0) + 1 - overlap,
+            votes.total() - 1 - overlap,
+        )
+        return self.decide(overlap)
+
+    def _decision(self, agreeing: int) -> tuple[str, str | None]:
+        """So many equal labels make it done; of two more the majority does, of equals the earliest."""
+        if any(_counts(label) and label.skip == "broken" for label in self.labels):
+            return "broken", None
+        votes = self.votes()
+        if votes:
+            name, most = Counter(str(label.class_name) for label in votes).most_common(1)[0]
+            if most >= agreeing or len(votes) >= agreeing + 2:
+                return "done", name
+        return "available", None
+
+
+def load(session: Session, items: Iterable[Item]) -> dict[int, ItemLabels]:
+    """The items with their labels, by the item's number."""
+    found = {item.id: ItemLabels(item) for item in items}
+    labels = sa.select(Label).where(Label.item_id.in_(found)).order_by(Label.id)
+    for label in session.scalars(labels):
+        found[label.item_id].labels.append(label)
+    return found
+
+
+def _counts(label: Label) -> bool:
+    return label.current and label.used
