@@ -122,6 +122,16 @@ def to_colours(images: Tensor) -> Tensor:
     return (images - black) / (white - black)
 
 
+def from_colours(colours: Tensor) -> Tensor:
+    black, white = _black_and_white(colours.device)
+    return black + colours * (white - black)
+
+
+def brightness_of(colours: Tensor) -> Tensor:
+    """(n, 3, h, w) -> (n, 1, h, w), both in 0..1."""
+    return (colours * _LUMA.to(colours.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
 def _black_and_white(device: torch.device) -> tuple[Tensor, Tensor]:
     """(1, 3, 1, 1) both: what 0 and 255 are among normalised floats."""
     ends = torch.tensor([0, 255], dtype=torch.uint8, device=device).view(2, 1, 1, 1).expand(2, 3, 1, 1)
