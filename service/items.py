@@ -42,6 +42,7 @@ class ListedItem:
     item: Item
     pretext_loss: float | None
     percentile: float | None
+    spread: float | None
     duplicate_of_id: int | None  # the representative of its group
     broken_probability: float | None  # why the ranking barred it
 
@@ -94,9 +95,10 @@ def listed(session: Session, project: Project, public: str) -> ListedItem:
 
 def _listed(
     project: Project, scored: bool = False, duplicate: bool = False, barred: bool = False
-) -> sa.Select[Item, float, float, int, float]:
+) -> sa.Select[Item, float, float, float | None, int, float]:
     """Columns of `ListedItem`; only items that are scored, duplicates or barred where that is asked for."""
-    columns = Item, Score.pretext_loss, Score.percentile, Duplicate.duplicate_of_id, BarredItem.probability
+    score_columns = Score.pretext_loss, Score.percentile, Score.spread
+    columns = Item, *score_columns, Duplicate.duplicate_of_id, BarredItem.probability
     score = (Score.item_id == Item.id) & (Score.score_run_id == project.score_run_id)
     copy = (Duplicate.item_id == Item.id) & (Duplicate.score_run_id == project.score_run_id)
     bar = (BarredItem.item_id == Item.id) & (BarredItem.ranking_id == project.ranking_id)

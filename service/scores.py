@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import NoScoreRun
 from service.store.ids import public_id
-from service.store.tables import Item, PretextModel, Project, Score, ScoreRun
+from service.store.tables import Item, Json, PretextModel, Project, Score, ScoreRun
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class ItemScore:
     split: str
     pretext_loss: float
     percentile: float
+    spread: float | None
 
 
 def current(session: Session, project: Project) -> tuple[ScoreRun, PretextModel]:
@@ -27,10 +28,20 @@ def current(session: Session, project: Project) -> tuple[ScoreRun, PretextModel]
     return score_run, session.get_one(PretextModel, score_run.pretext_model_id)
 
 
+def gates(session: Session, project: Project, models: list[PretextModel]) -> dict[int, Json]:
+    """By number of the model: what the gate last said of its embeddings, on the labels of this project."""
+    query = sa.select(ScoreRun.pretext_model_id, ScoreRun.gate).where(
+        ScoreRun.project_id == project.id,
+        ScoreRun.pretext_model_id.in_([model.id for model in models]),
+        ScoreRun.gate.is_not(None),
+    )
+    return {row.pretext_model_id: row.gate for row in session.execute(query.order_by(ScoreRun.id))}
+
+
 def page(session: Session, score_run_id: int, after: int, limit: int) -> list[ItemScore]:
     """By item number, after item `after`."""
     query = (
-        sa.select(Score.item_id, Item.key, Item.split, Score.pretext_loss, Score.percentile)
+        sa.select(Score.item_id, Item.key, Item.split, Score.pretext_loss, Score.percentile, Score.spread)
         .join(Item, Item.id == Score.item_id)
         .where(Score.score_run_id == score_run_id, Score.item_id > after)
         .order_by(Score.item_id)

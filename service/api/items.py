@@ -40,6 +40,9 @@ class ItemAnswer(Answer):
     pretext_loss: float | None
     pretext_loss_percentile: float | None
     duplicate_of: str | None = Field(
+    pretext_loss_spread: float | None = Field(
+        description="its standard deviation over the views that were scored; null where the task has one view"
+    )
         description="the item that stands for it in rankings: a duplicate or near-duplicate"
     )
     barred_probability: float | None = Field(
@@ -66,6 +69,7 @@ class ItemAnswer(Answer):
             pretext_loss_percentile=listed.percentile,
             duplicate_of=None if listed.duplicate_of_id is None else public_id("i", listed.duplicate_of_id),
             barred_probability=listed.broken_probability,
+            pretext_loss_spread=listed.spread,
             width=item.width,
             height=item.height,
             meta=item.meta,

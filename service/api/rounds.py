@@ -9,6 +9,7 @@ from service.advice import Estimate
 from service.api.depends import Reader, ReadSession
 from service.api.etag import ETagRoute
 from service.api.jobs import JobAnswer
+from service.api.scores import GateAnswer
 from service.api.shapes import Answer, Cursor, Limit, Page, decode_cursor, with_example
 from service.rounds import RoundReport
 from service.store.ids import public_id
@@ -228,6 +229,8 @@ class ScoreRunAnswer(Answer):
     items: int
     pretext_model: str | None
     pretext_model_version: int | None
+    note: str | None = Field(description="why the pretext model is not the one that was trained, if so")
+    gate: GateAnswer | None = Field(description="null before there were labels to judge by")
 
 
 class MetricsAnswer(Answer):
@@ -282,6 +285,8 @@ class MetricsAnswer(Answer):
                 items=score_run.items,
                 pretext_model=_public("m", score_run.pretext_model_id),
                 pretext_model_version=model.version if model else None,
+                note=model.diagnostics.get("note") if model else None,
+                gate=GateAnswer.of(score_run.gate),
             )
             if score_run
             else None,

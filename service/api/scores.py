@@ -1,10 +1,11 @@
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, Literal, Self
 
 import pyarrow as pa
 from fastapi import APIRouter, Request, Response
+from pydantic import Field
 from sqlalchemy.orm import Session
 
 from service import projects, scores
@@ -20,6 +21,7 @@ _COLUMNS = pa.schema(
     [
         ("item", pa.string()), ("key", pa.string()), ("split", pa.string()),
         ("pretext_loss", pa.float64()), ("pretext_loss_percentile", pa.float64()),
+        ("pretext_loss_spread", pa.float64()),
     ]
 )  # fmt: skip
 
@@ -29,6 +31,32 @@ class Histogram(Answer):
 
     edges: list[float]
     counts: list[int]
+
+
+class GateAnswer(Answer):
+    """Whether the embeddings know more of the classes than an untrained backbone and raw pixels do.
+
+    Judged on labeled items, each by all the others. `linear` and `knn` are accuracies, by `trained`, `untrained`
+    and `pixels`. After a no-go rankings are random, until the untrained backbone stands in where that is better.
+    """
+
+    model_config = with_example(
+        {
+            "verdict": "go", "labels": 200, "reason": "On 200 labeled items the linear probe of the trained …",
+            "linear": {"trained": 0.81, "untrained": 0.76, "pixels": 0.74},
+            "knn": {"trained": 0.78, "untrained": 0.71, "pixels": 0.72},
+        }
+    )  # fmt: skip
+
+    verdict: Literal["go", "no-go", "not enough labels"]
+    reason: str
+    labels: int = Field(description="labeled items there were")
+    linear: dict[str, float]
+    knn: dict[str, float]
+
+    @classmethod
+    def of(cls, gate: dict[str, Any] | None) -> Self | None:
+        return cls(**{name: gate[name] for name in cls.model_fields}) if gate is not None else None
 
 
 class ScoresAnswer(Answer):
@@ -47,6 +75,7 @@ class ScoresAnswer(Answer):
     items: int
     dimensions: int | None
     histogram: Histogram | None
+    gate: GateAnswer | None = Field(description="null before there were labels to judge by")
     created_at: datetime
     finished_at: datetime | None
 
@@ -73,6 +102,7 @@ def get_scores(
         items=score_run.items,
         dimensions=score_run.dimensions,
         histogram=Histogram(**score_run.histogram) if score_run.histogram else None,
+        gate=GateAnswer.of(score_run.gate),
         created_at=score_run.created_at,
         finished_at=score_run.finished_at,
     )
@@ -87,6 +117,7 @@ def _page(
             {
                 "item": public_id("i", score.item_id), "key": score.key, "split": score.split,
                 "pretext_loss": score.pretext_loss, "pretext_loss_percentile": score.percentile,
+                "pretext_loss_spread": score.spread,
             },
         )
         for score in scores.page(session, score_run_id, after, limit)

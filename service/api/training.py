@@ -2,11 +2,13 @@ from datetime import datetime
 from typing import Any, Self
 
 from fastapi import APIRouter, Response
+from pydantic import Field
 
-from service import projects, training
+from service import projects, scores, training
 from service.api.depends import Admin, Reader, ReadSession, WriteSession
 from service.api.etag import ETagRoute
 from service.api.jobs import JobAnswer, accepted
+from service.api.scores import GateAnswer
 from service.api.shapes import Answer, Body, Cursor, Limit, Page, decode_cursor, with_example
 from service.store.ids import public_id
 from service.store.tables import PretextModel
@@ -36,12 +38,13 @@ class PretextModelAnswer(Answer):
     backbone: str
     config: dict[str, Any]
     history: list[Any]  # losses, one object an epoch
-    diagnostics: dict[str, Any]  # signs of collapse; the linear-probe gate
+    diagnostics: dict[str, Any]  # before and after training; collapse, warnings, a note
+    gate: GateAnswer | None = Field(description="what the labels of this project say of its embeddings")
     created_at: datetime
     finished_at: datetime | None
 
     @classmethod
-    def of(cls, model: PretextModel) -> Self:
+    def of(cls, model: PretextModel, gate: dict[str, Any] | None) -> Self:
         return cls(
             id=public_id("m", model.id),
             version=model.version,
@@ -51,6 +54,7 @@ class PretextModelAnswer(Answer):
             config=model.config,
             history=model.history,
             diagnostics=model.diagnostics,
+            gate=GateAnswer.of(gate),
             created_at=model.created_at,
             finished_at=model.finished_at,
         )
@@ -86,4 +90,9 @@ def list_pretext_models(
     project = projects.find(session, project_id, caller.project_id)
     (position,) = decode_cursor(cursor, int) or (None,)
     found = training.pretext_models(session, project, position, limit)
-    return Page.of(found, limit, PretextModelAnswer.of, lambda last: (last.version,))
+    gates = scores.gates(session, project, found)
+
+    def answer(model: PretextModel) -> PretextModelAnswer:
+        return PretextModelAnswer.of(model, gates.get(model.id))
+
+    return Page.of(found, limit, answer, lambda last: (last.version,))

@@ -1,4 +1,4 @@
-"""What follows what: import → train_pretext → score_pool → rank, and labels → train_head → rank.
+"""What follows what: import → train_pretext → score_pool → rank, and labels → train_head → rank → probe_pretext.
 
 Both programs queue jobs through these functions, in the transaction of the change that causes them.
 """
@@ -31,6 +31,14 @@ def queue_score_pool(session: Session, project: Project, pretext_model_id: int) 
         session, "score_pool", {"pretext_model_id": pretext_model_id}, project_id=project.id, queue="gpu",
         coalesce_key=key, serial_key=key,
     )  # fmt: skip
+
+
+def queue_probe_pretext(session: Session, project: Project) -> int:
+    """Judge the embeddings that are served by the labels so far; never before a head or a ranking."""
+    key = f"probe_pretext:{project.id}"
+    return jobs.enqueue(
+        session, "probe_pretext", {}, project_id=project.id, queue="cpu", coalesce_key=key, serial_key=key
+    )
 
 
 def queue_train_head(session: Session, project: Project, *, at_once: bool = False) -> int:

@@ -227,7 +227,7 @@ class Score(Table):
     )
     pretext_loss: Mapped[float]
     percentile: Mapped[float]  # 0..100 among the pool's items of the run
-    spread: Mapped[float | None]  # standard deviation of the loss over the views that were scored; null: one view
+    spread: Mapped[float | None]  # standard deviation of the loss over the scored views; null: one view
 
 
 class Duplicate(Table):

@@ -21,8 +21,9 @@ _WHICH = {
     "aside": sa.text("items.state NOT IN ('available', 'done')"),  # broken, quarantined, withdrawn
     "broken": sa.text("items.state NOT IN ('available', 'done') AND items.state = 'broken'"),
     "test": sa.text("items.split = 'test'"),
+    "tested": sa.text("items.split = 'test' AND items.state = 'available'"),
 }
-Which = Literal["done", "aside", "broken", "test"]
+Which = Literal["done", "aside", "broken", "test", "tested"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ class ScoredItems:
         return ScoredItems(self.ids[mask], self.losses[mask], self.embeddings[mask])
 
 
+def open_spreads(artifacts: Artifacts, artifact: str) -> Floats:
+    """(n,) float32, aligned with the other arrays of a score run: how far the losses of an item's views differ."""
+    return np.asarray(np.load(artifacts.local_path(f"{artifact}/spreads.npy"), mmap_mode="r"))
+
+
 def open_thumbnails(artifacts: Artifacts, artifact: str) -> Thumbnails:
     """(n, f) uint8, aligned with the other arrays of a score run, mapped."""
     return np.asarray(np.load(artifacts.local_path(f"{artifact}/thumbnails.npy"), mmap_mode="r"))
@@ -93,7 +99,8 @@ def labeled_items(session: Session, project_id: int, classes: list[str]) -> Know
 
 
 def test_items(session: Session, project_id: int, classes: list[str]) -> KnownItems:
-    return _known_items(session, project_id, classes, "test")
+    """Those of the test split that heads are measured on: not what was withdrawn."""
+    return _known_items(session, project_id, classes, "tested")
 
 
 def _known_items(session: Session, project_id: int, classes: list[str], which: Which) -> KnownItems:

@@ -4,12 +4,14 @@ import json
 from typing import Any
 
 import safetensors.torch
+import sqlalchemy as sa
 import torch
+from sqlalchemy.orm import Session
 from torch import nn
 
 from service.store.artifacts import Artifacts
 from service.store.project_settings import Choice
-from service.store.tables import PretextModel
+from service.store.tables import PretextModel, utc_now
 from worker.backbone import BackboneUnusable, make_backbone
 from worker.jobs.choices import chosen
 from worker.jobs.context import JobFailed
@@ -41,6 +43,31 @@ def load_net(model: PretextModel, artifacts: Artifacts, device: torch.device) ->
     with artifacts.open(str(model.artifact)) as file:
         net.load_state_dict(safetensors.torch.load(file.read()))
     return on_device(net, device).eval()
+
+
+def untrained_version(
+    session: Session, model: PretextModel, project_id: int, artifact: str, reason: str
+) -> PretextModel:
+    """The next version of the project's pretext model: the untrained network of `model`, in its stead."""
+    newest = sa.select(sa.func.max(PretextModel.version)).where(PretextModel.project_id == project_id)
+    made = PretextModel(
+        project_id=project_id,
+        version=(session.scalar(newest) or 0) + 1,
+        state="ready",
+        task=model.task,
+        backbone=model.backbone,
+        config=model.config | {"epochs": 0},
+        artifact=artifact,
+        diagnostics={"note": f"The untrained backbone, in place of pretext model {model.version}: {reason}"},
+        finished_at=utc_now(),
+    )
+    session.add(made)
+    session.flush()
+    return made
+
+
+def is_untrained(model: PretextModel) -> bool:
+    return model.config.get("epochs") == 0
 
 
 def on_device(net: nn.Module, device: torch.device) -> nn.Module:

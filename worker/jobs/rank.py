@@ -1,6 +1,8 @@
 """Job rank: the project's strategy orders the available items; the top of the order becomes the new ranking.
 
-Of each group of duplicates the strategy sees one, and nothing that the reject head bars (`left_out`).
+Of each group of duplicates the strategy sees one, and nothing that the reject head bars (`left_out`). Where the
+gate says no-go of the embeddings, `random` stands in for the strategy (docs/decisions/0010). When labels have grown
+enough since it last judged, the gate is asked again.
 
 Random choices come from (seed of the project, labels used), so the same state gives the same ranking again.
 """
@@ -15,6 +17,7 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service.store import pipeline
 from service.store.control_arm import control_item_ids
 from service.store.project_settings import Choice, ProjectSettings
 from service.store.tables import (
@@ -27,6 +30,7 @@ from service.store.tables import (
     Reservation,
     ScoreRun,
 )
+from worker.gate import is_due
 from worker.jobs.choices import chosen
 from worker.jobs.context import JobContext, JobFailed
 from worker.jobs.left_out import NO_COPIES, LeftOut, copies_of, left_out
@@ -43,6 +47,7 @@ from worker.strategies import ColdStart, strategies
 
 # Enough for several rounds, so that serving never waits; few enough that a ranking is stored at once.
 _ROUNDS, _AT_LEAST, _AT_MOST = 4, 200, 20_000
+_AT_RANDOM = Choice(name="random")
 _KEPT = 3  # newest rankings whose items are kept, beside those that open reservations came from
 
 
@@ -54,13 +59,20 @@ class _State:
     settings: ProjectSettings
     score_run: ScoreRun
     head: Head | None  # the served one, where it goes with the score run
-    labeled: KnownItems
+    labeled: KnownItems  # but for the control arm
+    labels: int  # with the control arm
     done: Ints
     broken: Ints  # rejected by an annotator
     aside: Ints  # cannot be served: broken, quarantined, withdrawn
     control: Ints  # kept for the control arm
     test: Ints
     copies: Ints  # (m, 2) a duplicate and the representative of its group; none where they are not collapsed
+
+    @property
+    def no_go(self) -> str | None:
+        """Why no ranking should follow the embeddings, in a sentence."""
+        found = self.score_run.gate
+        return str(found["reason"]) if found is not None and found["verdict"] == "no-go" else None
 
     @staticmethod
     def read(session: Session, project_id: int | None) -> "_State | None":
@@ -77,6 +89,7 @@ class _State:
             score_run=session.get_one(ScoreRun, project.score_run_id),
             head=head if head is not None and head.score_run_id == project.score_run_id else None,
             labeled=labeled.keep(~np.isin(labeled.ids, control)),
+            labels=len(labeled),
             done=item_ids(session, project.id, "done"),
             broken=item_ids(session, project.id, "broken"),
             aside=item_ids(session, project.id, "aside"),
@@ -127,8 +140,11 @@ def run(context: JobContext) -> dict[str, Any] | None:
             session.execute(sa.insert(RankedItem), [{"ranking_id": ranking.id, **row} for row in rows])
         if barred:
             session.execute(sa.insert(BarredItem), [{"ranking_id": ranking.id, **row} for row in barred])
-        session.get_one(Project, state.project.id).ranking_id = ranking.id
+        project = session.get_one(Project, state.project.id)
+        project.ranking_id = ranking.id
         _forget_old_items(session, ranking)
+        if is_due(state.score_run.gate, state.labels):
+            pipeline.queue_probe_pretext(session, project)
     return result
 
 
@@ -196,6 +212,10 @@ def _select(state: _State, pool: PoolView) -> tuple[Choice, str | None, Selectio
     """By the project's strategy, or by its cold-start strategy with a note that says why."""
     wanted, stand_in = state.settings.strategy, state.settings.cold_start
     strategy = chosen(strategies(), wanted, "strategy")
+    note = None
+    if state.no_go is not None and wanted.name != _AT_RANDOM.name:
+        note = f"{_AT_RANDOM.name} stands in for {wanted.name}, because the gate says no-go: {state.no_go}"
+        wanted, strategy = _AT_RANDOM, chosen(strategies(), _AT_RANDOM, "strategy")
     n = min(max(_ROUNDS * pool.round_size, _AT_LEAST), _AT_MOST, int(pool.available.sum()))
     if n == 0:
         return wanted, "No item is available.", Selection(np.empty(0, np.int64), np.empty(0, np.float32))
@@ -204,7 +224,7 @@ def _select(state: _State, pool: PoolView) -> tuple[Choice, str | None, Selectio
         return np.random.default_rng([state.settings.seed, state.project.labels_used])
 
     try:
-        return wanted, None, strategy.select(pool, n, rng())
+        return wanted, note, strategy.select(pool, n, rng())
     except ColdStart:
         note = f"{wanted.name} needs a head and there is none yet; {stand_in.name} stood in."
     try:

@@ -6,7 +6,8 @@ know is copied: those of this project by item, those of the model's own project 
 stand, in the order of the item ids and for both splits,
 
     <artifact>/ids.npy          (n,) int64
-    <artifact>/losses.npy       (n,) float32
+    <artifact>/losses.npy       (n,) float32, the mean over the task's views
+    <artifact>/spreads.npy      (n,) float32, their standard deviation; 0 where there is one view
     <artifact>/embeddings.npy   (n, d) float16
     <artifact>/thumbnails.npy   (n, f) uint8
 
@@ -30,6 +31,8 @@ from worker.engines.local import LocalEngine
 from worker.jobs.context import JobContext, JobFailed
 from worker.jobs.find_duplicates import find_duplicates
 from worker.jobs.item_pixels import ItemPixels
+from worker.jobs.pool import open_spreads
+from worker.jobs.pretext_net import task_of
 from worker.jobs.shard_scorer import SCORED_STATES, Shard, ShardScorer, Stored
 from worker.pool_view import Bools, Floats, Ints
 from worker.training import about
@@ -145,13 +148,17 @@ def _switch(context: JobContext, score_run: ScoreRun, model: PretextModel) -> di
     context.report(_SCORING, "storing the scores")
     artifact = f"scores/{score_run.id}/arrays-{context.job.token}"
     ids, pool, losses, dimensions = _consolidate(context, score_run, artifact)
+    spreads = open_spreads(context.artifacts, artifact) if task_of(model).scoring_views > 1 else None
     if not pool.any():
         raise JobFailed("No item of the pool can be read: see the reasons among the quarantined items.")
     percentiles = percentiles_among(losses[pool], losses)
     for start in range(0, len(ids), _ROWS_A_TRANSACTION):
         part = slice(start, start + _ROWS_A_TRANSACTION)
         with context.publish() as session:
-            load_scores(session, score_run.id, ids[part], losses[part], percentiles[part])
+            load_scores(
+                session, score_run.id, ids[part], losses[part], percentiles[part],
+                None if spreads is None else spreads[part],
+            )  # fmt: skip
     context.report(_DUPLICATES, "looking for duplicates")
     copies, largest = find_duplicates(context, model, ids, pool, artifact)
     for start in range(0, len(copies), _ROWS_A_TRANSACTION):
@@ -170,6 +177,9 @@ def _switch(context: JobContext, score_run: ScoreRun, model: PretextModel) -> di
         row.items, row.dimensions = len(ids), dimensions
         row.histogram = {"edges": edges.tolist(), "counts": counts.tolist()}
         project = session.get_one(Project, score_run.project_id)
+        before = session.get(ScoreRun, project.score_run_id) if project.score_run_id is not None else None
+        if before is not None and before.pretext_model_id == row.pretext_model_id:
+            row.gate = before.gate  # new items do not change the embeddings of the labeled ones
         project.score_run_id = score_run.id
         queue_rank(session, project)
         if project.labels_used >= ProjectSettings.model_validate(project.settings).retrain_min_labels:
@@ -203,7 +213,7 @@ def _consolidate(context: JobContext, score_run: ScoreRun, artifact: str) -> tup
     with ExitStack() as stack:
         files = {
             name: stack.enter_context(context.artifacts.writing(f"{artifact}/{name}.npy"))
-            for name in ("ids", "losses", "embeddings", "thumbnails")
+            for name in ("ids", "losses", "spreads", "embeddings", "thumbnails")
         }
         for number, row in enumerate(rows):
             with context.artifacts.open(row.artifact) as file, np.load(file, allow_pickle=False) as arrays:

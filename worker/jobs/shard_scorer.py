@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 from service.store.tables import Item, PretextModel, ScoreRun
-from worker.device import autocast, to_device
+from worker.device import to_device
 from worker.jobs.context import JobContext, JobFailed
 from worker.jobs.item_pixels import Decoded, ItemPixels
-from worker.jobs.pool import ScoredItems, open_thumbnails
+from worker.jobs.pool import ScoredItems, open_spreads, open_thumbnails
 from worker.jobs.pretext_net import load_net, task_of
 from worker.modalities.image import normalised
 from worker.modalities.thumbnails import Thumbnails, thumbnails, width
 from worker.pool_view import Bools, Floats, Halves, Ints
+from worker.scoring import Scored, score
 
 SCORED_STATES = ("available", "done", "broken")
 _BATCH = {"cpu": 64, "cuda": 512}
@@ -35,13 +36,14 @@ class Shard:
 class Loaded:
     """A shard ready for the device.
 
-    `losses` (n,), `embeddings` (n, d) and `thumbnails` (n, f) are filled where an earlier run knows them;
-    `pixels` (m, 3, s, s) are those of the rows `to_do` (m,). What is in neither could not be decoded.
+    `losses` and `spreads` (n,), `embeddings` (n, d) and `thumbnails` (n, f) are filled where an earlier run knows
+    them; `pixels` (m, 3, s, s) are those of the rows `to_do` (m,). What is in neither could not be decoded.
     """
 
     shard: Shard
     items: list[_ItemRow]
     losses: Floats
+    spreads: Floats
     embeddings: Halves
     thumbnails: Thumbnails
     known: Bools
@@ -53,7 +55,7 @@ class Loaded:
 @dataclass(frozen=True)
 class Stored:
     shard: Shard
-    # npz: ids (n,) int64, pool (n,) bool, losses (n,) float32, embeddings (n, d) float16,
+    # npz: ids (n,) int64, pool (n,) bool, losses and spreads (n,) float32, embeddings (n, d) float16,
     # thumbnails (n, f) uint8
     artifact: str
     items: int
@@ -81,7 +83,7 @@ class ShardScorer:
         self._batch = _BATCH["cpu" if device.type == "cpu" else "cuda"]
         self._earlier = _earlier_runs(context, score_run)
         blank = torch.zeros((1, 3, self.image_size, self.image_size), dtype=torch.uint8)
-        self.dimensions = self._score(blank)[1].shape[1]
+        self.dimensions = self._score(blank).embeddings.shape[1]
 
     def load(self, shard: Shard) -> Loaded:
         with self._context.read() as session:
@@ -93,7 +95,7 @@ class ShardScorer:
                     .order_by(Item.id)
                 )
             )
-        losses = np.zeros(len(items), np.float32)
+        losses, spreads = np.zeros((2, len(items)), np.float32)
         embeddings = np.zeros((len(items), self.dimensions), np.float16)
         small = np.zeros((len(items), width(self.image_size)), np.uint8)
         known = np.zeros(len(items), np.bool_)
@@ -101,6 +103,7 @@ class ShardScorer:
             rows = earlier.rows(self._context, self._score_run.project_id, shard, items)
             fill = (rows >= 0) & ~known
             losses[fill] = earlier.scored.losses[rows[fill]]
+            spreads[fill] = earlier.spreads[rows[fill]]
             embeddings[fill] = earlier.scored.embeddings[rows[fill]]
             small[fill] = earlier.thumbnails[rows[fill]]
             known |= fill
@@ -111,6 +114,7 @@ class ShardScorer:
             shard,
             items,
             losses,
+            spreads,
             embeddings,
             small,
             known,
@@ -131,16 +135,17 @@ class ShardScorer:
             loaded.thumbnails[loaded.to_do] = thumbnails(loaded.pixels)
         for start in range(0, len(loaded.to_do), self._batch):
             rows = loaded.to_do[start : start + self._batch]
-            losses, embeddings = self._score(loaded.pixels[start : start + self._batch])
-            finite = losses.isfinite() & embeddings.isfinite().all(1)
+            found = self._score(loaded.pixels[start : start + self._batch])
+            finite = found.losses.isfinite() & found.embeddings.isfinite().all(1)
             if not finite.all():
                 item = loaded.items[rows[~finite.numpy()][0]]
                 raise JobFailed(
                     f"The pretext model gives no number for the item {item.key!r}. Look at its image and "
                     "withdraw it, or pretrain again with another backbone."
                 )
-            loaded.losses[rows] = losses.numpy()
-            loaded.embeddings[rows] = embeddings.numpy()
+            loaded.losses[rows] = found.losses.numpy()
+            loaded.spreads[rows] = found.spreads.numpy()
+            loaded.embeddings[rows] = found.embeddings.numpy()
         name = f"scores/{self._score_run.id}/shard-{loaded.shard.first}-{self._context.job.token}.npz"
         with self._context.artifacts.writing(name) as file:
             np.savez(
@@ -148,19 +153,16 @@ class ShardScorer:
                 ids=np.array([item.id for item in loaded.items], np.int64)[scored],
                 pool=np.array([item.split == "pool" for item in loaded.items], np.bool_)[scored],
                 losses=loaded.losses[scored],
+                spreads=loaded.spreads[scored],
                 embeddings=loaded.embeddings[scored],
                 thumbnails=loaded.thumbnails[scored],
             )
         return Stored(loaded.shard, name, int(scored.sum()), loaded.learned)
 
-    def _score(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """(b, 3, s, s) uint8 -> losses (b,) float32 and embeddings (b, d) float16, on the CPU."""
-        generator = torch.Generator(self._device).manual_seed(0)
-        with torch.no_grad(), autocast(self._device):
-            batch = normalised(to_device(pixels, self._device))
-            losses = self._task.losses(self._net, batch, generator)
-            embeddings = self._net.get_submodule("backbone")(batch)
-        return losses.float().cpu(), embeddings.half().cpu()
+    def _score(self, pixels: Tensor) -> Scored:
+        """(b, 3, s, s) uint8 -> on the CPU, embeddings as float16"""
+        found = score(self._net, self._task, normalised(to_device(pixels, self._device)))
+        return Scored(found.losses.cpu(), found.spreads.cpu(), found.embeddings.half().cpu())
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,7 @@ class _EarlierRun:
 
     project_id: int
     scored: ScoredItems
+    spreads: Floats
     thumbnails: Thumbnails
 
     def rows(self, context: JobContext, project_id: int, shard: Shard, items: list[_ItemRow]) -> Ints:
@@ -205,6 +208,7 @@ def _earlier_runs(context: JobContext, score_run: ScoreRun) -> list[_EarlierRun]
         _EarlierRun(
             project_id,
             ScoredItems.open(context.artifacts, newest[project_id]),
+            open_spreads(context.artifacts, str(newest[project_id].artifact)),
             open_thumbnails(context.artifacts, str(newest[project_id].artifact)),
         )
         for project_id in dict.fromkeys((score_run.project_id, model.project_id))

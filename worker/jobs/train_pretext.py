@@ -18,10 +18,11 @@ from service.store.project_settings import ProjectSettings
 from service.store.tables import Item, PretextModel, Project, utc_now
 from worker.dataset import Dataset
 from worker.device import choose_device, use_threads
+from worker.diagnostics import collapse, taught_nothing
 from worker.jobs.choices import chosen
 from worker.jobs.context import JobContext, JobFailed
 from worker.jobs.item_pixels import ItemPixels
-from worker.jobs.pretext_net import new_net, on_device, store_net, task_of
+from worker.jobs.pretext_net import new_net, on_device, store_net, task_of, untrained_version
 from worker.modalities.image import augmented, image_size_for, normalised
 from worker.pool_view import Floats, Ints
 from worker.pretext import PretextTask, pretext_tasks
@@ -185,8 +186,12 @@ def _train(context: JobContext, model: PretextModel, item_pixels: ItemPixels, de
         trained = training.run(_checkpoint(context, model))
     except Diverged as error:
         raise JobFailed(str(error)) from error
-    _diagnose(context, model, untrained=training.untrained, trained=trained)
-    _finish(context, model, training)
+    little = taught_nothing(training.untrained, trained)
+    if little is not None:
+        _warn(context, model, little)
+    collapsed = collapse(training.untrained, trained, len(sample))
+    _diagnose(context, model, untrained=training.untrained, trained=trained, collapse=collapsed)
+    _finish(context, model, training, collapsed)
 
 
 def _save_checkpoint(context: JobContext, model: PretextModel, state: State) -> None:
@@ -211,15 +216,24 @@ def _checkpoint(context: JobContext, model: PretextModel) -> State | None:
     return state
 
 
-def _finish(context: JobContext, model: PretextModel, training: Training) -> None:
+def _finish(context: JobContext, model: PretextModel, training: Training, collapsed: str | None) -> None:
+    """The pool is scored next; by the untrained network where the training collapsed."""
     name = f"pretext/{model.id}/model-{context.job.token}.safetensors"
+    untrained = f"pretext/{model.id}/untrained-{context.job.token}.safetensors"
     store_net(training.result, model, context.artifacts, name)
-    result = {"pretext_model": model.version, "epochs": len(training.history), **training.history[-1]}
-    with context.finish(result) as session:
+    if collapsed is not None:
+        log.warning("pretraining", job=context.job.id, pretext_model=model.version, warning=collapsed)
+        store_net(new_net(model), model, context.artifacts, untrained)
+    result = {"pretext_model": model.version, "epochs": len(training.history), "collapse": collapsed}
+    with context.finish(result | training.history[-1]) as session:
         row = session.get_one(PretextModel, model.id)
         row.state, row.artifact, row.checkpoint, row.finished_at = "ready", name, None, utc_now()
         row.history = training.history
-        queue_score_pool(session, session.get_one(Project, model.project_id), model.id)
+        if collapsed is not None:
+            row.state = "collapsed"
+            session.flush()
+            row = untrained_version(session, row, row.project_id, untrained, collapsed)
+        queue_score_pool(session, session.get_one(Project, model.project_id), row.id)
     if model.checkpoint is not None:
         context.artifacts.delete(model.checkpoint)
 

@@ -94,7 +94,8 @@ function drawCurve(points) {
 }
 
 function drawAdvice(metrics) {
-  const sentences = [metrics.advice.text, metrics.random_selection?.text, metrics.head_note].filter(Boolean);
+  const pretext = [metrics.score_run?.note, metrics.score_run?.gate && `Gate: ${metrics.score_run.gate.verdict}. ${metrics.score_run.gate.reason}`];
+  const sentences = [metrics.advice.text, metrics.random_selection?.text, metrics.head_note, ...pretext, metrics.ranking?.note].filter(Boolean);
   $("curve").append(...sentences.map((sentence) => element("p", {}, sentence)));
 }
 

@@ -33,6 +33,7 @@ from worker.jobs.pool import ScoredItems, open_thumbnails
 from worker.jobs.pretext_net import new_net, store_net
 from worker.jobs.score_pool import percentiles_among
 from worker.jobs.shard_scorer import ShardScorer
+from worker.scoring import Scored
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 CONFIG = {"image_size": 12, "seed": 0, "pretrained": False}
@@ -316,10 +317,10 @@ def test_an_item_without_a_number_is_named(scoring: Scoring, monkeypatch: pytest
     scoring.add(3)
     score = ShardScorer._score
 
-    def broken(self: ShardScorer, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        losses, embeddings = score(self, pixels)
-        losses[-1] = torch.nan
-        return losses, embeddings
+    def broken(self: ShardScorer, pixels: torch.Tensor) -> Scored:
+        found = score(self, pixels)
+        found.losses[-1] = torch.nan
+        return found
 
     monkeypatch.setattr(ShardScorer, "_score", broken)
 
