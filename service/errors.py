@@ -167,6 +167,13 @@ class ProjectArchived(ShortlistError):
     status, code = 409, "project_archived"
 
 
+class PretextInUse(ShortlistError):
+    """Project {other!r} is served with the pretext model of this one. Delete {other_id} first, or set this project's
+    `state` to `archived`."""
+
+    status, code = 409, "pretext_in_use"
+
+
 class ClassInUse(ShortlistError):
     """The class {name!r} has labels and cannot be removed. Keep it among `classes`; adding classes is fine."""
 

@@ -18,7 +18,7 @@ def mark(session: Session, project: Project, entries: Sequence[tuple[str, str]])
     A gold item is done, of this class whatever annotators say, and heads train on it. Raises `UnknownItem`,
     `UnknownClass`, `ItemNotServable`.
     """
-    projects.lock(session, project)
+    projects.lock_open(session, project)
     found = _items(session, project, [item for item, _ in entries])
     new = 0
     for index, (public, class_name) in enumerate(entries):
@@ -42,7 +42,7 @@ def mark(session: Session, project: Project, entries: Sequence[tuple[str, str]])
 
 def unmark(session: Session, project: Project, items: Sequence[str]) -> int:
     """Items that are gold no more are what their labels say; how many there were. Raises `UnknownItem`."""
-    projects.lock(session, project)
+    projects.lock_open(session, project)
     overlap = ProjectSettings.model_validate(project.settings).overlap
     gold = [item for item in _items(session, project, items) if item.gold]
     reservations.release_items(session, project, [item.id for item in gold])
@@ -66,9 +66,3 @@ def _items(session: Session, project: Project, items: Sequence[str]) -> list[Ite
         if number not in found:
             raise UnknownItem(field=f"items[{index}]", id=items[index])
     return [found[number] for number in numbers]
-
-
-def page(session: Session, project: Project, after: int, limit: int) -> list[Item]:
-    """By rising number, after item `after`."""
-    query = sa.select(Item).where(Item.project_id == project.id, sa.text("items.gold"), Item.id > after)
-    return list(session.scalars(query.order_by(Item.id).limit(limit)))

@@ -126,6 +126,7 @@ class Filters:
     percentile_to: float | None = None
     duplicate_of: str | None = None  # public id of the representative
     barred: bool | None = None
+    gold: bool | None = None
 
     @property
     def by_percentile(self) -> bool:
@@ -158,6 +159,8 @@ def page(
         query = query.where(Item.state == filters.state)
     if filters.split is not None:
         query = query.where(Item.split == filters.split)
+    if filters.gold is not None:
+        query = query.where(sa.text("items.gold") if filters.gold else sa.text("NOT items.gold"))
     if filters.class_name is not None:
         query = query.where(Item.class_name == filters.class_name)
     if filters.percentile_from is not None:

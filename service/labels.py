@@ -17,7 +17,6 @@ from service.decisions import ItemLabels
 from service.errors import (
     ItemInTestSplit,
     NotFound,
-    ProjectArchived,
     RevisionTaken,
     UnknownBatch,
     UnknownClass,
@@ -57,9 +56,7 @@ class Stored:
 
 def store(session: Session, project: Project, entries: Sequence[NewLabel], now: datetime) -> Stored:
     """Raises a 422 that names the entry, `labels[3].class`, and stores nothing then."""
-    projects.lock(session, project)
-    if project.state == "archived":
-        raise ProjectArchived(project=public_id("p", project.id))
+    projects.lock_open(session, project)
     call = _Call(session, project, now)
     call.load(entries)
     outcomes = [call.take(index, entry) for index, entry in enumerate(entries)]

@@ -12,6 +12,7 @@ from service.api import (
     batches,
     catalogue,
     health,
+    item_lists,
     items,
     jobs,
     labels,
@@ -39,8 +40,8 @@ retraining and ranking follow by themselves. Every request carries `Authorizatio
 """
 
 _ROUTERS = (
-    projects.router, sources.router, items.router, new_items.router, training.router, batches.router,
-    labels.router, rounds.router, scores.router, jobs.router, catalogue.router, key_routes.router,
+    projects.router, sources.router, items.router, item_lists.router, new_items.router, training.router,
+    batches.router, labels.router, rounds.router, scores.router, jobs.router, catalogue.router, key_routes.router,
     health.router, web.router,
 )  # fmt: skip
 

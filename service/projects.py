@@ -1,17 +1,27 @@
 """Projects: made, found, locked, changed, deleted."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service import catalogue, rounds
-from service.errors import ClassInUse, NameTaken, NotFound, ProjectChanged, WhichProject
-from service.store import pipeline
-from service.store.ids import row_number
+from service.errors import (
+    ClassInUse,
+    NameTaken,
+    NotFound,
+    PretextInUse,
+    ProjectArchived,
+    ProjectChanged,
+    WhichProject,
+)
+from service.store import jobs, pipeline
+from service.store.ids import public_id, row_number
 from service.store.project_settings import ProjectSettings
-from service.store.tables import Item, Label, Project
+from service.store.tables import Item, Job, Label, PretextModel, Project, Reservation, ScoreRun, utc_now
+
+State = Literal["active", "paused", "archived"]
 
 # What the order of the items depends on: a change of these is not left waiting for the next labels.
 _ORDERING = {
@@ -37,7 +47,7 @@ def create(
         pretext_from_id=other.id if other else None,
     )
     session.add(project)
-    _flush_name(session, name)
+    flush_name(session, name)
     rounds.open_first(session, project)
     return project
 
@@ -52,7 +62,7 @@ def find(session: Session, public: str, only: int | None = None) -> Project:
 
 def find_only(session: Session, only: int | None, action: str) -> Project:
     """The key's project, else the only one there is. Raises `WhichProject`, `NotFound`."""
-    query = sa.select(Project).order_by(Project.id).limit(2)
+    query = sa.select(Project).where(Project.state != "archived").order_by(Project.id).limit(2)
     found = list(session.scalars(query if only is None else query.where(Project.id == only)))
     if not found:
         raise NotFound(what="project", id="yet")
@@ -70,8 +80,23 @@ def lock(session: Session, project: Project) -> None:
     session.refresh(project, with_for_update={"key_share": True})
 
 
-def page(session: Session, only: int | None, after: int | None, limit: int) -> list[Project]:
+def lock_open(session: Session, project: Project) -> None:
+    """… of a project that may change. Raises `ProjectArchived`."""
+    lock(session, project)
+    refuse_archived(project)
+
+
+def refuse_archived(project: Project) -> None:
+    if project.state == "archived":
+        raise ProjectArchived(project=public_id("p", project.id))
+
+
+def page(
+    session: Session, only: int | None, state: State | None, after: int | None, limit: int
+) -> list[Project]:
+    """Without `state` all that are not archived."""
     query = sa.select(Project).order_by(Project.id).limit(limit)
+    query = query.where(Project.state != "archived" if state is None else Project.state == state)
     if only is not None:
         query = query.where(Project.id == only)
     if after is not None:
@@ -86,12 +111,17 @@ def change(
     changes: dict[str, Any],
     name: str | None,
     classes: Sequence[str] | None,
+    state: State | None,
     if_match: str | None,
 ) -> Project:
     """changes: settings to set. Raises `ProjectChanged` when `if_match` is not the ETag in force."""
     lock(session, project)
     if if_match is not None and not _matches(if_match, etag(project)):
         raise ProjectChanged
+    if state is not None:
+        project.state = state
+        if state == "archived":
+            _stop(session, project)
     if changes:
         catalogue.check(session, ProjectSettings.model_validate(changes))
         settings = ProjectSettings.model_validate(project.settings | changes)
@@ -106,8 +136,20 @@ def change(
     if name is not None:
         project.name = name
     project.version += 1
-    _flush_name(session, project.name)
+    flush_name(session, project.name)
     return project
+
+
+def _stop(session: Session, project: Project) -> None:
+    """Nobody works on it any more: its jobs are cancelled, what annotators hold runs out."""
+    running = sa.select(Job.id).where(Job.project_id == project.id, Job.state.in_(("queued", "running")))
+    for job_id in session.scalars(running).all():
+        jobs.request_cancel(session, job_id)
+    session.execute(
+        sa.update(Reservation)
+        .where(Reservation.project_id == project.id, Reservation.state == sa.literal_column("'open'"))
+        .values(expires_at=utc_now())
+    )
 
 
 def etag(project: Project) -> str:
@@ -119,10 +161,35 @@ def _matches(header: str, tag: str) -> bool:
 
 
 def delete(session: Session, project: Project) -> None:
-    """With all that belongs to it (foreign keys cascade). Its running jobs lose their row, and so their lease."""
+    """With all that belongs to it: rows by foreign keys, artifacts by a job. Running jobs lose their row, and so
+    their lease. Raises `PretextInUse`."""
     lock(session, project)
+    borrowed = (
+        sa.select(Project)
+        .join(ScoreRun, ScoreRun.project_id == Project.id)
+        .join(PretextModel, PretextModel.id == ScoreRun.pretext_model_id)
+        .where(PretextModel.project_id == project.id, ScoreRun.project_id != project.id)
+    )
+    borrower = session.scalar(borrowed.limit(1))
+    if borrower is not None:
+        raise PretextInUse(other=borrower.name, other_id=public_id("p", borrower.id))
+    running = sa.select(Job.id).where(Job.project_id == project.id, Job.state == "running").limit(1)
+    pipeline.queue_delete_artifacts(
+        session, _artifacts(session, project), later=bool(session.scalar(running))
+    )
     session.delete(project)
     session.flush()
+
+
+def _artifacts(session: Session, project: Project) -> list[str]:
+    """The folders that hold all that its jobs stored."""
+    models = sa.select(PretextModel.id).where(PretextModel.project_id == project.id)
+    runs = sa.select(ScoreRun.id).where(ScoreRun.project_id == project.id)
+    return [
+        f"heads/{project.id}",
+        *(f"pretext/{number}" for number in session.scalars(models)),
+        *(f"scores/{number}" for number in session.scalars(runs)),
+    ]
 
 
 def _in_use(session: Session, project: Project, class_name: str) -> bool:
@@ -135,7 +202,7 @@ def _in_use(session: Session, project: Project, class_name: str) -> bool:
     return bool(session.scalar(sa.select(sa.or_(labeled, tested))))
 
 
-def _flush_name(session: Session, name: str) -> None:
+def flush_name(session: Session, name: str) -> None:
     try:
         session.flush()
     except sa.exc.IntegrityError as error:

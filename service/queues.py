@@ -27,7 +27,7 @@ def add(session: Session, project: Project, items: Sequence[str], annotator: str
 
     An item that is done is opened again, until one more annotator agrees. Raises `UnknownItem`, `ItemNotServable`.
     """
-    projects.lock(session, project)
+    projects.lock_open(session, project)
     found = decisions.load(session, _items(session, project, items))
     overlap = ProjectSettings.model_validate(project.settings).overlap
     reopened = 0
@@ -87,7 +87,7 @@ def clear(session: Session, project: Project, gone: Sequence[int], by: Sequence[
 
 def remove(session: Session, project: Project, annotator: str | None) -> int:
     """Empty the queue of an annotator, or that of everybody; the items stay in the pool."""
-    projects.lock(session, project)
+    projects.lock_open(session, project)
     mine = QueuedItem.annotator.is_(None) if annotator is None else QueuedItem.annotator == annotator
     removed = session.execute(
         sa.delete(QueuedItem).where(QueuedItem.project_id == project.id, mine).returning(QueuedItem.item_id)

@@ -5,6 +5,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service import projects
 from service.errors import SourceUnreadable
 from service.items import Split
 from service.store import pipeline
@@ -21,7 +22,9 @@ def add(
     split: Split,
     label_column: str | None,
 ) -> tuple[Source, Job]:
-    """Queue its import. Raises `SourceNotAllowed` outside the allowed roots, `SourceUnreadable` where nothing is."""
+    """Queue its import. Raises `SourceNotAllowed` outside the allowed roots, `SourceUnreadable` where nothing is,
+    `ProjectArchived`."""
+    projects.refuse_archived(project)
     place = item_bytes.check_root(uri)
     if not is_url(place) and not Path(place).exists():
         raise SourceUnreadable(uri=uri, reason="there is no such file or folder")

@@ -16,7 +16,7 @@ def pretrain(session: Session, project: Project) -> Job:
 
     Raises `EmptyPool`, `NoPretextModel`.
     """
-    projects.lock(session, project)
+    projects.lock_open(session, project)
     usable = sa.select(Item.id).where(Item.project_id == project.id, Item.split == "pool")
     if session.scalar(usable.where(Item.state.in_(("available", "done"))).limit(1)) is None:
         raise EmptyPool(project=public_id("p", project.id))
@@ -42,7 +42,7 @@ def score_new_items(session: Session, project: Project) -> None:
 
 def retrain(session: Session, project: Project) -> Job:
     """Train the head now, without waiting for more labels. Raises `NoScoreRun`, `NoLabels`."""
-    projects.lock(session, project)
+    projects.lock_open(session, project)
     if project.score_run_id is None:
         raise NoScoreRun(project=public_id("p", project.id))
     if project.labels_used == 0:

@@ -34,15 +34,16 @@ class ItemAnswer(Answer):
     split: Split
     state: State
     quarantine_reason: str | None
+    gold: bool = Field(description="its class is known for certain; mixed in to see how well annotators do")
     class_name: str | None = Field(
         alias="class", description="given with a test item, else decided by labels"
     )
     pretext_loss: float | None
     pretext_loss_percentile: float | None
-    duplicate_of: str | None = Field(
     pretext_loss_spread: float | None = Field(
         description="its standard deviation over the views that were scored; null where the task has one view"
     )
+    duplicate_of: str | None = Field(
         description="the item that stands for it in rankings: a duplicate or near-duplicate"
     )
     barred_probability: float | None = Field(
@@ -64,12 +65,13 @@ class ItemAnswer(Answer):
             split=item.split,
             state=item.state,
             quarantine_reason=item.quarantine_reason,
+            gold=item.gold,
             class_name=item.class_name,
             pretext_loss=listed.pretext_loss,
             pretext_loss_percentile=listed.percentile,
+            pretext_loss_spread=listed.spread,
             duplicate_of=None if listed.duplicate_of_id is None else public_id("i", listed.duplicate_of_id),
             barred_probability=listed.broken_probability,
-            pretext_loss_spread=listed.spread,
             width=item.width,
             height=item.height,
             meta=item.meta,
@@ -125,6 +127,7 @@ def list_items(
         Text | None, Query(max_length=100, description="an item's id: its duplicates")
     ] = None,
     barred: Annotated[bool | None, Query(description="left out of the ranking as probably broken")] = None,
+    gold: Annotated[bool | None, Query(description="whose class is known for certain")] = None,
     sort: Sort = "key",
     cursor: Cursor = None,
     limit: Limit = 100,
@@ -147,6 +150,7 @@ def list_items(
             pretext_loss_percentile_max,
             duplicate_of,
             barred,
+            gold,
         ),
         sort=sort,
         after=decode_cursor(cursor, float if by_loss else str, int),

@@ -2,13 +2,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Self
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Header, Query, Response
 from pydantic import Field, field_validator
 
-from service import projects
+from service import copies, projects
 from service.api.depends import Admin, Caller, ReadSession, WriteSession
 from service.api.etag import ETagRoute
+from service.api.jobs import JobAnswer, accepted
 from service.api.shapes import Body, Cursor, Limit, Name, Page, Text, decode_cursor, with_example
+from service.projects import State
 from service.store.ids import public_id
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Project
@@ -52,6 +54,18 @@ class ProjectChange(ProjectSettings, _Classes):
 
     name: Name | None = None
     classes: list[Name] | None = Field(None, max_length=10_000)
+    state: State | None = Field(
+        None,
+        description="`paused`: next-batch serves nothing, labels are still taken; `archived`: nothing changes any "
+        "more, its jobs are cancelled; `active`: all goes on",
+    )
+
+
+class CopyRequest(Body):
+    model_config = with_example({"name": "shirts, second look", "labels": True})
+
+    name: Name
+    labels: bool = Field(True, description="with its labels; without them all items are open again")
 
 
 class ProjectAnswer(ProjectSettings):
@@ -62,6 +76,7 @@ class ProjectAnswer(ProjectSettings):
     id: str
     name: str
     classes: list[str]
+    state: State
     pretext_from: str | None
     created_at: datetime
     version: int
@@ -73,6 +88,7 @@ class ProjectAnswer(ProjectSettings):
             id=public_id("p", project.id),
             name=project.name,
             classes=project.classes,
+            state=project.state,
             pretext_from=public_id("p", project.pretext_from_id) if project.pretext_from_id else None,
             created_at=project.created_at,
             version=project.version,
@@ -103,12 +119,13 @@ def create_project(
 def list_projects(
     session: ReadSession,
     caller: Caller,
+    state: Annotated[State | None, Query(description="without one: all but the archived")] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Page[ProjectAnswer]:
     """The projects this key may see, oldest first."""
     (position,) = decode_cursor(cursor, int) or (None,)
-    found = projects.page(session, caller.project_id, position, limit)
+    found = projects.page(session, caller.project_id, state, position, limit)
     return Page.of(found, limit, ProjectAnswer.of, lambda last: (last.id,))
 
 
@@ -138,6 +155,7 @@ def change_project(
         changes=body.model_dump(include=settings),
         name=body.name,
         classes=body.classes,
+        state=body.state,
         if_match=if_match,
     )
     response.headers["ETag"] = projects.etag(project)
@@ -146,5 +164,18 @@ def change_project(
 
 @router.delete("/{project_id}", status_code=204)
 def delete_project(project_id: str, session: WriteSession, caller: Admin) -> None:
-    """Delete a project with its items, labels and rounds. Image files stay where they are."""
+    """Delete a project with all that is stored of it: items, labels, rounds, models, scores. Image files stay where
+    they are."""
     projects.delete(session, projects.find(session, project_id, caller.project_id))
+
+
+@router.post("/{project_id}/copy", status_code=202)
+def copy_project(
+    project_id: str, body: CopyRequest, session: WriteSession, caller: Admin, response: Response
+) -> JobAnswer:
+    """Copy a project: classes, settings, items, labels. The copy, the job's `project`, is paused until it is
+    complete; it is served with the pretext model of the original, and its scores where images are equal."""
+    caller.require_all_projects()
+    source = projects.find(session, project_id, caller.project_id)
+    _, job = copies.copy(session, source, name=body.name, labels=body.labels)
+    return accepted(job, response)

@@ -56,3 +56,23 @@ def queue_rank(session: Session, project: Project) -> int:
     return jobs.enqueue(
         session, "rank", {}, project_id=project.id, queue="cpu", priority=2, coalesce_key=key, serial_key=key
     )
+
+
+def queue_delete_artifacts(session: Session, folders: list[str], *, later: bool) -> int:
+    """Of a project that is gone. `later`: once whoever still runs a job of it has lost its lease and knows."""
+    delay_s = 60.0 if later else 0.0
+    return jobs.enqueue(session, "delete_artifacts", {"folders": folders}, queue="cpu", delay_s=delay_s)
+
+
+def queue_copy_project(session: Session, project: Project, source: Project, *, labels: bool) -> int:
+    """Fill `project` with the items, and the labels, of `source`."""
+    payload = {"from": source.id, "labels": labels}
+    return jobs.enqueue(session, "copy_project", payload, project_id=project.id, queue="cpu")
+
+
+def queue_check_labels(session: Session, project: Project) -> int:
+    """Consensus, agreement, suspects; behind the ranking, which annotators wait for."""
+    key = f"check_labels:{project.id}"
+    return jobs.enqueue(
+        session, "check_labels", {}, project_id=project.id, queue="cpu", coalesce_key=key, serial_key=key
+    )

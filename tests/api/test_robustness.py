@@ -52,6 +52,9 @@ BODIES: dict[str, dict[str, Any]] = {
             "duration_ms": 1, "revision": 1,
         }]
     },
+    "/projects/p_1/queue": {"items": ["i_1"], "annotator": "ann"},
+    "/projects/p_1/gold": {"items": [{"item": "i_1", "class": "coat"}]},
+    "/projects/p_1/items/withdraw": {"items": ["i_1"]},
     "/projects/p_1/pretrain": {"a": 1},
     "/keys": {"name": "k", "role": "reader", "project": "p_1", "annotator": "ann"},
 }  # fmt: skip

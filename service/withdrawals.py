@@ -1,0 +1,65 @@
+"""Items are taken out of the pool or the test split, and put back."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service import decisions, projects, queues, reservations, training
+from service.errors import UnknownItem
+from service.store.ids import row_number
+from service.store.project_settings import ProjectSettings
+from service.store.tables import Item, Project, Ranking
+
+
+def withdraw(session: Session, project: Project, items: Sequence[str]) -> int:
+    """Take items, by public id, out; how many were in. Nobody is asked for them, no head trains or is measured on
+    them. Their labels stay on record, and count against the budget as before. Raises `UnknownItem`.
+    """
+    projects.lock_open(session, project)
+    taken = [item for item in _items(session, project, items) if item.state != "withdrawn"]
+    were_done = any(item.state == "done" for item in taken)
+    for item in taken:
+        item.state, item.gold = "withdrawn", False
+        if item.split == "pool":  # what labels decided; a test item came with its class
+            item.class_name = item.decided_by = None
+    numbers = [item.id for item in taken]
+    reservations.release_items(session, project, numbers)
+    queues.clear(session, project, numbers, by=())
+    if were_done:
+        training.retrain_if_due(session, project)
+    return len(taken)
+
+
+def restore(session: Session, project: Project, items: Sequence[str]) -> int:
+    """Put back what was withdrawn, or rejected as broken, and how many that were; the rejects count no more.
+
+    A pool item is what its labels say. Raises `UnknownItem`.
+    """
+    projects.lock_open(session, project)
+    out = [item for item in _items(session, project, items) if item.state in ("withdrawn", "broken")]
+    overlap = ProjectSettings.model_validate(project.settings).overlap
+    for item in out:
+        item.state = "available"
+    for labels in decisions.load(session, (item for item in out if item.split == "pool")).values():
+        votes_before = len(labels.votes())
+        for label in labels.labels:
+            label.used = label.current and label.skip != "broken"
+        if labels.decide(overlap):
+            labels.item.decided_by = labels.decided_by.id if labels.decided_by else None
+        project.labels_used += len(labels.votes()) - votes_before
+    if out:
+        training.retrain_if_due(session, project)
+        if project.ranking_id is not None:  # perhaps at a rank that serving has passed already
+            session.get_one(Ranking, project.ranking_id).low_water = 1
+    return len(out)
+
+
+def _items(session: Session, project: Project, items: Sequence[str]) -> list[Item]:
+    numbers = [row_number("i", public) for public in items]
+    query = sa.select(Item).where(Item.project_id == project.id, Item.id.in_(numbers))
+    found = {item.id: item for item in session.scalars(query)}
+    for index, number in enumerate(numbers):
+        if number not in found:
+            raise UnknownItem(field=f"items[{index}]", id=items[index])
+    return list(found.values())
