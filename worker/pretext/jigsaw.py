@@ -75,17 +75,19 @@ def tiles_of(batch: Tensor, side: int, rows: int, generator: torch.Generator) ->
     """(n, 3, s, s) -> (9n, 3, side, side), each tile with mean 0 and deviation 1, as in the paper: its colours
     would tell where it comes from.
     """
-    n, across = len(batch), 3
-    cells = torch.arange(_TILES, device=batch.device)
-    corners = torch.stack([cells % across, cells // across], 1) / across  # (9, 2): left, top
-    moved = torch.rand((_TILES, rows, 2), generator=generator, device=batch.device) * _GAP / across
-    boxes = torch.cat(
-        [corners[:, None] + moved, torch.full_like(moved, (1 - _GAP) / across)], 2
-    )  # (9, rows, 4)
-    tiles = crops(batch.repeat(_TILES, 1, 1, 1), boxes.expand(-1, n, -1).flatten(0, 1), side)
+    boxes = tile_boxes(rows, generator, batch.device).expand(-1, len(batch), -1)
+    tiles = crops(batch.repeat(_TILES, 1, 1, 1), boxes.flatten(0, 1), side)
     deviation, mean = torch.std_mean(tiles, (2, 3), correction=0, keepdim=True)
     tiles = (tiles - mean) / deviation.clamp_min(_LEAST_DEVIATION)
     return tiles.contiguous(memory_format=torch.channels_last)
+
+
+def tile_boxes(rows: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    """(9, rows, 4): left, top, width and height as shares of the side, each somewhere in its cell."""
+    cells = torch.arange(_TILES, device=device)
+    corners = torch.stack([cells % 3, cells // 3], 1) / 3
+    moved = torch.rand((_TILES, rows, 2), generator=generator, device=device) * _GAP / 3
+    return torch.cat([corners[:, None] + moved, torch.full_like(moved, (1 - _GAP) / 3)], 2)
 
 
 def permutations() -> Tensor:

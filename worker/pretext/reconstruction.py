@@ -10,7 +10,8 @@ from torch.nn import functional
 from worker.pretext import PretextTask
 from worker.pretext.decoder import PixelNet
 
-_GRID = 7  # patches a side, as 32-pixel patches of 224 pixels
+# Patches a side, as 32-pixel patches of 224 pixels; the first that divides the side.
+_GRIDS = (7, 8, 6, 9, 5, 10, 4)
 _CHUNK = 64
 _LEAST_VARIANCE = 1e-2  # of normalised floats; below it an image is flat
 
@@ -80,7 +81,7 @@ class Reconstruction(PretextTask):
 
     def masks(self, rows: int, size: int, generator: torch.Generator) -> Tensor:
         """(rows, 1, size, size) bool, true where masked: the same number of patches in each."""
-        grid = min(_GRID, size)
+        grid = min(next((one for one in _GRIDS if size % one == 0), _GRIDS[0]), size)
         hidden = min(max(round(self.masked * grid**2), 1), grid**2 - 1)
         order = torch.rand((rows, grid**2), generator=generator, device=generator.device).argsort(1)
         patches = torch.zeros_like(order, dtype=torch.float32).scatter_(1, order[:, :hidden], 1)
