@@ -31,18 +31,18 @@ def scale_of(inputs: Floats) -> Floats:
     return np.asarray(np.exp((own * logarithms + (1 - own) * logarithms.mean()) / 2), dtype=np.float32)
 
 
-def stratified_folds(classes: Ints, rng: np.random.Generator) -> Ints:
+def stratified_folds(classes: Ints, rng: np.random.Generator, count: int = FOLDS) -> Ints:
     """(n,) -> (n,) fold of each item; every class is spread evenly over the folds."""
     order = rng.permutation(len(classes))
     order = order[np.argsort(classes[order], kind="stable")]
     folds = np.empty(len(classes), np.int64)
-    folds[order] = np.arange(len(classes)) % FOLDS
+    folds[order] = np.arange(len(classes)) % count
     return folds
 
 
-def seen_in(folds: Ints) -> Floats:
-    """(n,) -> (n, FOLDS + 1) 1 where a problem sees an item; the last problem sees everything."""
-    seen = np.ones((len(folds), FOLDS + 1), np.float32)
+def seen_in(folds: Ints, count: int = FOLDS) -> Floats:
+    """(n,) -> (n, count + 1) 1 where a problem sees an item; the last problem sees everything."""
+    seen = np.ones((len(folds), count + 1), np.float32)
     seen[np.arange(len(folds)), folds] = 0
     return seen
 
@@ -52,6 +52,12 @@ def softened(classes: Ints, n_classes: int) -> Floats:
     targets = np.full((len(classes), n_classes), _SMOOTHING / n_classes, np.float32)
     targets[np.arange(len(classes)), classes] += 1 - _SMOOTHING
     return targets
+
+
+def sureness_of(soft_classes: Floats) -> Floats:
+    """(…, c), rows sum to 1 -> (…,) 1 - entropy / ln c: 0 for a guess, 1 for certainty."""
+    logarithms = np.log(np.maximum(soft_classes, 1e-12))
+    return np.asarray(1 + (soft_classes * logarithms).sum(axis=-1) / np.log(max(soft_classes.shape[-1], 2)))
 
 
 def calibrate(logits: Floats, classes: Ints) -> tuple[float, float]:

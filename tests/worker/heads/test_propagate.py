@@ -26,7 +26,14 @@ def _clusters(n: int, rng: np.random.Generator) -> tuple[Floats, Ints]:
 
 def test_classes_spread_along_a_ring() -> None:
     """One label on each ring is enough where neighbours are of the same class."""
-    points, classes = _rings(600, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    classes, angles = np.arange(600) % 2, rng.uniform(0, 2 * np.pi, 600)
+    points = np.zeros((600, 4), np.float32)  # the rings lie crosswise: no plane divides them
+    points[np.arange(600), 2 * classes], points[np.arange(600), 2 * classes + 1] = (
+        np.cos(angles),
+        np.sin(angles),
+    )
+    points += rng.normal(size=points.shape).astype(np.float32) * 0.05
     labels = np.zeros((600, 2), np.float32)
     labels[[0, 1], classes[[0, 1]]] = 1
 
@@ -36,6 +43,23 @@ def test_classes_spread_along_a_ring() -> None:
         spread = graph.spread(spread)
 
     assert (spread.argmax(axis=1) == classes).mean() > 0.95
+
+
+def test_neighbours_are_found_whatever_the_scales_of_the_directions() -> None:
+    """What tells the classes apart varies little; large directions that say nothing drown it before whitening."""
+    rng = np.random.default_rng(0)
+    classes = np.arange(400) % 4
+    points = (
+        np.concatenate([np.eye(4)[classes] * 3, np.zeros((400, 4))], axis=1) + rng.normal(size=(400, 8)) * 0.3
+    )
+    points = (points * np.repeat([1, 100], 4) @ np.linalg.qr(rng.normal(size=(8, 8)))[0]).astype(np.float32)
+    graph = PoolGraph(points, rng)
+
+    nodes = graph.nodes_of(points[:4])
+    labels = np.eye(4, dtype=np.float32)[classes[graph.rows]] * np.isin(np.arange(400), nodes)[:, None]
+
+    assert (graph.rows[nodes] == np.arange(4)).all()
+    assert (graph.spread(labels).argmax(axis=1) == classes[graph.rows]).mean() > 0.9
 
 
 def test_the_pool_helps_when_labels_are_few() -> None:
