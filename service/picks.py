@@ -8,7 +8,8 @@ random items stand in, and they are control items too. Everything here touches a
 import random
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
@@ -22,6 +23,8 @@ AVAILABLE = sa.text("items.state = 'available' AND items.split = 'pool'")
 CURRENT = sa.text("labels.current")
 OPEN = sa.literal_column("'open'", sa.Text)
 _GOLD = sa.text("items.gold")
+_ANNOTATOR = sa.bindparam("annotator", type_=sa.Text)
+_WINDOWS = 4, 1000  # ranks looked at first, for each item wanted, and most at a time
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ def pick(
     return _Picker(session, project, settings, annotator).pick(size)
 
 
-def meant_for(annotator: str) -> sa.ColumnElement[bool]:
+def meant_for(annotator: str | sa.BindParameter[str]) -> sa.ColumnElement[bool]:
     """Items that the annotator has no label on, and that are not kept for somebody else."""
     label, queued = aliased(Label), aliased(QueuedItem)
     mine = sa.exists().where(label.item_id == Item.id, label.annotator == annotator, label.current)
@@ -48,9 +51,77 @@ def meant_for(annotator: str) -> sa.ColumnElement[bool]:
     return sa.and_(~mine, ~kept)
 
 
-def _held_by(annotator: str) -> sa.ColumnElement[bool]:
+def _held_by(annotator: str | sa.BindParameter[str]) -> sa.ColumnElement[bool]:
     held = aliased(Reservation)
     return sa.exists().where(held.item_id == Item.id, held.annotator == annotator, held.state == OPEN)
+
+
+def _free(alone: bool) -> sa.ColumnElement[bool]:
+    """Items meant for `annotator`, not held by them, with room for one more.
+
+    An item wants `overlap` labels (alone: that is one), and more where it was sent out again; one that has them and
+    is available all the same was disagreed on, and wants one more (`service.decisions` decides when it is done).
+    """
+    label, held = aliased(Label), aliased(Reservation)
+    if alone:
+        room = ~sa.exists().where(held.item_id == Item.id, held.state == OPEN)
+    else:
+        holds = _count(sa.select(sa.func.count()).where(held.item_id == Item.id, held.state == OPEN))
+        labels = _count(
+            sa.select(sa.func.count()).where(
+                label.item_id == Item.id, label.current, label.used, label.class_name.is_not(None)
+            )
+        )
+        wanted = sa.bindparam("overlap", type_=sa.Integer) + Item.asked_again
+        room = holds < sa.case((labels < wanted, wanted - labels), else_=1)
+    return sa.and_(room, ~_held_by(_ANNOTATOR), meant_for(_ANNOTATOR))
+
+
+def _count(query: sa.Select[int]) -> sa.ColumnElement[int]:
+    return query.correlate(Item).scalar_subquery()
+
+
+# The statements are made once: making them costs more than running them.
+
+
+@cache
+def _free_queued(alone: bool) -> sa.Select[int]:
+    return (
+        sa.select(QueuedItem.item_id)
+        .join(Item, Item.id == QueuedItem.item_id)
+        .where(QueuedItem.project_id == sa.bindparam("project"), AVAILABLE, _free(alone))
+        .order_by(QueuedItem.annotator.is_(None), QueuedItem.number)
+        .limit(sa.bindparam("limit"))
+    )
+
+
+@cache
+def _free_random(alone: bool) -> sa.Select[int]:
+    return (
+        sa.select(Item.id)
+        .where(Item.project_id == sa.bindparam("project"), AVAILABLE, _free(alone))
+        .order_by(Item.shuffle, Item.id)
+        .limit(sa.bindparam("limit"))
+    )
+
+
+@cache
+def _among(alone: bool) -> sa.Select[int, str, str, bool]:
+    """Items by their ids, with what decides whether they can be served. No condition on the state here: a planner
+    without statistics would take its index, and read the whole pool."""
+    return sa.select(Item.id, Item.state, Item.split, _free(alone)).where(
+        Item.id.in_(sa.bindparam("ids", expanding=True))
+    )
+
+
+_RANKED = (
+    sa.select(RankedItem.rank, RankedItem.item_id, RankedItem.score)
+    .where(
+        RankedItem.ranking_id == sa.bindparam("ranking"),
+        RankedItem.rank.between(sa.bindparam("first"), sa.bindparam("last")),
+    )
+    .order_by(RankedItem.rank)
+)
 
 
 @dataclass(frozen=True)
@@ -82,16 +153,19 @@ class _Picker:
             self._ask_for_ranking()
         return [*queued, *selected[: size - len(control)], *control]
 
+    @property
+    def _alone(self) -> bool:
+        return self.settings.overlap == 1
+
+    def _given(self, **values: Any) -> dict[str, Any]:
+        return {"annotator": self.annotator, "overlap": self.settings.overlap, **values}
+
     def _from_queues(self, size: int) -> list[Pick]:
         """Their own queue first, then that of everybody."""
-        query = (
-            sa.select(QueuedItem.item_id)
-            .join(Item, Item.id == QueuedItem.item_id)
-            .where(QueuedItem.project_id == self.project.id, AVAILABLE, self._free_for())
-            .order_by(QueuedItem.annotator.is_(None), QueuedItem.number)
-            .limit(size)
+        found = self.session.scalars(
+            _free_queued(self._alone), self._given(project=self.project.id, limit=size)
         )
-        return [Pick(number, "queued") for number in self.session.scalars(query)]
+        return [Pick(number, "queued") for number in found]
 
     def _gold_items(self, size: int) -> list[Pick]:
         """Gold items new to the annotator; rounded at random, so that batches of one get their share too."""
@@ -119,49 +193,38 @@ class _Picker:
         if self.project.ranking_id is None:
             return []
         ranking = self.session.get_one(Ranking, self.project.ranking_id)
-        ranked = sa.select(RankedItem).join(Item, Item.id == RankedItem.item_id)
-        left = ranked.where(
-            RankedItem.ranking_id == ranking.id, RankedItem.rank >= ranking.low_water, AVAILABLE
-        ).order_by(RankedItem.rank)
-        first = self.session.scalar(left.with_only_columns(RankedItem.rank).limit(1))
+        found: list[Pick] = []
+        low_water, rank = None, ranking.low_water
+        window = _WINDOWS[0] * (size + len(taken))
+        while len(found) < size and rank <= ranking.items:
+            ranked = self.session.execute(
+                _RANKED, {"ranking": ranking.id, "first": rank, "last": rank + window - 1}
+            ).all()
+            ids = [row.item_id for row in ranked]
+            free = {
+                number: is_free
+                for number, state, split, is_free in self.session.execute(
+                    _among(self._alone), self._given(ids=ids)
+                )
+                if (state, split) == ("available", "pool")
+            }
+            for row in ranked:
+                if row.item_id in free and low_water is None:
+                    low_water = row.rank
+                if free.get(row.item_id) and row.item_id not in taken:
+                    found.append(Pick(row.item_id, "selected", row.rank, row.score, ranking.id))
+            rank, window = rank + window, min(2 * window, _WINDOWS[1])
         # What was labeled is never looked at again; `labels` and `queues` lower the mark when an item opens again.
-        ranking.low_water = ranking.items + 1 if first is None else first
-        if first is None:
-            return []
-        query = left.where(self._free_for()).limit(size + len(taken))
-        found = [row for row in self.session.scalars(query) if row.item_id not in taken]
-        return [Pick(row.item_id, "selected", row.rank, row.score, ranking.id) for row in found[:size]]
+        ranking.low_water = low_water or min(rank, ranking.items + 1)
+        return found[:size]
 
     def _random_items(self, size: int, taken: Collection[int]) -> list[Pick]:
         """The first free items in `shuffle` order: those that no strategy ever sees, as long as there are any."""
-        query = (
-            sa.select(Item.id)
-            .where(Item.project_id == self.project.id, AVAILABLE, self._free_for())
-            .order_by(Item.shuffle, Item.id)
-            .limit(size + len(taken))
-        )
-        free = [number for number in self.session.scalars(query) if number not in taken]
+        given = self._given(project=self.project.id, limit=size + len(taken))
+        free = [
+            number for number in self.session.scalars(_free_random(self._alone), given) if number not in taken
+        ]
         return [Pick(number, "control") for number in free[:size]]
-
-    def _free_for(self) -> sa.ColumnElement[bool]:
-        """Items meant for this annotator, not held by them, with room for one more.
-
-        An item wants `overlap` labels, and more where it was sent out again; one that has them and is available
-        all the same was disagreed on, and wants one more (`service.decisions` decides when it is done).
-        """
-        label, held = aliased(Label), aliased(Reservation)
-        if self.settings.overlap == 1:
-            room = ~sa.exists().where(held.item_id == Item.id, held.state == OPEN)
-        else:
-            holds = _count(sa.select(sa.func.count()).where(held.item_id == Item.id, held.state == OPEN))
-            labels = _count(
-                sa.select(sa.func.count()).where(
-                    label.item_id == Item.id, label.current, label.used, label.class_name.is_not(None)
-                )
-            )
-            wanted = self.settings.overlap + Item.asked_again
-            room = holds < sa.case((labels < wanted, wanted - labels), else_=1)
-        return sa.and_(room, ~_held_by(self.annotator), meant_for(self.annotator))
 
     def _ask_for_ranking(self) -> None:
         """The ranking is used up: have a new one made, unless nothing has changed since this one was made."""
@@ -173,7 +236,3 @@ class _Picker:
             if known == (self.project.labels_used, self.project.score_run_id):
                 return
         pipeline.queue_rank(self.session, self.project)
-
-
-def _count(query: sa.Select[int]) -> sa.ColumnElement[int]:
-    return query.correlate(Item).scalar_subquery()
