@@ -79,6 +79,13 @@ class UnknownItem(ShortlistError):
     status, code = 422, "unknown_item"
 
 
+class UnknownItemKey(ShortlistError):
+    """`{field}`: there is no item with the key {key!r} in this project. Keys are paths below the source's folder, or
+    as registered; GET /projects/…/items lists them."""
+
+    status, code = 422, "unknown_key"
+
+
 class UnknownBatch(ShortlistError):
     """`{field}`: {id!r} is not a batch of this annotator with this item. Send the `batch` that next-batch answered,
     or leave it out."""

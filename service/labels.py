@@ -18,9 +18,11 @@ from service.errors import (
     ItemInTestSplit,
     NotFound,
     RevisionTaken,
+    ShortlistError,
     UnknownBatch,
     UnknownClass,
     UnknownItem,
+    UnknownItemKey,
 )
 from service.store.ids import public_id, row_number
 from service.store.project_settings import ProjectSettings
@@ -56,19 +58,32 @@ class Stored:
 
 def store(session: Session, project: Project, entries: Sequence[NewLabel], now: datetime) -> Stored:
     """Raises a 422 that names the entry, `labels[3].class`, and stores nothing then."""
-    projects.lock_open(session, project)
     call = _Call(session, project, now)
     call.load(entries)
-    outcomes = [call.take(index, entry) for index, entry in enumerate(entries)]
-    call.write()
-    job_id = training.retrain_if_due(session, project) if call.changed_items else None
-    return Stored(outcomes, call.round_number, project.labels_used, job_id)
+    return call.stored([call.take(index, entry) for index, entry in enumerate(entries)])
+
+
+def store_good(
+    session: Session, project: Project, entries: Sequence[NewLabel], now: datetime
+) -> tuple[Stored, list[tuple[int, str]]]:
+    """The good ones are stored; of the others, their place and the error's code."""
+    call = _Call(session, project, now)
+    call.load(entries)
+    outcomes: list[Outcome] = []
+    refused: list[tuple[int, str]] = []
+    for index, entry in enumerate(entries):
+        try:
+            outcomes.append(call.take(index, entry))
+        except ShortlistError as error:  # raised before anything is changed
+            refused.append((index, error.code))
+    return call.stored(outcomes), refused
 
 
 class _Call:
-    """One call's labels, taken one after another as if each came alone; `write` stores them all at once."""
+    """One call's labels, taken one after another as if each came alone; `stored` writes them all at once."""
 
     def __init__(self, session: Session, project: Project, now: datetime) -> None:
+        projects.lock_open(session, project)
         settings = ProjectSettings.model_validate(project.settings)
         self.session, self.project, self.now = session, project, now
         self.overlap, self.round_size = settings.overlap, settings.round_size
@@ -92,7 +107,7 @@ class _Call:
         if keys:
             items += self.session.scalars(in_project.where(Item.key.in_(keys)))
             self._numbers = {item.key: item.id for item in items}
-        numbers = {self._item_number(index, entry) for index, entry in enumerate(entries)}
+        numbers = {number for entry in entries if (number := self._item_number(entry)) is not None}
         if missing := numbers - {item.id for item in items}:
             items += self.session.scalars(in_project.where(Item.id.in_(missing)))
         self._found = decisions.load(self.session, items)
@@ -120,9 +135,12 @@ class _Call:
         return outcome
 
     def _check(self, index: int, entry: NewLabel) -> ItemLabels:
-        found = self._found.get(self._item_number(index, entry))
-        if found is None:
+        number = self._item_number(entry)
+        found = self._found.get(number) if number is not None else None
+        if found is None and entry.item is not None:
             raise UnknownItem(field=f"labels[{index}].item", id=entry.item)
+        if found is None:
+            raise UnknownItemKey(field=f"labels[{index}].key", key=entry.key)
         if found.item.split != "pool":
             raise ItemInTestSplit(field=f"labels[{index}].item", id=entry.item)
         if entry.class_name is not None and entry.class_name not in self.project.classes:
@@ -203,17 +221,21 @@ class _Call:
         self._new.append(label)
         return label
 
-    def _item_number(self, index: int, entry: NewLabel) -> int:
+    def _item_number(self, entry: NewLabel) -> int | None:
         if entry.item is None:
-            if (number := self._numbers.get(str(entry.key))) is None:
-                raise UnknownItem(field=f"labels[{index}].key", id=entry.key)
-            return number
+            return self._numbers.get(entry.key or "")
         try:
             return row_number("i", entry.item)
         except NotFound:
-            raise UnknownItem(field=f"labels[{index}].item", id=entry.item) from None
+            return None
 
-    def write(self) -> None:
+    def stored(self, outcomes: list[Outcome]) -> Stored:
+        """After the last `take`: all is written, and the head's retraining queued."""
+        self._write()
+        job_id = training.retrain_if_due(self.session, self.project) if self.changed_items else None
+        return Stored(outcomes, self.round_number, self.project.labels_used, job_id)
+
+    def _write(self) -> None:
         self.session.add_all(self._new)
         self.session.flush()  # the labels have their numbers now, in the order they were taken
         for found in self._found.values():

@@ -9,12 +9,14 @@ from prometheus_client import CollectorRegistry
 
 from service import keys, web
 from service.api import (
+    annotators,
     batches,
     catalogue,
     health,
     item_lists,
     items,
     jobs,
+    label_import,
     labels,
     new_items,
     problems,
@@ -41,8 +43,8 @@ retraining and ranking follow by themselves. Every request carries `Authorizatio
 
 _ROUTERS = (
     projects.router, sources.router, items.router, item_lists.router, new_items.router, training.router,
-    batches.router, labels.router, rounds.router, scores.router, jobs.router, catalogue.router, key_routes.router,
-    health.router, web.router,
+    batches.router, labels.router, label_import.router, annotators.router, rounds.router, scores.router, jobs.router,
+    catalogue.router, key_routes.router, health.router, web.router,
 )  # fmt: skip
 
 

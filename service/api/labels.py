@@ -103,15 +103,18 @@ class LabelsAnswer(Answer):
     retrain: Retrain
 
 
+def entry_of(label: LabelIn, field: str, caller: Principal) -> NewLabel:
+    """`field`: where the annotator stands, for people. Raises `AnnotatorMissing`, `BoundToAnnotator`."""
+    annotator = caller.annotator_for(label.annotator, field)
+    if annotator is None:
+        raise AnnotatorMissing(field=field)
+    return NewLabel(annotator=annotator, **label.model_dump(exclude={"annotator"}))
+
+
 def _store(project: Project, body: Labels, session: Session, caller: Principal) -> LabelsAnswer:
-    entries = []
-    for index, label in enumerate(body.labels):
-        field = f"labels[{index}].annotator"
-        annotator = caller.annotator_for(label.annotator, field)
-        if annotator is None:
-            raise AnnotatorMissing(field=field)
-        given = label.model_dump(exclude={"annotator"})
-        entries.append(NewLabel(annotator=annotator, **given))
+    entries = [
+        entry_of(label, f"labels[{index}].annotator", caller) for index, label in enumerate(body.labels)
+    ]
     stored = labels.store(session, project, entries, utc_now())
     job = public_id("j", stored.job_id) if stored.job_id is not None else None
     return LabelsAnswer(

@@ -13,12 +13,13 @@ from service.api.problems import of
 from service.errors import BodyTooLarge
 
 NDJSON = "application/x-ndjson"
+_STREAMED = ("/items", "/labels/import")
 
 _log = structlog.get_logger()
 
 
 class BodyLimit:
-    """413 for bodies larger than `max_bytes`; item streams (NDJSON) are read piece by piece and have no limit."""
+    """413 for bodies larger than `max_bytes`; streams (NDJSON) are read piece by piece and have no limit."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
@@ -28,7 +29,7 @@ class BodyLimit:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         headers = Headers(scope=scope)
-        if headers.get("content-type", "").startswith(NDJSON) and scope["path"].endswith("/items"):
+        if headers.get("content-type", "").startswith(NDJSON) and scope["path"].endswith(_STREAMED):
             return await self._app(scope, receive, send)
         announced = headers.get("content-length", "0")
         if announced.isdigit() and int(announced) > self._max_bytes:

@@ -1,6 +1,5 @@
 """Direct registration of items: as JSON, or streamed as one object a line."""
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -11,9 +10,10 @@ from pydantic import Field, ValidationError
 
 from service import items, projects, training
 from service.api.depends import Admin, Parts, PartsDep
+from service.api.lines import chunks
 from service.api.middleware import NDJSON
 from service.api.shapes import Answer, Body, Text, with_example
-from service.errors import Invalid, NotJson
+from service.errors import NotJson
 from service.items import NewItem, Refusal, Split
 from service.store.ids import public_id
 from service.store.session import read_session, write_session
@@ -23,7 +23,6 @@ router = APIRouter(prefix="/projects/{project_id}/items", tags=["items"])
 
 _MOST_ITEMS = 10_000  # in a JSON body
 _CHUNK_ITEMS = 2_000  # of a stream, in one transaction
-_LINE_BYTES = 2**20
 _REFUSED_TOLD = 1_000
 
 
@@ -130,7 +129,7 @@ async def add_items(project_id: str, request: Request, caller: Admin, parts: Par
     registration = _Registration(parts, await run_in_threadpool(find))
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind == NDJSON:
-        async for lines in _chunks(request):
+        async for lines in chunks(request, _CHUNK_ITEMS):
             await run_in_threadpool(registration.take_lines, lines)
     elif kind == "application/json":
         body = _validated(await request.body())
@@ -153,21 +152,3 @@ def _parsed(line: bytes) -> ItemIn | None:
         return ItemIn.model_validate_json(line)
     except ValidationError:
         return None
-
-
-async def _chunks(request: Request) -> AsyncIterator[list[bytes]]:
-    """The lines of the body, as many at a time as go into one transaction."""
-    lines: list[bytes] = []
-    rest = b""
-    async for piece in request.stream():
-        *whole, rest = (rest + piece).split(b"\n")
-        if len(rest) > _LINE_BYTES:
-            raise Invalid(field="body", message=f"a line is longer than {_LINE_BYTES} bytes.")
-        lines += whole
-        while len(lines) >= _CHUNK_ITEMS:
-            yield lines[:_CHUNK_ITEMS]
-            del lines[:_CHUNK_ITEMS]
-    if rest:
-        lines.append(rest)
-    if lines:
-        yield lines
