@@ -259,6 +259,34 @@ class NotJson(ShortlistError):
     status, code = 415, "not_json"
 
 
+class IdempotencyKeyReused(ShortlistError):
+    """`{field}` was sent before with another request. Take a new one for each request; repeat it only to repeat that
+    very request."""
+
+    status, code = 422, "idempotency_key_reused"
+
+
+class IdempotencyKeyInUse(ShortlistError):
+    """The same request, with this Idempotency-Key, is being done at this moment. Send it again in a second to get its
+    answer."""
+
+    status, code = 409, "idempotency_key_in_use"
+
+
+class AnswerNotKept(ShortlistError):
+    """This was done before, with this Idempotency-Key, but the answer shows a secret and was not kept. If you have lost
+    it, revoke that key and make another one with a new Idempotency-Key."""
+
+    status, code = 409, "answer_not_kept"
+
+
+class TooManyRequests(ShortlistError):
+    """This key sends more than {per_s:g} requests a second (SHORTLIST_RATE_LIMIT_PER_S). Wait {retry_after_s} s, and
+    take and send more items at a time."""
+
+    status, code = 429, "too_many_requests"
+
+
 class NotAcceptable(ShortlistError):
     """None of the formats in `Accept: {accept}` can be served. Choose one of: {known}."""
 

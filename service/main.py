@@ -28,6 +28,7 @@ from service.api import (
 )
 from service.api import keys as key_routes
 from service.api.depends import SESSIONS, Parts
+from service.api.limits import RateLimits
 from service.api.links import ImageLinks
 from service.api.middleware import BodyLimit, Observed
 from service.settings import Settings
@@ -59,6 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
         item_bytes=ItemBytes(settings),
         registry=CollectorRegistry(),
         slots=anyio.CapacityLimiter(SESSIONS),
+        rate_limits=RateLimits(settings.rate_limit_per_s),
     )
 
     @asynccontextmanager

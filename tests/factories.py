@@ -14,6 +14,7 @@ from service.store.tables import (
     Head,
     Item,
     Job,
+    KeptAnswer,
     Key,
     Label,
     LabelCheck,
@@ -206,6 +207,14 @@ def make_key(session: Session, **values: Any) -> Key:
     number = next(_numbers)
     defaults = {"name": f"key {number}", "hash": f"{number:064x}", "role": "admin"}
     return _add(session, Key(**defaults | values))
+
+
+def make_kept_answer(session: Session, *, key: Key, **values: Any) -> KeptAnswer:
+    defaults = {
+        "idempotency_key": f"request {next(_numbers)}", "fingerprint": "0" * 64, "status": 200, "headers": {},
+        "body": "{}", "created_at": utc_now(),
+    }  # fmt: skip
+    return _add(session, KeptAnswer(key_id=key.id, **defaults | values))
 
 
 def make_job(session: Session, **values: Any) -> Job:

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from service import projects, reservations
 from service.api.depends import Annotator, Parts, PartsDep, WriteSession
+from service.api.once import OnceRoute
 from service.api.shapes import Answer, Body, Name, with_example
 from service.errors import AnnotatorMissing
 from service.keys import Principal
@@ -13,7 +14,7 @@ from service.reservations import NextBatch, Reason, Served
 from service.store.ids import public_id
 from service.store.tables import Batch, Project, utc_now
 
-router = APIRouter(tags=["labeling"])
+router = APIRouter(tags=["labeling"], route_class=OnceRoute)
 
 _ITEM_EXAMPLE = {
     "id": "i_2k", "key": "shirts/0012.png", "uri": "/data/shirts/0012.png",

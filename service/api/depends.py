@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.orm import Session
 
 from service import keys
+from service.api.limits import RateLimits
 from service.api.links import ImageLinks
 from service.errors import KeyMissing
 from service.keys import Principal, Role
@@ -37,6 +38,7 @@ class Parts:
     item_bytes: ItemBytes
     registry: CollectorRegistry
     slots: anyio.CapacityLimiter
+    rate_limits: RateLimits
 
 
 def get_parts(request: Request) -> Parts:
@@ -55,9 +57,10 @@ async def _slot(parts: PartsDep) -> AsyncIterator[None]:
 _Slot = Depends(_slot, scope="function")
 
 
-def get_session(parts: PartsDep, _: Annotated[None, _Slot]) -> Iterator[Session]:
+def get_session(request: Request, parts: PartsDep, _: Annotated[None, _Slot]) -> Iterator[Session]:
     """One transaction, committed before the answer is sent (scope "function"): a 2xx is never taken back."""
     with write_session(parts.engine) as session:
+        request.state.session = session  # for `service.api.once`
         yield session
 
 
@@ -81,6 +84,7 @@ def get_caller(
         raise KeyMissing
     with read_session(parts.engine) as session:
         caller = keys.recognise(session, parts.secret, credentials.credentials)
+    parts.rate_limits.take(caller.key_id)
     if not caller.noted:
         background.add_task(_note_use, parts.engine, caller.key_id)
     return caller

@@ -5,11 +5,12 @@ from hashlib import blake2b
 from typing import Any
 
 from fastapi import Request, Response
-from fastapi.routing import APIRoute
 from starlette.responses import StreamingResponse
 
+from service.api.once import OnceRoute
 
-class ETagRoute(APIRoute):
+
+class ETagRoute(OnceRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 

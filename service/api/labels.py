@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from service import labels, projects
 from service.api import exports
 from service.api.depends import Annotator, PartsDep, Reader, ReadSession, WriteSession
+from service.api.once import OnceRoute
 from service.api.shapes import Answer, Body, Name, Text, with_example
 from service.errors import AnnotatorMissing
 from service.keys import Principal
@@ -18,7 +19,7 @@ from service.labels import NewLabel, Outcome, Skip
 from service.store.ids import public_id
 from service.store.tables import Project, utc_now
 
-router = APIRouter(tags=["labeling"])
+router = APIRouter(tags=["labeling"], route_class=OnceRoute)
 
 _BIGGEST = 2**31 - 1
 

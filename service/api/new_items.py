@@ -12,14 +12,16 @@ from service import items, projects, training
 from service.api.depends import Admin, Parts, PartsDep
 from service.api.lines import chunks
 from service.api.middleware import NDJSON
+from service.api.once import OnceRoute
 from service.api.shapes import Answer, Body, Text, with_example
 from service.errors import NotJson
 from service.items import NewItem, Refusal, Split
+from service.store import statistics
 from service.store.ids import public_id
 from service.store.session import read_session, write_session
 from service.store.tables import Project
 
-router = APIRouter(prefix="/projects/{project_id}/items", tags=["items"])
+router = APIRouter(prefix="/projects/{project_id}/items", tags=["items"], route_class=OnceRoute)
 
 _MOST_ITEMS = 10_000  # in a JSON body
 _CHUNK_ITEMS = 2_000  # of a stream, in one transaction
@@ -93,7 +95,9 @@ class _Registration:
         self.line += len(lines)
         self.take([(number, _parsed(line)) for number, line in numbered if line.strip()])
 
-    def answer(self) -> ItemsAnswer:
+    def finish(self) -> ItemsAnswer:
+        if self.added >= statistics.MANY_ROWS:
+            statistics.refresh(self.parts.engine, "items")
         return ItemsAnswer(
             added=self.added, known=self.known, refused=self.refused, refused_count=self.refused_count
         )
@@ -136,7 +140,7 @@ async def add_items(project_id: str, request: Request, caller: Admin, parts: Par
         await run_in_threadpool(registration.take, list(enumerate(body.items, 1)))
     else:
         raise NotJson(expected=f"application/json` or `{NDJSON}")
-    return registration.answer()
+    return await run_in_threadpool(registration.finish)
 
 
 def _validated(body: bytes) -> ItemsIn:

@@ -16,7 +16,15 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from service.errors import DatabaseBusy, KeyMissing, KeyRefused, NotJson, ShortlistError
+from service.errors import (
+    DatabaseBusy,
+    IdempotencyKeyInUse,
+    KeyMissing,
+    KeyRefused,
+    NotJson,
+    ShortlistError,
+    TooManyRequests,
+)
 
 _log = structlog.get_logger()
 
@@ -83,8 +91,10 @@ def of(error: ShortlistError) -> ProblemResponse:
     headers = {}
     if isinstance(error, KeyMissing | KeyRefused):
         headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, DatabaseBusy):
+    if isinstance(error, DatabaseBusy | IdempotencyKeyInUse):
         headers["Retry-After"] = "1"
+    if isinstance(error, TooManyRequests):
+        headers["Retry-After"] = str(error.fields["retry_after_s"])
     errors = None
     if "field" in error.fields:
         errors = [FieldError(field=str(error.fields["field"]), message=str(error))]

@@ -504,6 +504,20 @@ class Key(Table):
     revoked_at: Mapped[datetime | None]
 
 
+class KeptAnswer(Table):
+    """What a POST with an `Idempotency-Key` was answered; for a day (`service.idempotency`)."""
+
+    __tablename__ = "kept_answers"
+
+    key_id: Mapped[int] = mapped_column(sa.ForeignKey("keys.id", ondelete="CASCADE"), primary_key=True)
+    idempotency_key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str]  # of method, path and body
+    status: Mapped[int]
+    headers: Mapped[dict[str, str]] = mapped_column(sa.JSON)
+    body: Mapped[str | None]  # null: it shows a secret
+    created_at: Mapped[datetime] = mapped_column(index=True)
+
+
 class Job(Table):
     """One queued piece of work for a worker; see `service.store.jobs`, the only writer. Times: database seconds."""
 
