@@ -52,6 +52,7 @@ def run(context: JobContext) -> dict[str, Any]:
         begun = time.monotonic()
         with ItemPixels(context.settings) as item_pixels:
             scorer = ShardScorer(context, score_run, model, item_pixels, device)
+            scorer.tune(len(missing) * context.settings.shard_size)
             with closing(LocalEngine().map(scorer, missing)) as finished:
                 for done, stored in enumerate(finished, 1):
                     _record(context, score_run, stored)

@@ -4,22 +4,30 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import sqlalchemy as sa
+import structlog
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from service.store.tables import Item, PretextModel, ScoreRun
-from worker.device import to_device
+from worker.device import available_cores, to_device
+from worker.folding import folded
 from worker.jobs.context import JobContext, JobFailed
 from worker.jobs.item_pixels import Decoded, ItemPixels
 from worker.jobs.pool import ScoredItems, open_spreads, open_thumbnails
-from worker.jobs.pretext_net import load_net, task_of
+from worker.jobs.pretext_net import load_net, on_device, task_of
 from worker.modalities.image import normalised
 from worker.modalities.thumbnails import Thumbnails, thumbnails, width
 from worker.pool_view import Bools, Floats, Halves, Ints
 from worker.scoring import Scored, score
+from worker.tuning import Way, quickest
 
 SCORED_STATES = ("available", "done", "broken")
 _BATCH = {"cpu": 64, "cuda": 512}
+_BATCHES = {"cpu": (32, 128, 256), "cuda": (256, 1_024)}  # that may be quicker
+_WORTH_TUNING = 4_096  # items; for fewer the search takes longer than it saves
+_TUNING_S = 3.0
+
+log = structlog.get_logger()
 
 _ItemRow = sa.Row[int, str, str, str, str | None]  # id, key, uri, split, content_hash
 
@@ -76,14 +84,43 @@ class ShardScorer:
         self._context = context
         self._score_run = score_run
         self._task = task_of(model)
-        self._net = load_net(model, context.artifacts, device)
         self.image_size: int = model.config["image_size"]
-        self._pixels = item_pixels
         self._device = device
-        self._batch = _BATCH["cpu" if device.type == "cpu" else "cuda"]
+        self._net = self._load(model)
+        self._pixels = item_pixels
+        self._kind = "cpu" if device.type == "cpu" else "cuda"
+        self._batch = _BATCH[self._kind]
         self._earlier = _earlier_runs(context, score_run)
-        blank = torch.zeros((1, 3, self.image_size, self.image_size), dtype=torch.uint8)
-        self.dimensions = self._score(blank).embeddings.shape[1]
+        self.dimensions = self._score(self._noise(1)).embeddings.shape[1]
+
+    def _load(self, model: PretextModel) -> nn.Module:
+        """On the device, its batch norms folded."""
+        net = load_net(model, self._context.artifacts, torch.device("cpu"))
+        some = normalised(self._noise(4))
+        return on_device(folded(net, lambda either: score(either, self._task, some).losses), self._device)
+
+    def tune(self, items: int) -> None:
+        """Find out how this device scores quickest, if there are enough items to score."""
+        if items < _WORTH_TUNING:
+            return
+        threads = self._context.settings.threads or available_cores()
+        noise = self._noise(max(self._batch, *_BATCHES[self._kind]))
+
+        def run(way: Way) -> None:
+            torch.set_num_threads(way.threads)
+            self._score(noise[: way.batch])
+
+        fewer = () if self._context.settings.threads or self._kind != "cpu" else (max(1, threads // 2),)
+        way = quickest(Way(self._batch, threads), _BATCHES[self._kind], fewer, run, _TUNING_S)
+        torch.set_num_threads(way.threads)
+        self._batch = way.batch
+        log.info("scoring", batch=way.batch, threads=way.threads)
+
+    def _noise(self, items: int) -> Tensor:
+        """(n, 3, s, s) uint8"""
+        generator = torch.Generator().manual_seed(0)
+        shape = (items, 3, self.image_size, self.image_size)
+        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
 
     def load(self, shard: Shard) -> Loaded:
         with self._context.read() as session:

@@ -1,0 +1,73 @@
+"""Batch norm folded into the convolution before it: in eval mode both are one affine map, so one suffices."""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+_TOLERANCE = 1e-5  # relative; folding rounds differently, it must not change anything
+
+
+def folded(net: nn.Module, run: Callable[[nn.Module], Tensor]) -> nn.Module:
+    """A copy of the network, which is in eval mode, with every batch norm folded that directly follows a
+    convolution; the network itself where the copy would not give the same. `run` sends a few items through it.
+
+    Which follows which is seen while the network runs, so that it works for any network.
+    """
+    made = copy.deepcopy(net)
+    with torch.no_grad():
+        expected = run(net)
+        pairs = _pairs(made, run)
+        for norm, conv in pairs.items():
+            _fold(conv, norm)
+        for parent in list(made.modules()):
+            for name, child in list(parent.named_children()):
+                if child in pairs:
+                    setattr(parent, name, nn.Identity())
+        same = torch.allclose(run(made), expected, rtol=_TOLERANCE, atol=_TOLERANCE)
+    return made if pairs and same else net
+
+
+def _pairs(net: nn.Module, run: Callable[[nn.Module], Tensor]) -> dict[nn.Module, nn.Conv2d]:
+    """Batch norm -> the convolution whose outputs, and no others, it is given."""
+    made_by: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # by id of the output, which is kept so that ids stay
+    found: dict[nn.Module, set[nn.Conv2d | None]] = {}
+    used_by: dict[nn.Conv2d, set[nn.Module]] = {}
+
+    def remember(conv: nn.Conv2d, _: nn.Module, __: object, output: Tensor) -> None:
+        made_by[id(output)] = (conv, output)
+
+    def pair(norm: nn.Module, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        conv = made_by.get(id(inputs[0]), (None, None))[0]
+        found.setdefault(norm, set()).add(conv)
+        if conv is not None:
+            used_by.setdefault(conv, set()).add(norm)
+
+    hooks = []
+    for module in net.modules():
+        if type(module) is nn.Conv2d:
+            hooks.append(module.register_forward_hook(partial(remember, module)))
+        elif type(module) is nn.BatchNorm2d and module.track_running_stats:
+            hooks.append(module.register_forward_pre_hook(partial(pair, module)))
+    try:
+        run(net)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {
+        norm: conv
+        for norm, convs in found.items()
+        if len(convs) == 1 and (conv := next(iter(convs))) is not None and len(used_by[conv]) == 1
+    }
+
+
+def _fold(conv: nn.Conv2d, norm: nn.Module) -> None:
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    conv.weight, conv.bias = fuse_conv_bn_weights(
+        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    )
