@@ -18,6 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from service.errors import BadImage, SourceNotAllowed, SourceUnreadable
+from service.store import statistics
 from service.store.images import FORMATS, open_rgb
 from service.store.item_bytes import ItemBytes
 from service.store.listing import Candidate, Listing, list_source
@@ -125,6 +126,8 @@ class _Import:
                 self._take(list(self._acceptable(chunk)), threads)
                 of_all = f" of {total:,}" if total else ""
                 self.context.report(min(1.0, seen / total) if total else 0.0, f"{seen:,}{of_all} images")
+        if self.counts["added"] >= statistics.MANY_ROWS:
+            statistics.refresh(self.context.engine, "items")
         return self.counts
 
     def _keyed(self, found: Candidate) -> Candidate:
