@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up test check format docs bench-loop bench-labels bench-labels-quick bench-select clean
+.PHONY: help venv demo up test check format docs bench-loop bench-labels bench-labels-quick bench-tasks bench-select clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-18s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ bench-labels: venv ## label efficiency of all strategies on all pools, for hours
 
 bench-labels-quick: venv ## the same with fewer strategies and pools, in less than 10 minutes
 	$(BIN)/python -m benchmarks.labels --quick
+
+bench-tasks: venv ## all pretext tasks on two pools, docs/pretext-tasks.md, for hours; goes on where it was stopped
+	$(BIN)/python -m benchmarks.tasks $(ARGS)
 
 bench-select: venv ## time and memory of every strategy; against scikit-activeml where '.[bench]' is installed
 	$(BIN)/python -m benchmarks.select $(ARGS)

@@ -1,0 +1,1 @@
+"""All pretext tasks side by side: what their embeddings know of classes, and what their losses follow."""

@@ -1,0 +1,176 @@
+"""One task on one pool: trained as job train_pretext does it, scored as job score_pool does it, and judged."""
+
+import hashlib
+import inspect
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor, nn
+
+from benchmarks.labels.pools import Pixels, Pool
+from benchmarks.tasks import supervised
+from worker import backbone, recipe, scoring, training
+from worker.backbone import make_backbone
+from worker.dataset import Dataset
+from worker.diagnostics import collapse, of_embeddings
+from worker.measuring import rank_correlation
+from worker.modalities import image, views
+from worker.modalities.image import augmented, normalised
+from worker.pool_view import Floats
+from worker.pretext import PretextTask, crop_side, decoder, pretext_tasks, projection, teacher
+from worker.pretext.reconstruction import Reconstruction
+from worker.recipe import Recipe
+from worker.training import Training
+
+_CPU = torch.device("cpu")
+_SAMPLE = 2_048
+_AT_ONCE = 64
+_NEIGHBOURS = 20
+_RAW, _UNTRAINED = "raw pixels", "untrained"
+REFERENCES = (_RAW, _UNTRAINED)
+VARIANCE_OUT = "reconstruction, variance out"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What is in the table. linear, knn: test accuracy. rho_*: Spearman's correlation of the pretext loss; NaN for
+    what has no loss. key: of all that the row depends on.
+    """
+
+    pool: str
+    task: str
+    key: str
+    minutes: float
+    scored_per_s: float
+    linear: float
+    knn: float
+    rank_me: float
+    rho_supervised: float
+    rho_variance: float
+    collapsed: bool
+
+
+def tasks() -> dict[str, PretextTask]:
+    """Every task as a project has it by default, and one more. `combined` is `rotation+reconstruction` then."""
+    found = {name: kind() for name, kind in pretext_tasks().items() if name != "combined"}
+    return found | {VARIANCE_OUT: Reconstruction(regress_out_variance=True)}
+
+
+def key(pool: Pool, task: PretextTask | None, recipe_: Recipe, supervised_epochs: int) -> str:
+    """Of the images, the recipes, and the code that trains and scores; 12 hex digits."""
+    found = hashlib.sha256(f"{recipe_!r}{task!r}{supervised_epochs}".encode())
+    modules: Iterable[ModuleType | None] = (
+        backbone, training, recipe, scoring, image, views, crop_side, decoder, projection, teacher,
+        supervised, *(inspect.getmodule(kind) for kind in type(task).__mro__[:-3] if task is not None),
+    )  # fmt: skip
+    for module in modules:
+        if module is not None:
+            found.update(inspect.getsource(module).encode())
+    for array in (pool.pixels, pool.classes, pool.test_pixels, pool.test_classes):
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()[:12]
+
+
+def measure_raw(name: str, pool: Pool, key_: str) -> Row:
+    flat = pool.pixels.reshape(len(pool.pixels), -1).astype(np.float32)
+    test = pool.test_pixels.reshape(len(pool.test_pixels), -1).astype(np.float32)
+    return _row(name, _RAW, key_, pool, flat, test)
+
+
+def measure_untrained(name: str, pool: Pool, key_: str, seed: int) -> Row:
+    torch.manual_seed(seed)
+    net = make_backbone("small", False, pool.pixels.shape[-1])[0].eval()
+    return _row(
+        name, _UNTRAINED, key_, pool, _embeddings(net, pool.pixels), _embeddings(net, pool.test_pixels)
+    )
+
+
+def measure(
+    name: str, pool: Pool, label: str, task: PretextTask, recipe_: Recipe, others: Floats, key_: str
+) -> Row:
+    """others (n,): the losses that those of the task are compared with."""
+    pixels = torch.from_numpy(pool.pixels)
+    begun = time.perf_counter()
+    training_ = _train(pixels, task, recipe_)
+    minutes = (time.perf_counter() - begun) / 60
+    net, trained = training_.result.eval(), training_.watch()
+    begun = time.perf_counter()
+    scored = [scoring.score(net, task, normalised(part)) for part in torch.split(pixels, _AT_ONCE)]
+    seconds = time.perf_counter() - begun
+    losses = torch.cat([part.losses for part in scored]).numpy()
+    embeddings = torch.cat([part.embeddings for part in scored]).numpy()
+    variances = pool.pixels.reshape(len(pixels), -1).astype(np.float32).var(axis=1)
+    return _row(
+        name, label, key_, pool, embeddings, _embeddings(net.get_submodule("backbone"), pool.test_pixels),
+        minutes=minutes,
+        scored_per_s=len(pixels) / seconds,
+        rho_supervised=_rho(losses, others),
+        rho_variance=_rho(losses, variances),
+        collapsed=collapse(training_.untrained, trained, _SAMPLE) is not None,
+    )  # fmt: skip
+
+
+def _train(pixels: Tensor, task: PretextTask, recipe_: Recipe) -> Training:
+    torch.manual_seed(recipe_.seed)
+    size = pixels.shape[-1]
+    net = task.make_net(*make_backbone("small", False, size), size)
+
+    def prepare(batch: Tensor, generator: torch.Generator | None) -> Tensor:
+        return normalised(augmented(batch, generator, task.flips) if generator else batch)
+
+    training_ = Training(
+        net=net.to(memory_format=torch.channels_last),
+        task=task,
+        dataset=Dataset(len(pixels), lambda rows: pixels[torch.from_numpy(rows)]),
+        recipe=recipe_,
+        device=_CPU,
+        prepare=prepare,
+        sample=pixels[:_SAMPLE],  # the pool is shuffled
+        save=lambda state: None,
+        save_interval_s=float("inf"),
+        report=lambda done, message: None,
+        warn=print,
+    )
+    training_.run()
+    return training_
+
+
+@torch.no_grad()
+def _embeddings(embed: nn.Module, pixels: Pixels) -> Floats:
+    parts = torch.split(torch.from_numpy(pixels), _AT_ONCE)
+    return torch.cat([embed(normalised(part)) for part in parts]).numpy()
+
+
+def _row(
+    pool_name: str, task: str, key_: str, pool: Pool, embeddings: Floats, test: Floats, *,
+    minutes: float = 0.0, scored_per_s: float = float("nan"), rho_supervised: float = float("nan"),
+    rho_variance: float = float("nan"), collapsed: bool = False,
+) -> Row:  # fmt: skip
+    mean, spread = embeddings.mean(0), np.maximum(embeddings.std(0), 1e-6)
+    inputs, test_inputs = (embeddings - mean) / spread, (test - mean) / spread
+    linear = LogisticRegression(C=0.1, max_iter=200, tol=1e-3).fit(inputs, pool.classes)
+    knn = KNeighborsClassifier(_NEIGHBOURS, metric="cosine", weights="distance").fit(inputs, pool.classes)
+    return Row(
+        pool=pool_name,
+        task=task,
+        key=key_,
+        minutes=minutes,
+        scored_per_s=scored_per_s,
+        linear=float(linear.score(test_inputs, pool.test_classes)),
+        knn=float(knn.score(test_inputs, pool.test_classes)),
+        rank_me=of_embeddings(torch.from_numpy(embeddings[:_SAMPLE]))["rank_me"],
+        rho_supervised=rho_supervised,
+        rho_variance=rho_variance,
+        collapsed=collapsed,
+    )
+
+
+def _rho(losses: Floats, others: Floats) -> float:
+    found = rank_correlation(losses, others)
+    return found.rho if found is not None else float("nan")
