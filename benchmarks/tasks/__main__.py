@@ -106,9 +106,8 @@ class Rows:
 def _pool(name: str, items: int, test_items: int) -> Pool:
     """The same every time. Raises `Missing`."""
     train, test = _READERS[name]()
-    return clean(
-        train, test.keep(np.arange(min(test_items, len(test.classes)))), np.random.default_rng(0), items
-    )
+    some = np.random.default_rng(1).permutation(len(test.classes))[:test_items]
+    return clean(train, test.keep(some), np.random.default_rng(0), items)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
