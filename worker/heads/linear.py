@@ -1,5 +1,7 @@
 """Head `linear`: multinomial logistic regression on frozen embeddings, calibrated by temperature."""
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -43,11 +45,10 @@ class LinearHead(Head):
     ) -> FittedHead:
         inputs = finite(embeddings)
         mean, scale = inputs.mean(axis=0), scale_of(inputs)
-        inputs = (inputs - mean) / scale
-        folds = stratified_folds(classes, rng)
-        with threads_for(inputs.size * n_classes):
-            weights, bias, temperature, loss = _best_solution(inputs, classes, n_classes, folds)
-        return FittedLinearHead.on_raw(weights, bias, mean, scale, temperature, loss, self.name)
+        best = _best_solution((inputs - mean) / scale, classes, n_classes, rng)
+        return FittedLinearHead.on_raw(
+            best.weights, best.bias, mean, scale, best.temperature, best.held_out_loss, self.name
+        )
 
     def load(self, arrays: dict[str, npt.NDArray[np.float32]]) -> FittedHead:
         return FittedLinearHead.from_arrays(arrays, self.name)
@@ -93,17 +94,39 @@ class FittedLinearHead:
         }
 
 
-def _best_solution(
-    inputs: Floats, classes: Ints, n_classes: int, folds: Ints
-) -> tuple[Floats, Floats, float, float]:
-    """Weights (d, c), bias (c,), temperature and held-out loss at the penalty where that loss is lowest."""
+def held_out_probabilities(
+    embeddings: Halves | Floats, classes: Ints, n_classes: int, rng: np.random.Generator
+) -> Floats:
+    """(n, c) float32: each item's by a head that was trained on the other folds. `LinearHead` chooses its penalty by
+    them, so they cost no more than one head."""
+    inputs = finite(embeddings)
+    inputs = (inputs - inputs.mean(axis=0)) / scale_of(inputs)
+    best = _best_solution(inputs, classes, n_classes, rng)
+    return softmax(best.held_out_logits / np.float32(best.temperature))
+
+
+class _Solution(NamedTuple):
+    """At the penalty where the held-out loss is lowest: weights (d, c), bias (c,), held_out_logits (n, c)."""
+
+    weights: Floats
+    bias: Floats
+    temperature: float
+    held_out_loss: float
+    held_out_logits: Floats
+
+
+def _best_solution(inputs: Floats, classes: Ints, n_classes: int, rng: np.random.Generator) -> _Solution:
+    """inputs (n, d), standardised"""
+    folds = stratified_folds(classes, rng)
     lowest = np.inf
     targets = softened(classes, n_classes)[:, None]
-    for weights, bias, logits in path(inputs, targets, seen_in(folds)):
-        temperature, loss = calibrate(logits[np.arange(len(classes)), folds], classes)
-        gained = loss < WORTH_GOING_ON * lowest
-        if loss < lowest:
-            lowest, best = loss, (weights, bias, temperature, loss)
-        if not gained:
-            break
+    with threads_for(inputs.size * n_classes):
+        for weights, bias, logits in path(inputs, targets, seen_in(folds)):
+            held_out = logits[np.arange(len(classes)), folds]
+            temperature, loss = calibrate(held_out, classes)
+            gained = loss < WORTH_GOING_ON * lowest
+            if loss < lowest:
+                lowest, best = loss, _Solution(weights, bias, temperature, loss, held_out)
+            if not gained:
+                break
     return best

@@ -118,13 +118,17 @@ def item_ids(session: Session, project_id: int | None, which: Which) -> Ints:
     return np.fromiter(session.scalars(query), np.int64)
 
 
-def probabilities_by(
-    artifacts: Artifacts, head: Head, classes: list[str], embeddings: Halves | Floats
-) -> Floats:
-    """(n, c) by a stored head, in the order of `classes`; 0 for a class that came after the head."""
-    with np.load(artifacts.local_path(head.artifact), allow_pickle=False) as arrays:
-        fitted = chosen(heads(), Choice.model_validate(head.kind), "head").load(dict(arrays))
-    found = fitted.probabilities(embeddings)
+def store_probabilities(artifacts: Artifacts, head_artifact: str, ids: Ints, probabilities: Floats) -> None:
+    """Beside the head's artifact: probabilities (n, c) of items (n,), where working them out takes their images."""
+    with artifacts.writing(_probabilities_of(head_artifact)) as file:
+        np.savez(file, allow_pickle=False, ids=ids, probabilities=probabilities)
+
+
+def probabilities_by(artifacts: Artifacts, head: Head, classes: list[str], scored: ScoredItems) -> Floats:
+    """(n, c) of the scored items by a stored head of the same score run, in the order of `classes`; 0 for a class
+    that came after the head.
+    """
+    found = _probabilities_by(artifacts, head, scored)
     if head.classes == classes:
         return found
     aligned = np.zeros((len(found), len(classes)), np.float32)
@@ -132,3 +136,18 @@ def probabilities_by(
         if name in head.classes:
             aligned[:, column] = found[:, head.classes.index(name)]
     return aligned
+
+
+def _probabilities_by(artifacts: Artifacts, head: Head, scored: ScoredItems) -> Floats:
+    stored = _probabilities_of(head.artifact)
+    if artifacts.exists(stored):
+        with np.load(artifacts.local_path(stored), allow_pickle=False) as arrays:
+            rows = np.searchsorted(arrays["ids"], scored.ids)
+            return np.asarray(arrays["probabilities"][rows])
+    with np.load(artifacts.local_path(head.artifact), allow_pickle=False) as arrays:
+        fitted = chosen(heads(), Choice.model_validate(head.kind), "head").load(dict(arrays))
+    return fitted.probabilities(scored.embeddings)
+
+
+def _probabilities_of(head_artifact: str) -> str:
+    return f"{head_artifact.removesuffix('.npz')}-probabilities.npz"

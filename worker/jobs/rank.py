@@ -193,9 +193,7 @@ def _pool_view(context: JobContext, state: _State, scored: ScoredItems) -> PoolV
     classes[rows[rows >= 0]] = state.labeled.classes[rows >= 0]
     probabilities = None
     if state.head is not None:
-        probabilities = probabilities_by(
-            context.artifacts, state.head, state.project.classes, scored.embeddings
-        )
+        probabilities = probabilities_by(context.artifacts, state.head, state.project.classes, scored)
     return PoolView(
         embeddings=scored.embeddings,
         pretext_losses=scored.losses,

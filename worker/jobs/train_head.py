@@ -8,11 +8,15 @@ head that never saw its label. (Between rounds more trainings would only keep th
     {"measured_on": "test" | "control" | null, "items", "accuracy", "accuracy_low", "accuracy_high" (95 %),
      "macro_f1", "nll", "ece", "recall": {class: share or null}, "confusion": [[true × predicted]],
      "pretext_loss_correlation": {"rho", "low", "high", "items"} or null: of the pretext loss and the head's own,
-     "random_curve": see `random_curve`; of a round's head, where there are enough control labels,
+     "random_curve": see `random_curve`; of a round's head, where there are enough control labels and the head
+     trains on embeddings,
      "trained": name of the head, or of the one `auto` chose, "temperature",
      "promoted": whether it was put to use, "note": why not, or null}
 
 Numbers are null, and the confusion empty, where nothing could be measured.
+
+A head that trains on images (`worker.heads.images`) takes minutes, so it is cross-fitted once, in its own
+training, and its probabilities for all scored items are worked out then and stored beside it.
 
 A head is promoted unless it is worse, beyond noise, than the newest promoted head that was measured: the 95 %
 interval of the difference in accuracy on the items both were measured on lies below 0. A head between rounds
@@ -25,6 +29,7 @@ again goes on where it was.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -36,10 +41,12 @@ from sqlalchemy.orm import Session
 from service.store import pipeline
 from service.store.control_arm import control_item_ids
 from service.store.project_settings import ProjectSettings
-from service.store.tables import Head, Project, Round, ScoreRun, utc_now
+from service.store.tables import Head, LabelCheck, Project, Round, ScoreRun, utc_now
 from worker.heads import FittedHead, heads
 from worker.heads import Head as HeadKind
+from worker.heads.images import FittedImageHead, ImageHead
 from worker.heads.pool_graph import PoolGraph
+from worker.jobs import check_labels
 from worker.jobs.choices import chosen
 from worker.jobs.context import JobContext
 from worker.jobs.head_measurements import (
@@ -50,8 +57,19 @@ from worker.jobs.head_measurements import (
     random_curve,
     store_answers,
 )
-from worker.jobs.pool import KnownItems, ScoredItems, item_ids, labeled_items, test_items
+from worker.jobs.item_images import ItemImages
+from worker.jobs.item_pixels import ItemPixels
+from worker.jobs.pool import (
+    KnownItems,
+    ScoredItems,
+    item_ids,
+    labeled_items,
+    store_probabilities,
+    test_items,
+)
 from worker.pool_view import Floats, Ints
+
+_TRAINING = 0.8  # share of the progress of a head that trains on images; the rest is predicting
 
 
 @dataclass(frozen=True)
@@ -66,6 +84,7 @@ class _State:
     control: Ints
     unmeasured: list[Round]  # closed, without a head
     newest: Head | None
+    classes_changed: bool  # by a consensus, since the newest head
 
     @staticmethod
     def read(session: Session, project_id: int | None) -> "_State | None":
@@ -76,6 +95,8 @@ class _State:
         unmeasured = sa.select(Round).where(
             Round.project_id == project.id, Round.last_label_id.is_not(None), Round.head_id.is_(None)
         )
+        newest = _newest_head(session, project.id)
+        check = session.get(LabelCheck, project.id)
         return _State(
             project=project,
             settings=settings,
@@ -84,7 +105,8 @@ class _State:
             test=test_items(session, project.id, project.classes),
             control=np.array(control_item_ids(session, project.id, settings), np.int64),
             unmeasured=list(session.scalars(unmeasured.order_by(Round.number))),
-            newest=_newest_head(session, project.id),
+            newest=newest,
+            classes_changed=bool(check and check.changed and newest and check.created_at > newest.created_at),
         )
 
     def serves(self, labeled: KnownItems) -> bool:
@@ -92,6 +114,7 @@ class _State:
         newest = self.newest
         return (
             newest is not None
+            and not self.classes_changed
             and newest.score_run_id == self.score_run.id
             and newest.kind == self.settings.head.model_dump()
             and newest.classes == self.project.classes
@@ -110,6 +133,14 @@ class _Wanted:
     round_number: int | None
 
 
+@dataclass(frozen=True)
+class _OnImages:
+    """A head trained on images, with its probabilities (n, c) of all scored items."""
+
+    fitted: FittedImageHead
+    everywhere: Floats
+
+
 def run(context: JobContext) -> dict[str, Any] | None:
     with context.read() as session:
         state = _State.read(session, context.job.project_id)
@@ -119,8 +150,12 @@ def run(context: JobContext) -> dict[str, Any] | None:
     wanted, missing = trainer.wanted()
     versions = []
     for number, one in enumerate(wanted):
-        context.report(number / len(wanted), f"training head {number + 1} of {len(wanted)}")
-        versions.append(trainer.train(one))
+
+        def report(done: float, message: str, number: int = number) -> None:
+            context.report((number + done) / len(wanted), f"head {number + 1} of {len(wanted)}: {message}")
+
+        report(0.0, "training")
+        versions.append(trainer.train(one, report))
     result = {"heads": versions, "missing": missing}
     with context.finish(result) as session:
         project = session.get_one(Project, state.project.id)
@@ -128,6 +163,8 @@ def run(context: JobContext) -> dict[str, Any] | None:
         if served is not None:
             project.head_id = served.id
         pipeline.queue_rank(session, project)
+        if any(one.round_number is not None for one in wanted):
+            check_labels.queue_if_due(session, project, len(state.labeled))
     return result
 
 
@@ -171,13 +208,17 @@ class _Trainer:
             return "All labeled items are of one class; a head needs at least two classes."
         return None
 
-    def train(self, wanted: _Wanted) -> int:
+    def train(self, wanted: _Wanted, report: Callable[[float, str], None]) -> int:
         """Train, measure, store; returns the version."""
         started = time.perf_counter()
         state, rng = self._state, np.random.default_rng([self._state.settings.seed, wanted.last_label_id])
-        embeddings = self._embeddings(wanted.training)
-        fitted = self._fit(embeddings, wanted.training.classes, rng)
-        held_out, metrics = self._measure(fitted, wanted, embeddings, rng)
+        trained: FittedHead | _OnImages
+        if isinstance(self._kind, ImageHead):
+            trained = self._fit_images(self._kind, wanted.training, rng, report)
+            fitted: FittedHead | FittedImageHead = trained.fitted
+        else:
+            trained = fitted = self._fit(self._embeddings(wanted.training), wanted.training.classes, rng)
+        held_out, metrics = self._measure(trained, wanted, rng)
         with self._context.read() as session:
             newest = _newest_head(session, state.project.id)
             note = self._reason_against(session, held_out)
@@ -188,6 +229,8 @@ class _Trainer:
         artifact = f"heads/{state.project.id}/{version}-{job.id}-{job.token}.npz"
         with self._context.artifacts.writing(artifact) as file:
             np.savez(file, allow_pickle=False, **fitted.arrays())
+        if isinstance(trained, _OnImages):
+            store_probabilities(self._context.artifacts, artifact, self._scored.ids, trained.everywhere)
         if held_out is not None:
             store_answers(self._context.artifacts, artifact, held_out)
         with self._context.publish() as session:
@@ -213,6 +256,24 @@ class _Trainer:
         pool = self._pool if self._kind.uses_pool else None
         return self._kind.fit(embeddings, classes, len(self._state.project.classes), rng, pool)
 
+    def _fit_images(
+        self, kind: ImageHead, training: KnownItems, rng: np.random.Generator,
+        report: Callable[[float, str], None],
+    ) -> _OnImages:  # fmt: skip
+        with ItemPixels(self._context.settings) as item_pixels:
+            images = ItemImages(self._context, self._state.score_run, self._scored, item_pixels)
+            fitted = kind.fit_images(
+                images.for_training(
+                    self._scored.where(training.ids),
+                    lambda done, message: report(_TRAINING * done, message),
+                ),
+                self._embeddings(training), training.classes, len(self._state.project.classes), rng, self._pool,
+            )  # fmt: skip
+            everywhere = images.probabilities_by(
+                fitted, lambda done, message: report(_TRAINING + (1 - _TRAINING) * done, message)
+            )
+        return _OnImages(fitted, everywhere)
+
     @cached_property
     def _pool(self) -> PoolGraph:
         """Without the test split and what was set aside."""
@@ -222,27 +283,45 @@ class _Trainer:
         return PoolGraph(self._scored.embeddings, np.random.default_rng(self._state.settings.seed), rows)
 
     def _measure(
-        self, fitted: FittedHead, wanted: _Wanted, embeddings: Floats, rng: np.random.Generator
+        self, trained: FittedHead | _OnImages, wanted: _Wanted, rng: np.random.Generator
     ) -> tuple[HeldOut | None, dict[str, Any]]:
         """What was measured, and `Head.metrics` but for the promotion."""
         training, names = wanted.training, self._state.project.classes
+        fitted = trained.fitted if isinstance(trained, _OnImages) else trained
         control = np.isin(training.ids, self._state.control)
         held_out, curve = None, []
         if len(self._test):
-            probabilities = fitted.probabilities(self._embeddings(self._test))
-            held_out = HeldOut("test", self._test.ids, self._test.classes, probabilities)
+            held_out = HeldOut("test", self._test.ids, self._test.classes, self._of_test(trained))
         elif wanted.round_number is not None and control.any():
-            rows, probabilities = cross_fitted(
-                lambda inputs, classes: self._fit(inputs, classes, rng),
-                np.flatnonzero(control), embeddings, training.classes, rng,
-            )  # fmt: skip
+            rows, probabilities = self._cross_fitted(trained, np.flatnonzero(control), training, rng)
             held_out = HeldOut("control", training.ids[rows], training.classes[rows], probabilities)
-        if wanted.round_number is not None:
-            curve = self._random_curve(embeddings[control], training.classes[control], rng)
+        if wanted.round_number is not None and not isinstance(trained, _OnImages):
+            of_control = training.keep(control)
+            curve = self._random_curve(self._embeddings(of_control), of_control.classes, rng)
         figures = self._figures(held_out)
         figures["recall"] = dict(zip(names, figures["recall"] or [None] * len(names), strict=True))
-        trained = {"trained": fitted.name, "temperature": fitted.temperature}
-        return held_out, {**figures, "random_curve": curve, **trained}
+        told = {"trained": fitted.name, "temperature": fitted.temperature}
+        return held_out, {**figures, "random_curve": curve, **told}
+
+    def _of_test(self, trained: FittedHead | _OnImages) -> Floats:
+        """(t, c)"""
+        if isinstance(trained, _OnImages):
+            return trained.everywhere[self._scored.where(self._test.ids)]
+        return trained.probabilities(self._embeddings(self._test))
+
+    def _cross_fitted(
+        self, trained: FittedHead | _OnImages, rows: Ints, training: KnownItems, rng: np.random.Generator
+    ) -> tuple[Ints, Floats]:
+        """Some rows (k,) of the training items in any order, and their probabilities (k, c) by heads that did not
+        see their labels.
+        """
+        if isinstance(trained, _OnImages):
+            assert trained.fitted.held_out is not None
+            return rows, trained.fitted.held_out[rows]
+        return cross_fitted(
+            lambda inputs, classes: self._fit(inputs, classes, rng),
+            rows, self._embeddings(training), training.classes, rng,
+        )  # fmt: skip
 
     def _figures(self, held_out: HeldOut | None) -> dict[str, Any]:
         if held_out is None:

@@ -3,6 +3,7 @@ import pytest
 
 from worker.heads import pool_graph
 from worker.heads.auto import AutoHead
+from worker.heads.finetune import FinetuneHead
 from worker.heads.linear import LinearHead
 from worker.heads.mlp import MlpHead
 from worker.heads.pool_graph import PoolGraph
@@ -119,3 +120,14 @@ def test_auto_takes_the_head_that_the_labels_speak_for() -> None:
     assert on_rings.name == "mlp"
     assert on_a_line.name == "linear"
     assert (on_rings.probabilities(rings).argmax(axis=1) == ring_classes).mean() > 0.95
+
+
+def test_finetune_without_images_is_the_head_it_starts_from() -> None:
+    points, classes = _clusters(60, np.random.default_rng(0))
+
+    finetune, propagate = (
+        head.fit(points, classes, 4, np.random.default_rng(0), PoolGraph(points, np.random.default_rng(0)))
+        for head in (FinetuneHead(), PropagateHead())
+    )
+
+    np.testing.assert_array_equal(finetune.probabilities(points), propagate.probabilities(points))
