@@ -213,6 +213,12 @@ class NoLabels(ShortlistError):
     status, code = 409, "no_labels"
 
 
+class NoSuspects(ShortlistError):
+    """No label is in doubt. Labels are checked after each round; POST /projects/{project}/suspects/check checks now."""
+
+    status, code = 409, "no_suspects"
+
+
 class WhichProject(ShortlistError):
     """There are several projects, so this address is not enough: use /projects/<id>/{action}, or a key that is
     bound to one project."""

@@ -24,6 +24,7 @@ from service.api import (
     rounds,
     scores,
     sources,
+    suspects,
     training,
 )
 from service.api import keys as key_routes
@@ -44,8 +45,8 @@ retraining and ranking follow by themselves. Every request carries `Authorizatio
 
 _ROUTERS = (
     projects.router, sources.router, items.router, item_lists.router, new_items.router, training.router,
-    batches.router, labels.router, label_import.router, annotators.router, rounds.router, scores.router, jobs.router,
-    catalogue.router, key_routes.router, health.router, web.router,
+    batches.router, labels.router, label_import.router, annotators.router, suspects.router, rounds.router,
+    scores.router, jobs.router, catalogue.router, key_routes.router, health.router, web.router,
 )  # fmt: skip
 
 

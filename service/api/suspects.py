@@ -1,0 +1,95 @@
+from typing import Self
+
+from fastapi import APIRouter, Response
+from pydantic import Field
+
+from service import projects, suspects
+from service.api.depends import Admin, PartsDep, Reader, ReadSession, WriteSession
+from service.api.etag import ETagRoute
+from service.api.item_lists import QueuedAnswer
+from service.api.jobs import JobAnswer, accepted
+from service.api.links import ImageLinks
+from service.api.shapes import Answer, Body, Cursor, Limit, Name, Page, decode_cursor, with_example
+from service.store.ids import public_id
+from service.suspects import ListedSuspect
+
+router = APIRouter(prefix="/projects/{project_id}/suspects", tags=["labeling"], route_class=ETagRoute)
+
+
+class SuspectAnswer(Answer):
+    """A labeled item whose class the head, which had not seen the label, contradicts."""
+
+    model_config = with_example(
+        {
+            "item": "i_2k", "key": "shirts/0012.png", "class": "coat", "suggested_class": "shirt",
+            "probability": 0.93, "quality": 0.02, "annotators": ["ann"],
+            "image_url": "/projects/p_1/items/i_2k/image?expires=1764000000&signature=kU9…",
+        }
+    )  # fmt: skip
+
+    item: str
+    key: str
+    image_url: str
+    class_name: str = Field(alias="class", description="as labeled")
+    suggested_class: str
+    probability: float = Field(description="of the suggested class")
+    quality: float = Field(description="of the label, 0 to 1; lower is rather wrong")
+    annotators: list[str] = Field(description="who labeled it")
+
+    @classmethod
+    def of(cls, found: ListedSuspect, links: ImageLinks) -> Self:
+        suspect, item = found.suspect, found.item
+        return cls(
+            item=public_id("i", item.id),
+            key=item.key,
+            image_url=links.url(item.project_id, item.id),
+            class_name=suspect.class_name,
+            suggested_class=suspect.suggested_class,
+            probability=suspect.probability,
+            quality=suspect.quality,
+            annotators=found.annotators,
+        )
+
+
+class ToAskAgain(Body):
+    model_config = with_example({"count": 20, "annotator": "ann"})
+
+    count: int = Field(20, ge=1, le=1000, strict=True, description="the most doubtful so many")
+    annotator: Name | None = Field(None, description="kept for them; without one, for whoever asks next")
+
+
+@router.get("")
+def list_suspects(
+    project_id: str,
+    session: ReadSession,
+    caller: Reader,
+    parts: PartsDep,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> Page[SuspectAnswer]:
+    """Items worth labeling again, the most doubtful first: by confident learning (cleanlab), on probabilities of heads
+    that did not see the label. Checked after each round."""
+    project = projects.find(session, project_id, caller.project_id)
+    found = suspects.page(session, project, decode_cursor(cursor, float, int), limit)
+    return Page.of(
+        found,
+        limit,
+        lambda one: SuspectAnswer.of(one, parts.links),
+        lambda last: (last.suspect.quality, last.item.id),
+    )
+
+
+@router.post("/queue")
+def ask_again(project_id: str, body: ToAskAgain, session: WriteSession, caller: Admin) -> QueuedAnswer:
+    """Send the most doubtful ones out again: annotators who have not labeled them get them first, until one more
+    agrees."""
+    project = projects.find(session, project_id, caller.project_id)
+    queued = suspects.queue(session, project, count=body.count, annotator=body.annotator)
+    return QueuedAnswer(added=queued.added, reopened=queued.reopened)
+
+
+@router.post("/check", status_code=202)
+def check_labels(project_id: str, session: WriteSession, caller: Admin, response: Response) -> JobAnswer:
+    """Check the labels now: consensus where several labeled an item, agreement, suspects."""
+    project = projects.find(session, project_id, caller.project_id)
+    return accepted(suspects.check(session, project), response)
