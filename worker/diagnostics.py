@@ -13,9 +13,13 @@ from worker.pool_view import Floats
 
 Diagnostics = dict[str, float]
 
-# Against the untrained network; measured on rotation nets at 10 to 20 % of the steps and at the end.
-_RANK_LEFT = 0.5
-_STD_LEFT = 0.7
+# A sign of collapse is less than that share of what the untrained network has. Measured with rotation nets, and
+# with BYOL with and without its predictor: docs/decisions/0010.
+_SIGNS = (
+    ("rank_me", "the effective rank of the embeddings (RankMe)", 0.5),
+    ("embedding_std", "the spread of the embeddings", 0.7),
+    ("projection_std", "the spread of the projections that are compared", 0.7),
+)
 _LEAST_ITEMS = 64  # the rank of fewer embeddings says little
 
 
@@ -61,14 +65,11 @@ def collapse(untrained: Diagnostics, now: Diagnostics, items: int) -> str | None
     if items < _LEAST_ITEMS:
         return None
     signs = [
-        f"{what} {now[name]:.3g}, against {untrained[name]:.3g} of the untrained backbone"
-        for name, what, left in (
-            ("rank_me", "effective rank (RankMe)", _RANK_LEFT),
-            ("embedding_std", "spread of the embeddings", _STD_LEFT),
-        )
-        if now[name] < left * untrained[name]
+        f"{what} is {now[name]:.3g}, and {untrained[name]:.3g} with the untrained network"
+        for name, what, left in _SIGNS
+        if name in now and now[name] < left * untrained[name]
     ]
-    return f"The embeddings collapsed: {'; '.join(signs)}." if signs else None
+    return f"The training collapsed: {'; '.join(signs)}." if signs else None
 
 
 def taught_nothing(untrained: Diagnostics, now: Diagnostics) -> str | None:

@@ -38,22 +38,27 @@ def test_ties_are_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rank", "std", "items", "named"),
+    ("rank", "std", "projected", "items", "named"),
     [
-        (40, 0.05, 512, None),
-        (21, 0.036, 512, None),
-        (19, 0.05, 512, ["RankMe"]),
-        (40, 0.03, 512, ["spread"]),
-        (1, 0.0, 512, ["RankMe", "spread"]),
-        (1, 0.0, 63, None),
+        (40, 0.05, 0.2, 512, []),
+        (21, 0.036, 0.15, 512, []),
+        (19, 0.05, 0.2, 512, ["RankMe"]),
+        (40, 0.03, 0.2, 512, ["spread of the embeddings"]),
+        (40, 0.05, 0.1, 512, ["projections"]),
+        (1, 0.0, 0.0, 512, ["RankMe", "spread of the embeddings", "projections"]),
+        (1, 0.0, 0.0, 63, []),
     ],
 )
-def test_collapse_is_named(rank: float, std: float, items: int, named: list[str] | None) -> None:
+def test_collapse_is_named(rank: float, std: float, projected: float, items: int, named: list[str]) -> None:
     sentence = collapse(
-        {"rank_me": 40, "embedding_std": 0.05}, {"rank_me": rank, "embedding_std": std}, items
+        {"rank_me": 40, "embedding_std": 0.05, "projection_std": 0.2},
+        {"rank_me": rank, "embedding_std": std, "projection_std": projected},
+        items,
     )
 
-    assert [word for word in ("RankMe", "spread") if word in (sentence or "")] == (named or [])
+    assert [
+        word for word in ("RankMe", "spread of the embeddings", "projections") if word in (sentence or "")
+    ] == named
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from worker.backbone import make_backbone
 from worker.dataset import Dataset
+from worker.diagnostics import collapse
 from worker.modalities.image import augmented, normalised
+from worker.pretext import PretextTask
+from worker.pretext.byol import BYOL
 from worker.pretext.rotation import Rotation
 from worker.recipe import RATES, Recipe
 from worker.training import Diverged, State, Training
@@ -227,6 +230,32 @@ def test_an_average_of_the_weights_is_the_result_and_resumes() -> None:
     )
     states = (training.result.state_dict(), resumed.result.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+class NoPredictor(BYOL):
+    """Nothing keeps it from saying the same of all images."""
+
+    def make_net(self, backbone: nn.Module, dimensions: int, image_size: int) -> nn.Module:
+        net = super().make_net(backbone, dimensions, image_size)
+        net.predictor = nn.Identity()
+        return net
+
+
+@pytest.mark.parametrize(
+    ("task", "rate", "sign"),
+    [(BYOL(), 1, None), (NoPredictor(), 100, "projections"), (Rotation(), 100, "RankMe")],
+    ids=["BYOL", "BYOL without predictor at rate x 100", "rotation at rate x 100"],
+)
+def test_a_collapse_is_seen_early_and_at_the_end(task: PretextTask, rate: int, sign: str | None) -> None:
+    recipe = Recipe(epochs=3, batch_size=16, seed=0, learning_rate=2e-3 * rate)
+    images, warnings = pixels(96), list[str]()
+    training = make_training(images, task=task, recipe=recipe, sample=images, warn=warnings.append)
+    trained = training.run()
+
+    named = collapse(training.untrained, trained, len(images))
+    early = [warning for warning in warnings if "After 15% of the steps: The training collapsed" in warning]
+    assert (named is not None) == (len(early) == 1) == (sign is not None)
+    assert (sign or "") in (named or "")
 
 
 @pytest.mark.parametrize("patience", [1, 3])

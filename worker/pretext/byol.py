@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from worker.modalities.views import view
 from worker.pretext import PretextTask
-from worker.pretext.projection import cosine_losses, hidden, mlp
+from worker.pretext.projection import cosine_losses, hidden, mlp, projection_std
 from worker.pretext.teacher import follow, frozen_copy, rising
 
 _WIDTH = 256
@@ -51,6 +51,10 @@ class BYOL(PretextTask):
         with torch.no_grad():
             targets = net.teacher(views)
         return cosine_losses(net(views), targets.roll(len(batch), 0)).view(2, len(batch)).mean(0)
+
+    def measures(self, net: nn.Module, batch: Tensor) -> dict[str, float]:
+        net = cast(BYOLNet, net)
+        return projection_std(net.projection(net.backbone(batch)))
 
     @torch.no_grad()
     def after_step(self, net: nn.Module, done: float) -> None:

@@ -20,6 +20,14 @@ def hidden(dimensions: int) -> int:
     return max(HIDDEN, dimensions)
 
 
+def projection_std(projected: Tensor) -> dict[str, float]:
+    """(n, d): the standard deviation over items of projections brought to length 1, times the root of d. 1 where
+    they use all of their space, 0 where all are alike: collapsed (Chen and He 2021, section 4.1).
+    """
+    spread = functional.normalize(projected.float()).std(0, correction=0).mean()
+    return {"projection_std": spread.item() * projected.shape[1] ** 0.5}
+
+
 def cosine_losses(predicted: Tensor, targets: Tensor) -> Tensor:
     """(n, d), (n, d) -> (n,) float32 in 0..2: 1 - cosine."""
     return 1 - functional.cosine_similarity(predicted.float(), targets.float())

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from worker.modalities.views import view
 from worker.pretext import PretextTask
-from worker.pretext.projection import cosine_losses, hidden, mlp
+from worker.pretext.projection import cosine_losses, hidden, mlp, projection_std
 
 
 class SimSiamNet(nn.Module):
@@ -44,3 +44,6 @@ class SimSiam(PretextTask):
         projected = net(torch.cat([view(batch, generator, each=net.training) for _ in range(2)]))
         targets = projected.detach().roll(len(batch), 0)
         return cosine_losses(net.predictor(projected), targets).view(2, len(batch)).mean(0)
+
+    def measures(self, net: nn.Module, batch: Tensor) -> dict[str, float]:
+        return projection_std(net(batch))

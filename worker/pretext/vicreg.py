@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from worker.modalities.views import view
 from worker.pretext import PretextTask
-from worker.pretext.projection import hidden, mlp
+from worker.pretext.projection import hidden, mlp, projection_std
 
 _INVARIANCE, _VARIANCE, _COVARIANCE = 25.0, 25.0, 1.0  # the paper's weights
 _WIDTH = 512
@@ -58,6 +58,9 @@ class VICReg(PretextTask):
             centred = views - net.mean
             shares: Tensor = (centred @ _off_diagonal(net.covariance) * centred).sum(1) / _WIDTH
             return distances + 2 * _COVARIANCE * shares.view(2, len(batch)).mean(0)
+
+    def measures(self, net: nn.Module, batch: Tensor) -> dict[str, float]:
+        return projection_std(net(batch))
 
     @torch.no_grad()
     def settle(self, net: nn.Module, sample: Tensor, generator: torch.Generator) -> None:

@@ -19,7 +19,7 @@ from tests.pictures import write_pictures
 from tests.worker.running import claim, hand_back, run
 from worker.jobs import train_pretext
 from worker.jobs.context import JobContext, JobFailed
-from worker.jobs.pretext_net import load_net
+from worker.jobs.pretext_net import load_net, new_net
 from worker.pretext.rotation import Rotation
 from worker.training import Diverged, State, Training
 
@@ -172,6 +172,27 @@ def test_a_batch_that_is_too_large_is_cut_and_says_why(
     (model,) = models(context)
     assert model.config["batch_size"] == 4
     assert "cut to 4: rotation compares" in model.diagnostics["warnings"][0]
+
+
+@on_sqlite
+def test_a_collapsed_model_is_kept_but_the_untrained_one_scores(training: Callable[..., JobContext]) -> None:
+    context = training(70, pretext_training={"learning_rate": 0.2, "batch_size": 14})
+    run(context)
+
+    collapsed, untrained = models(context)
+    assert (collapsed.state, untrained.state) == ("collapsed", "ready")
+    assert "RankMe" in collapsed.diagnostics["collapse"]
+    assert collapsed.diagnostics["collapse"] in untrained.diagnostics["note"]
+    assert len(collapsed.history) == 2
+    nets = [load_net(model, context.artifacts, torch.device("cpu")) for model in (collapsed, untrained)]
+    expected = new_net(collapsed).get_parameter("head.weight")
+    assert [torch.equal(net.get_parameter("head.weight"), expected) for net in nets] == [False, True]
+    with read_session(context.engine) as session:
+        job = session.scalars(sa.select(Job).where(Job.state == "queued")).one()
+        result = session.get_one(Job, context.job.id).result
+    assert (job.kind, job.payload) == ("score_pool", {"pretext_model_id": untrained.id})
+    assert result is not None
+    assert result["collapse"] == collapsed.diagnostics["collapse"]
 
 
 @on_sqlite
