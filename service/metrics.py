@@ -10,7 +10,18 @@ from sqlalchemy.orm import Session
 from service import jobs, rounds
 from service.advice import Advice, RandomSelection, on_random_selection, on_stopping
 from service.store.project_settings import ProjectSettings
-from service.store.tables import Head, Item, Job, Label, PretextModel, Project, Ranking, Round, ScoreRun
+from service.store.tables import (
+    Head,
+    Item,
+    Job,
+    Label,
+    LabelCheck,
+    PretextModel,
+    Project,
+    Ranking,
+    Round,
+    ScoreRun,
+)
 
 T = TypeVar("T")
 
@@ -42,6 +53,7 @@ class Metrics:
     head_note: str | None  # why the newest head is not the one in use
     advice: Advice
     random_selection: RandomSelection | None  # None before the first measured round
+    label_check: LabelCheck | None  # the newest
 
 
 def collect(session: Session, project: Project, now: datetime) -> Metrics:
@@ -82,6 +94,7 @@ def collect(session: Session, project: Project, now: datetime) -> Metrics:
         head_note=newest.metrics.get("note") if newest else None,
         advice=on_stopping(learning_curve, settings.round_size),
         random_selection=_random_selection(session, project),
+        label_check=session.get(LabelCheck, project.id),
     )
 
 

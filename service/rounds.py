@@ -5,21 +5,26 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from service.errors import NotFound
 from service.store.project_settings import ProjectSettings
-from service.store.tables import Head, Label, Project, Ranking, Round
+from service.store.tables import Head, Item, Label, Project, Ranking, Round
 
 
 @dataclass(frozen=True)
 class RoundReport:
-    """A round, the head that measured it, and how many labels came from which arm."""
+    """A round, the head that measured it, and how many labels came from which arm.
+
+    shared, agreed: its labels on items that others labeled too, and of these, those equal to the item's class.
+    """
 
     round: Round
     head: Head | None
     labels: int
     arms: dict[str, int]
+    shared: int
+    agreed: int
 
 
 def open_first(session: Session, project: Project) -> None:
@@ -112,6 +117,7 @@ def _reports(session: Session, project: Project, rounds: list[Round]) -> list[Ro
         .where(Label.current, Label.used, Label.class_name.is_not(None))
         .group_by(Label.round_number, Label.arm)
     )
+    agreement = _agreement(session, project, numbers)
     arms: dict[int, dict[str, int]] = {number: {} for number in numbers}
     for number, arm, count in counts:
         arms[number][arm] = count
@@ -123,6 +129,29 @@ def _reports(session: Session, project: Project, rounds: list[Round]) -> list[Ro
             if found.labels is not None
             else max(0, project.labels_used - found.labels_before),
             arms=arms[found.number],
+            shared=agreement.get(found.number, (0, 0))[0],
+            agreed=agreement.get(found.number, (0, 0))[1],
         )
         for found in rounds
     ]
+
+
+def _agreement(session: Session, project: Project, numbers: list[int]) -> dict[int, tuple[int, int]]:
+    """(shared, agreed) by round, where the project has items labeled by several."""
+    if ProjectSettings.model_validate(project.settings).overlap == 1:
+        return {}
+    other = aliased(Label)
+    shared = sa.exists().where(
+        other.item_id == Label.item_id, other.annotator != Label.annotator, other.current,
+        other.class_name.is_not(None),
+    )  # fmt: skip
+    rows = session.execute(
+        sa.select(
+            Label.round_number, sa.func.count(), sa.func.count().filter(Label.class_name == Item.class_name)
+        )
+        .join(Item, Item.id == Label.item_id)
+        .where(Label.project_id == project.id, Label.round_number.in_(numbers))
+        .where(Label.current, Label.class_name.is_not(None), Item.state == "done", ~Item.gold, shared)
+        .group_by(Label.round_number)
+    )
+    return {number: (count, equal) for number, count, equal in rows}

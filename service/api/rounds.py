@@ -6,6 +6,8 @@ from pydantic import ConfigDict, Field
 
 from service import metrics, projects, rounds
 from service.advice import Estimate
+from service.annotators import Share
+from service.api.annotators import ShareAnswer
 from service.api.depends import Reader, ReadSession
 from service.api.etag import ETagRoute
 from service.api.jobs import JobAnswer
@@ -13,7 +15,7 @@ from service.api.scores import GateAnswer
 from service.api.shapes import Answer, Cursor, Limit, Page, decode_cursor, with_example
 from service.rounds import RoundReport
 from service.store.ids import public_id
-from service.store.tables import Head, Ranking, utc_now
+from service.store.tables import Head, LabelCheck, Ranking, utc_now
 
 router = APIRouter(prefix="/projects/{project_id}", tags=["progress"], route_class=ETagRoute)
 
@@ -95,6 +97,10 @@ class RoundAnswer(Answer):
     ranking: str | None
     head: int | None = Field(description="version of the head that measured it")
     metrics: HeadMetrics | None
+    agreement: ShareAnswer | None = Field(
+        description="of its labels on items that others labeled too, those equal to the item's class; null where "
+        "there are none"
+    )
     opened_at: datetime
     closed_at: datetime | None
     measured_at: datetime | None
@@ -117,6 +123,7 @@ class RoundAnswer(Answer):
             ranking=_public("r", found.ranking_id),
             head=head.version if head else None,
             metrics=HeadMetrics(**head.metrics) if head else None,
+            agreement=ShareAnswer.of(Share(report.shared, report.agreed)) if report.shared else None,
             opened_at=found.opened_at,
             closed_at=found.closed_at,
             measured_at=found.measured_at,
@@ -171,6 +178,22 @@ class RandomSelectionAnswer(Answer):
     text: str
     labels: int | None
     accuracy: EstimateAnswer | None = Field(description="null below 30 control labels")
+
+
+class AgreementAnswer(Answer):
+    """Of annotators, by the newest check of the labels."""
+
+    model_config = with_example({"items": 80, "pairs": 0.9, "alpha": 0.86})
+
+    items: int = Field(description="that several labeled")
+    pairs: float = Field(description="share of pairs of labels of one item that are equal")
+    alpha: float | None = Field(description="Krippendorff's: 1 is perfect, 0 what chance gives")
+
+    @classmethod
+    def of(cls, check: LabelCheck | None) -> Self | None:
+        if check is None or check.agreement is None:
+            return None
+        return cls(items=check.shared_items, pairs=check.agreement, alpha=check.alpha)
 
 
 class LabelRate(Answer):
@@ -255,6 +278,7 @@ class MetricsAnswer(Answer):
     round_size: int
     learning_curve: list[CurvePoint]
     label_rate: LabelRate
+    agreement: AgreementAnswer | None = Field(description="null while no item was labeled by several")
     class_balance: dict[str, int] = Field(description="decided pool items by class")
     jobs: list[JobAnswer] = Field(description="running, then queued")
     score_run: ScoreRunAnswer | None
@@ -278,6 +302,7 @@ class MetricsAnswer(Answer):
             round_size=found.settings.round_size,
             learning_curve=[CurvePoint(**point) for point in found.learning_curve],
             label_rate=LabelRate(last_hour=found.labels_last_hour, annotators=found.annotators_last_hour),
+            agreement=AgreementAnswer.of(found.label_check),
             class_balance=found.class_balance,
             jobs=[JobAnswer.of(job) for job in found.jobs],
             score_run=ScoreRunAnswer(

@@ -117,7 +117,9 @@ def test_annotators_are_reported_with_intervals(admin: TestClient, engine: sa.En
         item = factories.make_item(session, project=project)
         factories.make_label(session, item=item, annotator="ann", class_name=None, skip="unsure")
         checked = {"bob": {"shared": 10, "agreed": 9, "quality": 0.8}}
-        factories.make_label_check(session, project=project, annotators=checked)
+        factories.make_label_check(
+            session, project=project, annotators=checked, shared_items=10, agreement=0.9, alpha=0.8
+        )
     ann, bob = admin.get("/projects/p_1/annotators").json()["items"]
     assert (ann["annotator"], ann["labels"], ann["skips"], ann["mean_duration_ms"]) == ("ann", 1, 1, 300)
     assert (ann["gold"]["share"], ann["agreement"], ann["quality"]) == (None, None, None)
@@ -128,3 +130,5 @@ def test_annotators_are_reported_with_intervals(admin: TestClient, engine: sa.En
     page = admin.get("/projects/p_1/annotators", params={"limit": 1}).json()
     rest = admin.get("/projects/p_1/annotators", params={"cursor": page["next_cursor"]}).json()
     assert [found["annotator"] for found in rest["items"]] == ["bob"]
+    agreement = admin.get("/projects/p_1/metrics").json()["agreement"]
+    assert agreement == {"items": 10, "pairs": 0.9, "alpha": 0.8}

@@ -267,3 +267,14 @@ def test_a_thousand_labels_at_once(session: Session) -> None:
     assert [label.item_id for label in rows(session)] == [item.id for item in items]
     assert project.labels_used == counted(session, project) == 1000
     assert stored.round_number == 3
+
+
+def test_rounds_tell_how_well_annotators_agree(session: Session) -> None:
+    project, items = make_pool(session, 4, overlap=2, round_size=6)
+    for item in items[:3]:
+        store(session, project, entry(item), entry(item, "bob"))
+    for annotator, class_name in (("ann", "cat"), ("bob", "dog"), ("cleo", "dog")):
+        store(session, project, entry(items[3], annotator, class_name=class_name))
+    first, second = rounds.page(session, project, 0, 10)
+    assert (first.shared, first.agreed) == (6, 6)
+    assert (second.shared, second.agreed) == (3, 2)

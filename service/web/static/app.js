@@ -119,6 +119,17 @@ function drawRounds(rounds) {
   $("rounds").replaceChildren(element("tr", {}, ...headings.map((heading) => element("th", HINTS[heading] ? { title: HINTS[heading] } : {}, heading))), ...rows);
 }
 
+const share = (found) => (found?.items ? `${percent(found.share)} of ${found.items} (${percent(found.low)} – ${percent(found.high)})` : null);
+
+function drawAnnotators(annotators) {
+  const headings = ["annotator", "labels", "skips", "gold items right", "agrees with the others", "newest label"];
+  const rows = annotators.map((found) => {
+    const cells = [found.annotator, `${found.labels}`, `${found.skips}`, share(found.gold), share(found.agreement), clock(found.newest_at)];
+    return element("tr", {}, ...cells.map((cell) => element("td", {}, cell)));
+  });
+  $("annotators").replaceChildren(element("tr", {}, ...headings.map((heading) => element("th", {}, heading))), ...rows);
+}
+
 function drawJobs(jobs) {
   const rows = jobs.slice(0, 12).map((job) => {
     const detail =
@@ -137,6 +148,8 @@ function notice(text) {
 
 // ---- the loop ----
 
+let annotatorsKnown = null;
+
 async function draw() {
   const projects = (await get("/projects")).items;
   const wanted = new URLSearchParams(location.hash.slice(1)).get("project");
@@ -153,6 +166,11 @@ async function draw() {
   drawAdvice(metrics);
   drawRounds(rounds.items);
   drawJobs(jobs.items);
+  const known = `${project.id} ${metrics.labels_used} ${jobs.items[0]?.id}`; // counting them takes longer than the rest
+  if (known !== annotatorsKnown) {
+    drawAnnotators((await get(`/projects/${project.id}/annotators`)).items);
+    annotatorsKnown = known;
+  }
   notice(null);
 }
 
