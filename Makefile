@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up test check format docs bench-loop bench-labels bench-labels-quick bench-tasks bench-select clean
+.PHONY: help venv demo up test check format docs bench-loop bench-labels bench-labels-quick bench-tasks bench-select bench-serve clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-18s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ bench-tasks: venv ## all pretext tasks on two pools, docs/pretext-tasks.md, for 
 
 bench-select: venv ## time and memory of every strategy; against scikit-activeml where '.[bench]' is installed
 	$(BIN)/python -m benchmarks.select $(ARGS)
+
+bench-serve: venv ## how long annotators wait, on SQLite and PostgreSQL, up to a million items; about an hour
+	$(BIN)/python -m benchmarks.serve $(ARGS)
 
 clean: ## remove what was built; data folders stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

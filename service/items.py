@@ -1,18 +1,17 @@
 """Items: registered directly, listed, found."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from service.errors import NoScoreRun, NotFound, SourceNotAllowed
 from service.store.ids import public_id, row_number
 from service.store.item_bytes import ItemBytes
 from service.store.project_settings import ProjectSettings
+from service.store.registration import ItemRow, insert_items
 from service.store.shuffle import shuffle_position
 from service.store.tables import BarredItem, Duplicate, Item, Label, Project, Score
 
@@ -20,8 +19,6 @@ Split = Literal["pool", "test"]
 State = Literal["available", "done", "broken", "quarantined", "withdrawn"]
 Sort = Literal["key", "-key", "pretext_loss", "-pretext_loss"]
 Refusal = Literal["malformed", "uri_not_allowed", "unknown_class", "class_missing", "class_not_taken"]
-
-_STATEMENT_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -63,22 +60,13 @@ def refusal(project: Project, item_bytes: ItemBytes, entry: NewItem) -> Refusal 
 def register(session: Session, project: Project, entries: Sequence[NewItem]) -> int:
     """Insert what is new by key; returns how many were. What is known stays as it is."""
     seed = ProjectSettings.model_validate(project.settings).seed
-    on_postgresql = session.get_bind().dialect.name == "postgresql"
-    insert = (postgresql.insert if on_postgresql else sqlite.insert)(Item).on_conflict_do_nothing(
-        index_elements=["project_id", "key"]
-    )
-    rows: Iterator[dict[str, Any]] = (
-        {
-            "project_id": project.id, "key": entry.key, "uri": entry.uri, "split": entry.split,
-            "state": "available", "shuffle": shuffle_position(seed, entry.key),
-            "class_name": entry.class_name, "meta": entry.meta,
-        }
+    rows = [
+        ItemRow(
+            entry.key, entry.uri, entry.split, shuffle_position(seed, entry.key), entry.class_name, entry.meta
+        )
         for entry in entries
-    )  # fmt: skip
-    added = 0
-    while chunk := list(islice(rows, _STATEMENT_ROWS)):
-        added += len(session.execute(insert.returning(Item.id), chunk).all())
-    return added
+    ]
+    return insert_items(session, project.id, rows)
 
 
 def find(session: Session, project: Project, public: str) -> Item:

@@ -24,7 +24,7 @@ from service.store.tables import Project
 router = APIRouter(prefix="/projects/{project_id}/items", tags=["items"], route_class=OnceRoute)
 
 _MOST_ITEMS = 10_000  # in a JSON body
-_CHUNK_ITEMS = 2_000  # of a stream, in one transaction
+_CHUNK_ITEMS = 5_000  # of a stream, in one transaction
 _REFUSED_TOLD = 1_000
 
 

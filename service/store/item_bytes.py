@@ -1,5 +1,6 @@
 """Where an item's bytes are, and that nobody reads outside the allowed folders."""
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,7 @@ class ItemBytes:
 
     def __init__(self, settings: Settings) -> None:
         self._roots = settings.source_roots
+        self._located_roots = tuple(_located(self._roots))
         self._parquet = ParquetImages()
 
     def read(self, uri: str) -> bytes:
@@ -47,7 +49,7 @@ class ItemBytes:
         if row:
             return f"{self.check_root(row['file'])}#row={row['row']}"
         located = _locate(uri)
-        if located is None or not any(_is_below(located, root) for root in _located(self._roots)):
+        if located is None or not any(_is_below(located, root) for root in self._located_roots):
             raise SourceNotAllowed(uri=uri, roots=", ".join(self._roots) or "none are set")
         return located
 
@@ -72,8 +74,7 @@ def _locate(uri: str) -> str | None:
         climbs = ".." in unquote(uri).replace("\\", "/").split("/")
         return None if climbs or "::" in uri else uri.rstrip("/")
     try:
-        path = Path(uri)
-        return str(path.resolve()) if path.is_absolute() else None
+        return os.path.realpath(uri) if os.path.isabs(uri) else None
     except (OSError, ValueError, RuntimeError):  # a NUL, a name too long, a circle of links
         return None
 

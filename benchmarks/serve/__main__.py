@@ -1,0 +1,172 @@
+"""How long do annotators wait for a batch, however many they are and however large the pool?
+
+A service runs as a process on SQLite or PostgreSQL; annotators are threads of two other processes. Each takes a
+batch of ten, thinks, and posts its labels; in between it asks an empty FastAPI endpoint, served as Shortlist is by a
+process of its own: that is what any answer costs on this machine at that moment. So many batches a second are asked
+for in all cases (`--batches-per-s`), however many annotators share them; the least time an annotator thinks follows.
+
+`make bench-serve`, or `python -m benchmarks.serve --items 10000 --annotators 8 32 --seconds 10 --labels 2000` for a
+short look.
+"""
+
+import argparse
+import gc
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from benchmarks.report import Figure, write_report
+from benchmarks.serve import site as sites
+from benchmarks.serve.annotators import Task
+from benchmarks.serve.site import Site
+
+PROCESSES = 2
+BATCH = 10
+MANY = 1_000  # a batch of whoever only makes labels, to see what is left after them
+Seconds = dict[str, list[float]]
+
+console = Console(stderr=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--databases", nargs="+", default=["sqlite", "postgresql"])
+    parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--annotators", type=int, nargs="+", default=[1, 8, 32, 128])
+    parser.add_argument("--seconds", type=float, default=40, help="of each measurement")
+    parser.add_argument(
+        "--batches-per-s", type=float, default=16, help="asked for by all annotators together"
+    )
+    parser.add_argument(
+        "--labels", type=int, default=500_000, help="made before the last measurement, 0: none"
+    )
+    parser.add_argument("--no-write", action="store_true", help="leave benchmarks/results as it is")
+    options = parser.parse_args()
+    figures: dict[str, Figure] = {}
+    with sites.started([sys.executable, "-m", "benchmarks.serve.empty"], {}) as (_, empty):
+        for database in options.databases:
+            with sites.running(database) as site:
+                figures |= measure(site, empty, database, options)
+    figures |= {"batches_per_s": options.batches_per_s, "batch": BATCH, "seconds": options.seconds}
+    command = f"python -m benchmarks.serve {' '.join(sys.argv[1:])}".strip()
+    with tempfile.TemporaryDirectory() as folder:
+        write_report("serve", figures, command, *([Path(folder)] if options.no_write else []))
+
+
+def measure(site: Site, empty: str, database: str, options: argparse.Namespace) -> dict[str, Figure]:
+    figures: dict[str, Figure] = {}
+    projects = {}
+    for items in sorted(options.items):
+        projects[items], seconds = sites.register(site, items)
+        figures[f"register_{short(items)}_s_{database}"] = seconds
+        figures[f"service_memory_mb_{database}"] = site.memory_mb()
+        console.print(f"{database}: {items} items registered in {seconds:.1f} s; {site.memory_mb():.0f} MB")
+        sites.score_and_rank(site, projects[items])
+    p99: dict[tuple[int, int], float] = {}
+    for annotators in options.annotators:
+        for (
+            items,
+            project,
+        ) in projects.items():  # one after the other, so that what the machine does else is shared
+            seconds_of = load(
+                site, empty, project, annotators, annotators / options.batches_per_s, options.seconds
+            )
+            name = f"{database}_{annotators}_{short(items)}"
+            figures |= described(seconds_of, name)
+            p99[annotators, items] = percentile(seconds_of["next_batch"], 99)
+            console.print(line(name, seconds_of))
+            sites.score_and_rank(site, project)
+    largest, smallest = max(projects), min(projects)
+    most = 32 if 32 in options.annotators else max(options.annotators)
+    figures[f"p99_{short(largest)}_over_{short(smallest)}_{database}"] = (
+        p99[most, largest] / p99[most, smallest]
+    )
+
+    at_once = load(site, empty, projects[largest], most, 0, options.seconds)
+    figures[f"labels_per_s_{database}"] = BATCH * len(at_once["labels"]) / options.seconds
+    console.print(line(f"{database}, {most} who think not at all", at_once))
+    if options.labels:
+        before = p99[most, largest]
+        load(site, empty, projects[largest], 2, 0, 7200, labels=options.labels // 2, batch=MANY)
+        sites.score_and_rank(site, projects[largest])
+        after = load(site, empty, projects[largest], most, most / options.batches_per_s, options.seconds)
+        console.print(line(f"{database} after {options.labels} labels", after))
+        p99_after = percentile(after["next_batch"], 99)
+        figures[f"p99_after_{short(options.labels)}_labels_over_start_{database}"] = p99_after / before
+    figures[f"database_mb_{database}"] = sites.database_mb(site)
+    return figures
+
+
+def load(
+    site: Site,
+    empty: str,
+    project: str,
+    annotators: int,
+    think_s: float,
+    seconds: float,
+    labels: int | None = None,
+    batch: int = BATCH,
+) -> Seconds:
+    """Seconds of each request, by kind; labels: each annotator stops after so many."""
+    names = [f"annotator {number}" for number in range(annotators)]
+    shares = [tuple(names[start::PROCESSES]) for start in range(min(PROCESSES, annotators))]
+    gc.collect()
+    processes = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "benchmarks.serve.annotators",
+                json.dumps(
+                    Task(
+                        site.address, empty, site.key, project, share, batch, think_s, seconds, labels
+                    ).__dict__
+                ),
+            ],
+            stdout=subprocess.PIPE,
+        )
+        for share in shares
+    ]
+    outputs = [process.communicate()[0] for process in processes]
+    if any(process.returncode for process in processes):
+        sys.exit("An annotator failed; see above.")
+    parts: list[Seconds] = [json.loads(output) for output in outputs]
+    return {what: [second for part in parts for second in part[what]] for what in parts[0]}
+
+
+def described(seconds: Seconds, name: str) -> dict[str, Figure]:
+    figures: dict[str, Figure] = {f"batches_{name}": len(seconds["next_batch"])}
+    for what, values in seconds.items():
+        for percent in (50, 95, 99):
+            figures[f"{what}_p{percent}_ms_{name}"] = 1000 * percentile(values, percent)
+    figures[f"next_batch_p99_over_empty_{name}"] = percentile(seconds["next_batch"], 99) / percentile(
+        seconds["empty"], 99
+    )
+    return figures
+
+
+def percentile(values: list[float], percent: float) -> float:
+    return float(np.percentile(values, percent)) if values else float("nan")
+
+
+def line(name: str, seconds: Seconds) -> str:
+    parts = [
+        f"{what} {' / '.join(f'{1000 * percentile(values, percent):.1f}' for percent in (50, 95, 99))}"
+        for what, values in seconds.items()
+    ]
+    ratio = percentile(seconds["next_batch"], 99) / percentile(seconds["empty"], 99)
+    return f"{name}: {len(seconds['next_batch'])} batches; ms {', '.join(parts)}; p99 over empty {ratio:.1f}"
+
+
+def short(items: int) -> str:
+    """10000 -> 10k"""
+    return f"{items // 1_000_000}m" if items >= 1_000_000 else f"{items // 1000}k"
+
+
+if __name__ == "__main__":
+    main()

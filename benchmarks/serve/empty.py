@@ -1,0 +1,23 @@
+"""What an answer costs before it holds anything: an empty FastAPI endpoint, served as Shortlist is."""
+
+import socket
+
+import uvicorn
+from fastapi import FastAPI
+
+app = FastAPI()
+
+
+@app.post("/empty")
+def empty() -> dict[str, str]:
+    return {}
+
+
+def main() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+        uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False)).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()
