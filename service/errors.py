@@ -213,6 +213,13 @@ class NoLabels(ShortlistError):
     status, code = 409, "no_labels"
 
 
+class BackboneNotExported(ShortlistError):
+    """This backbone has not been exported yet. POST /projects/{project}/pretext-models/{version}/export, wait for its
+    job, then ask again."""
+
+    status, code = 404, "backbone_not_exported"
+
+
 class NoSuspects(ShortlistError):
     """No label is in doubt. Labels are checked after each round; POST /projects/{project}/suspects/check checks now."""
 

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from service import keys, web
 from service.api import (
     annotators,
+    backbones,
     batches,
     catalogue,
     health,
@@ -45,8 +46,8 @@ retraining and ranking follow by themselves. Every request carries `Authorizatio
 
 _ROUTERS = (
     projects.router, sources.router, items.router, item_lists.router, new_items.router, training.router,
-    batches.router, labels.router, label_import.router, annotators.router, suspects.router, rounds.router,
-    scores.router, jobs.router, catalogue.router, key_routes.router, health.router, web.router,
+    backbones.router, batches.router, labels.router, label_import.router, annotators.router, suspects.router,
+    rounds.router, scores.router, jobs.router, catalogue.router, key_routes.router, health.router, web.router,
 )  # fmt: skip
 
 

@@ -22,15 +22,24 @@ def pretrain(session: Session, project: Project) -> Job:
         raise EmptyPool(project=public_id("p", project.id))
     if project.pretext_from_id is None:
         return session.get_one(Job, pipeline.queue_train_pretext(session, project))
+    model_id = _lent(session, project.pretext_from_id)
+    if model_id is None:
+        raise NoPretextModel(other=public_id("p", project.pretext_from_id))
+    return session.get_one(Job, pipeline.queue_score_pool(session, project, model_id))
+
+
+def _lent(session: Session, project_id: int) -> int | None:
+    """The newest finished pretext model of a project, or else the one that it borrowed itself."""
     newest = session.scalar(
         sa.select(PretextModel.id)
-        .where(PretextModel.project_id == project.pretext_from_id, PretextModel.state == "ready")
+        .where(PretextModel.project_id == project_id, PretextModel.state == "ready")
         .order_by(PretextModel.version.desc())
         .limit(1)
     )
-    if newest is None:
-        raise NoPretextModel(other=public_id("p", project.pretext_from_id))
-    return session.get_one(Job, pipeline.queue_score_pool(session, project, newest))
+    if newest is not None:
+        return newest
+    served = sa.select(ScoreRun.pretext_model_id).join(Project, Project.score_run_id == ScoreRun.id)
+    return session.scalar(served.where(Project.id == project_id))
 
 
 def score_new_items(session: Session, project: Project) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from service.store import jobs
 from service.store.project_settings import ProjectSettings
-from service.store.tables import Project, Source
+from service.store.tables import PretextModel, Project, Source
 
 
 def queue_import(session: Session, source: Source) -> int:
@@ -76,3 +76,8 @@ def queue_check_labels(session: Session, project: Project) -> int:
     return jobs.enqueue(
         session, "check_labels", {}, project_id=project.id, queue="cpu", coalesce_key=key, serial_key=key
     )
+
+
+def queue_export_backbone(session: Session, model: PretextModel, artifact: str) -> int:
+    payload = {"pretext_model_id": model.id, "artifact": artifact}
+    return jobs.enqueue(session, "export_backbone", payload, project_id=model.project_id, queue="cpu")

@@ -10,8 +10,8 @@ _SMALLEST = 8
 _PAD = 3
 
 # ImageNet's, so that pretrained backbones see what they were trained on.
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
 
 
 def image_size_for(median_side: float, device: torch.device) -> int:
@@ -34,8 +34,8 @@ def to_pixels(image: Image.Image, size: int) -> Tensor:
 
 def normalised(pixels: Tensor) -> Tensor:
     """(n, 3, s, s) uint8 -> float32, zero mean and unit variance over ImageNet."""
-    mean = torch.tensor(_MEAN, device=pixels.device).view(1, 3, 1, 1)
-    std = torch.tensor(_STD, device=pixels.device).view(1, 3, 1, 1)
+    mean = torch.tensor(MEAN, device=pixels.device).view(1, 3, 1, 1)
+    std = torch.tensor(STD, device=pixels.device).view(1, 3, 1, 1)
     return (pixels.float() / 255 - mean) / std
 
 

@@ -171,7 +171,7 @@ async function draw() {
     drawAnnotators((await get(`/projects/${project.id}/annotators`)).items);
     annotatorsKnown = known;
   }
-  notice(null);
+  notice(project.state === "paused" ? "This project is paused: nothing is served until its state is active again." : null);
 }
 
 async function tick() {

@@ -1,0 +1,56 @@
+"""Job export_backbone: a trained backbone as a zip of `model.safetensors` and `config.json`.
+
+A timm backbone is written by timm itself: unpacked to a folder, `timm.create_model("local-dir:<folder>",
+pretrained=True)` gives the network, and its data configuration how images go in. `small` is no timm model: its
+config says which class of this package the weights are for.
+"""
+
+import json
+import zipfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import safetensors.torch
+import torch
+from timm.models import save_for_hf
+from torch import nn
+
+from service.store.tables import PretextModel
+from worker.backbone import SmallBackbone
+from worker.jobs.context import JobContext, JobFailed
+from worker.jobs.pretext_net import load_net
+from worker.modalities.image import MEAN, STD
+
+
+def run(context: JobContext) -> dict[str, Any]:
+    with context.read() as session:
+        model = session.get(PretextModel, context.job.payload["pretext_model_id"])
+    if model is None or model.artifact is None:
+        raise JobFailed("The pretext model is not there any more, or was never finished: pretrain again.")
+    net = load_net(model, context.artifacts, torch.device("cpu"))
+    backbone = net.get_submodule("backbone").to(
+        memory_format=torch.contiguous_format
+    )  # safetensors wants that
+    with TemporaryDirectory(prefix="shortlist-") as folder:
+        write_backbone(backbone, model.config["image_size"], Path(folder))
+        with (
+            context.artifacts.writing(context.job.payload["artifact"]) as file,
+            zipfile.ZipFile(file, "w") as archive,
+        ):
+            for path in sorted(Path(folder).iterdir()):
+                archive.write(path, path.name)
+    return {"pretext_model": model.version, "backbone": model.backbone}
+
+
+def write_backbone(backbone: nn.Module, image_size: int, folder: Path) -> None:
+    data = {
+        "input_size": (3, image_size, image_size), "mean": MEAN, "std": STD, "interpolation": "bilinear",
+        "crop_pct": 1.0,
+    }  # fmt: skip
+    if not isinstance(backbone, SmallBackbone):
+        save_for_hf(backbone, str(folder), data_config=data, safe_serialization=True)
+        return
+    safetensors.torch.save_file(backbone.state_dict(), folder / "model.safetensors")
+    config = {"class": "worker.backbone.SmallBackbone", "num_features": SmallBackbone.dimensions, **data}
+    (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
