@@ -86,10 +86,10 @@ class ShardScorer:
         self._task = task_of(model)
         self.image_size: int = model.config["image_size"]
         self._device = device
-        self._net = self._load(model)
+        self.net = self._load(model)
         self._pixels = item_pixels
         self._kind = "cpu" if device.type == "cpu" else "cuda"
-        self._batch = _BATCH[self._kind]
+        self.batch = _BATCH[self._kind]
         self._earlier = _earlier_runs(context, score_run)
         self.dimensions = self._score(self._noise(1)).embeddings.shape[1]
 
@@ -104,16 +104,16 @@ class ShardScorer:
         if items < _WORTH_TUNING:
             return
         threads = self._context.settings.threads or available_cores()
-        noise = self._noise(max(self._batch, *_BATCHES[self._kind]))
+        noise = self._noise(max(self.batch, *_BATCHES[self._kind]))
 
         def run(way: Way) -> None:
             torch.set_num_threads(way.threads)
             self._score(noise[: way.batch])
 
         fewer = () if self._context.settings.threads or self._kind != "cpu" else (max(1, threads // 2),)
-        way = quickest(Way(self._batch, threads), _BATCHES[self._kind], fewer, run, _TUNING_S)
+        way = quickest(Way(self.batch, threads), _BATCHES[self._kind], fewer, run, _TUNING_S)
         torch.set_num_threads(way.threads)
-        self._batch = way.batch
+        self.batch = way.batch
         log.info("scoring", batch=way.batch, threads=way.threads)
 
     def _noise(self, items: int) -> Tensor:
@@ -170,9 +170,9 @@ class ShardScorer:
         scored[loaded.to_do] = True
         if len(loaded.to_do):
             loaded.thumbnails[loaded.to_do] = thumbnails(loaded.pixels)
-        for start in range(0, len(loaded.to_do), self._batch):
-            rows = loaded.to_do[start : start + self._batch]
-            found = self._score(loaded.pixels[start : start + self._batch])
+        for start in range(0, len(loaded.to_do), self.batch):
+            rows = loaded.to_do[start : start + self.batch]
+            found = self._score(loaded.pixels[start : start + self.batch])
             finite = found.losses.isfinite() & found.embeddings.isfinite().all(1)
             if not finite.all():
                 item = loaded.items[rows[~finite.numpy()][0]]
@@ -198,7 +198,7 @@ class ShardScorer:
 
     def _score(self, pixels: Tensor) -> Scored:
         """(b, 3, s, s) uint8 -> on the CPU, embeddings as float16"""
-        found = score(self._net, self._task, normalised(to_device(pixels, self._device)))
+        found = score(self.net, self._task, normalised(to_device(pixels, self._device)))
         return Scored(found.losses.cpu(), found.spreads.cpu(), found.embeddings.half().cpu())
 
 
