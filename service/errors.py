@@ -66,6 +66,12 @@ class Invalid(ShortlistError):
     status, code = 422, "invalid"
 
 
+class UnknownQueryParameter(ShortlistError):
+    """`{field}` is not a query parameter of this address. {takes}."""
+
+    status, code = 422, "unknown_query_parameter"
+
+
 class UnknownClass(ShortlistError):
     """`{field}`: {name!r} is not a class of this project. Its classes are: {classes}. Send one of these, or add
     the new one to the project's `classes` first (PATCH /projects/{project})."""

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from prometheus_client import CollectorRegistry
 
 from service import keys, web
@@ -33,6 +33,7 @@ from service.api.depends import SESSIONS, Parts
 from service.api.limits import RateLimits
 from service.api.links import ImageLinks
 from service.api.middleware import BodyLimit, Observed
+from service.api.queries import refuse_unknown_query
 from service.settings import Settings
 from service.store.item_bytes import ItemBytes
 from service.store.session import make_engine
@@ -75,6 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
         version="0.1.0",
         description=_DESCRIPTION,
         lifespan=lifespan,
+        dependencies=[Depends(refuse_unknown_query)],
         responses={"default": {"model": problems.Problem, "description": "What went wrong (RFC 9457)"}},
     )
     app.state.parts = parts
@@ -84,4 +86,5 @@ def create_app(settings: Settings) -> FastAPI:
     app.mount("/static", web.static_files)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Observed, registry=parts.registry)
+    app.add_middleware(HeadAsGet)
     return app

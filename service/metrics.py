@@ -1,4 +1,4 @@
-"""One small object for dashboards. Counts come from partial indexes; nothing walks the pool but one count of it."""
+"""One small object for dashboards. Counts come from partial indexes; nothing walks the pool (`service.pool_sizes`)."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import jobs, rounds
+from service import jobs, pool_sizes, rounds
 from service.advice import Advice, RandomSelection, on_random_selection, on_stopping
 from service.store.project_settings import ProjectSettings
 from service.store.tables import (
@@ -26,10 +26,8 @@ from service.store.tables import (
 T = TypeVar("T")
 
 # The conditions below are those of the partial indexes, word for word: only so they are used.
-_AVAILABLE = "state = 'available' AND split = 'pool'"
 _DONE = "state = 'done' AND split = 'pool'"
 _ASIDE = "state NOT IN ('available', 'done')"
-_TEST = "split = 'test'"
 _RATE_OVER = timedelta(hours=1)
 _JOBS_SHOWN = 20
 
@@ -64,6 +62,8 @@ def collect(session: Session, project: Project, now: datetime) -> Metrics:
         )
     ).one()
     balance = _counted(session, project, Item.class_name, _DONE)
+    aside = _counted(session, project, Item.state, f"{_ASIDE} AND split = 'pool'")
+    sizes = pool_sizes.sizes(session, project)
     settings = ProjectSettings.model_validate(project.settings)
     learning_curve = rounds.learning_curve(session, project)
     newest = rounds.newest_head(session, project)
@@ -76,11 +76,11 @@ def collect(session: Session, project: Project, now: datetime) -> Metrics:
         project=project,
         settings=settings,
         states={
-            "available": _count(session, project, _AVAILABLE),
+            "available": max(0, sizes.pool - sum(balance.values()) - sum(aside.values())),
             "done": sum(balance.values()),
-            **_counted(session, project, Item.state, f"{_ASIDE} AND split = 'pool'"),
-        },
-        test_items=_count(session, project, f"{_TEST} AND state = 'available'"),
+        }
+        | aside,
+        test_items=sizes.test - _count(session, project, f"{_ASIDE} AND split = 'test'"),
         round=rounds.open_round(session, project),
         learning_curve=learning_curve,
         labels_last_hour=rate[0],

@@ -3,11 +3,11 @@ from typing import Any, Literal, Self
 
 from fastapi import APIRouter, Response
 
-from service import jobs
+from service import jobs, projects
 from service.api.depends import Admin, Reader, ReadSession, WriteSession
 from service.api.etag import ETagRoute
 from service.api.shapes import Answer, Cursor, Limit, Page, Text, decode_cursor, with_example
-from service.store.ids import public_id, row_number
+from service.store.ids import public_id
 from service.store.tables import Job
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=ETagRoute)
@@ -87,7 +87,7 @@ def list_jobs(
     found = jobs.page(
         session,
         only=caller.project_id,
-        project_id=row_number("p", project) if project is not None else None,
+        project_id=projects.find(session, project, caller.project_id).id if project is not None else None,
         kind=kind,
         state=state,
         before=position,

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from structlog.testing import capture_logs
 
+from service import pool_sizes
 from service.main import create_app
 from service.settings import Settings
 from service.store.session import write_session
@@ -158,3 +159,59 @@ def test_jobs_are_listed_filtered_and_cancelled(admin: TestClient, engine: sa.En
     assert (running["state"], running["cancel_requested"]) == ("running", True)
     ended = admin.delete("/jobs/j_2")
     assert (ended.status_code, ended.json()["code"]) == (409, "job_ended")
+
+
+def test_unknown_query_parameters_are_refused(admin: TestClient) -> None:
+    created(admin)
+    wrong = admin.get("/projects/p_1/items", params={"split": "pool", "stat": "done"})
+    assert (wrong.status_code, wrong.json()["code"]) == (422, "unknown_query_parameter")
+    assert wrong.json()["errors"][0]["field"] == "stat"
+    assert "It takes: state, split, class" in wrong.json()["detail"]
+    none = admin.post("/projects/p_1/next-batch", params={"size": 3}, json={"annotator": "ann"})
+    assert "It takes none." in none.json()["detail"]
+    assert admin.get("/healthz", params={"x": 1}).status_code == 422
+    assert admin.get("/", params={"from": "a bookmark"}).status_code == 200
+
+
+def test_head_is_get_without_the_body(admin: TestClient, anyone: TestClient) -> None:
+    created(admin)
+    for path in ("/projects/p_1", "/projects/p_1/metrics", "/projects/p_1/labels", "/healthz", "/"):
+        got, head = admin.get(path), admin.head(path)
+        assert (head.status_code, head.content) == (200, b""), path
+        assert head.headers.get("etag") == got.headers.get("etag")
+        assert head.headers.get("content-length") == got.headers.get("content-length")
+    assert admin.head("/projects/p_9").status_code == 404
+    assert anyone.head("/projects/p_1").status_code == 401
+
+
+def test_jobs_of_an_unknown_project(admin: TestClient) -> None:
+    assert admin.get("/jobs", params={"project": "p_1"}).status_code == 404
+    created(admin)
+    assert admin.get("/jobs", params={"project": "p_1"}).json()["items"] == []
+
+
+def test_counts_follow_what_is_added(
+    admin: TestClient, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    created(admin)
+
+    def counted() -> tuple[int, int]:
+        metrics = admin.get("/projects/p_1/metrics").json()
+        return metrics["items"]["available"], metrics["test_items"]
+
+    def add(**values: Any) -> None:
+        with write_session(engine) as session:
+            factories.make_item(session, project=session.get_one(Project, 1), **values)
+
+    assert counted() == (0, 0)
+    add(id=5)
+    add(id=6, split="test", class_name="coat")
+    assert counted() == (1, 1)
+    add(id=7)
+    add(id=8, state="quarantined")
+    add(id=9, split="test", class_name="coat", state="withdrawn")
+    assert counted() == (2, 1)
+    add(id=3)  # by a transaction that was open longer: found when all are counted anew
+    assert counted() == (2, 1)
+    monkeypatch.setattr(pool_sizes, "_ANEW_S", 0.0)
+    assert counted() == (3, 1)
