@@ -30,6 +30,7 @@ from service.api import (
 )
 from service.api import keys as key_routes
 from service.api.depends import SESSIONS, Parts
+from service.api.head_requests import HeadAsGet
 from service.api.limits import RateLimits
 from service.api.links import ImageLinks
 from service.api.middleware import BodyLimit, Observed
