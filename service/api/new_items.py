@@ -117,7 +117,7 @@ _BODY = {
             },
             "example": {"items": [_ITEM_EXAMPLE]},
         },
-        NDJSON: {"schema": {"type": "string"}, "example": '{"key": "a", "uri": "/data/a.png"}\n'},
+        NDJSON: {"schema": {}, "example": '{"key": "a", "uri": "/data/a.png"}\n'},
     },
 }
 
@@ -128,7 +128,9 @@ async def add_items(project_id: str, request: Request, caller: Admin, parts: Par
 
     def find() -> Project:
         with read_session(parts.engine) as session:
-            return projects.find(session, project_id, caller.project_id)
+            project = projects.find(session, project_id, caller.project_id)
+            projects.refuse_archived(project)
+            return project
 
     registration = _Registration(parts, await run_in_threadpool(find))
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()

@@ -115,7 +115,7 @@ def test_an_archived_project_changes_no_more(admin: TestClient, engine: sa.Engin
     )
     for path, body in (
         ("labels", labels_for(batch)), ("pretrain", {}), ("queue", {"items": ["i_1"]}),
-        ("items/withdraw", {"items": ["i_1"]}), ("sources", {"uri": "/nowhere"}),
+        ("items/withdraw", {"items": ["i_1"]}), ("items", {"items": []}), ("sources", {"uri": "/nowhere"}),
     ):  # fmt: skip
         refused = admin.post(f"/projects/p_1/{path}", json=body)
         assert (refused.status_code, refused.json()["code"]) == (409, "project_archived"), path

@@ -4,7 +4,9 @@ from sqlalchemy.orm import Session
 from service import gold, reservations
 from service.errors import ItemNotServable, UnknownClass
 from service.reservations import NextBatch
+from service.store.control_arm import control_item_ids
 from service.store.ids import public_id
+from service.store.project_settings import ProjectSettings
 from service.store.tables import Item, Project
 from tests import factories
 from tests.service.conftest import NOON
@@ -82,3 +84,11 @@ def test_what_cannot_be_gold_is_refused(session: Session) -> None:
     tested = factories.make_item(session, project=project, split="test", class_name="cat")
     with pytest.raises(ItemNotServable, match="of the test split"):
         mark(session, project, tested)
+
+
+def test_gold_items_are_no_control_items(session: Session) -> None:
+    project, items = make_pool(session, 10, control_fraction=0.3)
+    settings = ProjectSettings.model_validate(project.settings)
+    assert control_item_ids(session, project.id, settings) == [item.id for item in items[:3]]
+    mark(session, project, items[1])
+    assert control_item_ids(session, project.id, settings) == [items[0].id, items[2].id]
