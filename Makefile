@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up test check format docs bench-loop bench-labels bench-labels-quick bench-tasks bench-select bench-serve clean
+.PHONY: help venv demo up test check format docs bench-loop bench-labels bench-labels-quick bench-tasks bench-select bench-system bench-serve clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-18s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ bench-select: venv ## time and memory of every strategy; against scikit-activeml
 
 bench-serve: venv ## how long annotators wait, on SQLite and PostgreSQL, up to a million items; about an hour
 	$(BIN)/python -m benchmarks.serve $(ARGS)
+
+bench-system: venv ## the whole system against random picks and a network from scratch; goes on where it was stopped
+	$(BIN)/python -m benchmarks.system $(ARGS)
 
 clean: ## remove what was built; data folders stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -46,7 +46,7 @@ class Bench:
                     todo.append((key, path, budgets))
         todo.sort(key=lambda one: one[0].seed)  # so that what is there when it is stopped can be compared
         if todo:
-            with _processes(self._processes) as executor, Progress(console=self._console) as progress:
+            with processes(self._processes) as executor, Progress(console=self._console) as progress:
                 task = progress.add_task("runs", total=len(todo))
                 for run in as_completed([executor.submit(_run, *one) for one in todo]):
                     self.records.put(run.result())
@@ -57,7 +57,7 @@ class Bench:
 
     def _embed(self, pools: Sequence[str]) -> dict[str, Path]:
         """In the order of `pools`, less those whose data are missing, which is said."""
-        with _processes(self._processes) as executor, Progress(console=self._console) as progress:
+        with processes(self._processes) as executor, Progress(console=self._console) as progress:
             task = progress.add_task("embeddings", total=len(pools))
             waiting = {name: executor.submit(_embed, name, self._epochs) for name in pools}
             paths = {}
@@ -92,7 +92,7 @@ def budgets_of_random(budgets: Sequence[int], items: int) -> tuple[int, ...]:
 
 
 @contextmanager
-def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
+def processes(count: int) -> Iterator[ProcessPoolExecutor]:
     """Each with one thread, and the environment says so before numpy is loaded there."""
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"

@@ -56,11 +56,11 @@ class Embedded:
 def embedded(pool: Pool, epochs: int, cache: Path = CACHE) -> Path:
     """The file of the pool's embeddings, trained if it is not there; `load` reads it."""
     recipe = Recipe(epochs=epochs, batch_size=64, seed=0)
-    path = cache / f"{_key(pool, recipe)}.npz"
+    path = cache / f"{key_of(pool, recipe)}.npz"
     if not path.exists():
-        net = _train(pool.pixels, recipe)
-        losses, embeddings = _score(net, pool.pixels)
-        _, test_embeddings = _score(net, pool.test_pixels, with_losses=False)
+        net = train(pool.pixels, recipe)
+        losses, embeddings = score(net, pool.pixels)
+        _, test_embeddings = score(net, pool.test_pixels, with_losses=False)
         cache.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(f".{os.getpid()}.tmp")
         with unfinished.open("wb") as file:  # named at the end, so that what is there is complete
@@ -82,7 +82,7 @@ def _copies(path: Path) -> Path:
     return path.with_suffix(".copies.npy")
 
 
-def _key(pool: Pool, recipe: Recipe) -> str:
+def key_of(pool: Pool, recipe: Recipe) -> str:
     """Of all that the embeddings depend on: the images, the recipe, and the code that trains."""
     found = hashlib.sha256(repr(recipe).encode())
     for module in (backbone, recipes, training, image, rotation):
@@ -92,7 +92,7 @@ def _key(pool: Pool, recipe: Recipe) -> str:
     return found.hexdigest()[:12]
 
 
-def _train(pixels: Pixels, recipe: Recipe) -> nn.Module:
+def train(pixels: Pixels, recipe: Recipe) -> nn.Module:
     """As job train_pretext does it, with the defaults of a project."""
     torch.manual_seed(recipe.seed)
     task, size = Rotation(), pixels.shape[-1]
@@ -118,7 +118,7 @@ def _train(pixels: Pixels, recipe: Recipe) -> nn.Module:
     return net.eval()
 
 
-def _score(net: nn.Module, pixels: Pixels, with_losses: bool = True) -> tuple[Floats, Halves]:
+def score(net: nn.Module, pixels: Pixels, with_losses: bool = True) -> tuple[Floats, Halves]:
     """As job score_pool does it: pixels (n, 3, s, s) -> losses (n,) and embeddings (n, d)."""
     task, losses, embeddings = Rotation(), [], []
     for start in range(0, len(pixels), _SCORED_AT_ONCE):

@@ -57,6 +57,11 @@ class FinetuneHead(ImageHead):
         le=100_000,
         description="at least, of 64 images; more where that is not 8 passes over the labels",
     )
+    calibrated: bool = Field(
+        True,
+        description="off: one training instead of four, for projects with a test split; probabilities as they come, "
+        "and nothing is measured on control items",
+    )
     learning_rate: float = Field(
         1e-3,
         gt=0,
@@ -94,17 +99,20 @@ class FinetuneHead(ImageHead):
         pixels = torch.cat([images.labeled, images.read(pool.rows[chosen])])
         readable = pixels.flatten(1).any(dim=1).numpy()
         logits = np.empty((n, n_classes), np.float32)
-        for problem in range(_FOLDS + 1):
+        problems = range(0 if self.calibrated else _FOLDS, _FOLDS + 1)
+        for done, problem in enumerate(problems):
             targets = np.concatenate([softened(classes, n_classes), reached[:, problem]])
             shares = _shares(seen[:, problem] * readable[:n], sureness_of(reached[:, problem]) * readable[n:])
             net = _Net(images.backbone(), embeddings.shape[1], n_classes).to(images.device)
 
-            def report(done: float, problem: int = problem) -> None:
-                images.report((problem + done) / (_FOLDS + 1), f"training {problem + 1} of {_FOLDS + 1}")
+            def report(share: float, done: int = done) -> None:
+                images.report((done + share) / len(problems), f"training {done + 1} of {len(problems)}")
 
             self._train(net, images, pixels, torch.from_numpy(targets), shares, n, rng, report)
             held_out = np.flatnonzero(folds == problem)
             logits[held_out] = _logits(net, pixels[torch.from_numpy(held_out)], images.device)
+        if not self.calibrated:
+            return FittedFinetuneHead(net, images.device, 1.0, None, None)
         temperature, loss = calibrate(logits, classes)
         return FittedFinetuneHead(net, images.device, temperature, loss, _by_others(logits, classes, folds))
 

@@ -39,7 +39,7 @@ class FittedImageHead(Protocol):
     items, when it has been trained.
 
     held_out  (n, c) probabilities of the labeled items, each by a training that saw neither its label nor a
-              temperature fitted to it; None in a loaded head
+              temperature fitted to it; None in a loaded head, or where the head is not calibrated
     """
 
     @property

@@ -293,8 +293,7 @@ class _Trainer:
         if len(self._test):
             held_out = HeldOut("test", self._test.ids, self._test.classes, self._of_test(trained))
         elif wanted.round_number is not None and control.any():
-            rows, probabilities = self._cross_fitted(trained, np.flatnonzero(control), training, rng)
-            held_out = HeldOut("control", training.ids[rows], training.classes[rows], probabilities)
+            held_out = self._on_control(trained, np.flatnonzero(control), training, rng)
         if wanted.round_number is not None and not isinstance(trained, _OnImages):
             of_control = training.keep(control)
             curve = self._random_curve(self._embeddings(of_control), of_control.classes, rng)
@@ -309,19 +308,22 @@ class _Trainer:
             return trained.everywhere[self._scored.where(self._test.ids)]
         return trained.probabilities(self._embeddings(self._test))
 
-    def _cross_fitted(
+    def _on_control(
         self, trained: FittedHead | _OnImages, rows: Ints, training: KnownItems, rng: np.random.Generator
-    ) -> tuple[Ints, Floats]:
-        """Some rows (k,) of the training items in any order, and their probabilities (k, c) by heads that did not
-        see their labels.
+    ) -> HeldOut | None:
+        """Of the rows (k,) of the training items, by heads that did not see their labels; None where it trained
+        without folds.
         """
         if isinstance(trained, _OnImages):
-            assert trained.fitted.held_out is not None
-            return rows, trained.fitted.held_out[rows]
-        return cross_fitted(
-            lambda inputs, classes: self._fit(inputs, classes, rng),
-            rows, self._embeddings(training), training.classes, rng,
-        )  # fmt: skip
+            if trained.fitted.held_out is None:
+                return None
+            probabilities = trained.fitted.held_out[rows]
+        else:
+            rows, probabilities = cross_fitted(
+                lambda inputs, classes: self._fit(inputs, classes, rng),
+                rows, self._embeddings(training), training.classes, rng,
+            )  # fmt: skip
+        return HeldOut("control", training.ids[rows], training.classes[rows], probabilities)
 
     def _figures(self, held_out: HeldOut | None) -> dict[str, Any]:
         if held_out is None:

@@ -131,6 +131,19 @@ def test_control_items_are_predicted_by_trainings_that_had_not_seen_them(
     assert head.metrics["accuracy"] < 0.6
 
 
+def test_without_calibration_nothing_is_measured_on_control_items(bench: Bench, tmp_path: Path) -> None:
+    head: dict[str, Any] = {"name": "finetune", "params": {"steps": 2, "calibrated": False}}
+    scored = _project(bench, tmp_path / "pool", pool=40, settings={"control_fraction": 0.5, "head": head})
+    with write_session(bench.engine) as session:
+        last = label(session, scored, scored.pool[:30])
+    _close_round(bench, scored, last, 30)
+
+    bench.train_head(scored)
+
+    (trained,) = bench.heads(scored)
+    assert (trained.metrics["measured_on"], trained.metrics["temperature"]) == (None, 1.0)
+
+
 def test_an_image_that_is_gone_does_not_stop_it_but_all_gone_does(bench: Bench, tmp_path: Path) -> None:
     scored = _project(bench, tmp_path / "pool", pool=40, test=20)
     with write_session(bench.engine) as session:
