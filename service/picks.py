@@ -20,11 +20,11 @@ from service.store.tables import Batch, Item, Label, Project, QueuedItem, Ranked
 
 # Constants in the statement, not parameters: only so both databases use the partial indexes.
 AVAILABLE = sa.text("items.state = 'available' AND items.split = 'pool'")
+AVAILABLE_ITEM = sa.and_(Item.state == "available", Item.split == "pool")
 CURRENT = sa.text("labels.current")
 OPEN = sa.literal_column("'open'", sa.Text)
 _GOLD = sa.text("items.gold")
 _ANNOTATOR = sa.bindparam("annotator", type_=sa.Text)
-_WINDOWS = 4, 1000  # ranks looked at first, for each item wanted, and most at a time
 
 
 @dataclass(frozen=True)
@@ -105,23 +105,31 @@ def _free_random(alone: bool) -> sa.Select[int]:
     )
 
 
+def _ranked(where: sa.ColumnElement[bool]) -> sa.Select[int, int, float]:
+    """The ranking from rank `first` on, where its item is as asked for.
+
+    The item is looked up in a subquery of its own: joined, a database without fresh statistics would read all
+    available items for each ranked one.
+    """
+    as_asked = sa.select(where).where(Item.id == RankedItem.item_id).correlate(RankedItem).scalar_subquery()
+    return (
+        sa.select(RankedItem.rank, RankedItem.item_id, RankedItem.score)
+        .where(
+            RankedItem.ranking_id == sa.bindparam("ranking"),
+            RankedItem.rank >= sa.bindparam("first"),
+            as_asked,
+        )
+        .order_by(RankedItem.rank)
+        .limit(sa.bindparam("limit"))
+    )
+
+
+_RANKED_AVAILABLE = _ranked(AVAILABLE_ITEM)
+
+
 @cache
-def _among(alone: bool) -> sa.Select[int, str, str, bool]:
-    """Items by their ids, with what decides whether they can be served. No condition on the state here: a planner
-    without statistics would take its index, and read the whole pool."""
-    return sa.select(Item.id, Item.state, Item.split, _free(alone)).where(
-        Item.id.in_(sa.bindparam("ids", expanding=True))
-    )
-
-
-_RANKED = (
-    sa.select(RankedItem.rank, RankedItem.item_id, RankedItem.score)
-    .where(
-        RankedItem.ranking_id == sa.bindparam("ranking"),
-        RankedItem.rank.between(sa.bindparam("first"), sa.bindparam("last")),
-    )
-    .order_by(RankedItem.rank)
-)
+def _free_ranked(alone: bool) -> sa.Select[int, int, float]:
+    return _ranked(sa.and_(AVAILABLE_ITEM, _free(alone)))
 
 
 @dataclass(frozen=True)
@@ -193,30 +201,17 @@ class _Picker:
         if self.project.ranking_id is None:
             return []
         ranking = self.session.get_one(Ranking, self.project.ranking_id)
-        found: list[Pick] = []
-        low_water, rank = None, ranking.low_water
-        window = _WINDOWS[0] * (size + len(taken))
-        while len(found) < size and rank <= ranking.items:
-            ranked = self.session.execute(
-                _RANKED, {"ranking": ranking.id, "first": rank, "last": rank + window - 1}
-            ).all()
-            ids = [row.item_id for row in ranked]
-            free = {
-                number: is_free
-                for number, state, split, is_free in self.session.execute(
-                    _among(self._alone), self._given(ids=ids)
-                )
-                if (state, split) == ("available", "pool")
-            }
-            for row in ranked:
-                if row.item_id in free and low_water is None:
-                    low_water = row.rank
-                if free.get(row.item_id) and row.item_id not in taken:
-                    found.append(Pick(row.item_id, "selected", row.rank, row.score, ranking.id))
-            rank, window = rank + window, min(2 * window, _WINDOWS[1])
+        given = self._given(ranking=ranking.id, first=ranking.low_water, limit=1)
+        lowest = self.session.execute(_RANKED_AVAILABLE, given).first()
         # What was labeled is never looked at again; `labels` and `queues` lower the mark when an item opens again.
-        ranking.low_water = low_water or min(rank, ranking.items + 1)
-        return found[:size]
+        ranking.low_water = ranking.items + 1 if lowest is None else lowest.rank
+        if lowest is None:
+            return []
+        given |= {"first": lowest.rank, "limit": size + len(taken)}
+        free = [
+            row for row in self.session.execute(_free_ranked(self._alone), given) if row.item_id not in taken
+        ]
+        return [Pick(row.item_id, "selected", row.rank, row.score, ranking.id) for row in free[:size]]
 
     def _random_items(self, size: int, taken: Collection[int]) -> list[Pick]:
         """The first free items in `shuffle` order: those that no strategy ever sees, as long as there are any."""
