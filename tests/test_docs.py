@@ -3,8 +3,10 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 from service.cli import app
+from service.reservations import Reason
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,3 +28,8 @@ def test_readme_names_every_command() -> None:
     }
     assert commands
     assert {name for name in commands if f"shortlist {name}" not in readme} == set()
+
+
+def test_every_reason_of_an_empty_batch_is_explained() -> None:
+    page = (ROOT / "docs" / "labeling.md").read_text(encoding="utf-8")
+    assert {reason for reason in get_args(Reason) if f"`{reason}`" not in page} == set()
