@@ -42,6 +42,13 @@ class SourceNotAllowed(ShortlistError):
     status, code = 422, "source_not_allowed"
 
 
+class ArtifactNotStored(ShortlistError):
+    """{name!r} could not be stored: {reason}. Make room where the artifacts are (SHORTLIST_ARTIFACTS_URL, or
+    SHORTLIST_DATA_DIR); a job goes on from what it had stored, while it has attempts left."""
+
+    status, code = 507, "artifact_not_stored"
+
+
 class SourceUnreadable(ShortlistError):
     """{uri!r} cannot be read: {reason}."""
 

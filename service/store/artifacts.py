@@ -1,5 +1,6 @@
 """The artifact store: immutable files by name, on any fsspec filesystem. Written whole or not at all."""
 
+import errno
 import os
 import uuid
 from collections.abc import Iterator
@@ -10,6 +11,10 @@ from typing import IO, Any
 import fsspec
 import fsspec.core
 from fsspec.implementations.local import LocalFileSystem
+
+from service.errors import ArtifactNotStored
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class Artifacts:
@@ -28,7 +33,20 @@ class Artifacts:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[IO[bytes]]:
-        """A file to write; it appears under `name` only when the block ends without an exception."""
+        """A file to write; it appears under `name` only when the block ends without an exception.
+
+        Raises `ArtifactNotStored` when there is no room for it.
+        """
+        try:
+            with self._writing(name) as file:
+                yield file
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            raise ArtifactNotStored(name=name, reason=str(error.strerror).lower()) from error
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[IO[bytes]]:
         path = self._path(name)
         if not self._local:  # object stores show an object only once it is complete
             with self._fs.open(path, "wb") as file:

@@ -4,16 +4,20 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from service.errors import BadImage, SourceNotAllowed, SourceUnreadable
 from service.settings import Settings
-from service.store.images import open_rgb
+from service.store.images import open_scaled
 from service.store.item_bytes import ItemBytes
 from worker.device import available_cores
+from worker.jobs.jpeg import plain_jpeg
 from worker.modalities.image import to_pixels
+
+_AT_A_TIME = 32  # items a thread takes at once
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,9 @@ class ItemPixels:
 
     def decode(self, uris: Sequence[str], image_size: int) -> list[Decoded]:
         """In the order of the uris."""
-        return list(self._threads.map(lambda uri: self._decode(uri, image_size), uris))
+        parts = [uris[start : start + _AT_A_TIME] for start in range(0, len(uris), _AT_A_TIME)]
+        decoded = self._threads.map(lambda part: [self._decode(uri, image_size) for uri in part], parts)
+        return list(chain.from_iterable(decoded))
 
     def stack(self, uris: Sequence[str], image_size: int) -> Tensor:
         """(m, 3, s, s) uint8, less those that cannot be read: scoring quarantines these, with the reason."""
@@ -60,7 +66,10 @@ class ItemPixels:
         try:
             data = self._bytes.read(uri)
             content_hash = blake2b(data, digest_size=16).hexdigest()
-            image = open_rgb(data, self._max_pixels)
+            pixels, width, height = plain_jpeg(data, image_size), image_size, image_size
+            if pixels is None:
+                image, (width, height) = open_scaled(data, self._max_pixels, image_size)
+                pixels = to_pixels(image, image_size)
         except (BadImage, SourceNotAllowed, SourceUnreadable) as error:
             return Decoded(None, str(error.fields.get("reason", error)), content_hash)
-        return Decoded(to_pixels(image, image_size), None, content_hash, image.width, image.height, len(data))
+        return Decoded(pixels, None, content_hash, width, height, len(data))

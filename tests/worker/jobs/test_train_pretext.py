@@ -1,14 +1,18 @@
 """Job train_pretext, from a project's pool to a finished model, also across crashes."""
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import safetensors.torch
 import sqlalchemy as sa
 import torch
+from PIL import Image
 
+from service.errors import ArtifactNotStored
 from service.settings import Settings
 from service.store.artifacts import Artifacts
 from service.store.pipeline import queue_train_pretext
@@ -284,3 +288,43 @@ def test_a_training_that_diverges_fails_with_a_sentence(
     with pytest.raises(JobFailed, match="The training diverged"):
         run(context)
     assert models(context)[0].state == "failed"
+
+
+@on_sqlite
+def test_without_room_for_a_checkpoint_the_last_one_stays_whole(
+    training: Callable[..., JobContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job is tried again, and goes on from it once there is room."""
+    context = training()
+    save, saved = torch.save, 0
+
+    def save_once(state: State, file: IO[bytes]) -> None:
+        nonlocal saved
+        saved += 1
+        save(state, file)
+        if saved == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(torch, "save", save_once)
+    with pytest.raises(ArtifactNotStored, match=r"no space left on device\. Make room") as raised:
+        run(context)
+    assert raised.value.status >= 500  # so that the runner has the job tried again
+
+    folder = context.settings.data_dir / "artifacts" / "pretext" / "1"
+    (checkpoint,) = folder.iterdir()
+    assert models(context)[0].checkpoint == f"pretext/1/{checkpoint.name}"
+    assert torch.load(checkpoint, weights_only=True)["step"] == 1
+    hand_back(context)
+    run(claim(context.engine, context.settings, context.artifacts))
+    assert models(context)[0].state == "ready"
+
+
+@on_sqlite
+def test_a_pool_that_is_all_black(training: Callable[..., JobContext], tmp_path: Path) -> None:
+    context = training(70)
+    for path in (tmp_path / "pool").iterdir():
+        Image.new("RGB", (12, 12)).save(path)
+    run(context)
+
+    assert models(context)[-1].state == "ready"
+    assert all("NaN" not in str(model.history) for model in models(context))
