@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up test check format docs bench-loop bench-labels bench-labels-quick bench-tasks bench-select bench-system bench-serve clean
+.PHONY: help venv demo up test check format docs bench-loop bench-labels bench-labels-quick bench-tasks bench-select bench-system bench-serve bench-pretext clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-18s %s\n", $$1, $$2}'
@@ -66,6 +66,9 @@ bench-serve: venv ## how long annotators wait, on SQLite and PostgreSQL, up to a
 
 bench-system: venv ## the whole system against random picks and a network from scratch; goes on where it was stopped
 	$(BIN)/python -m benchmarks.system $(ARGS)
+
+bench-pretext: venv ## scoring and training speed against the plain way and the limit; ARGS=--million measures memory
+	$(BIN)/python -m benchmarks.pretext $(ARGS)
 
 clean: ## remove what was built; data folders stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
