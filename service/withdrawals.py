@@ -9,7 +9,7 @@ from service import decisions, projects, queues, reservations, training
 from service.errors import UnknownItem
 from service.store.ids import row_number
 from service.store.project_settings import ProjectSettings
-from service.store.tables import Item, Project, Ranking
+from service.store.tables import Item, Project, Ranking, Score
 
 
 def withdraw(session: Session, project: Project, items: Sequence[str]) -> int:
@@ -50,9 +50,19 @@ def restore(session: Session, project: Project, items: Sequence[str]) -> int:
         project.labels_used += len(labels.votes()) - votes_before
     if out:
         training.retrain_if_due(session, project)
+        _score_what_has_none(session, project, out)
         if project.ranking_id is not None:  # perhaps at a rank that serving has passed already
             session.get_one(Ranking, project.ranking_id).low_water = 1
     return len(out)
+
+
+def _score_what_has_none(session: Session, project: Project, items: Sequence[Item]) -> None:
+    """What was out while the pool was scored."""
+    scored = sa.select(sa.func.count()).where(
+        Score.score_run_id == project.score_run_id, Score.item_id.in_([item.id for item in items])
+    )
+    if (session.scalar(scored) or 0) < len(items):
+        training.score_new_items(session, project)
 
 
 def _items(session: Session, project: Project, items: Sequence[str]) -> list[Item]:

@@ -1,10 +1,11 @@
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service import gold, queues, withdrawals
 from service.errors import UnknownItem
 from service.store.ids import public_id
-from service.store.tables import Item
+from service.store.tables import Item, Job
 from tests import factories
 from tests.service.test_labels import counted, entry, make_pool, store, take
 
@@ -69,3 +70,15 @@ def test_items_of_others_are_unknown(session: Session) -> None:
     with pytest.raises(UnknownItem, match=r"items\[1\]"):
         withdrawals.withdraw(session, project, ids(item, foreign))
     assert item.state == "available"
+
+
+def test_what_was_out_while_the_pool_was_scored_is_scored_when_it_is_back(session: Session) -> None:
+    project, (known, missed) = make_pool(session, 2)
+    score_run = factories.make_score_run(session, project=project)
+    factories.make_score(session, score_run=score_run, item=known)
+    project.score_run_id = score_run.id
+    withdrawals.withdraw(session, project, ids(known, missed))
+    withdrawals.restore(session, project, ids(known))
+    assert session.scalars(sa.select(Job.kind)).all() == []
+    withdrawals.restore(session, project, ids(missed))
+    assert session.scalars(sa.select(Job.kind)).all() == ["score_pool"]
