@@ -38,6 +38,7 @@ from worker.heads.linear import LinearHead
 from worker.heads.pool_graph import PoolGraph
 from worker.heads.propagate import PropagateHead
 from worker.modalities.image import augmented, normalised
+from worker.modalities.thumbnails import thumbnails
 from worker.pool_view import Floats, Halves, Ints, PoolView
 from worker.pretext.rotation import Rotation
 from worker.recipe import Recipe
@@ -109,8 +110,10 @@ def _prepared(path: Path) -> tuple[Prepared, PoolGraph]:
     found = torch.load(path, weights_only=True)
     backbone = found.pop("backbone")
     arrays = {name: tensor.numpy() for name, tensor in found.items()}
-    graph = PoolGraph(arrays["embeddings"], np.random.default_rng(0))
-    return Prepared(pool=make_pool(POOL), backbone=backbone, **arrays), graph
+    pool = make_pool(POOL)
+    small = thumbnails(torch.from_numpy(pool.pixels))
+    graph = PoolGraph(arrays["embeddings"], np.random.default_rng(0), thumbnails=small)
+    return Prepared(pool=pool, backbone=backbone, **arrays), graph
 
 
 def run(arm: str, seed: int, labels: int | None, path: Path) -> list[Row]:

@@ -27,10 +27,10 @@ class PropagateHead(Head):
 
     Best while labels are few (up to about 100 a class), where neighbours in the pool say more than the labels
     alone. Label spreading over the graph of the 10 nearest neighbours (Zhou et al. 2004), found among whitened
-    embeddings of equal length, gives 4,000 random items of the pool a soft class each, weighted by how sure it
-    is (1 - entropy / ln c) and by a trust of 0.5 or 0.1. Trust, penalty and temperature are those with the
-    lowest loss on labels held out of both steps. In pools of more than 20,000 items a random part of that size
-    stands for the pool. Without a pool it is `linear`.
+    embeddings and thumbnails, gives 4,000 random items of the pool a soft class each, weighted by how sure it is
+    (1 - entropy / ln c) and by a trust of 0.5 or 0.1. Trust, penalty and temperature are those with the lowest
+    loss on labels held out of both steps. In pools of more than 20,000 items a random part of that size stands
+    for the pool. Without a pool it is `linear`.
 
     Zhou et al. 2004, Learning with Local and Global Consistency,
     https://proceedings.neurips.cc/paper/2003/hash/87682805257e619d49b8e0dfdc14affa-Abstract.html

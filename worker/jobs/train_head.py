@@ -64,6 +64,7 @@ from worker.jobs.pool import (
     ScoredItems,
     item_ids,
     labeled_items,
+    open_thumbnails,
     store_probabilities,
     test_items,
 )
@@ -280,7 +281,10 @@ class _Trainer:
         with self._context.read() as session:
             left_out = [item_ids(session, self._state.project.id, which) for which in ("test", "aside")]
         rows = np.flatnonzero(~self._scored.among(np.concatenate(left_out)))
-        return PoolGraph(self._scored.embeddings, np.random.default_rng(self._state.settings.seed), rows)
+        small = open_thumbnails(self._context.artifacts, str(self._state.score_run.artifact))
+        return PoolGraph(
+            self._scored.embeddings, np.random.default_rng(self._state.settings.seed), rows, small
+        )
 
     def _measure(
         self, trained: FittedHead | _OnImages, wanted: _Wanted, rng: np.random.Generator

@@ -63,6 +63,21 @@ def test_neighbours_are_found_whatever_the_scales_of_the_directions() -> None:
     assert (graph.spread(labels).argmax(axis=1) == classes[graph.rows]).mean() > 0.9
 
 
+def test_thumbnails_show_neighbours_that_embeddings_do_not() -> None:
+    rng = np.random.default_rng(0)
+    classes, points = np.arange(400) % 4, rng.normal(size=(400, 8)).astype(np.float32)
+    grey = rng.integers(0, 255, (4, 66))[classes] * 0.5 + rng.normal(60, 2, (400, 66))
+    labels = np.zeros((400, 4), np.float32)
+    labels[np.arange(20), classes[:20]] = 1
+
+    right = []
+    for shown in (grey.clip(0, 255).astype(np.uint8), None):
+        spread = PoolGraph(points, np.random.default_rng(0), thumbnails=shown).spread(labels)
+        right.append((spread.argmax(axis=1) == classes).mean())
+
+    assert right[0] > right[1] + 0.3
+
+
 def test_the_pool_helps_when_labels_are_few() -> None:
     gains = []
     for seed in range(5):

@@ -108,6 +108,7 @@ def write_scores(artifacts: Artifacts, prefix: str, ids: Ints, embeddings: Float
     arrays: dict[str, npt.NDArray[Any]] = {
         "ids": ids, "embeddings": embeddings.astype(np.float16),
         "losses": np.random.default_rng(1).random(len(ids), np.float32),
+        "thumbnails": np.zeros((len(ids), 8 * 8 + 2), np.uint8),
     }  # fmt: skip
     for name, array in arrays.items():
         with artifacts.writing(f"{prefix}/{name}.npy") as file:
