@@ -20,12 +20,18 @@ def net_of(task: Combined) -> CombinedNet:
 
 def test_it_is_the_weighted_sum() -> None:
     task = Combined(tasks={"rotation": 2, "reconstruction": 0.5})
-    net, batch = net_of(task).eval(), images(4)
+    net, batch = net_of(task), images(4)
+    for training in (True, False):
+        net.train(training)
+        generator = seeded()
+        rotation = Rotation().losses(net.parts["rotation"], batch, generator)
+        masks = 1 if training else 2  # twice that over the two scoring views
+        reconstruction = torch.stack(
+            [Reconstruction().losses(net.parts["reconstruction"], batch, generator) for _ in range(masks)]
+        ).mean(0)
 
-    rotation = Rotation().losses(net.parts["rotation"], batch, seeded())
-    reconstruction = Reconstruction().losses(net.parts["reconstruction"], batch, seeded())
-
-    assert torch.allclose(task.losses(net, batch, seeded()), 2 * rotation + 0.5 * reconstruction)
+        assert torch.allclose(task.losses(net, batch, seeded()), 2 * rotation + 0.5 * reconstruction)
+    assert task.scoring_views * 2 == Reconstruction.scoring_views
     assert task.measures(net, batch).keys() == {"rotation_accuracy"}
 
 
