@@ -19,7 +19,7 @@ def _by_name(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
-PluginChoice = Annotated[Choice, BeforeValidator(_by_name)]
+PluginChoice = Annotated[Choice, BeforeValidator(_by_name, json_schema_input_type=Choice | str)]
 
 
 class PretextTraining(BaseModel):
@@ -33,10 +33,18 @@ class PretextTraining(BaseModel):
         None, ge=1, le=65_536, description="default: 64 on a CPU, 256 on a GPU; contrastive tasks cap it"
     )
     average: float | None = Field(
-        None, gt=0, lt=1, description="decay of a moving average of the weights, e.g. 0.999; it is then stored"
+        None,
+        gt=0,
+        lt=1,
+        description="decay of a moving average of the weights, e.g. 0.999; it is then stored",
     )
     patience: int | None = Field(
         None, ge=1, description="ends after that many epochs without a loss 1 % smaller; default: never"
+    )
+    out_of_fold: Literal[2] | None = Field(
+        None,
+        description="2 trains a network on each half of the pool and scores each half by the other's, so that what "
+        "was learned by heart does not look easy; scoring takes half as long again",
     )
     compile: bool = Field(False, description="by torch.compile; pays on a GPU in trainings of hours")
 

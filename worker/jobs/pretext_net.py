@@ -37,12 +37,19 @@ def store_net(net: nn.Module, model: PretextModel, artifacts: Artifacts, name: s
         file.write(safetensors.torch.save(tensors, {key: json.dumps(value) for key, value in about.items()}))
 
 
-def load_net(model: PretextModel, artifacts: Artifacts, device: torch.device) -> nn.Module:
+def load_net(
+    model: PretextModel, artifacts: Artifacts, device: torch.device, other_half: bool = False
+) -> nn.Module:
     """The finished model in eval mode, on the device."""
     net = _net(model, pretrained=False)
-    with artifacts.open(str(model.artifact)) as file:
+    with artifacts.open(of_other_half(str(model.artifact)) if other_half else str(model.artifact)) as file:
         net.load_state_dict(safetensors.torch.load(file.read()))
     return on_device(net, device).eval()
+
+
+def of_other_half(artifact: str) -> str:
+    """Out of fold, a model's artifact is of the first half of the pool; the second network lies beside it."""
+    return f"{artifact.removesuffix('.safetensors')}-other.safetensors"
 
 
 def untrained_version(
@@ -56,7 +63,7 @@ def untrained_version(
         state="ready",
         task=model.task,
         backbone=model.backbone,
-        config=model.config | {"epochs": 0},
+        config=model.config | {"epochs": 0, "out_of_fold": None},
         artifact=artifact,
         diagnostics={"note": f"The untrained backbone, in place of pretext model {model.version}: {reason}"},
         finished_at=utc_now(),

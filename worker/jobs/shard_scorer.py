@@ -15,6 +15,7 @@ from worker.jobs.context import JobContext, JobFailed
 from worker.jobs.item_pixels import Decoded, ItemPixels
 from worker.jobs.pool import ScoredItems, open_spreads, open_thumbnails
 from worker.jobs.pretext_net import load_net, on_device, task_of
+from worker.jobs.training_pool import half_of
 from worker.modalities.image import normalised
 from worker.modalities.thumbnails import Thumbnails, thumbnails, width
 from worker.pool_view import Bools, Floats, Halves, Ints
@@ -29,7 +30,7 @@ _TUNING_S = 3.0
 
 log = structlog.get_logger()
 
-_ItemRow = sa.Row[int, str, str, str, str | None]  # id, key, uri, split, content_hash
+_ItemRow = sa.Row[int, str, str, str, str | None, int]  # id, key, uri, split, content_hash, shuffle
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,11 @@ class Stored:
 
 
 class ShardScorer:
-    """Eval mode, no augmentation: an item's loss does not depend on what else is in its batch or shard."""
+    """Eval mode, no augmentation: an item's loss does not depend on what else is in its batch or shard.
+
+    Out of fold an item's loss is of the network that was not trained on it; all embeddings are of one network,
+    or they would lie in two spaces.
+    """
 
     def __init__(
         self,
@@ -87,15 +92,17 @@ class ShardScorer:
         self.image_size: int = model.config["image_size"]
         self._device = device
         self.net = self._load(model)
+        # Out of fold: trained on the other half of the pool, so it scores the half that `net` was trained on.
+        self._other_net = self._load(model, other_half=True) if model.config.get("out_of_fold") else None
         self._pixels = item_pixels
         self._kind = "cpu" if device.type == "cpu" else "cuda"
         self.batch = _BATCH[self._kind]
         self._earlier = _earlier_runs(context, score_run)
-        self.dimensions = self._score(self._noise(1)).embeddings.shape[1]
+        self.dimensions = self._score(self._noise(1), torch.ones(1)).embeddings.shape[1]
 
-    def _load(self, model: PretextModel) -> nn.Module:
+    def _load(self, model: PretextModel, other_half: bool = False) -> nn.Module:
         """On the device, its batch norms folded."""
-        net = load_net(model, self._context.artifacts, torch.device("cpu"))
+        net = load_net(model, self._context.artifacts, torch.device("cpu"), other_half)
         some = normalised(self._noise(4))
         return on_device(folded(net, lambda either: score(either, self._task, some).losses), self._device)
 
@@ -108,7 +115,7 @@ class ShardScorer:
 
         def run(way: Way) -> None:
             torch.set_num_threads(way.threads)
-            self._score(noise[: way.batch])
+            self._score(noise[: way.batch], torch.ones(way.batch))
 
         fewer = () if self._context.settings.threads or self._kind != "cpu" else (max(1, threads // 2),)
         way = quickest(Way(self.batch, threads), _BATCHES[self._kind], fewer, run, _TUNING_S)
@@ -126,7 +133,7 @@ class ShardScorer:
         with self._context.read() as session:
             items = list(
                 session.execute(
-                    sa.select(Item.id, Item.key, Item.uri, Item.split, Item.content_hash)
+                    sa.select(Item.id, Item.key, Item.uri, Item.split, Item.content_hash, Item.shuffle)
                     .where(Item.project_id == self._score_run.project_id, Item.state.in_(SCORED_STATES))
                     .where(Item.id.between(shard.first, min(shard.last, self._score_run.last_item_id)))
                     .order_by(Item.id)
@@ -172,7 +179,8 @@ class ShardScorer:
             loaded.thumbnails[loaded.to_do] = thumbnails(loaded.pixels)
         for start in range(0, len(loaded.to_do), self.batch):
             rows = loaded.to_do[start : start + self.batch]
-            found = self._score(loaded.pixels[start : start + self.batch])
+            halves = torch.tensor([half_of(loaded.items[row].shuffle) for row in rows])
+            found = self._score(loaded.pixels[start : start + self.batch], halves)
             finite = found.losses.isfinite() & found.embeddings.isfinite().all(1)
             if not finite.all():
                 item = loaded.items[rows[~finite.numpy()][0]]
@@ -196,10 +204,16 @@ class ShardScorer:
             )
         return Stored(loaded.shard, name, int(scored.sum()), loaded.learned)
 
-    def _score(self, pixels: Tensor) -> Scored:
-        """(b, 3, s, s) uint8 -> on the CPU, embeddings as float16"""
-        found = score(self.net, self._task, normalised(to_device(pixels, self._device)))
-        return Scored(found.losses.cpu(), found.spreads.cpu(), found.embeddings.half().cpu())
+    def _score(self, pixels: Tensor, halves: Tensor) -> Scored:
+        """(b, 3, s, s) uint8, (b,) the half of each -> on the CPU, embeddings as float16"""
+        batch = normalised(to_device(pixels, self._device))
+        found = score(self.net, self._task, batch)
+        losses, spreads = found.losses.cpu(), found.spreads.cpu()
+        known = halves == 0
+        if self._other_net is not None and known.any():
+            unseen = score(self._other_net, self._task, batch[known.to(batch.device)])
+            losses[known], spreads[known] = unseen.losses.cpu(), unseen.spreads.cpu()
+        return Scored(losses, spreads, found.embeddings.half().cpu())
 
 
 @dataclass(frozen=True)

@@ -7,24 +7,29 @@ import math
 from dataclasses import asdict
 from importlib.metadata import version
 
-import numpy as np
 import sqlalchemy as sa
 import structlog
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from service.store.pipeline import queue_score_pool
 from service.store.project_settings import ProjectSettings
-from service.store.tables import Item, PretextModel, Project, utc_now
-from worker.dataset import Dataset
+from service.store.tables import PretextModel, Project, utc_now
 from worker.device import choose_device, use_threads
-from worker.diagnostics import collapse, taught_nothing
+from worker.diagnostics import Diagnostics, collapse, taught_nothing
 from worker.jobs.choices import chosen
 from worker.jobs.context import JobContext, JobFailed
 from worker.jobs.item_pixels import ItemPixels
-from worker.jobs.pretext_net import new_net, on_device, store_net, task_of, untrained_version
+from worker.jobs.pretext_net import (
+    new_net,
+    of_other_half,
+    on_device,
+    store_net,
+    task_of,
+    untrained_version,
+)
+from worker.jobs.training_pool import TrainingPool
 from worker.modalities.image import augmented, image_size_for, normalised
-from worker.pool_view import Floats, Ints
 from worker.pretext import PretextTask, pretext_tasks
 from worker.recipe import RATES, Recipe
 from worker.training import Diverged, State, Training
@@ -35,13 +40,6 @@ _BATCH = {"cpu": 64, "cuda": 256}
 _IMAGES_SEEN = {"cpu": 16_000, "cuda": 1_000_000}
 _LEAST_EPOCHS = 2
 _MOST_EPOCHS = {"cpu": 30, "cuda": 100}
-_SAMPLE = 2_048
-_SAMPLE_BYTES = 2**29  # as float32; larger images make a smaller sample
-_SIDES_SAMPLED = 512
-_SIDES_DECODED = 64
-_READ_AT_A_TIME = 1_024
-_BLOCK = 256  # rows that lie together; see `worker.dataset.Dataset`
-_TRAINABLE = ("available", "done", "broken")  # with what is labeled: a resumed training sees the same
 _READING = 0.03  # share of the progress; reading is quick beside training
 
 log = structlog.get_logger()
@@ -83,15 +81,16 @@ def _begin(
     settings = ProjectSettings.model_validate(project.settings)
     # A wrong choice fails before anything is read.
     task = chosen(pretext_tasks(), settings.pretext_task, "pretext_task")
-    ids = _pool_ids(context, project.id)
+    pool = TrainingPool(context, item_pixels, settings.seed)
+    ids = pool.ids()
     if not len(ids):
         raise JobFailed("There is nothing to train on: the pool is empty. Import a source first.")
-    side = settings.image_size or image_size_for(
-        _median_side(context, ids, settings.seed, item_pixels), device
-    )
+    side = settings.image_size or image_size_for(pool.median_side(), device)
+    folds = settings.pretext_training.out_of_fold
     recipe, warning = _recipe(settings, task, len(ids), device)
     config = asdict(recipe) | {
         "image_size": side,
+        "out_of_fold": folds,
         "pretrained": settings.pretrained,
         "device": device.type,
         "items": len(ids),
@@ -159,17 +158,55 @@ def _diagnose(context: JobContext, model: PretextModel, **found: object) -> None
 
 
 def _train(context: JobContext, model: PretextModel, item_pixels: ItemPixels, device: torch.device) -> None:
-    task = task_of(model)
-    net = on_device(new_net(model), device)
+    """The whole pool; or, out of fold, each half: the first network then gives the embeddings."""
+    saved = _checkpoint(context, model)
+    halves: tuple[int | None, ...] = (0, 1) if model.config["out_of_fold"] else (None,)
+    done: list[nn.Module] = []
+    history: list[Diagnostics] = []
+    for number, half in enumerate(halves):
+        if saved is not None and number < saved["part"]:  # trained before the job was interrupted
+            net = new_net(model)
+            net.load_state_dict(saved["done"][number])
+            done.append(on_device(net, device))
+            history = saved["past"]
+            continue
+        resume = saved["training"] if saved is not None and number == saved["part"] else None
+        training = _train_part(context, model, item_pixels, device, half, resume, done, history)
+        done.append(training.result)
+        history = history + training.history
+    _finish(context, model, done, history)
+
+
+def _train_part(
+    context: JobContext,
+    model: PretextModel,
+    item_pixels: ItemPixels,
+    device: torch.device,
+    half: int | None,
+    resume: State | None,
+    done: list[nn.Module],
+    past: list[Diagnostics],
+) -> Training:
+    """One network, after those that are `done`, whose epochs are `past`. Raises `JobFailed`."""
+    task, parts = task_of(model), 1 if half is None else 2
     recipe = Recipe(**{name: model.config[name] for name in Recipe.__dataclass_fields__})
-    dataset = _dataset(context, model, item_pixels)
-    sample, traits = _sample(context, model, item_pixels)
+    pool = TrainingPool(context, item_pixels, recipe.seed, model.config["last_item_id"], half)
+    begin, share = len(done) / parts, 1 / parts
+
+    def report_reading(part: float, message: str) -> None:
+        context.report(begin + share * _READING * part, message)
+
+    def save(state: State) -> None:
+        nets = [{name: value.cpu() for name, value in net.state_dict().items()} for net in done]
+        _save_checkpoint(context, model, {"part": len(done), "done": nets, "past": past, "training": state})
 
     def prepare(pixels: Tensor, generator: torch.Generator | None) -> Tensor:
         return normalised(augmented(pixels, generator, task.flips) if generator else pixels)
 
+    dataset = pool.dataset(model.config["image_size"], report_reading)
+    sample, traits = pool.sample(model.config["image_size"])
     training = Training(
-        net=net,
+        net=on_device(new_net(model), device),
         task=task,
         dataset=dataset,
         recipe=recipe,
@@ -177,32 +214,37 @@ def _train(context: JobContext, model: PretextModel, item_pixels: ItemPixels, de
         prepare=prepare,
         sample=sample,
         traits=traits,
-        save=lambda state: _save_checkpoint(context, model, state),
+        save=save,
         save_interval_s=context.settings.checkpoint_interval_s,
-        report=lambda done, message: context.report(_READING + (1 - _READING) * done, message),
+        report=lambda part, message: context.report(
+            begin + share * (_READING + (1 - _READING) * part), message
+        ),
         warn=lambda sentence: _warn(context, model, sentence),
     )
     try:
-        trained = training.run(_checkpoint(context, model))
+        trained = training.run(resume)
     except Diverged as error:
         raise JobFailed(str(error)) from error
     little = taught_nothing(training.untrained, trained)
     if little is not None:
         _warn(context, model, little)
-    collapsed = collapse(training.untrained, trained, len(sample))
-    _diagnose(context, model, untrained=training.untrained, trained=trained, collapse=collapsed)
-    _finish(context, model, training, collapsed)
+    collapsed = model.diagnostics.get("collapse") or collapse(training.untrained, trained, len(sample))
+    measured = {"untrained": training.untrained, "trained": trained} if not done else {}
+    _diagnose(context, model, collapse=collapsed, **measured)
+    return training
 
 
 def _save_checkpoint(context: JobContext, model: PretextModel, state: State) -> None:
     """A new artifact each time; the row points at it only if the job is still ours."""
-    again = f"-{state['rollbacks']}" if state["rollbacks"] else ""  # the same step, a second time
-    name = f"pretext/{model.id}/ckpt-{context.job.token}-{state['step']}{again}.pt"
+    training = state["training"]
+    again = f"-{training['rollbacks']}" if training["rollbacks"] else ""  # the same step, a second time
+    part = f"part-{state['part']}-" if state["part"] else ""
+    name = f"pretext/{model.id}/ckpt-{context.job.token}-{part}{training['step']}{again}.pt"
     with context.artifacts.writing(name) as file:
         torch.save(state, file)
     with context.publish() as session:
         row = session.get_one(PretextModel, model.id)
-        row.checkpoint, row.history = name, state["history"]
+        row.checkpoint, row.history = name, state["past"] + training["history"]
     if model.checkpoint is not None:
         context.artifacts.delete(model.checkpoint)
     model.checkpoint = name
@@ -216,19 +258,24 @@ def _checkpoint(context: JobContext, model: PretextModel) -> State | None:
     return state
 
 
-def _finish(context: JobContext, model: PretextModel, training: Training, collapsed: str | None) -> None:
+def _finish(
+    context: JobContext, model: PretextModel, nets: list[nn.Module], history: list[Diagnostics]
+) -> None:
     """The pool is scored next; by the untrained network where the training collapsed."""
+    collapsed = model.diagnostics["collapse"]
     name = f"pretext/{model.id}/model-{context.job.token}.safetensors"
     untrained = f"pretext/{model.id}/untrained-{context.job.token}.safetensors"
-    store_net(training.result, model, context.artifacts, name)
+    store_net(nets[0], model, context.artifacts, name)
+    if len(nets) > 1:
+        store_net(nets[1], model, context.artifacts, of_other_half(name))
     if collapsed is not None:
         log.warning("pretraining", job=context.job.id, pretext_model=model.version, warning=collapsed)
         store_net(new_net(model), model, context.artifacts, untrained)
-    result = {"pretext_model": model.version, "epochs": len(training.history), "collapse": collapsed}
-    with context.finish(result | training.history[-1]) as session:
+    result = {"pretext_model": model.version, "epochs": len(history), "collapse": collapsed}
+    with context.finish(result | history[-1]) as session:
         row = session.get_one(PretextModel, model.id)
         row.state, row.artifact, row.checkpoint, row.finished_at = "ready", name, None, utc_now()
-        row.history = training.history
+        row.history = history
         if collapsed is not None:
             row.state = "collapsed"
             session.flush()
@@ -236,81 +283,3 @@ def _finish(context: JobContext, model: PretextModel, training: Training, collap
         queue_score_pool(session, session.get_one(Project, model.project_id), row.id)
     if model.checkpoint is not None:
         context.artifacts.delete(model.checkpoint)
-
-
-def _pool(project_id: int, last_item_id: int | None) -> tuple[sa.ColumnElement[bool], ...]:
-    """Fixed by the last id, so that a resumed training sees the items it saw before."""
-    upto = () if last_item_id is None else (Item.id <= last_item_id,)
-    return (Item.project_id == project_id, Item.split == "pool", Item.state.in_(_TRAINABLE), *upto)
-
-
-def _pool_ids(context: JobContext, project_id: int, last_item_id: int | None = None) -> Ints:
-    with context.read() as session:
-        query = sa.select(Item.id).where(*_pool(project_id, last_item_id)).order_by(Item.id)
-        rows = session.scalars(query.execution_options(yield_per=10_000))
-        return np.fromiter(rows, np.int64)
-
-
-def _items(context: JobContext, ids: Ints) -> list[sa.Row[int, str, int | None, int | None]]:
-    """(id, uri, width, height) in the order of the ids."""
-    with context.read() as session:
-        query = sa.select(Item.id, Item.uri, Item.width, Item.height).where(Item.id.in_(ids.tolist()))
-        rows = {row.id: row for row in session.execute(query)}
-    return [rows[item_id] for item_id in ids.tolist() if item_id in rows]
-
-
-def _median_side(context: JobContext, ids: Ints, seed: int, item_pixels: ItemPixels) -> float:
-    """Of the short sides in a sample. What was registered without sizes is decoded."""
-    sample = np.random.default_rng(seed).permutation(ids)[:_SIDES_SAMPLED]
-    items = _items(context, np.sort(sample))
-    sides = [min(item.width, item.height) for item in items if item.width and item.height]
-    if not sides:
-        decoded = item_pixels.decode([item.uri for item in items[:_SIDES_DECODED]], image_size=8)
-        sides = [min(one.width, one.height) for one in decoded if one.width and one.height]
-    if not sides:
-        raise JobFailed(f"No item of the pool can be read. The first says: {decoded[0].reason}")
-    return float(np.median(sides))
-
-
-def _sample(
-    context: JobContext, model: PretextModel, item_pixels: ItemPixels
-) -> tuple[Tensor, dict[str, Floats]]:
-    """Random items: (m, 3, s, s) uint8, and what is trivial about each, (m,)."""
-    ids = _pool_ids(context, model.project_id, model.config["last_item_id"])
-    side = model.config["image_size"]
-    size = min(_SAMPLE, max(1, _SAMPLE_BYTES // (4 * 3 * side * side)))
-    items = _items(context, np.random.default_rng(model.config["seed"]).permutation(ids)[:size])
-    decoded = item_pixels.decode([item.uri for item in items], side)
-    readable = [(one.pixels, one.file_size) for one in decoded if one.pixels is not None]
-    if not readable:
-        raise JobFailed(
-            f"No item of the pool can be read. Check the items' addresses, then try again. The first says: "
-            f"{decoded[0].reason if decoded else 'it is gone'}"
-        )
-    sample = torch.stack([pixels for pixels, _ in readable])
-    pixels = sample.flatten(1).float()
-    return sample, {
-        "pixel_variance": pixels.var(1, correction=0).numpy(),
-        "brightness": pixels.mean(1).numpy(),
-        "file_size": np.array([file_size for _, file_size in readable], np.float32),
-    }
-
-
-def _dataset(context: JobContext, model: PretextModel, item_pixels: ItemPixels) -> Dataset:
-    """The pool in memory if it fits, else read again in each epoch."""
-    ids = _pool_ids(context, model.project_id, model.config["last_item_id"])
-    side = model.config["image_size"]
-
-    def read(rows: Ints) -> Tensor:
-        return item_pixels.stack([item.uri for item in _items(context, ids[rows])], side)
-
-    if 3 * side * side * len(ids) > context.settings.memory_cache_bytes:
-        return Dataset(len(ids), read, _BLOCK)
-    pixels = torch.empty((len(ids), 3, side, side), dtype=torch.uint8)
-    filled = 0
-    for start in range(0, len(ids), _READ_AT_A_TIME):
-        part = read(np.arange(start, min(start + _READ_AT_A_TIME, len(ids))))
-        pixels[filled : filled + len(part)] = part
-        filled += len(part)
-        context.report(_READING * start / len(ids), f"reading images, {start:,} of {len(ids):,}")
-    return Dataset(filled, lambda rows: pixels[torch.from_numpy(rows)])

@@ -317,8 +317,8 @@ def test_an_item_without_a_number_is_named(scoring: Scoring, monkeypatch: pytest
     scoring.add(3)
     score = ShardScorer._score
 
-    def broken(self: ShardScorer, pixels: torch.Tensor) -> Scored:
-        found = score(self, pixels)
+    def broken(self: ShardScorer, pixels: torch.Tensor, halves: torch.Tensor) -> Scored:
+        found = score(self, pixels, halves)
         found.losses[-1] = torch.nan
         return found
 
@@ -408,3 +408,23 @@ def test_equal_losses_share_a_percentile() -> None:
     pool = np.ones(5, np.float32)
 
     assert percentiles_among(pool, np.array([0, 1, 2], np.float32)).tolist() == [0, 50, 100]
+
+
+@on_sqlite
+def test_out_of_fold_each_half_is_scored_by_the_network_of_the_other(scoring: Scoring) -> None:
+    scoring.add(9)
+    by_one = scoring.run()
+    with write_session(scoring.engine) as session:
+        model = session.get_one(PretextModel, scoring.model.id)
+        model.config = CONFIG | {"out_of_fold": 2}
+        session.execute(sa.delete(ScoreRun))
+    other = new_net(scoring.model)
+    torch.nn.init.normal_(other.get_parameter("head.weight"))
+    store_net(other, scoring.model, scoring.artifacts, "m-other.safetensors")
+    by_two = scoring.run()
+
+    halves = np.array([item.shuffle % 2 for item in scoring.items()])
+    assert 0 < halves.sum() < 9
+    assert (by_two.embeddings == by_one.embeddings).all()
+    assert np.allclose(by_two.losses[halves == 1], by_one.losses[halves == 1], atol=1e-5)
+    assert (np.abs(by_two.losses - by_one.losses)[halves == 0] > 1e-3).all()

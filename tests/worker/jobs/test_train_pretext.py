@@ -155,6 +155,49 @@ def test_what_another_job_left_unfinished_is_marked_failed(training: Callable[..
 
 
 @on_sqlite
+@pytest.mark.parametrize("saved_before", [2, 6])
+def test_out_of_fold_a_network_is_trained_on_each_half_also_across_a_crash(
+    saved_before: int, training: Callable[..., JobContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2 epochs of 2 or 3 batches for each half; a checkpoint after each batch: the sixth is of the second half."""
+    monkeypatch.setattr(train_pretext, "_BATCH", {"cpu": 3})
+    undisturbed = training(pretext_training={"out_of_fold": 2})
+    run(undisturbed)
+    with write_session(undisturbed.engine) as session:
+        session.execute(sa.delete(Job))
+        queue_train_pretext(session, session.get_one(Project, undisturbed.job.project_id))
+    settings = undisturbed.settings.model_copy(update={"checkpoint_interval_s": 1e-9})
+    first = claim(undisturbed.engine, settings, undisturbed.artifacts)
+    save, saved = train_pretext._save_checkpoint, 0
+
+    def save_and_crash(context: JobContext, model: PretextModel, state: State) -> None:
+        nonlocal saved
+        save(context, model, state)
+        saved += 1
+        if saved == saved_before:
+            raise Crash
+
+    monkeypatch.setattr(train_pretext, "_save_checkpoint", save_and_crash)
+    with pytest.raises(Crash):
+        run(first)
+    monkeypatch.setattr(train_pretext, "_save_checkpoint", save)
+    hand_back(first)
+    run(claim(undisturbed.engine, settings, undisturbed.artifacts))
+
+    expected, found = models(first)
+    assert [epoch["epoch"] for epoch in found.history] == [1, 2, 1, 2]
+    halves = [head_weight(first, found, other) for other in (False, True)]
+    assert not torch.equal(*halves)
+    for other in (False, True):
+        assert torch.equal(halves[other], head_weight(first, expected, other))
+
+
+def head_weight(context: JobContext, model: PretextModel, other_half: bool) -> torch.Tensor:
+    net = load_net(model, context.artifacts, torch.device("cpu"), other_half)
+    return net.get_parameter("head.weight")
+
+
+@on_sqlite
 def test_the_recipe_is_the_projects(training: Callable[..., JobContext]) -> None:
     wanted = {"optimizer": "sgd", "batch_size": 5, "average": 0.9, "patience": 1}
     context = training(pretext_training=wanted)
@@ -313,7 +356,7 @@ def test_without_room_for_a_checkpoint_the_last_one_stays_whole(
     folder = context.settings.data_dir / "artifacts" / "pretext" / "1"
     (checkpoint,) = folder.iterdir()
     assert models(context)[0].checkpoint == f"pretext/1/{checkpoint.name}"
-    assert torch.load(checkpoint, weights_only=True)["step"] == 1
+    assert torch.load(checkpoint, weights_only=True)["training"]["step"] == 1
     hand_back(context)
     run(claim(context.engine, context.settings, context.artifacts))
     assert models(context)[0].state == "ready"
