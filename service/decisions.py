@@ -43,15 +43,21 @@ class ItemLabels:
         self.decided_by = self.votes()[-1] if decision[0] == "done" else None
         return True
 
+    def settle(self, overlap: int) -> None:
+        """`decide`, where all labels are stored already."""
+        if self.decide(overlap):
+            self.item.decided_by = self.decided_by.id if self.decided_by is not None else None
+
     def ask_again(self, overlap: int) -> bool:
-        """Open a done item again, until one more annotator agrees; whether it is open now."""
+        """Open a done item until one more annotator agrees; false where labels that came too late do so already."""
         votes = Counter(label.class_name for label in self.votes())
         self.item.asked_again = max(
             self.item.asked_again + 1,
             max(votes.values(), default=0) + 1 - overlap,
             votes.total() - 1 - overlap,
         )
-        return self.decide(overlap)
+        self.settle(overlap)
+        return self.item.state == "available"
 
     def _decision(self, agreeing: int) -> tuple[str, str | None]:
         """So many equal labels make it done; of two more the majority does, of equals the earliest."""

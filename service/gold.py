@@ -47,11 +47,12 @@ def unmark(session: Session, project: Project, items: Sequence[str]) -> int:
     gold = [item for item in _items(session, project, items) if item.gold]
     reservations.release_items(session, project, [item.id for item in gold])
     for labels in decisions.load(session, gold).values():
-        labels.item.gold = False
         votes_before = len(labels.votes())
-        labels.decide(overlap)
+        labels.item.gold, labels.item.state, labels.item.class_name = False, "available", None
+        for label in labels.labels:
+            label.used = label.current
+        labels.settle(overlap)
         project.labels_used += len(labels.votes()) - votes_before
-        labels.item.decided_by = labels.decided_by.id if labels.decided_by else None
     if gold:
         training.retrain_if_due(session, project)
     return len(gold)

@@ -25,7 +25,8 @@ class Queued:
 def add(session: Session, project: Project, items: Sequence[str], annotator: str | None) -> Queued:
     """Put items, by public id, at the end of a queue; one that stands in another leaves that.
 
-    An item that is done is opened again, until one more annotator agrees. Raises `UnknownItem`, `ItemNotServable`.
+    An item that is done is opened again, until one more annotator agrees; one that labels which came too late confirm
+    stays done. Raises `UnknownItem`, `ItemNotServable`.
     """
     projects.lock_open(session, project)
     found = decisions.load(session, _items(session, project, items))
@@ -36,15 +37,17 @@ def add(session: Session, project: Project, items: Sequence[str], annotator: str
             votes_before = len(labels.votes())
             reopened += labels.ask_again(overlap)
             project.labels_used += len(labels.votes()) - votes_before
+    wanted = [item_id for item_id, labels in found.items() if labels.item.state == "available"]
     session.execute(sa.delete(QueuedItem).where(QueuedItem.item_id.in_(found)))
     last = session.scalar(
         sa.select(sa.func.max(QueuedItem.number)).where(QueuedItem.project_id == project.id)
     )
     rows = [
         {"item_id": item_id, "project_id": project.id, "number": number, "annotator": annotator}
-        for number, item_id in enumerate(found, start=(last or 0) + 1)
+        for number, item_id in enumerate(wanted, start=(last or 0) + 1)
     ]
-    session.execute(sa.insert(QueuedItem), rows)
+    if rows:
+        session.execute(sa.insert(QueuedItem), rows)
     if reopened:
         training.retrain_if_due(session, project)
         if project.ranking_id is not None:  # perhaps at a rank that serving has passed already

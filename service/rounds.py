@@ -142,7 +142,7 @@ def _agreement(session: Session, project: Project, numbers: list[int]) -> dict[i
         return {}
     other = aliased(Label)
     shared = sa.exists().where(
-        other.item_id == Label.item_id, other.annotator != Label.annotator, other.current,
+        other.item_id == Label.item_id, other.annotator != Label.annotator, other.current, other.used,
         other.class_name.is_not(None),
     )  # fmt: skip
     rows = session.execute(
@@ -151,7 +151,8 @@ def _agreement(session: Session, project: Project, numbers: list[int]) -> dict[i
         )
         .join(Item, Item.id == Label.item_id)
         .where(Label.project_id == project.id, Label.round_number.in_(numbers))
-        .where(Label.current, Label.class_name.is_not(None), Item.state == "done", ~Item.gold, shared)
+        .where(Label.current, Label.used, Label.class_name.is_not(None))
+        .where(Item.state == "done", ~Item.gold, shared)
         .group_by(Label.round_number)
     )
     return {number: (count, equal) for number, count, equal in rows}

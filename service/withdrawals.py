@@ -45,8 +45,7 @@ def restore(session: Session, project: Project, items: Sequence[str]) -> int:
         votes_before = len(labels.votes())
         for label in labels.labels:
             label.used = label.current and label.skip != "broken"
-        if labels.decide(overlap):
-            labels.item.decided_by = labels.decided_by.id if labels.decided_by else None
+        labels.settle(overlap)
         project.labels_used += len(labels.votes()) - votes_before
     if out:
         training.retrain_if_due(session, project)
