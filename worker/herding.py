@@ -28,12 +28,20 @@ _LOOKS = 64  # candidates looked at again together: small enough to waste little
 
 
 def herd(
-    pool: PoolView, n: int, weights: Floats | None, rng: np.random.Generator, references: int = REFERENCES
+    pool: PoolView,
+    n: int,
+    weights: Floats | None,
+    rng: np.random.Generator,
+    *,
+    references: int = REFERENCES,
+    factors: Floats | None = None,
 ) -> Selection:
-    """Greedy herding from what is labeled on; the score is the share of the references an item newly covers.
+    """Greedy herding from what is labeled on; the score is the share of the references an item newly covers,
+    times its factor.
 
     weights     (len(pool),) at least 0: how much covering an item is worth; None = all the same
     references  how many random items stand for the pool
+    factors     (len(pool),) at least 0: what the gain of picking an item is multiplied by; None = all the same
     """
     candidates = rng.permutation(pool.candidates)  # so that equal gains are settled at random
     n = min(n, len(candidates))
@@ -53,7 +61,10 @@ def herd(
     if len(labeled):
         distances, _ = nearest(points, space.of(labeled), 1)
         covered = np.exp(-distances[:, 0] / width)
-    picks, gains = lazy_greedy(similarity, worth / worth.sum(), covered, min(n, len(looked_at), HERDED))
+    own = np.ones(len(looked_at), np.float32) if factors is None else factors[looked_at]
+    refuse_not_finite(looked_at, own)
+    n_herded = min(n, len(looked_at), HERDED)
+    picks, gains = lazy_greedy(similarity, worth / worth.sum(), covered, n_herded, own)
 
     picked = looked_at[picks]
     rest = np.setdiff1d(candidates, picked) if n > len(picked) else candidates[:0]
@@ -120,17 +131,21 @@ def kernel_width(points: Floats, labels: int) -> float:
     return max(float(np.median(distances[:, -1])), 1e-6)
 
 
-def lazy_greedy(similarity: Floats, worth: Floats, covered: Floats, n: int) -> tuple[Ints, Floats]:
+def lazy_greedy(
+    similarity: Floats, worth: Floats, covered: Floats, n: int, factors: Floats | None = None
+) -> tuple[Ints, Floats]:
     """n greedy picks of rows of `similarity` (m, r), n <= m, and the gain of each, both (n,).
 
     worth    (r,) weight of a reference
     covered  (r,) how much of each reference is covered already
+    factors  (m,) of the gains of a row; None = 1. They stay, so that an old gain still bounds a new one.
     """
     covered = covered.copy()
+    factors = np.ones(len(similarity), np.float32) if factors is None else factors
 
     def gain(rows: Ints | slice) -> Floats:
         uncovered = similarity[rows] - covered
-        return np.asarray(np.maximum(uncovered, 0, out=uncovered) @ worth)
+        return np.asarray((np.maximum(uncovered, 0, out=uncovered) @ worth) * factors[rows])
 
     looks = min(_LOOKS, max(len(similarity), 1))
     bounds = np.empty(len(similarity), np.float32)

@@ -23,6 +23,9 @@ class PoolView:
     n_classes       how many classes the project has
     round_size      labels in a round
     labels_used     labels so far, with those of control items
+    loss_weight     in [-1, 1], how surely items of high pretext loss are those the head errs on: the end nearest 0
+                    of the interval of their rank correlation on control items; 0 where it covers 0, or is not
+                    measured
     """
 
     embeddings: Halves
@@ -33,6 +36,7 @@ class PoolView:
     n_classes: int
     round_size: int
     labels_used: int
+    loss_weight: float = 0.0
 
     def __len__(self) -> int:
         return len(self.pretext_losses)

@@ -15,9 +15,10 @@ def _similarity(candidates: int, references: int, seed: int = 0) -> Floats:
 
 
 def _plain_greedy(
-    similarity: Floats, worth: Floats, covered: Floats, n: int
+    similarity: Floats, worth: Floats, covered: Floats, n: int, factors: Floats | None = None
 ) -> tuple[list[int], list[float]]:
     """Looks at every candidate and every reference for every pick."""
+    factors = np.ones(len(similarity), np.float32) if factors is None else factors
     covered, picks, gains = covered.copy(), [], []
     for _ in range(n):
         best, best_gain = -1, -1.0
@@ -25,6 +26,7 @@ def _plain_greedy(
             if k in picks:
                 continue
             gain = sum(w * max(0.0, s - c) for s, w, c in zip(similarity[k], worth, covered, strict=True))
+            gain *= factors[k]
             if gain > best_gain + 1e-7:
                 best, best_gain = k, float(gain)
         picks.append(best)
@@ -41,6 +43,19 @@ def test_lazy_greedy_is_greedy() -> None:
     picks, gains = lazy_greedy(similarity, worth, covered, 25)
 
     plain_picks, plain_gains = _plain_greedy(similarity, worth, covered, 25)
+    assert picks.tolist() == plain_picks
+    np.testing.assert_allclose(gains, plain_gains, atol=1e-5)
+
+
+def test_lazy_greedy_is_greedy_with_factors_too() -> None:
+    similarity = _similarity(150, 40)
+    rng = np.random.default_rng(1)
+    worth, covered = rng.random(40, np.float32), rng.random(40, np.float32) * 0.7
+    factors = rng.random(150, np.float32)
+
+    picks, gains = lazy_greedy(similarity, worth, covered, 25, factors)
+
+    plain_picks, plain_gains = _plain_greedy(similarity, worth, covered, 25, factors)
     assert picks.tolist() == plain_picks
     np.testing.assert_allclose(gains, plain_gains, atol=1e-5)
 

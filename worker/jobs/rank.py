@@ -67,6 +67,7 @@ class _State:
     control: Ints  # kept for the control arm
     test: Ints
     copies: Ints  # (m, 2) a duplicate and the representative of its group; none where they are not collapsed
+    loss_weight: float  # see `PoolView`
 
     @property
     def no_go(self) -> str | None:
@@ -96,7 +97,21 @@ class _State:
             control=control,
             test=item_ids(session, project.id, "test"),
             copies=copies_of(session, project.score_run_id) if settings.collapse_duplicates else NO_COPIES,
+            loss_weight=_loss_weight(session, project.score_run_id),
         )
+
+
+def _loss_weight(session: Session, score_run_id: int) -> float:
+    """As the newest head that was measured with these pretext losses found it."""
+    measured = sa.select(Head.metrics).where(
+        Head.score_run_id == score_run_id,
+        Head.metrics["pretext_loss_correlation", "rho"].as_float().is_not(None),
+    )
+    metrics = session.scalar(measured.order_by(Head.version.desc()).limit(1))
+    if metrics is None:
+        return 0.0
+    low, high = (float(metrics["pretext_loss_correlation"][end]) for end in ("low", "high"))
+    return max(low, 0.0) + min(high, 0.0)
 
 
 def run(context: JobContext) -> dict[str, Any] | None:
@@ -203,6 +218,7 @@ def _pool_view(context: JobContext, state: _State, scored: ScoredItems) -> PoolV
         n_classes=len(state.project.classes),
         round_size=state.settings.round_size,
         labels_used=state.project.labels_used,
+        loss_weight=state.loss_weight,
     )
 
 

@@ -16,7 +16,10 @@ from tests.worker.jobs.scored_projects import (
     score_run_of,
     write_scores,
 )
+from worker.jobs import rank
 from worker.jobs.context import JobFailed
+from worker.pool_view import PoolView, Selection
+from worker.strategies.random import Random
 
 
 def test_ranks_what_is_available_without_control_and_test_items(bench: Bench) -> None:
@@ -221,3 +224,32 @@ def test_items_of_old_rankings_go_unless_someone_is_served_from_them(bench: Benc
     assert versions() == [4, 5, 6]
     with read_session(bench.engine) as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Ranking)) == 6
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "weight"), [(-0.1, 0.3, 0.0), (0.05, 0.4, 0.05), (-0.5, -0.2, -0.2), (None, None, 0.0)]
+)
+def test_the_pretext_loss_weighs_by_the_end_of_its_interval_nearest_0(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, low: float | None, high: float | None, weight: float
+) -> None:
+    seen: list[float] = []
+
+    class Watching(Random):
+        def select(self, pool: PoolView, n: int, rng: np.random.Generator) -> Selection:
+            seen.append(pool.loss_weight)
+            return super().select(pool, n, rng)
+
+    monkeypatch.setattr(rank, "strategies", lambda: {"random": Watching})
+    scored = bench.project(settings={"strategy": "random"})
+    correlation = None if low is None else {"rho": 0.1, "low": low, "high": high, "items": 40}
+    with write_session(bench.engine) as session:
+        run = score_run_of(session, scored)
+        for version, found in ((1, correlation), (2, None)):  # the newest was not measured
+            factories.make_head(
+                session, project=session.get_one(Project, scored.id), score_run=run, version=version,
+                metrics={"measured_on": "control" if found else None, "pretext_loss_correlation": found},
+            )  # fmt: skip
+
+    bench.rank(scored)
+
+    assert seen == [weight]

@@ -1,40 +1,94 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from tests.worker.pools import make_pool
-from worker.herding import herd
+from worker.herding import MORE_REFERENCES, herd
+from worker.pool_view import Floats, PoolView
 from worker.strategies.shortlist import Shortlist
-from worker.uncertainty import clustered_margin, unsureness
+from worker.uncertainty import unsureness
+
+_DEFAULT = Shortlist()
 
 
 def _rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
+def _picks(pool: PoolView, strategy: Shortlist = _DEFAULT, n: int = 20) -> list[int]:
+    return [int(item) for item in strategy.select(pool, n, _rng()).items]
+
+
+def _herded(pool: PoolView, weights: Floats | None, factors: Floats | None = None) -> list[int]:
+    found = herd(pool, 20, weights, _rng(), references=MORE_REFERENCES, factors=factors)
+    return [int(item) for item in found.items]
+
+
+def _probabilities(pool: PoolView) -> Floats:
+    assert pool.probabilities is not None
+    return pool.probabilities
+
+
 def test_covers_the_pool_while_there_is_no_head() -> None:
     pool = make_pool(labeled=90)
-    expected = herd(pool, 10, None, _rng())
 
-    np.testing.assert_array_equal(Shortlist().select(pool, 10, _rng()).items, expected.items)
-
-
-def test_covers_what_the_head_is_unsure_of_while_labels_are_few() -> None:
-    pool = make_pool(labeled=44, head=True)
-    assert pool.probabilities is not None
-    expected = herd(pool, 10, unsureness(pool.probabilities), _rng())
-
-    np.testing.assert_array_equal(Shortlist().select(pool, 10, _rng()).items, expected.items)
+    assert _picks(pool) == _herded(pool, None)
 
 
-def test_asks_for_small_margins_from_15_labels_a_class_on() -> None:
-    pool = make_pool(labeled=45, head=True)
-    assert pool.probabilities is not None
-    expected = clustered_margin(pool, pool.probabilities, 10, _rng())
+def test_a_head_that_knows_nothing_changes_nothing() -> None:
+    pool = make_pool(n=400, n_classes=4, labeled=20)
+    ignorant = replace(pool, probabilities=np.full((400, 4), 0.25, np.float32))
 
-    np.testing.assert_array_equal(Shortlist().select(pool, 10, _rng()).items, expected.items)
-    later = Shortlist(labels_per_class=16).select(pool, 10, _rng())
-    assert later.items.tolist() != expected.items.tolist()
+    assert _picks(ignorant) == _picks(pool)
+
+
+def test_covers_what_the_head_doubts() -> None:
+    pool = make_pool(n=400, labeled=30, head=True)
+    doubt = unsureness(_probabilities(pool))
+
+    assert _picks(pool) == _herded(pool, doubt**2, doubt)
+    assert doubt[_picks(pool)].mean() > 1.5 * doubt.mean()
+
+
+def test_items_of_rare_classes_count_more_where_the_pool_is_skewed() -> None:
+    """Nine of ten items are of class 0; the head is as unsure of all."""
+    rng = _rng()
+    truth = (rng.random(1_000) < 0.1).astype(np.int64)
+    embeddings = (rng.normal(size=(2, 8))[truth] + rng.normal(size=(1_000, 8))).astype(np.float16)
+    probabilities = np.where(truth[:, None] == np.arange(2), 0.97, 0.03).astype(np.float32)
+    classes = np.where(np.arange(1_000) < 50, truth, -1)
+    pool = make_pool(
+        n=1_000, n_classes=2, embeddings=embeddings, probabilities=probabilities, classes=classes,
+        available=classes < 0,
+    )  # fmt: skip
+
+    balanced, not_balanced = (
+        truth[_picks(pool)].mean(),
+        truth[_picks(pool, Shortlist(balance_below=0))].mean(),
+    )
+
+    assert balanced > 2 * not_balanced
+    assert balanced >= 0.3
+
+
+def test_chance_differences_between_classes_are_not_balanced() -> None:
+    pool = make_pool(n=400, labeled=30, head=True)
+
+    assert _picks(pool) == _picks(pool, Shortlist(balance_below=0))
+
+
+@pytest.mark.parametrize("head", [False, True])
+def test_the_pretext_loss_weighs_as_much_as_its_correlation(head: bool) -> None:
+    pool = make_pool(n=600, labeled=30, head=head)
+
+    def mean_loss(loss_weight: float) -> float:
+        return float(pool.pretext_losses[_picks(replace(pool, loss_weight=loss_weight), n=100)].mean())
+
+    # Losses are drawn at random here, so a weight on the surroundings moves the picks only a little.
+    losses = [mean_loss(weight) for weight in (-0.9, 0.0, 0.9)]
+    assert losses[0] < losses[2]
+    assert _picks(replace(pool, loss_weight=0.0)) == _picks(pool)
 
 
 def test_first_picks_are_one_of_each_cluster() -> None:
