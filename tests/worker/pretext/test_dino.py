@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from tests.worker.pretext.nets import SIZE, Tiny, images, seeded, tiny_net
 from worker.backbone import make_backbone
+from worker.modalities.views import view
 from worker.pretext.crop_side import crop_side
 from worker.pretext.dino import DINO, DINONet
 
@@ -58,6 +59,23 @@ def test_what_is_centred_away_is_not_taught() -> None:
 
 def _large(net: DINONet) -> Tensor:
     return cast(Tiny, net.backbone).shown[-1]
+
+
+def test_every_other_crop_is_to_say_what_the_teacher_says_of_a_large_one() -> None:
+    task, batch = DINO(prototypes=16, small_crops=1), images(3)
+    net = net_of(task).eval()
+    generator = seeded()
+    large = [view(batch, generator, each=False, scale=(0.4, 1.0)) for _ in range(2)]
+    small = view(batch, generator, each=False, scale=(0.1, 0.4), side=SIZE // 2)
+    with torch.no_grad():
+        losses = task.losses(net, batch, seeded())
+        expected = torch.zeros(3)
+        for taught, others in ((large[0], (large[1], small)), (large[1], (large[0], small))):
+            target = torch.softmax((net.teacher(taught) - net.centre) / 0.04, 1)
+            for other in others:
+                expected -= (target * torch.log_softmax(net(other) / 0.1, 1)).sum(1) / 4
+
+    assert torch.allclose(losses, expected, atol=1e-4)
 
 
 def test_small_crops_are_small_and_the_teacher_never_sees_them() -> None:
