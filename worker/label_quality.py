@@ -1,4 +1,6 @@
-"""How good labels are, by what others and a head say of the same items. The only file that knows cleanlab."""
+"""How good labels are, by what others and a head say of the same items. The only file that knows cleanlab, which is
+imported where it is used: that takes two seconds, and each start of a worker would wait for it.
+"""
 
 import warnings
 from collections.abc import Iterator
@@ -6,9 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from cleanlab.filter import find_label_issues
-from cleanlab.multiannotator import get_label_quality_multiannotator
-from cleanlab.rank import get_label_quality_scores
 
 from worker.pool_view import Bools, Floats, Ints
 
@@ -30,6 +29,8 @@ def consensus(votes: Ints, probabilities: Floats) -> Consensus:
     Supervised learning to infer consensus labels and quality scores for data with multiple annotators,
     https://arxiv.org/abs/2210.06812
     """
+    from cleanlab.multiannotator import get_label_quality_multiannotator
+
     with _no_warnings():
         found = get_label_quality_multiannotator(
             np.where(votes < 0, np.nan, votes.astype(np.float64)),
@@ -54,6 +55,9 @@ def doubtful(classes: Ints, probabilities: Floats) -> tuple[Bools, Floats]:
     Northcutt et al. 2021, Confident Learning: Estimating Uncertainty in Dataset Labels,
     https://arxiv.org/abs/1911.00068
     """
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
     given = probabilities.astype(np.float64)
     with _no_warnings():
         flags = find_label_issues(classes, given, n_jobs=1, min_examples_per_class=5)
