@@ -154,7 +154,7 @@ class KeyRefused(ShortlistError):
 class LinkRefused(ShortlistError):
     """This image link is not valid, or no longer. Ask for the item or the batch again to get a new one."""
 
-    status, code = 403, "link_refused"
+    status, code = 401, "link_refused"
 
 
 class RoleRefused(ShortlistError):

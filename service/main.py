@@ -30,6 +30,7 @@ from service.api import (
 )
 from service.api import keys as key_routes
 from service.api.depends import SESSIONS, Parts
+from service.api.description import DescribedApp
 from service.api.head_requests import HeadAsGet
 from service.api.limits import RateLimits
 from service.api.links import ImageLinks
@@ -72,7 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         parts.engine.dispose()
 
-    app = FastAPI(
+    app = DescribedApp(
         title="Shortlist",
         version="0.1.0",
         description=_DESCRIPTION,

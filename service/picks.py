@@ -24,6 +24,7 @@ AVAILABLE_ITEM = sa.and_(Item.state == "available", Item.split == "pool")
 CURRENT = sa.text("labels.current")
 OPEN = sa.literal_column("'open'", sa.Text)
 _GOLD = sa.text("items.gold")
+LOOKED_AT_AGAIN = 100  # ranks, before the ranking's mark moves on: cheaper than moving it each time
 _ANNOTATOR = sa.bindparam("annotator", type_=sa.Text)
 
 
@@ -201,17 +202,15 @@ class _Picker:
         if self.project.ranking_id is None:
             return []
         ranking = self.session.get_one(Ranking, self.project.ranking_id)
-        given = self._given(ranking=ranking.id, first=ranking.low_water, limit=1)
-        lowest = self.session.execute(_RANKED_AVAILABLE, given).first()
-        # What was labeled is never looked at again; `labels` and `queues` lower the mark when an item opens again.
-        ranking.low_water = ranking.items + 1 if lowest is None else lowest.rank
-        if lowest is None:
-            return []
-        given |= {"first": lowest.rank, "limit": size + len(taken)}
-        free = [
-            row for row in self.session.execute(_free_ranked(self._alone), given) if row.item_id not in taken
-        ]
-        return [Pick(row.item_id, "selected", row.rank, row.score, ranking.id) for row in free[:size]]
+        limit = size + len(taken)
+        given = self._given(ranking=ranking.id, first=ranking.low_water, limit=limit)
+        free = list(self.session.execute(_free_ranked(self._alone), given))
+        if not free or free[0].rank >= ranking.low_water + LOOKED_AT_AGAIN:
+            # What was labeled is not looked at for ever; `labels` and `queues` lower the mark when an item opens again.
+            lowest = self.session.execute(_RANKED_AVAILABLE, given | {"limit": 1}).first()
+            ranking.low_water = ranking.items + 1 if lowest is None else lowest.rank
+        free = [row for row in free if row.item_id not in taken][:size]
+        return [Pick(row.item_id, "selected", row.rank, row.score, ranking.id) for row in free]
 
     def _random_items(self, size: int, taken: Collection[int]) -> list[Pick]:
         """The first free items in `shuffle` order: those that no strategy ever sees, as long as there are any."""

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, load_only
 
 from service import picks, projects
 from service.errors import BoundToAnnotator, NotFound, ReservationExpired
@@ -38,6 +38,44 @@ Reason = Literal[
 
 _TO_LABEL = sa.or_(AVAILABLE, Item.gold)
 _IMPORT_WAIT_S = 2  # items arrive while a source is being imported
+
+# What every call of next-batch runs. Made once: making a statement costs more than running it.
+_SERVED = (
+    sa.select(Reservation, Item, Score, RankedItem, Ranking, Head.version)
+    .join(Item, Item.id == Reservation.item_id)
+    .outerjoin(
+        Score,
+        (Score.item_id == Item.id) & (Score.score_run_id == sa.bindparam("score_run", type_=sa.BigInteger)),
+    )
+    .outerjoin(
+        RankedItem, (RankedItem.ranking_id == Reservation.ranking_id) & (RankedItem.rank == Reservation.rank)
+    )
+    .outerjoin(Ranking, Ranking.id == Reservation.ranking_id)
+    .outerjoin(Head, Head.id == Ranking.head_id)
+    .where(Reservation.batch_id == sa.bindparam("batch"), Reservation.state == "open", _TO_LABEL)
+    .order_by(Reservation.position)
+    .options(load_only(Item.project_id, Item.key, Item.uri))
+)
+_EXPIRE = (
+    sa.update(Reservation)
+    .where(
+        Reservation.project_id == sa.bindparam("of_project"),
+        Reservation.state == OPEN,
+        Reservation.expires_at <= sa.bindparam("now"),
+    )
+    .values(state="expired")
+    .returning(Reservation.arm)
+    .execution_options(synchronize_session=False)
+)
+_OLDEST_OPEN = (
+    sa.select(sa.func.min(Reservation.batch_id))
+    .join(Item, Item.id == Reservation.item_id)
+    .where(
+        Reservation.project_id == sa.bindparam("project"), Reservation.annotator == sa.bindparam("annotator")
+    )
+    .where(Reservation.state == OPEN, _TO_LABEL)
+)
+_RESERVE = sa.insert(Reservation.__table__)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -117,25 +155,14 @@ def _allowed(
 
 def served_in(session: Session, project: Project, batch: Batch) -> list[Served]:
     """What of the batch is still to be labeled, in the order it was handed out."""
-    query = (
-        sa.select(Reservation, Item, Score, RankedItem, Ranking, Head.version)
-        .join(Item, Item.id == Reservation.item_id)
-        .outerjoin(Score, (Score.item_id == Item.id) & (Score.score_run_id == project.score_run_id))
-        .outerjoin(
-            RankedItem,
-            (RankedItem.ranking_id == Reservation.ranking_id) & (RankedItem.rank == Reservation.rank),
-        )
-        .outerjoin(Ranking, Ranking.id == Reservation.ranking_id)
-        .outerjoin(Head, Head.id == Ranking.head_id)
-        .where(Reservation.batch_id == batch.id, Reservation.state == "open", _TO_LABEL)
-        .order_by(Reservation.position)
-    )
-    return [Served(*row) for row in session.execute(query)]
+    given = {"batch": batch.id, "score_run": project.score_run_id}
+    return [Served(*row) for row in session.execute(_SERVED, given)]
 
 
 def expire(session: Session, project: Project, now: datetime) -> None:
     """Mark what has run out. Nothing depends on when: whoever looks at reservations does this first."""
-    _close(session, project, "expired", Reservation.expires_at <= now)
+    expired = session.scalars(_EXPIRE, {"of_project": project.id, "now": now}).all()
+    count_served(project, expired, -1)
 
 
 def release_items(session: Session, project: Project, item_ids: Sequence[int]) -> None:
@@ -203,13 +230,7 @@ def count_served(project: Project, arms: Iterable[str], sign: Literal[1, -1] = 1
 
 def _own_open_batch(session: Session, project: Project, annotator: str) -> Batch | None:
     """Their oldest one with anything left to label."""
-    held = (
-        sa.select(sa.func.min(Reservation.batch_id))
-        .join(Item, Item.id == Reservation.item_id)
-        .where(Reservation.project_id == project.id, Reservation.annotator == annotator)
-        .where(Reservation.state == OPEN, _TO_LABEL)
-    )
-    number = session.scalar(held)
+    number = session.scalar(_OLDEST_OPEN, {"project": project.id, "annotator": annotator})
     return None if number is None else session.get_one(Batch, number)
 
 
@@ -266,7 +287,7 @@ def _reserve(
         }
         for position, pick in enumerate(ordered, start=1)
     ]  # fmt: skip
-    session.execute(sa.insert(Reservation), rows)
+    session.connection().execute(_RESERVE, rows)
     count_served(project, (pick.arm for pick in picked))
     return batch
 

@@ -1,9 +1,10 @@
 """What an answer costs before it holds anything: an empty FastAPI endpoint, served as Shortlist is."""
 
-import socket
-
 import uvicorn
 from fastapi import FastAPI
+
+from service.serving import listen
+from service.settings import Settings
 
 app = FastAPI()
 
@@ -14,7 +15,7 @@ def empty() -> dict[str, str]:
 
 
 def main() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listen(Settings(port=0)) as listener:
         print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
         uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False)).run(sockets=[listener])
 

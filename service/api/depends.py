@@ -1,6 +1,6 @@
 """What routes are given: a session, the caller, the parts of the service."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -41,7 +41,8 @@ class Parts:
     rate_limits: RateLimits
 
 
-def get_parts(request: Request) -> Parts:
+# Dependencies that wait for nothing are `async`: FastAPI sends the others to a thread and back.
+async def get_parts(request: Request) -> Parts:
     parts: Parts = request.app.state.parts
     return parts
 
@@ -98,8 +99,8 @@ def _note_use(engine: sa.Engine, key_id: int) -> None:
 Caller = Annotated[Principal, Depends(get_caller)]
 
 
-def _allow(*roles: Role) -> Callable[[Principal], Principal]:
-    def check(caller: Caller) -> Principal:
+def _allow(*roles: Role) -> Callable[[Principal], Awaitable[Principal]]:
+    async def check(caller: Caller) -> Principal:
         caller.require_role(*roles)
         return caller
 

@@ -28,7 +28,7 @@ _BODY = {
     "required": True,
     "content": {
         NDJSON: {
-            "schema": {"type": "string"},
+            "schema": {},
             "example": '{"key": "shirts/0012.png", "class": "coat", "annotator": "import 2024"}\n',
         }
     },

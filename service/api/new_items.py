@@ -111,6 +111,7 @@ _BODY = {
             "schema": {
                 "type": "object",
                 "required": ["items"],
+                "additionalProperties": False,
                 "properties": {
                     "items": {"type": "array", "maxItems": _MOST_ITEMS, "items": ItemIn.model_json_schema()}
                 },

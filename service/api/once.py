@@ -43,10 +43,12 @@ class OnceRoute(APIRoute):
             sent = request.headers.get(_HEADER)
             scheme, _, token = request.headers.get("authorization", "").partition(" ")
             streamed = request.headers.get("content-type", "").startswith(NDJSON)
-            if request.method != "POST" or sent is None or scheme.lower() != "bearer" or streamed:
+            if request.method != "POST" or sent is None or scheme.lower() != "bearer":
                 return await handle(request)
             if not 0 < len(sent) <= _LONGEST or not all("!" <= character <= "~" for character in sent):
                 raise Invalid(field=_HEADER, message=f"send 1 to {_LONGEST} printable ASCII characters, no spaces.")
+            if streamed:
+                return await handle(request)
             parts: Parts = request.app.state.parts
             mark = idempotency.fingerprint(request.method, request.url.path, await request.body())
             claim, before = await run_in_threadpool(_claimed, parts, token.strip(), sent, mark)

@@ -15,12 +15,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import compile_path
 
 from service.errors import (
     DatabaseBusy,
     IdempotencyKeyInUse,
-    KeyMissing,
-    KeyRefused,
     NotJson,
     ShortlistError,
     TooManyRequests,
@@ -76,7 +75,10 @@ def _answer(request: Request, error: Exception) -> ProblemResponse:
             return of(cause)
         case HTTPException():
             code, sentence = _FRAMEWORK.get(error.status_code, ("refused", str(error.detail)))
-            return _problem(error.status_code, code, sentence, headers=error.headers)
+            headers = dict(error.headers or {})
+            if error.status_code == 405:  # the framework names the methods of one route only
+                headers["Allow"] = ", ".join(allowed_methods(request.app, request.url.path))
+            return _problem(error.status_code, code, sentence, headers=headers)
         case ClientDisconnect():
             return _problem(400, "malformed", "The body broke off.")  # nobody is left to read it
         case sa.exc.OperationalError():
@@ -87,9 +89,17 @@ def _answer(request: Request, error: Exception) -> ProblemResponse:
             return _problem(500, "internal", "Something went wrong here; the service's log says more.")
 
 
+def allowed_methods(app: FastAPI, path: str) -> list[str]:
+    """Of the address as the description has it; where several fit, of the one with the fewest parameters."""
+    fitting = [template for template in app.openapi()["paths"] if compile_path(template)[0].fullmatch(path)]
+    if not fitting:
+        return ["GET"]  # files and pages
+    return [method.upper() for method in app.openapi()["paths"][min(fitting, key=lambda each: each.count("{"))]]
+
+
 def of(error: ShortlistError) -> ProblemResponse:
     headers = {}
-    if isinstance(error, KeyMissing | KeyRefused):
+    if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, DatabaseBusy | IdempotencyKeyInUse):
         headers["Retry-After"] = "1"

@@ -4,6 +4,7 @@ from typing import Annotated, Self
 
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import Field, field_validator
+from pydantic.config import JsonDict
 
 from service import copies, projects
 from service.api.depends import Admin, Caller, ReadSession, WriteSession
@@ -18,6 +19,12 @@ from service.store.tables import Project
 router = APIRouter(prefix="/projects", tags=["projects"], route_class=ETagRoute)
 
 _EXAMPLE = {"name": "shirts", "classes": ["coat", "shirt"], "strategy": "margin", "round_size": 50}
+
+
+_AT_LEAST_TWO: JsonDict = {
+    "minItems": 2,
+    "uniqueItems": True,
+}  # said in a sentence of its own, not by pydantic
 
 
 class _Classes(Body):
@@ -41,7 +48,9 @@ class NewProject(ProjectSettings, _Classes):
     model_config = with_example(_EXAMPLE)
 
     name: Name
-    classes: list[Name] = Field(max_length=10_000, description="what an item can be; at least two")
+    classes: list[Name] = Field(
+        max_length=10_000, description="what an item can be; at least two", json_schema_extra=_AT_LEAST_TWO
+    )
     pretext_from: Text | None = Field(
         None, description="another project whose pretext model, and for equal items its score run, is used"
     )
@@ -53,7 +62,7 @@ class ProjectChange(ProjectSettings, _Classes):
     model_config = with_example({"round_size": 100, "budget": 2000})
 
     name: Name | None = None
-    classes: list[Name] | None = Field(None, max_length=10_000)
+    classes: list[Name] | None = Field(None, max_length=10_000, json_schema_extra=_AT_LEAST_TWO)
     state: State | None = Field(
         None,
         description="`paused`: next-batch serves nothing, labels are still taken; `archived`: nothing changes any "

@@ -57,9 +57,10 @@ def _is_unicode(text: str) -> bool:
 
 
 class Body(BaseModel):
-    """A request body: unknown fields are refused, so a typing error is never silently ignored."""
+    """A request body: unknown fields and other types are refused, so a mistake is never silently taken for something
+    else."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     @model_validator(mode="before")
     @classmethod

@@ -48,7 +48,8 @@ def test_an_annotator_only_labels(app: FastAPI, caller: Callers) -> None:
     annotator = caller("annotator")
     allowed = {
         ("POST", "/next-batch"), ("POST", "/projects/{project_id}/next-batch"), ("POST", "/labels"),
-        ("POST", "/projects/{project_id}/labels"), ("POST", "/batches/{batch_id}/renew"),
+        ("POST", "/projects/{project_id}/labels"), ("POST", "/projects/{project_id}/labels/import"),
+        ("POST", "/batches/{batch_id}/renew"),
         ("DELETE", "/batches/{batch_id}"), ("GET", "/projects"), ("GET", "/projects/{project_id}"),
         ("GET", "/projects/{project_id}/items/{item_id}/image"), ("GET", "/catalogue"),
         ("GET", "/healthz"), ("GET", "/readyz"),

@@ -59,7 +59,7 @@ def test_a_batch_says_why(admin: TestClient, engine: sa.Engine) -> None:
     assert (selected["rank"], selected["score"], selected["key"]) == (1, 1.0, "002")
     assert selected["why"] == {
         "strategy": "shortlist", "ranking": 7, "score_run": "s_1", "head": 4, "seed": 3, "pretext_loss": 1.31,
-        "pretext_loss_percentile": 97.2,
+        "pretext_loss_percentile": 97.2, "pretext_loss_spread": None,
     }  # fmt: skip
     assert selected["prediction"] == {"class": "coat", "probability": 0.41, "head": 4}
     assert (control["rank"], control["score"], control["prediction"]) == (None, None, None)

@@ -110,7 +110,7 @@ def test_what_was_refused_may_be_tried_again(admin: TestClient, engine: sa.Engin
 @pytest.mark.usefixtures("pool")
 def test_a_revoked_key_gets_no_kept_answer(admin: TestClient, caller: Callers, engine: sa.Engine) -> None:
     tool = caller("annotator")
-    send = {"json": {"annotator": "ann"}, "headers": once("a")}
+    send: dict[str, Any] = {"json": {"annotator": "ann"}, "headers": once("a")}
     assert tool.post("/next-batch", **send).status_code == 200
     with read_session(engine) as session:
         newest = session.scalars(sa.select(sa.func.max(Key.id))).one()
@@ -133,7 +133,7 @@ def test_a_secret_is_not_kept(admin: TestClient, engine: sa.Engine) -> None:
 @on_sqlite
 @pytest.mark.usefixtures("pool")
 def test_answers_are_kept_for_a_day(admin: TestClient, engine: sa.Engine) -> None:
-    send = {"json": {"annotator": "ann", "size": 1, "new": True}, "headers": once("a")}
+    send: dict[str, Any] = {"json": {"annotator": "ann", "size": 1, "new": True}, "headers": once("a")}
     first = admin.post("/next-batch", **send).json()
     with write_session(engine) as session:
         session.execute(sa.update(KeptAnswer).values(created_at=utc_now() - KEPT_FOR - timedelta(minutes=1)))
@@ -168,7 +168,7 @@ def test_of_many_at_once_one_is_done(admin: TestClient, engine: sa.Engine) -> No
 def test_one_that_is_being_done_is_said_to_be(admin: TestClient, engine: sa.Engine, monkeypatch: Any) -> None:
     """Another service did it between our look and our own answer."""
     monkeypatch.setattr("service.idempotency.find", lambda *_: None)
-    send = {"json": {"annotator": "ann", "size": 1, "new": True}, "headers": once("a")}
+    send: dict[str, Any] = {"json": {"annotator": "ann", "size": 1, "new": True}, "headers": once("a")}
     assert admin.post("/next-batch", **send).status_code == 200
     again = admin.post("/next-batch", **send)
     assert (again.status_code, again.json()["code"], again.headers["Retry-After"]) == (

@@ -227,7 +227,10 @@ def test_a_used_up_ranking_is_filled_up_with_random_items_and_made_anew(session:
     assert [job.kind for job in session.scalars(sa.select(Job))] == ["rank"]
 
 
-def test_labeled_ranks_are_never_looked_at_again_unless_taken_back(session: Session) -> None:
+def test_labeled_ranks_are_never_looked_at_again_unless_taken_back(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.picks.LOOKED_AT_AGAIN", 3)
     project, items = make_pool(session, 6, control_fraction=0)
     ranking = rank(session, project, items)
     for item in items[:3]:
