@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, cast
 
 import torch
 from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
 from worker.pretext import PretextTask, pretext_tasks
@@ -26,10 +27,15 @@ def _weights(tasks: dict[str, float]) -> dict[str, float]:
     known = {name: kind for name, kind in pretext_tasks().items() if not issubclass(kind, Combined)}
     for name, weight in tasks.items():
         if name not in known:
-            raise ValueError(f"there is no pretext task {name!r} to combine; there are {', '.join(known)}")
+            raise _refused(f"there is no pretext task {name!r} to combine; there are {', '.join(known)}")
         if not (weight > 0 and math.isfinite(weight)):
-            raise ValueError(f"the weight of {name!r} must be above 0, not {weight}")
+            raise _refused(f"the weight of {name!r} must be above 0, not {weight}")
     return tasks
+
+
+def _refused(sentence: str) -> PydanticCustomError:
+    """Unlike a ValueError, it is shown without a prefix."""
+    return PydanticCustomError("tasks", "{sentence}", {"sentence": sentence})
 
 
 class Combined(PretextTask):
