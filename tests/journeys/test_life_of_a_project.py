@@ -5,6 +5,7 @@ import zipfile
 
 import pytest
 
+from service.store.ids import row_number
 from tests.journeys.images import COLOURS, true_class, write_images
 from tests.journeys.site import Json, Project, Site, until
 
@@ -104,10 +105,10 @@ def test_it_is_copied_exported_archived_and_deleted(site: Site, project: Project
 
     until(lambda: not site.get(f"{copy}/metrics")["jobs"])
     artifacts = site.data_dir / "artifacts"
-    model = project.json["id"].removeprefix("p_")
-    assert (artifacts / "heads" / model).exists()
+    heads = artifacts / "heads" / str(row_number("p", project.json["id"]))
+    assert heads.exists()
     for address in (copy, project.at):
         assert site.http.delete(address).status_code == 204
         assert site.http.get(address).status_code == 404
-    until(lambda: not (artifacts / "heads" / model).exists())
+    until(lambda: not heads.exists())
     until(lambda: not site.get("/jobs", kind="delete_artifacts", state="queued")["items"])
