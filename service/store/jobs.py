@@ -204,6 +204,13 @@ def fence(session: Session, job: ClaimedJob) -> None:
         raise LeaseLost(job.id)
 
 
+def progressed(session: Session, job: ClaimedJob) -> None:
+    """In the transaction that stores a part of the output to go on from: the attempts count anew, because a job
+    that gets on from attempt to attempt is not to be given up.
+    """
+    session.execute(_update_own(job).values(attempts=1))
+
+
 def succeed(session: Session, job: ClaimedJob, result: dict[str, Any] | None = None) -> None:
     """In the transaction of the last output. Raises `LeaseLost`."""
     _end(session, job, "succeeded", result=result, progress=1.0, message=None, error=None)
@@ -212,8 +219,10 @@ def succeed(session: Session, job: ClaimedJob, result: dict[str, Any] | None = N
 def fail(engine: sa.Engine, job: ClaimedJob, error: str, retry: bool = True) -> None:
     """Queue the job again with a growing delay; after the last attempt, or without `retry`, it has failed."""
     error = error.replace("\0", "")[:ERROR_LENGTH]
-    if retry and job.attempts < job.max_attempts:
-        delay_s = min(RETRY_DELAY_S * 2 ** (job.attempts - 1), RETRY_DELAY_MAX_S)
+    with read_session(engine) as session:
+        attempts = session.scalar(sa.select(Job.attempts).where(*_own(job))) or job.attempts
+    if retry and attempts < job.max_attempts:
+        delay_s = min(RETRY_DELAY_S * 2 ** (attempts - 1), RETRY_DELAY_MAX_S)
         _queue_again(engine, job, delay_s=delay_s, error=error)
     else:
         with write_session(engine) as session:
@@ -222,7 +231,7 @@ def fail(engine: sa.Engine, job: ClaimedJob, error: str, retry: bool = True) -> 
 
 def release(engine: sa.Engine, job: ClaimedJob) -> None:
     """Hand the job back at once, as a worker does that stops; the attempt is not counted."""
-    _queue_again(engine, job, delay_s=0.0, attempts=job.attempts - 1)
+    _queue_again(engine, job, delay_s=0.0, attempts=Job.attempts - 1)
 
 
 def mark_cancelled(engine: sa.Engine, job: ClaimedJob) -> None:

@@ -226,6 +226,24 @@ def test_a_job_that_kills_its_workers_is_parked(engine: sa.Engine) -> None:
     assert parked.finished_at is not None
 
 
+@pytest.mark.parametrize("end", ["killed", "failed", "released"])
+def test_a_job_that_gets_on_is_not_given_up(end: str, engine: sa.Engine) -> None:
+    job_id = enqueue(engine, max_attempts=3)
+    for _ in range(5):
+        job = claimed(engine)
+        with write_session(engine) as session:
+            jobs.fence(session, job)
+            jobs.progressed(session, job)
+        if end == "killed":
+            lose_lease(engine, job_id)
+        elif end == "failed":
+            jobs.fail(engine, job, "no room")
+            move(engine, job_id, run_at=0)
+        else:
+            jobs.release(engine, job)
+    assert claimed(engine).attempts == (1 if end == "released" else 2)
+
+
 def test_retries_back_off_and_end(engine: sa.Engine) -> None:
     job_id = enqueue(engine, max_attempts=3)
     waits = []

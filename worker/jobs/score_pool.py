@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
+from service.store.jobs import progressed
 from service.store.pipeline import queue_rank, queue_train_head
 from service.store.project_settings import ProjectSettings
 from service.store.scores import load_duplicates, load_scores
@@ -129,6 +130,7 @@ def _record(context: JobContext, score_run: ScoreRun, stored: Stored) -> None:
                 items=stored.items,
             )
         )
+        progressed(session, context.job)
         for item_id, decoded in stored.learned.items():
             item = sa.update(Item).where(Item.id == item_id)
             if decoded.reason is not None:

@@ -12,6 +12,7 @@ import structlog
 import torch
 from torch import Tensor, nn
 
+from service.store.jobs import progressed
 from service.store.pipeline import queue_score_pool
 from service.store.project_settings import ProjectSettings
 from service.store.tables import PretextModel, Project, utc_now
@@ -245,6 +246,7 @@ def _save_checkpoint(context: JobContext, model: PretextModel, state: State) -> 
     with context.publish() as session:
         row = session.get_one(PretextModel, model.id)
         row.checkpoint, row.history = name, state["past"] + training["history"]
+        progressed(session, context.job)
     if model.checkpoint is not None:
         context.artifacts.delete(model.checkpoint)
     model.checkpoint = name
