@@ -49,8 +49,9 @@ def markdown(found: Curves, command: str, machine: str, seconds: dict[str, float
     lines = [
         "# The whole system against what a team does today",
         "",
-        f"Made by `{command}` on {machine}; do not edit. Fashion-MNIST, a pool of 20,000, accuracy in % on the",
-        f"10,000 test items, mean of {seeds} seeds. What the arms are: `benchmarks/system/arms.py`.",
+        f"Made by `{command}` on {machine}; do not edit. Fashion-MNIST, a pool of",
+        f"20,000, accuracy in % on the 10,000 test items by labels, mean of {seeds} seeds. What the arms are:",
+        "`benchmarks/system/arms.py`.",
         "",
         f"| arm | {' | '.join(f'{labels:,}' for labels in columns)} | labels to {goal} % | times fewer |",
         f"|---|{'---|' * len(columns)}---|---|",

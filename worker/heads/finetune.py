@@ -33,9 +33,9 @@ _GRADIENT_NORM = 1.0
 
 
 class FinetuneHead(ImageHead):
-    """Trains the backbone itself, from where the pretext task left it: minutes a head instead of a second, and
-    probabilities for the whole pool by a pass of all its images. The most accurate head where that can be waited
-    for. Set `retrain_min_interval_s` to some minutes with it.
+    """Trains the backbone itself, from where the pretext task left it: minutes a head instead of seconds, and
+    probabilities for the whole pool by a pass of all its images. A little more accurate than `propagate` on
+    Fashion-MNIST with few labels (`make bench-system`). Set `retrain_min_interval_s` to some minutes with it.
 
     A quarter of each batch or more are labeled items; the others are of 4,000 random items of the pool with the
     classes that label spreading gives them, drawn as often as they are sure (see `propagate`; on labels alone a
