@@ -93,7 +93,7 @@ def test_another_request_needs_another_one(admin: TestClient, caller: Callers) -
 @pytest.mark.usefixtures("pool")
 @pytest.mark.parametrize("bad", ["", "x" * 256, "a b", "\x7f", "é"])
 def test_a_bad_one_is_refused(admin: TestClient, bad: str) -> None:
-    answer = admin.post("/next-batch", json={"annotator": "ann"}, headers={"Idempotency-Key": bad.encode()})
+    answer = admin.post("/next-batch", json={"annotator": "ann"}, headers={b"Idempotency-Key": bad.encode()})
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "Idempotency-Key")
 
 
