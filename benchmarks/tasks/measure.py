@@ -34,7 +34,7 @@ _AT_ONCE = 64
 _NEIGHBOURS = 20
 _RAW, _UNTRAINED = "raw pixels", "untrained"
 REFERENCES = (_RAW, _UNTRAINED)
-VARIANCE_OUT = "reconstruction, variance out"
+VARIANCE_OUT = "reconstruction (variance out)"
 
 
 @dataclass(frozen=True, kw_only=True)

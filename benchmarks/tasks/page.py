@@ -12,7 +12,7 @@ from rich.table import Table
 from benchmarks.tasks.measure import REFERENCES, Row
 
 Found = dict[str, list[Row]]  # by pool
-Bars = dict[str, tuple[str, Callable[[Row], float]]]  # by what they say: colour and value
+Shown = dict[str, tuple[str, Callable[[Row], float]]]  # by what they say: colour and value
 
 _COLUMNS: dict[str, Callable[[Row], float]] = {
     "linear probe, %": lambda row: 100 * row.linear,
@@ -25,11 +25,12 @@ _COLUMNS: dict[str, Callable[[Row], float]] = {
 }
 _DIGITS = {"ρ supervised": 2, "ρ variance": 2, "scored/s": 0}
 # Colours that people who see fewer of them can tell apart (Okabe and Ito 2008, https://jfly.uni-koeln.de/color/).
-_ACCURACIES: Bars = {
+_INK = "#222222"
+_ACCURACIES: Shown = {
     "linear probe": ("#0072B2", lambda row: 100 * row.linear),
     "kNN": ("#56B4E9", lambda row: 100 * row.knn),
 }
-_CORRELATIONS: Bars = {
+_CORRELATIONS: Shown = {
     "with the supervised loss": ("#D55E00", lambda row: row.rho_supervised),
     "with the variance of the pixels": ("#C8C8C8", lambda row: row.rho_variance),
 }
@@ -49,7 +50,7 @@ class Setting:
 def print_table(found: Found) -> None:
     for pool, rows in found.items():
         table = Table(title=pool)
-        table.add_column("task")
+        table.add_column("task", no_wrap=True)
         for column in _COLUMNS:
             table.add_column(column, justify="right")
         for row in _ordered(rows):
@@ -133,32 +134,32 @@ def save_plot(found: Found, path: Path) -> None:
         ordered = _ordered(rows)[::-1]
         trained = [row for row in ordered if row.task not in REFERENCES]
         above, below = axes[0, column], axes[1, column]
-        _bars(above, trained, _ACCURACIES)
+        for label, (colour, value) in _ACCURACIES.items():
+            above.plot([value(row) for row in trained], range(len(trained)), "o", color=colour, label=label)
+        _finish(above, trained)
         for row in ordered:
             if row.task in REFERENCES:
                 above.axvline(
-                    100 * row.linear, color="#222222", linestyle="--" if row.task == "untrained" else ":"
+                    100 * row.linear, color=_INK, linestyle="--" if row.task == "untrained" else ":"
                 )
                 above.text(100 * row.linear, len(trained) - 0.4, f" {row.task}", fontsize=8, va="bottom")
-        lowest = min(min(row.linear, row.knn) for row in rows)
-        above.set_xlim(left=max(0, 100 * lowest - 5))
         above.set_title(f"{pool}\n", fontsize=11)
-        above.set_xlabel("test accuracy, %")
-        _bars(below, trained, _CORRELATIONS)
-        below.axvline(0, color="#222222", linewidth=0.8)
+        above.set_ylim(-0.6, len(trained) - 0.4)
+        above.set_xlabel("test accuracy, % (lines: linear probe)")
+        for place, (label, (colour, value)) in enumerate(_CORRELATIONS.items()):
+            positions = [number + 0.2 - 0.4 * place for number in range(len(trained))]
+            values = [0 if math.isnan(value(row)) else value(row) for row in trained]
+            below.barh(positions, values, height=0.4, color=colour, label=label)
+        _finish(below, trained)
+        below.axvline(0, color=_INK, linewidth=0.8)
         below.set_xlabel("Spearman correlation of the pretext loss")
-        if column == 0:
-            above.legend(frameon=False, fontsize=8, loc="lower right")
-            below.legend(frameon=False, fontsize=8, loc="lower right")
+        for axis in (above, below):
+            axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
 
 
-def _bars(axis: Any, rows: Sequence[Row], kinds: Bars) -> None:
-    for place, (label, (colour, value)) in enumerate(kinds.items()):
-        positions = [number + 0.2 - 0.4 * place for number in range(len(rows))]
-        values = [0 if math.isnan(value(row)) else value(row) for row in rows]
-        axis.barh(positions, values, height=0.4, color=colour, label=label)
+def _finish(axis: Any, rows: Sequence[Row]) -> None:
     axis.set_yticks(range(len(rows)), [row.task for row in rows], fontsize=8)
-    axis.grid(alpha=0.2, axis="x")
+    axis.grid(alpha=0.2)
     axis.spines[["top", "right"]].set_visible(False)
