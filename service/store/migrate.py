@@ -12,12 +12,15 @@ from alembic.script import ScriptDirectory
 
 import migrations
 from service.errors import NotMigrated
+from service.store import statistics
 
 
 def upgrade(engine: sa.Engine, revision: str = "head") -> None:
     """To the newest revision, in one transaction. Two at once are safe."""
     with _config(engine) as config:
         command.upgrade(config, revision)
+        if revision == "head":
+            statistics.vacuum_soon(config.attributes["connection"])
 
 
 def downgrade(engine: sa.Engine, revision: str = "base") -> None:
