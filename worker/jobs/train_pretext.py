@@ -87,8 +87,11 @@ def _begin(
     if not len(ids):
         raise JobFailed("There is nothing to train on: the pool is empty. Import a source first.")
     side = settings.image_size or image_size_for(pool.median_side(), device)
+    recipe, warnings = _recipe(settings, task, len(ids), device)
     folds = settings.pretext_training.out_of_fold
-    recipe, warning = _recipe(settings, task, len(ids), device)
+    if folds and not all(len(TrainingPool(context, item_pixels, 0, half=half).ids()) for half in (0, 1)):
+        warnings.append("The pool is too small to be halved, so that nothing is scored out of fold.")
+        folds = None
     config = asdict(recipe) | {
         "image_size": side,
         "out_of_fold": folds,
@@ -112,21 +115,21 @@ def _begin(
             diagnostics={},
         )
         session.add(model)
-    if warning is not None:
+    for warning in warnings:
         _warn(context, model, warning)
     return model
 
 
 def _recipe(
     settings: ProjectSettings, task: PretextTask, items: int, device: torch.device
-) -> tuple[Recipe, str | None]:
-    """With a sentence about what is not as the project has set it."""
+) -> tuple[Recipe, list[str]]:
+    """With sentences about what is not as the project has set it."""
     kind = "cpu" if device.type == "cpu" else "cuda"
-    wanted, warning = settings.pretext_training, None
+    wanted, warnings = settings.pretext_training, list[str]()
     epochs = min(max(math.ceil(_IMAGES_SEEN[kind] / items), _LEAST_EPOCHS), _MOST_EPOCHS[kind])
     batch_size = wanted.batch_size or _BATCH[kind]
     if task.largest_batch is not None and batch_size > task.largest_batch:
-        warning = (
+        warnings.append(
             f"The batch of {batch_size:,} was cut to {task.largest_batch:,}: {task.name} compares the items of a "
             "batch with each other, so that time and memory grow with its square, and larger ones teach no better."
         )
@@ -141,7 +144,7 @@ def _recipe(
         patience=wanted.patience,
         compile=wanted.compile,
     )
-    return recipe, warning
+    return recipe, warnings
 
 
 def _warn(context: JobContext, model: PretextModel, sentence: str) -> None:

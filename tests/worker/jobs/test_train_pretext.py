@@ -243,12 +243,16 @@ def test_a_collapsed_model_is_kept_but_the_untrained_one_scores(training: Callab
 
 
 @on_sqlite
+@pytest.mark.parametrize("out_of_fold", [None, 2])
 @pytest.mark.parametrize("count", [1, 3])
-def test_tiny_pools(count: int, training: Callable[..., JobContext]) -> None:
-    context = training(count)
+def test_tiny_pools(count: int, out_of_fold: int | None, training: Callable[..., JobContext]) -> None:
+    context = training(count, pretext_training={"out_of_fold": out_of_fold})
     run(context)
 
-    assert models(context)[0].state == "ready"
+    (model,) = models(context)
+    assert model.state == "ready"
+    if count == 1 and out_of_fold:
+        assert "too small to be halved" in model.diagnostics["warnings"][0]
 
 
 @on_sqlite
