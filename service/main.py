@@ -32,7 +32,7 @@ from service.api import keys as key_routes
 from service.api.depends import SESSIONS, Parts
 from service.api.description import DescribedApp
 from service.api.head_requests import HeadAsGet
-from service.api.limits import RateLimits
+from service.api.limits import RateLimits, UseNotes
 from service.api.links import ImageLinks
 from service.api.middleware import BodyLimit, Observed
 from service.api.queries import refuse_unknown_query
@@ -66,6 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
         registry=CollectorRegistry(),
         slots=anyio.CapacityLimiter(SESSIONS),
         rate_limits=RateLimits(settings.rate_limit_per_s),
+        use_notes=UseNotes(),
     )
 
     @asynccontextmanager

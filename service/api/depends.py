@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.orm import Session
 
 from service import keys
-from service.api.limits import RateLimits
+from service.api.limits import RateLimits, UseNotes
 from service.api.links import ImageLinks
 from service.errors import KeyMissing
 from service.keys import Principal, Role
@@ -39,6 +39,7 @@ class Parts:
     registry: CollectorRegistry
     slots: anyio.CapacityLimiter
     rate_limits: RateLimits
+    use_notes: UseNotes
 
 
 # Dependencies that wait for nothing are `async`: FastAPI sends the others to a thread and back.
@@ -49,29 +50,6 @@ async def get_parts(request: Request) -> Parts:
 
 PartsDep = Annotated[Parts, Depends(get_parts)]
 
-
-async def _slot(parts: PartsDep) -> AsyncIterator[None]:
-    async with parts.slots:
-        yield
-
-
-_Slot = Depends(_slot, scope="function")
-
-
-def get_session(request: Request, parts: PartsDep, _: Annotated[None, _Slot]) -> Iterator[Session]:
-    """One transaction, committed before the answer is sent (scope "function"): a 2xx is never taken back."""
-    with write_session(parts.engine) as session:
-        request.state.session = session  # for `service.api.once`
-        yield session
-
-
-def get_read_session(parts: PartsDep, _: Annotated[None, _Slot]) -> Iterator[Session]:
-    with read_session(parts.engine) as session:
-        yield session
-
-
-WriteSession = Annotated[Session, Depends(get_session, scope="function")]
-ReadSession = Annotated[Session, Depends(get_read_session, scope="function")]
 
 _bearer = HTTPBearer(auto_error=False, description="A key: POST /keys, or `shortlist keys add`")
 
@@ -86,7 +64,7 @@ def get_caller(
     with read_session(parts.engine) as session:
         caller = keys.recognise(session, parts.secret, credentials.credentials)
     parts.rate_limits.take(caller.key_id)
-    if not caller.noted:
+    if not caller.noted and parts.use_notes.due(caller.key_id):
         background.add_task(_note_use, parts.engine, caller.key_id)
     return caller
 
@@ -97,6 +75,35 @@ def _note_use(engine: sa.Engine, key_id: int) -> None:
 
 
 Caller = Annotated[Principal, Depends(get_caller)]
+
+
+async def _slot(parts: PartsDep) -> AsyncIterator[None]:
+    async with parts.slots:
+        yield
+
+
+_Slot = Depends(_slot, scope="function")
+
+
+def get_session(
+    request: Request, parts: PartsDep, caller: Caller, slot: Annotated[None, _Slot]
+) -> Iterator[Session]:
+    """One transaction, committed before the answer is sent (scope "function"): a 2xx is never taken back.
+
+    The caller comes first: nobody without a key ever holds SQLite's write lock.
+    """
+    with write_session(parts.engine) as session:
+        request.state.session = session  # for `service.api.once`
+        yield session
+
+
+def get_read_session(parts: PartsDep, _: Annotated[None, _Slot]) -> Iterator[Session]:
+    with read_session(parts.engine) as session:
+        yield session
+
+
+WriteSession = Annotated[Session, Depends(get_session, scope="function")]
+ReadSession = Annotated[Session, Depends(get_read_session, scope="function")]
 
 
 def _allow(*roles: Role) -> Callable[[Principal], Awaitable[Principal]]:

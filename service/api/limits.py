@@ -1,4 +1,4 @@
-"""How many requests a key may make: a token bucket for each, in this process.
+"""How many requests a key may make: a token bucket for each, in this process. And how often its use is noted.
 
 It guards the process that counts, so it needs no database: a counter there would cost every request the write that
 the limit is to save. Several services behind one address allow their sum.
@@ -33,3 +33,25 @@ class RateLimits:
             self._left[key_id] = (max(0.0, left - 1), now) if left >= 1 else (left, now)
         if left < 1:
             raise TooManyRequests(per_s=self._per_s, retry_after_s=ceil((1 - left) / self._per_s))
+
+
+class UseNotes:
+    """Which keys' `last_used_at` are being written: one request a minute does it, however many see that it is due.
+
+    If all of them did, they would hold all threads while they wait for SQLite's write lock, and whoever has the lock
+    would wait for a thread.
+    """
+
+    EVERY_S = 60.0
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._since: dict[int, float] = {}
+
+    def due(self, key_id: int) -> bool:
+        with self._lock:
+            now = time.monotonic()
+            if now - self._since.get(key_id, -self.EVERY_S) < self.EVERY_S:
+                return False
+            self._since[key_id] = now
+            return True

@@ -160,3 +160,22 @@ def test_image_links_work_without_a_key_and_only_as_signed(
     ):
         assert anyone.get(forged).status_code in (401, 403), forged
     assert anyone.get(f"{path}?{query}é").json()["code"] == "link_refused"
+
+
+def test_a_key_is_noted_once_by_however_many_see_that_it_is_due(
+    admin: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many writes as requests would fill the thread pool, and the request that has SQLite's lock needs a thread."""
+    notes = []
+    monkeypatch.setattr("service.api.depends._note_use", lambda _, key_id: notes.append(key_id))
+    for _ in range(3):
+        assert admin.get("/projects").status_code == 200  # never noted: due each time
+    assert len(notes) == 1
+
+
+def test_who_has_no_key_never_holds_the_database(anyone: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def held(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("service.api.depends.write_session", held)
+    assert anyone.post("/next-batch", json={"annotator": "ann"}).status_code == 401

@@ -26,7 +26,7 @@ from tests.chaos.annotators import CLASSES
 from tests.worker.processes import REPOSITORY, environment
 
 PROCESSES = 8
-POOLS = ((10_000, 1), (400, 3))  # items, overlap: one that is large, one that all crowd into
+POOLS = ((10_000, 1), (120, 3))  # items, overlap: one that is large, one that all crowd into
 WORK_S, KILLED_EVERY_S = 20.0, 4.0
 RESERVATION_TTL_S = 2
 ADMIN_KEY = "an-admin-key-for-tests"
@@ -275,7 +275,7 @@ def check_holds(journal: list[Json], stored: list[Json], overlap: int) -> None:
             there = {annotator for annotator, hold in places[item] if hold.start <= at < hold.end}
             assert len(there) <= overlap, (item, places[item])
             most[len(there)] += 1
-    assert most[overlap] > 100, f"too few met to prove much: {most}"
+    assert most[overlap] > 20, f"too few met to prove much: {most}"
 
 
 def check_sums(engine: sa.Engine, project: str, stored: list[Json]) -> None:
