@@ -7,13 +7,14 @@ import http.client
 import json
 import random
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 Json = dict[str, Any]
+KEPT_ALIVE_S = 4.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Annotator:
             )
             self._post(self._empty, "empty", "/empty", {})
             if not batch["items"]:
-                raise SystemExit(f"nothing to label: {batch['reason']}")
+                raise RuntimeError(f"nothing to label: {batch['reason']}")
             self._think(self._dice.expovariate(1))
             labels = [
                 {"item": item["id"], "class": "cat", "annotator": self._name, "batch": batch["batch"]}
@@ -61,7 +62,13 @@ class Annotator:
             self.labels += len(labels)
 
     def _think(self, times: float) -> None:
-        time.sleep(times * self._task.think_s)
+        seconds = times * self._task.think_s
+        time.sleep(seconds)
+        if (
+            seconds > KEPT_ALIVE_S
+        ):  # the servers hang up on who is silent for 5 s; the next request connects again
+            self._service.close()
+            self._empty.close()
 
     def _post(self, connection: http.client.HTTPConnection, what: str, path: str, body: Json) -> Json:
         content = json.dumps(body)
@@ -72,7 +79,7 @@ class Annotator:
         answer = response.read()
         self.seconds[what].append(time.perf_counter() - started)
         if response.status != 200:
-            raise SystemExit(f"{path}: {response.status} {answer.decode()}")
+            raise RuntimeError(f"{path}: {response.status} {answer.decode()}")
         found: Json = json.loads(answer)
         return found
 
@@ -80,11 +87,9 @@ class Annotator:
 def main() -> None:
     task = Task(**json.loads(sys.argv[1]))
     annotators = [Annotator(name, task) for name in task.annotators]
-    threads = [threading.Thread(target=annotator.work) for annotator in annotators]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(len(annotators)) as threads:
+        for done in [threads.submit(annotator.work) for annotator in annotators]:
+            done.result()  # raises what went wrong
     print(
         json.dumps(
             {
