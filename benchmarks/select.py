@@ -31,6 +31,7 @@ from worker.pool_view import Floats, Ints, PoolView
 from worker.strategies import strategies
 
 DIMENSIONS = 256
+THUMBNAIL = 28**2 + 2  # bytes of an item's
 CLASSES = 10
 LABELS = 100
 PICKS = 1_000
@@ -112,11 +113,13 @@ def make_pool(folder: Path, items: int) -> None:
     weights = rng.normal(size=(DIMENSIONS, CLASSES)).astype(np.float32)
     shape = (items, DIMENSIONS)
     embeddings = np.lib.format.open_memmap(folder / "embeddings.npy", "w+", np.float16, shape)
+    thumbnails = np.lib.format.open_memmap(folder / "thumbnails.npy", "w+", np.uint8, (items, THUMBNAIL))
     probabilities = np.empty((items, CLASSES), np.float32)
     for start in range(0, items, BLOCK):
         cluster = rng.integers(len(centers), size=min(BLOCK, items - start))
         block = centers[cluster] + rng.normal(size=(len(cluster), DIMENSIONS)) * spread
         embeddings[start : start + BLOCK] = block
+        thumbnails[start : start + BLOCK] = rng.integers(256, size=(len(cluster), THUMBNAIL), dtype=np.uint8)
         probabilities[start : start + BLOCK] = softmax(
             embeddings[start : start + BLOCK].astype(np.float32) @ weights
         )
@@ -137,6 +140,7 @@ def open_pool(folder: Path) -> PoolView:
     classes = np.load(folder / "classes.npy")
     return PoolView(
         embeddings=np.load(folder / "embeddings.npy", mmap_mode="r"),
+        thumbnails=np.load(folder / "thumbnails.npy", mmap_mode="r"),
         pretext_losses=np.load(folder / "losses.npy"),
         available=classes < 0,
         classes=classes,

@@ -10,6 +10,9 @@ gain is within 1 - 1/e of the best set, and an old gain bounds a new one from ab
 few candidates a pick (Minoux 1978).
 """
 
+from collections.abc import Callable
+from typing import Protocol
+
 import numpy as np
 
 from worker.index import nearest
@@ -35,6 +38,7 @@ def herd(
     *,
     references: int = REFERENCES,
     factors: Floats | None = None,
+    space_of: "Callable[[PoolView, Ints], Space] | None" = None,
 ) -> Selection:
     """Greedy herding from what is labeled on; the score is the share of the references an item newly covers,
     times its factor.
@@ -42,12 +46,13 @@ def herd(
     weights     (len(pool),) at least 0: how much covering an item is worth; None = all the same
     references  how many random items stand for the pool
     factors     (len(pool),) at least 0: what the gain of picking an item is multiplied by; None = all the same
+    space_of    makes the space of a pool and of the references in it; None = `Directions`
     """
     candidates = rng.permutation(pool.candidates)  # so that equal gains are settled at random
     n = min(n, len(candidates))
     looked_at = candidates[:CANDIDATES]
     covering = rng.choice(len(pool), min(references, len(pool)), replace=False)
-    space = Directions(pool, covering)
+    space = (space_of or Directions)(pool, covering)
     points = space.of(covering)
     width = kernel_width(points, int(pool.labeled.sum()) + pool.round_size)
     worth = np.ones(len(covering), np.float32) if weights is None else weights[covering]
@@ -70,6 +75,12 @@ def herd(
     rest = np.setdiff1d(candidates, picked) if n > len(picked) else candidates[:0]
     rest = rng.permutation(rest)[: n - len(picked)]
     return in_order(np.concatenate([picked, rest]), np.concatenate([gains, np.zeros(len(rest), np.float32)]))
+
+
+class Space(Protocol):
+    def of(self, rows: Ints) -> Floats:
+        """(m,) -> (m, k) float32 of length 1, or 0"""
+        ...
 
 
 class Directions:

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 Halves = npt.NDArray[np.float16]
+Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
@@ -26,6 +27,7 @@ class PoolView:
     loss_weight     in [-1, 1], how surely items of high pretext loss are those the head errs on: the end nearest 0
                     of the interval of their rank correlation on control items; 0 where it covers 0, or is not
                     measured
+    thumbnails      (n, f) uint8, or None where the items have none
     """
 
     embeddings: Halves
@@ -37,6 +39,7 @@ class PoolView:
     round_size: int
     labels_used: int
     loss_weight: float = 0.0
+    thumbnails: Bytes | None = None
 
     def __len__(self) -> int:
         return len(self.pretext_losses)

@@ -18,7 +18,8 @@ from worker.backbone import make_backbone
 from worker.dataset import Dataset
 from worker.modalities import image
 from worker.modalities.image import augmented, normalised
-from worker.pool_view import Floats, Halves, Ints
+from worker.modalities.thumbnails import thumbnails
+from worker.pool_view import Bytes, Floats, Halves, Ints
 from worker.pretext import rotation
 from worker.pretext.rotation import Rotation
 from worker.recipe import Recipe
@@ -37,6 +38,7 @@ class Embedded:
     key                     what it was made of, 12 hex digits
     embeddings              (n, d), test_embeddings (t, d)
     copies                  (m, 2) rows of a near-duplicate and of the item that stands for it, as found
+    thumbnails              (n, f)
     """
 
     key: str
@@ -45,6 +47,7 @@ class Embedded:
     classes: Ints
     groups: Ints
     copies: Ints
+    thumbnails: Bytes
     test_embeddings: Halves
     test_classes: Ints
 
@@ -69,17 +72,24 @@ def embedded(pool: Pool, epochs: int, cache: Path = CACHE) -> Path:
                 test_embeddings=test_embeddings, test_classes=pool.test_classes,
             )  # fmt: skip
         unfinished.rename(path)
-    np.save(_copies(path), find_copies(pool.pixels))  # takes seconds, so it always follows the code of today
+    # These take seconds, so they always follow the code of today.
+    np.save(_copies(path), find_copies(pool.pixels))
+    np.save(_thumbnails(path), thumbnails(torch.from_numpy(pool.pixels)))
     return path
 
 
 def load(path: Path) -> Embedded:
     with np.load(path) as arrays:
-        return Embedded(key=path.stem, copies=np.load(_copies(path)), **arrays)
+        small = np.load(_thumbnails(path), mmap_mode="r")
+        return Embedded(key=path.stem, copies=np.load(_copies(path)), thumbnails=small, **arrays)
 
 
 def _copies(path: Path) -> Path:
     return path.with_suffix(".copies.npy")
+
+
+def _thumbnails(path: Path) -> Path:
+    return path.with_suffix(".thumbnails.npy")
 
 
 def key_of(pool: Pool, recipe: Recipe) -> str:

@@ -116,6 +116,7 @@ class _Known:
             n_classes=self._pool.n_classes,
             round_size=n,
             labels_used=before,
+            thumbnails=self._pool.thumbnails[seen],
         )
 
     def annotate(self, items: Ints, n: int, rng: np.random.Generator) -> None:

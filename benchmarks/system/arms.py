@@ -39,7 +39,7 @@ from worker.heads.pool_graph import PoolGraph
 from worker.heads.propagate import PropagateHead
 from worker.modalities.image import augmented, normalised
 from worker.modalities.thumbnails import thumbnails
-from worker.pool_view import Floats, Halves, Ints, PoolView
+from worker.pool_view import Bytes, Floats, Halves, Ints, PoolView
 from worker.pretext.rotation import Rotation
 from worker.recipe import Recipe
 from worker.strategies import Strategy, strategies
@@ -67,12 +67,15 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """The pool as the product knows it: `backbone` state, embeddings (n, d), test_embeddings (t, d)."""
+    """The pool as the product knows it: `backbone` state, embeddings and
+    test_embeddings (n or t, d), thumbnails (n, f).
+    """
 
     pool: Pool
     backbone: dict[str, Tensor]
     embeddings: Halves
     pretext_losses: Floats
+    thumbnails: Bytes
     test_embeddings: Halves
 
     def new_backbone(self) -> nn.Module:
@@ -113,7 +116,7 @@ def _prepared(path: Path) -> tuple[Prepared, PoolGraph]:
     pool = make_pool(POOL)
     small = thumbnails(torch.from_numpy(pool.pixels))
     graph = PoolGraph(arrays["embeddings"], np.random.default_rng(0), thumbnails=small)
-    return Prepared(pool=pool, backbone=backbone, **arrays), graph
+    return Prepared(pool=pool, backbone=backbone, thumbnails=small, **arrays), graph
 
 
 def run(arm: str, seed: int, labels: int | None, path: Path) -> list[Row]:
@@ -185,6 +188,7 @@ def _ours(
             n_classes=pool.n_classes,
             round_size=labels - before,
             labels_used=before,
+            thumbnails=prepared.thumbnails,
         )
         picks = strategy.select(view, labels - before, rng).items
         classes[picks] = pool.classes[picks]

@@ -27,6 +27,7 @@ def make_embedded(
         classes=truth,
         groups=groups,
         copies=np.column_stack([np.flatnonzero(groups == 0)[1:], np.zeros(copies, np.int64)]),
+        thumbnails=np.zeros((items, 6), np.uint8),  # all alike
         test_embeddings=(centers[test] + rng.normal(size=(90, 8))).astype(np.float16),
         test_classes=test,
     )

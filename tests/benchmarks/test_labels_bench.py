@@ -25,7 +25,8 @@ def test_a_second_run_finds_everything_done(tmp_path: Path) -> None:
     path = tmp_path / "clusters.npz"
     arrays = asdict(make_embedded())
     del arrays["key"]
-    np.save(tmp_path / "clusters.copies.npy", arrays.pop("copies"))
+    for name in ("copies", "thumbnails"):
+        np.save(tmp_path / f"clusters.{name}.npy", arrays.pop(name))
     np.savez(path, **arrays)
 
     def compare(strategies: list[str]) -> list[str]:

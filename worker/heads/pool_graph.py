@@ -1,10 +1,5 @@
-"""The pool, labeled or not, as a graph of nearest neighbours on which classes spread.
-
-Neighbours are found among whitened embeddings of equal length: as embeddings are, a few directions of large
-variance say who is near whom, whether they tell classes apart or not. Beside them stand the main directions of
-the thumbnails, because a network that learned a pretext task has forgotten some of what things look like. Of 100
-neighbours of the same class that makes, on Fashion-MNIST and CIFAR-10 with embeddings of `rotation`: 75 and 33
-standardised, 80 and 34 whitened, 82 and 35 with thumbnails.
+"""The pool, labeled or not, as a graph of nearest neighbours on which classes spread; see `worker.surroundings` for
+what makes neighbours.
 """
 
 from functools import cached_property
@@ -15,15 +10,13 @@ from torch import Tensor
 
 from worker.heads.calibration import finite, scale_of, softened
 from worker.index import nearest
-from worker.modalities.thumbnails import Thumbnails
-from worker.pool_view import Floats, Halves, Ints
+from worker.pool_view import Bytes, Floats, Halves, Ints
+from worker.surroundings import Surroundings
 
 _NEIGHBOURS = 10
 _STAYS = 0.1  # 1 - α: the part of an item's own label that stays in each step
 _STEPS = 30  # 0.9³⁰ = 4 % of the way are left
 _NODES = 20_000  # a random part of that size stands for a larger pool; exact neighbours of more take minutes
-_LEAST_VARIANCE = 1e-3  # of the largest, added to each direction's: what hardly varies is mostly rounding
-_SHOWN_DIRECTIONS, _SHOWN_LEAST_VARIANCE, _SHOWN = 64, 1e-2, 0.7  # of thumbnails, and how much they count
 
 
 class PoolGraph:
@@ -38,7 +31,7 @@ class PoolGraph:
         embeddings: Halves | Floats,
         rng: np.random.Generator,
         rows: Ints | None = None,
-        thumbnails: Thumbnails | None = None,
+        thumbnails: Bytes | None = None,
     ) -> None:
         if rows is None:
             rows = np.arange(len(embeddings))
@@ -65,7 +58,7 @@ class PoolGraph:
 
     def nodes_of(self, embeddings: Halves | Floats) -> Ints:
         """(n, d) -> (n,) the nearest node."""
-        return nearest(self._placed(finite(embeddings)), self._places, 1)[1][:, 0]
+        return nearest(self._space.without_thumbnails(finite(embeddings)), self._places, 1)[1][:, 0]
 
     def classes_reached(
         self, embeddings: Halves | Floats, classes: Ints, n_classes: int, seen: Floats, chosen: Ints
@@ -94,37 +87,21 @@ class PoolGraph:
             found = (1 - _STAYS) * torch.sparse.mm(self._similarities, found) + _STAYS * start
         return found.numpy()
 
-    def _placed(self, inputs: Floats) -> Floats:
-        """(n, d) -> (n, d): whitened by what the nodes' embeddings are, and of length 1."""
-        centered: Floats = inputs - self.mean
-        return _of_length_one(np.asarray(centered @ self._whitening, dtype=np.float32))
-
     @cached_property
-    def _whitening(self) -> Floats:
-        """(d, d)"""
-        return _whitening(finite(self._embeddings) - self.mean, _LEAST_VARIANCE)
+    def _space(self) -> Surroundings:
+        return Surroundings(finite(self._embeddings), self._thumbnails)
 
     @cached_property
     def _places(self) -> Floats:
         """(m, d)"""
-        return self._placed(finite(self._embeddings))
-
-    @cached_property
-    def _surroundings(self) -> Floats:
-        """(m, d) or, with thumbnails, (m, d + 64): where neighbours are looked for."""
-        if self._thumbnails is None:
-            return self._places
-        levels = self._thumbnails.astype(np.float32)
-        levels -= levels.mean(axis=0)
-        shown: Floats = levels @ _whitening(levels, _SHOWN_LEAST_VARIANCE)[:, -_SHOWN_DIRECTIONS:]
-        shown = _of_length_one(shown)
-        return np.concatenate([self._places, np.float32(_SHOWN) * shown], axis=1)
+        return self._space.without_thumbnails(finite(self._embeddings))
 
     @cached_property
     def _similarities(self) -> Tensor:
         """S (m, m): Gaussian in the distance to each of ten neighbours, as wide as the tenth is far."""
         m = len(self)
-        distances, rows = nearest(self._surroundings, self._surroundings, min(_NEIGHBOURS + 1, m))
+        points = self._space.of(finite(self._embeddings), self._thumbnails)
+        distances, rows = nearest(points, points, min(_NEIGHBOURS + 1, m))
         weights = np.exp(-distances / (distances[:, -1:] + 1e-12))
         weights[rows == np.arange(m)[:, None]] = 0  # nobody is its own neighbour
         ends = np.stack([np.repeat(np.arange(m), rows.shape[1]), rows.ravel()])
@@ -133,20 +110,6 @@ class PoolGraph:
         degrees = torch.sparse.sum(both_ways, dim=1).to_dense().clamp(min=1e-12).rsqrt()
         (left, right), values = both_ways.indices(), both_ways.values()
         return _sparse(both_ways.indices(), values * degrees[left] * degrees[right], m).coalesce()
-
-
-def _whitening(centered: Floats, least: float) -> Floats:
-    """(m, d) -> (d, d): the principal directions by rising variance, each divided by its standard deviation.
-
-    least: of the largest variance, added to all
-    """
-    variances, directions = np.linalg.eigh(centered.T @ centered / len(centered))
-    variances = np.maximum(variances, 0) + least * variances[-1] + 1e-12
-    return np.asarray(directions / np.sqrt(variances), dtype=np.float32)
-
-
-def _of_length_one(points: Floats) -> Floats:
-    return np.asarray(points / (np.linalg.norm(points, axis=1, keepdims=True) + 1e-12))
 
 
 def _sparse(ends: Tensor, values: Tensor, m: int) -> Tensor:

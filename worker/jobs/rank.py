@@ -39,10 +39,11 @@ from worker.jobs.pool import (
     ScoredItems,
     item_ids,
     labeled_items,
+    open_thumbnails,
     probabilities_by,
 )
 from worker.ordering import NotFinite
-from worker.pool_view import Bools, Ints, PoolView, Selection
+from worker.pool_view import Bools, Bytes, Ints, PoolView, Selection
 from worker.strategies import ColdStart, strategies
 
 # Enough for several rounds, so that serving never waits; few enough that a ranking is stored at once.
@@ -219,7 +220,18 @@ def _pool_view(context: JobContext, state: _State, scored: ScoredItems) -> PoolV
         round_size=state.settings.round_size,
         labels_used=state.project.labels_used,
         loss_weight=state.loss_weight,
+        thumbnails=_thumbnails(context, state, scored),
     )
+
+
+def _thumbnails(context: JobContext, state: _State, scored: ScoredItems) -> Bytes:
+    """(n, f) of the scored items; copied only where these are not all of the score run's."""
+    artifact = str(state.score_run.artifact)
+    everything = open_thumbnails(context.artifacts, artifact)
+    if len(everything) == len(scored.ids):
+        return everything
+    rows = ScoredItems.open(context.artifacts, state.score_run).where(scored.ids)
+    return np.asarray(everything[rows])
 
 
 def _select(state: _State, pool: PoolView) -> tuple[Choice, str | None, Selection]:

@@ -6,14 +6,16 @@ from pydantic import Field
 from worker.herding import MORE_REFERENCES, herd
 from worker.pool_view import Floats, PoolView, Selection
 from worker.strategies import Strategy
+from worker.surroundings import PoolSurroundings
 from worker.uncertainty import unsureness
 
 
 class Shortlist(Strategy):
     """Covers what the head does not know yet, from the first label to the last. The default; needs no head.
 
-    It picks, one after the other, the item whose surroundings in the embeddings hold the most doubt that no
-    labeled or picked item covers, times the item's own doubt. Nothing is switched over; what changes is measured:
+    It picks, one after the other, the item whose surroundings hold the most doubt that no labeled or picked item
+    covers, times the item's own doubt. Surroundings are those in whitened embeddings and thumbnails together. Nothing
+    is switched over; what changes is measured:
 
     - First batch, no head: every item counts the same, so the picks are the most typical items of the largest
       unlike groups. Random batches miss whole classes here; this is where most labels are saved.
@@ -30,9 +32,9 @@ class Shortlist(Strategy):
     Bae et al. 2025, Uncertainty Herding: One Active Learning Method for All Label Budgets,
     https://arxiv.org/abs/2412.20644; the kernel: Bae et al. 2024, https://arxiv.org/abs/2407.12212
 
-    What differs from `uherding`: doubt is squared and counts twice, for the surroundings and for the item itself;
-    rare classes are balanced; the pretext loss may weigh in. Duplicates and learned junk are left out before any
-    strategy sees the pool.
+    What differs from `uherding`: surroundings (there: standardised embeddings); doubt is squared and counts twice, for
+    the surroundings and for the item itself; rare classes are balanced; the pretext loss may weigh in. Duplicates and
+    learned junk are left out before any strategy sees the pool.
     """
 
     name = "shortlist"
@@ -48,11 +50,13 @@ class Shortlist(Strategy):
         probabilities = pool.probabilities
         prior = _by_pretext_loss(pool)
         if probabilities is None:
-            return herd(pool, n, prior, rng, references=MORE_REFERENCES)
+            return herd(pool, n, prior, rng, references=MORE_REFERENCES, space_of=PoolSurroundings)
         doubt = unsureness(probabilities)
         rarity = self._rarity(pool, probabilities)
-        weights = doubt**2 * rarity * prior
-        return herd(pool, n, weights, rng, references=MORE_REFERENCES, factors=doubt * rarity)
+        return herd(
+            pool, n, doubt**2 * rarity * prior, rng,
+            references=MORE_REFERENCES, factors=doubt * rarity, space_of=PoolSurroundings,
+        )  # fmt: skip
 
     def _rarity(self, pool: PoolView, probabilities: Floats) -> Floats:
         """(n,) how rare an item's class is likely to be among the labels; 1 where the pool is not skewed."""

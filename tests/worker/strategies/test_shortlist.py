@@ -7,6 +7,7 @@ from tests.worker.pools import make_pool
 from worker.herding import MORE_REFERENCES, herd
 from worker.pool_view import Floats, PoolView
 from worker.strategies.shortlist import Shortlist
+from worker.surroundings import PoolSurroundings
 from worker.uncertainty import unsureness
 
 _DEFAULT = Shortlist()
@@ -21,7 +22,9 @@ def _picks(pool: PoolView, strategy: Shortlist = _DEFAULT, n: int = 20) -> list[
 
 
 def _herded(pool: PoolView, weights: Floats | None, factors: Floats | None = None) -> list[int]:
-    found = herd(pool, 20, weights, _rng(), references=MORE_REFERENCES, factors=factors)
+    found = herd(
+        pool, 20, weights, _rng(), references=MORE_REFERENCES, factors=factors, space_of=PoolSurroundings
+    )
     return [int(item) for item in found.items]
 
 
@@ -89,6 +92,21 @@ def test_the_pretext_loss_weighs_as_much_as_its_correlation(head: bool) -> None:
     losses = [mean_loss(weight) for weight in (-0.9, 0.0, 0.9)]
     assert losses[0] < losses[2]
     assert _picks(replace(pool, loss_weight=0.0)) == _picks(pool)
+
+
+def test_looks_at_thumbnails_where_embeddings_say_nothing() -> None:
+    rng = np.random.default_rng(1)
+    truth = rng.integers(4, size=400)
+    pool = make_pool(
+        n=400, n_classes=4, round_size=4, embeddings=rng.normal(size=(400, 6)).astype(np.float16)
+    )
+    thumbnails = (rng.integers(256, size=(4, 30))[truth] * 0.8 + rng.normal(size=(400, 30)) * 4 + 20).astype(
+        np.uint8
+    )
+
+    shown = Shortlist().select(replace(pool, thumbnails=thumbnails), 4, _rng()).items
+
+    assert sorted(truth[shown].tolist()) == [0, 1, 2, 3]
 
 
 def test_first_picks_are_one_of_each_cluster() -> None:
