@@ -57,14 +57,16 @@ _ROUTERS = (
 def create_app(settings: Settings) -> FastAPI:
     """Raises `DataFolderNotWritable`. The database is not touched before the first request."""
     secret = keys.server_secret(settings)
+    engine = make_engine(settings.database)
     parts = Parts(
         settings=settings,
-        engine=make_engine(settings.database),
+        engine=engine,
         secret=secret,
         links=ImageLinks(secret, settings.image_link_ttl_s),
         item_bytes=ItemBytes(settings),
         registry=CollectorRegistry(),
         slots=anyio.CapacityLimiter(SESSIONS),
+        write_slots=anyio.CapacityLimiter(1 if engine.dialect.name == "sqlite" else SESSIONS),
         rate_limits=RateLimits(settings.rate_limit_per_s),
         use_notes=UseNotes(),
     )

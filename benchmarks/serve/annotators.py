@@ -38,6 +38,7 @@ class Annotator:
         self._empty = http.client.HTTPConnection(urlsplit(task.empty).netloc, timeout=120)
         self.seconds: dict[str, list[float]] = {"next_batch": [], "labels": [], "empty": []}
         self.labels = 0
+        self._used: dict[http.client.HTTPConnection, float] = {}  # when last
 
     def work(self) -> None:
         self._think(self._dice.random())  # so that they do not all come at once
@@ -62,22 +63,19 @@ class Annotator:
             self.labels += len(labels)
 
     def _think(self, times: float) -> None:
-        seconds = times * self._task.think_s
-        time.sleep(seconds)
-        if (
-            seconds > KEPT_ALIVE_S
-        ):  # the servers hang up on who is silent for 5 s; the next request connects again
-            self._service.close()
-            self._empty.close()
+        time.sleep(times * self._task.think_s)
 
     def _post(self, connection: http.client.HTTPConnection, what: str, path: str, body: Json) -> Json:
         content = json.dumps(body)
         headers = {"Authorization": f"Bearer {self._task.key}", "Content-Type": "application/json"}
+        if time.monotonic() - self._used.get(connection, 0.0) > KEPT_ALIVE_S:
+            connection.close()  # the servers hang up on who is silent for 5 s; the request connects again
         started = time.perf_counter()
         connection.request("POST", path, content, headers)
         response = connection.getresponse()
         answer = response.read()
         self.seconds[what].append(time.perf_counter() - started)
+        self._used[connection] = time.monotonic()
         if response.status != 200:
             raise RuntimeError(f"{path}: {response.status} {answer.decode()}")
         found: Json = json.loads(answer)

@@ -38,6 +38,7 @@ class Parts:
     item_bytes: ItemBytes
     registry: CollectorRegistry
     slots: anyio.CapacityLimiter
+    write_slots: anyio.CapacityLimiter
     rate_limits: RateLimits
     use_notes: UseNotes
 
@@ -82,11 +83,18 @@ async def _slot(parts: PartsDep) -> AsyncIterator[None]:
         yield
 
 
+async def _write_slot(parts: PartsDep) -> AsyncIterator[None]:
+    """SQLite lets one write at a time, and who waits for it looks again after up to 100 ms. Here they queue."""
+    async with parts.write_slots:
+        yield
+
+
 _Slot = Depends(_slot, scope="function")
+_WriteSlot = Depends(_write_slot, scope="function")
 
 
 def get_session(
-    request: Request, parts: PartsDep, caller: Caller, slot: Annotated[None, _Slot]
+    request: Request, parts: PartsDep, caller: Caller, slot: Annotated[None, _WriteSlot]
 ) -> Iterator[Session]:
     """One transaction, committed before the answer is sent (scope "function"): a 2xx is never taken back.
 
