@@ -41,7 +41,9 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(32 * 2**20, ge=1024, description="largest request body; larger is 413")
 
     rate_limit_per_s: float = Field(
-        200.0, ge=0, description="requests a second and key that a service answers, 10 s at once; 0 is no limit"
+        200.0,
+        ge=0,
+        description="requests a second and key that a service answers, 10 s at once; 0 is no limit",
     )
 
     max_image_pixels: int = Field(

@@ -46,7 +46,9 @@ class OnceRoute(APIRoute):
             if request.method != "POST" or sent is None or scheme.lower() != "bearer":
                 return await handle(request)
             if not 0 < len(sent) <= _LONGEST or not all("!" <= character <= "~" for character in sent):
-                raise Invalid(field=_HEADER, message=f"send 1 to {_LONGEST} printable ASCII characters, no spaces.")
+                raise Invalid(
+                    field=_HEADER, message=f"send 1 to {_LONGEST} printable ASCII characters, no spaces."
+                )
             if streamed:
                 return await handle(request)
             parts: Parts = request.app.state.parts
@@ -56,7 +58,9 @@ class OnceRoute(APIRoute):
                 return _again(before)
             response = await handle(request)
             if response.status_code < 300:
-                await run_in_threadpool(_keep, parts, getattr(request.state, "session", None), claim, response)
+                await run_in_threadpool(
+                    _keep, parts, getattr(request.state, "session", None), claim, response
+                )
             return response
 
         return once

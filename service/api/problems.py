@@ -94,7 +94,9 @@ def allowed_methods(app: FastAPI, path: str) -> list[str]:
     fitting = [template for template in app.openapi()["paths"] if compile_path(template)[0].fullmatch(path)]
     if not fitting:
         return ["GET"]  # files and pages
-    return [method.upper() for method in app.openapi()["paths"][min(fitting, key=lambda each: each.count("{"))]]
+    return [
+        method.upper() for method in app.openapi()["paths"][min(fitting, key=lambda each: each.count("{"))]
+    ]
 
 
 def of(error: ShortlistError) -> ProblemResponse:

@@ -252,7 +252,8 @@ def test_a_head_nobody_knows_says_what_to_do(bench: Bench) -> None:
         label(session, scored, scored.pool[:20])
 
     with pytest.raises(
-        JobFailed, match=r"knows no head 'oracle'\. Set the project's head to one of auto, finetune, linear, mlp"
+        JobFailed,
+        match=r"knows no head 'oracle'\. Set the project's head to one of auto, finetune, linear, mlp",
     ):
         bench.train_head(scored)
 
