@@ -29,7 +29,7 @@ from service.api import (
     training,
 )
 from service.api import keys as key_routes
-from service.api.depends import SESSIONS, Parts
+from service.api.depends import SESSIONS, WRITERS, Parts
 from service.api.description import DescribedApp
 from service.api.head_requests import HeadAsGet
 from service.api.limits import RateLimits, UseNotes
@@ -66,7 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
         item_bytes=ItemBytes(settings),
         registry=CollectorRegistry(),
         slots=anyio.CapacityLimiter(SESSIONS),
-        write_slots=anyio.CapacityLimiter(1 if engine.dialect.name == "sqlite" else SESSIONS),
+        write_slots=anyio.CapacityLimiter(1 if engine.dialect.name == "sqlite" else WRITERS),
         rate_limits=RateLimits(settings.rate_limit_per_s),
         use_notes=UseNotes(),
     )

@@ -150,7 +150,8 @@ def score_and_rank(site: Site, project: str) -> None:
         session.execute(sa.insert(RankedItem), rows)
         ranking.items = len(rows)
         row.ranking_id = ranking.id
-    statistics.refresh(site.engine, "scores")
+        statistics.refresh(session, "ranked_items")
+        statistics.refresh(session, "scores")
 
 
 def _scored(session: sa.orm.Session, project_id: int) -> int:

@@ -25,6 +25,8 @@ from service.store.tables import utc_now
 # Requests that hold a database connection at the same time. Fewer than the thread pool has threads (40), so that
 # one that has it can always go on: it needs a thread again to finish.
 SESSIONS = 16
+# Those that write. One project's take turns anyway (`projects.lock`): more of them only get in each other's way.
+WRITERS = 4
 
 
 @dataclass(frozen=True)

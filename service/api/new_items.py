@@ -97,7 +97,8 @@ class _Registration:
 
     def finish(self) -> ItemsAnswer:
         if self.added >= statistics.MANY_ROWS:
-            statistics.refresh(self.parts.engine, "items")
+            with write_session(self.parts.engine) as session:
+                statistics.refresh(session, "items")
         return ItemsAnswer(
             added=self.added, known=self.known, refused=self.refused, refused_count=self.refused_count
         )

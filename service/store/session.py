@@ -31,7 +31,9 @@ def make_engine(url: str, **options: Any) -> sa.Engine:
     if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
         Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
     # As many connections as the service has threads: fewer makes the wait unfair.
-    engine = sa.create_engine(parsed, **{"pool_size": 16, "max_overflow": 24} | options)
+    engine = sa.create_engine(
+        parsed, **{"pool_size": 16, "max_overflow": 24, "pool_use_lifo": True} | options
+    )
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _on_sqlite_connect)
         event.listen(engine, "begin", _on_sqlite_begin)

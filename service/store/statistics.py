@@ -1,6 +1,7 @@
 """What PostgreSQL's planner believes of a table, and how soon it forgets rows that are gone."""
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 MANY_ROWS = 1_000
 
@@ -13,16 +14,14 @@ _VACUUM = (
 _BUSY_TABLES = ("items", "reservations", "labels")
 
 
-def refresh(engine: sa.Engine, table: str) -> None:
-    """Call it after adding `MANY_ROWS` or more.
+def refresh(session: Session, table: str) -> None:
+    """Call it after adding `MANY_ROWS` or more, in the same transaction.
 
     The database does so by itself only after a minute. Until then it takes the table for nearly empty, and reads
     all available items for each ranked one: seconds a batch. SQLite plans without statistics, and well.
     """
-    if engine.dialect.name != "postgresql":
-        return
-    with engine.begin() as connection:
-        connection.execute(sa.text(f"ANALYZE {connection.dialect.identifier_preparer.quote(table)}"))
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(sa.text(f"ANALYZE {table}"))
 
 
 def vacuum_soon(connection: sa.Connection) -> None:

@@ -127,7 +127,8 @@ class _Import:
                 of_all = f" of {total:,}" if total else ""
                 self.context.report(min(1.0, seen / total) if total else 0.0, f"{seen:,}{of_all} images")
         if self.counts["added"] >= statistics.MANY_ROWS:
-            statistics.refresh(self.context.engine, "items")
+            with self.context.publish() as session:
+                statistics.refresh(session, "items")
         return self.counts
 
     def _keyed(self, found: Candidate) -> Candidate:

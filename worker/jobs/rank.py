@@ -17,7 +17,7 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.store import pipeline
+from service.store import pipeline, statistics
 from service.store.control_arm import control_item_ids
 from service.store.project_settings import Choice, ProjectSettings
 from service.store.tables import (
@@ -154,6 +154,8 @@ def run(context: JobContext) -> dict[str, Any] | None:
         session.flush()
         if rows:
             session.execute(sa.insert(RankedItem), [{"ranking_id": ranking.id, **row} for row in rows])
+        if len(rows) >= statistics.MANY_ROWS:
+            statistics.refresh(session, "ranked_items")
         if barred:
             session.execute(sa.insert(BarredItem), [{"ranking_id": ranking.id, **row} for row in barred])
         project = session.get_one(Project, state.project.id)
