@@ -21,9 +21,6 @@ AT_MOST = 1_000  # labels that are judged; the difference is then known to about
 _LEAST_LABELS = 40
 _LEAST_OF_A_CLASS = 5
 _NO_WORSE = 0.05  # go: less accurate than any rival by at most that much, with 95 % confidence
-# no-go: less accurate by more than that, with 95 % confidence. A strategy asked for the labels where these very
-# embeddings fail, so they look worse than they are: 3 points worse than pixels where they are 3 points better.
-_SURELY_WORSE = 0.05
 _AGAIN = 1.25  # times the labels until a judgement is made anew
 
 _PENALTIES = np.logspace(-4, 2, 13)  # of the ridge, times the mean eigenvalue
@@ -79,7 +76,7 @@ def judge(trained: Floats, rivals: dict[Rival, Floats], classes: Ints, of_pool: 
     beaten_by = min(differences, key=lambda name: differences[name][2])
     closest = min(differences, key=lambda name: differences[name][1])
     better: Rival | None = None
-    if differences[beaten_by][2] < -_SURELY_WORSE:
+    if differences[beaten_by][2] < 0:
         verdict: Verdict = "no-go"
         said = f"worse than {_says(beaten_by, differences)}"
         if "untrained" in rivals and linear["untrained"] > linear["trained"]:
