@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from service.errors import NotFound
+from service.store import outbox
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Head, Item, Label, Project, Ranking, Round
 
@@ -56,6 +57,10 @@ def close(
     )
     session.add(following)
     session.flush()
+    outbox.tell(
+        session, project.id, "round.closed",
+        {"round": current.number, "labels": current.labels, "labels_used": labels_used},
+    )  # fmt: skip
     return following
 
 

@@ -15,6 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
+from service.store import outbox
+from service.store.ids import public_id
 from service.store.session import read_session, write_session
 from service.store.tables import Job
 
@@ -154,7 +156,7 @@ def _take(session: Session, worker: str, queues: Sequence[str], lease_s: float) 
     now = clock(session)
     worn_out = Job.attempts >= Job.max_attempts
     ends = sa.or_(Job.cancel_requested, worn_out)
-    return session.execute(
+    row = session.execute(
         sa.update(Job)
         .where(Job.id == job_id)
         .values(
@@ -170,6 +172,9 @@ def _take(session: Session, worker: str, queues: Sequence[str], lease_s: float) 
         .returning(*sa.inspect(Job).columns)
         .execution_options(synchronize_session=False)
     ).one()
+    if row.state == "failed":
+        _tell_failed(session, row.id, row.project_id, row.kind, row.error)
+    return row
 
 
 def heartbeat(
@@ -227,6 +232,7 @@ def fail(engine: sa.Engine, job: ClaimedJob, error: str, retry: bool = True) -> 
     else:
         with write_session(engine) as session:
             _end(session, job, "failed", error=error)
+            _tell_failed(session, job.id, job.project_id, job.kind, error)
 
 
 def release(engine: sa.Engine, job: ClaimedJob) -> None:
@@ -266,6 +272,12 @@ def purge(engine: sa.Engine, older_than_s: float) -> int:
         ended = Job.state.in_(("succeeded", "failed", "cancelled"))
         deleted = session.execute(sa.delete(Job).where(ended, old).returning(Job.id))
         return len(deleted.all())
+
+
+def _tell_failed(session: Session, job_id: int, project_id: int | None, kind: str, error: str) -> None:
+    if project_id is not None:
+        told = {"job": public_id("j", job_id), "kind": kind, "error": error}
+        outbox.tell(session, project_id, "job.failed", told)
 
 
 def _own(job: ClaimedJob) -> tuple[sa.ColumnElement[bool], ...]:

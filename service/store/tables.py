@@ -518,6 +518,45 @@ class KeptAnswer(Table):
     created_at: Mapped[datetime] = mapped_column(index=True)
 
 
+class Webhook(Table):
+    """An address that is told of a project's events (`service.store.outbox`)."""
+
+    __tablename__ = "webhooks"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = _project()
+    url: Mapped[str]
+    events: Mapped[list[str]]
+    nonce: Mapped[str]  # with the server's secret it gives the webhook's, which is not stored
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Delivery(Table):
+    """An event on its way to a webhook: written in the transaction of what it tells, sent later by
+    `service.deliverer`. `next_at`: database seconds.
+    """
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        sa.Index("ix_deliveries_due", "next_at", **_when("state = 'pending'")),
+        sa.Index("ix_deliveries_webhook_id_state", "webhook_id", "state"),
+        sa.CheckConstraint("state IN ('pending','delivered','dead')", name="state"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    webhook_id: Mapped[int] = mapped_column(sa.ForeignKey("webhooks.id", ondelete="CASCADE"))
+    message_id: Mapped[str] = mapped_column(unique=True)  # the same at each attempt: receivers know it again
+    event: Mapped[str]
+    body: Mapped[str]  # the JSON as it is sent and signed, byte for byte
+    state: Mapped[str] = mapped_column(default="pending")  # pending | delivered | dead: given up
+    attempts: Mapped[int] = mapped_column(default=0)  # that ended
+    next_at: Mapped[float] = mapped_column(default=0.0)  # of a pending one: not sent before
+    status: Mapped[int | None]  # the newest answer's HTTP status
+    error: Mapped[str | None]  # why the newest attempt failed
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    ended_at: Mapped[datetime | None]  # delivered, or given up
+
+
 class Job(Table):
     """One queued piece of work for a worker; see `service.store.jobs`, the only writer. Times: database seconds."""
 
@@ -525,6 +564,8 @@ class Job(Table):
     __table_args__ = (
         sa.Index("ix_jobs_ready", "queue", "priority", "run_at", **_when("state = 'queued'")),
         sa.Index("ix_jobs_lease", "queue", "lease_until", **_when("state = 'running'")),
+        sa.Index("ix_jobs_unfinished", "project_id", **_when("state IN ('queued', 'running')")),
+        sa.Index("ix_jobs_ended", "project_id", "finished_at", **_when("finished_at IS NOT NULL")),
         # At most one queued per coalesce key: a burst merges into it. Never covers running ones: that would
         # lose what arrives during the run.
         sa.Index("uq_jobs_coalesce", "coalesce_key", unique=True, **_when("state = 'queued'")),

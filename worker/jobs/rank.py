@@ -17,8 +17,9 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.store import pipeline, statistics
+from service.store import outbox, pipeline, statistics
 from service.store.control_arm import control_item_ids
+from service.store.ids import public_id
 from service.store.project_settings import Choice, ProjectSettings
 from service.store.tables import (
     BarredItem,
@@ -160,10 +161,19 @@ def run(context: JobContext) -> dict[str, Any] | None:
             session.execute(sa.insert(BarredItem), [{"ranking_id": ranking.id, **row} for row in barred])
         project = session.get_one(Project, state.project.id)
         project.ranking_id = ranking.id
+        outbox.tell(session, project.id, "ranking.ready", _told(ranking))
         _forget_old_items(session, ranking)
         if is_due(state.score_run.gate, state.labels):
             pipeline.queue_probe_pretext(session, project)
     return result
+
+
+def _told(ranking: Ranking) -> dict[str, Any]:
+    """To webhooks."""
+    return {
+        "ranking": public_id("r", ranking.id), "version": ranking.version, "items": ranking.items,
+        "strategy": ranking.strategy["name"], "labels_used": ranking.labels_used,
+    }  # fmt: skip
 
 
 @contextmanager

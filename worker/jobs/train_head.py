@@ -38,7 +38,7 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.store import pipeline
+from service.store import outbox, pipeline
 from service.store.control_arm import control_item_ids
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Head, LabelCheck, Project, Round, ScoreRun, utc_now
@@ -161,8 +161,10 @@ def run(context: JobContext) -> dict[str, Any] | None:
     with context.finish(result) as session:
         project = session.get_one(Project, state.project.id)
         served = _newest_head(session, project.id, _PROMOTED)
-        if served is not None:
+        if served is not None and served.id != project.head_id:
             project.head_id = served.id
+            told = {"head": served.version, "labels_used": served.labels_used}
+            outbox.tell(session, project.id, "head.promoted", told)
         pipeline.queue_rank(session, project)
         if any(one.round_number is not None for one in wanted):
             check_labels.queue_if_due(session, project, len(state.labeled))
@@ -247,6 +249,13 @@ class _Trainer:
             if wanted.round_number is not None:
                 closed = session.get_one(Round, (state.project.id, wanted.round_number))
                 closed.head_id, closed.measured_at = head.id, utc_now()
+                told = {name: metrics[name] for name in ("measured_on", "items", "accuracy")}
+                outbox.tell(
+                    session,
+                    state.project.id,
+                    "round.measured",
+                    {"round": closed.number, "head": version} | told,
+                )
         return version
 
     def _embeddings(self, known: KnownItems) -> Floats:
