@@ -42,7 +42,8 @@ class GateAnswer(Answer):
 
     model_config = with_example(
         {
-            "verdict": "go", "labels": 200, "reason": "On 200 labeled items the linear probe of the trained …",
+            "verdict": "go", "labels": 2000, "items": 200, "judged_on": "control",
+            "reason": "On 200 control items the linear probe of the trained …",
             "linear": {"trained": 0.81, "untrained": 0.76, "pixels": 0.74},
             "knn": {"trained": 0.78, "untrained": 0.71, "pixels": 0.72},
         }
@@ -51,6 +52,10 @@ class GateAnswer(Answer):
     verdict: Literal["go", "no-go", "not enough labels"]
     reason: str
     labels: int = Field(description="labeled items there were")
+    items: int = Field(description="items it judged on, none of which a strategy chose")
+    judged_on: Literal["test", "control", "random"] | None = Field(
+        description="test: the test split; control: control items; random: all labels, as chance asked for them all"
+    )
     linear: dict[str, float]
     knn: dict[str, float]
 

@@ -10,7 +10,14 @@ from PIL import Image
 from service.store import pipeline
 from service.store.session import read_session, write_session
 from service.store.tables import Job, PretextModel, Project, Ranking, ScoreRun
-from tests.factories import make_item, make_label, make_pretext_model, make_project, make_score_run
+from tests.factories import (
+    make_item,
+    make_label,
+    make_pretext_model,
+    make_project,
+    make_ranking,
+    make_score_run,
+)
 from tests.worker import running
 from tests.worker.jobs.scored_projects import Bench, write_scores
 from worker.jobs.pretext_net import is_untrained
@@ -21,31 +28,50 @@ CONFIG = {"image_size": 12, "seed": 0, "pretrained": False, "epochs": 2}
 
 
 class Labeled:
-    """A project of dark and bright pictures; `knows` says whether the served embeddings tell them apart."""
+    """A project of dark and bright pictures; `knows` says whether the served embeddings tell them apart.
 
-    def __init__(self, bench: Bench, folder: Path, labels: int, knows: bool, epochs: int = 2) -> None:
+    The first items are labeled: by chance, but for the last `selected` of them, which the embeddings cannot tell
+    apart. The `test` last items are a test split.
+    """
+
+    def __init__(
+        self, bench: Bench, folder: Path, labels: int, knows: bool, epochs: int = 2, selected: int = 0,
+        by: str = "shortlist", test: int = 0, control_fraction: float = 0,
+    ) -> None:  # fmt: skip
         self.bench = bench
         folder.mkdir()
         rng = np.random.default_rng(0)
-        self.bright = np.arange(labels + 20) % 2
+        self.bright = np.arange(labels + 20 + test) % 2
         with write_session(bench.engine) as session:
-            project = make_project(session, classes=["dark", "bright"], settings={"control_fraction": 0})
-            ids = []
+            settings = {"control_fraction": control_fraction}
+            project = make_project(session, classes=["dark", "bright"], settings=settings)
+            ids, chosen = [], []
             for number, bright in enumerate(self.bright):
                 pixels = rng.integers(0, 120, (12, 12, 3), np.uint8) + 120 * bright
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
                 item = make_item(session, project=project, uri=str(folder / f"{number}.png"))
                 ids.append(item.id)
-                if number < labels:
+                if number < labels - selected:
                     make_label(session, item=item, class_name=project.classes[bright])
+                elif number < labels:
+                    chosen.append((item, project.classes[bright]))
+                elif number >= labels + 20:
+                    item.split, item.class_name = "test", project.classes[bright]
             model = make_pretext_model(session, project=project, config=CONFIG | {"epochs": epochs})
             score_run = make_score_run(
                 session, project=project, pretext_model=model, artifact="scores/1/arrays"
             )
+            ranking = make_ranking(
+                session, project=project, score_run=score_run, strategy={"name": by, "params": {}}
+            )
+            for item, class_name in chosen:
+                make_label(session, item=item, class_name=class_name, arm="selected", ranking_id=ranking.id)
             project.score_run_id, project.labels_used = score_run.id, labels
             self.project_id = project.id
         noise = rng.normal(size=(len(ids), 8)).astype(np.float32)
-        noise[:, 0] += 8 * self.bright * knows
+        known = 8.0 * self.bright * knows
+        known[labels - selected : labels] = 4
+        noise[:, 0] += known
         write_scores(bench.artifacts, "scores/1/arrays", np.array(ids), noise)
 
     def run(self, kind: str) -> None:
@@ -151,3 +177,55 @@ def test_pictures_that_are_gone_are_left_out(bench: Bench, tmp_path: Path) -> No
     labeled.run("probe_pretext")
 
     assert labeled.gate()["verdict"] == "not enough labels"
+
+
+def test_selected_labels_teach_but_do_not_judge(bench: Bench, tmp_path: Path) -> None:
+    """45 control items that the embeddings tell apart, 30 selected ones that they do not."""
+    labeled = Labeled(bench, tmp_path / "pool", labels=75, knows=True, selected=30, control_fraction=0.6)
+    labeled.rank()
+    labeled.run("probe_pretext")
+
+    found = labeled.gate()
+    assert (found["judged_on"], found["items"], found["labels"]) == ("control", 45, 75)
+    assert "taught by 75 labels" in str(found["reason"])
+    assert found["verdict"] == "go"
+
+
+def test_control_items_find_embeddings_that_know_nothing(bench: Bench, tmp_path: Path) -> None:
+    labeled = Labeled(bench, tmp_path / "pool", labels=75, knows=False, selected=30, control_fraction=0.6)
+    labeled.rank()
+    labeled.run("probe_pretext")
+
+    assert (labeled.gate()["judged_on"], labeled.gate()["verdict"]) == ("control", "no-go")
+
+
+def test_without_enough_unbiased_labels_there_is_no_verdict(bench: Bench, tmp_path: Path) -> None:
+    """45 of the control items were labeled because a strategy chose them, as imported labels may be."""
+    labeled = Labeled(bench, tmp_path / "pool", labels=80, knows=False, selected=45, control_fraction=0.8)
+    labeled.rank()
+    labeled.run("probe_pretext")
+
+    found = labeled.gate()
+    assert (found["verdict"], found["labels"], found["items"]) == ("not enough labels", 80, 35)
+    assert "among the 80 labeled items so far there are 35" in str(found["reason"])
+    assert labeled.queued() == set()
+
+
+def test_labels_selected_at_random_judge(bench: Bench, tmp_path: Path) -> None:
+    labeled = Labeled(bench, tmp_path / "pool", labels=80, knows=False, selected=70, by="random")
+    labeled.rank()
+    labeled.run("probe_pretext")
+
+    assert (labeled.gate()["judged_on"], labeled.gate()["items"]) == ("random", 80)
+    assert labeled.gate()["verdict"] == "no-go"
+
+
+@pytest.mark.parametrize(("knows", "verdict"), [(True, "go"), (False, "no-go")])
+def test_a_test_split_judges(bench: Bench, tmp_path: Path, knows: bool, verdict: str) -> None:
+    labeled = Labeled(bench, tmp_path / "pool", labels=60, knows=knows, selected=5, test=50)
+    labeled.rank()
+    labeled.run("probe_pretext")
+
+    found = labeled.gate()
+    assert (found["judged_on"], found["items"], found["labels"]) == ("test", 50, 60)
+    assert found["verdict"] == verdict
