@@ -1,5 +1,5 @@
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from fastapi import APIRouter, Response
 from pydantic import Field
@@ -33,7 +33,7 @@ class PretextModelAnswer(Answer):
 
     id: str
     version: int
-    state: str
+    state: Literal["training", "ready", "collapsed", "failed", "cancelled"]
     task: dict[str, Any]
     backbone: str
     config: dict[str, Any]

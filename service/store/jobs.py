@@ -19,6 +19,7 @@ from service.store import outbox
 from service.store.ids import public_id
 from service.store.session import read_session, write_session
 from service.store.tables import Job
+from service.store.unfinished import give_up
 
 RETRY_DELAY_S = 2.0  # doubles with each attempt
 RETRY_DELAY_MAX_S = 300.0
@@ -174,6 +175,8 @@ def _take(session: Session, worker: str, queues: Sequence[str], lease_s: float) 
     ).one()
     if row.state == "failed":
         _tell_failed(session, row.id, row.project_id, row.kind, row.error)
+    if row.state != "running":
+        give_up(session, row.id)
     return row
 
 
@@ -257,6 +260,7 @@ def request_cancel(session: Session, job_id: int) -> None:
             finished_at=sa.case((queued, clock(session)), else_=Job.finished_at),
         )
     )
+    give_up(session, job_id)
 
 
 def unfinished(session: Session, queues: Sequence[str]) -> bool:
@@ -292,6 +296,8 @@ def _end(session: Session, job: ClaimedJob, state: str, **values: Any) -> None:
     statement = _update_own(job).values(state=state, finished_at=clock(session), lease_until=None, **values)
     if session.execute(statement.returning(Job.id)).one_or_none() is None:
         raise LeaseLost(job.id)
+    if state != "succeeded":
+        give_up(session, job.id)
 
 
 def _queue_again(engine: sa.Engine, job: ClaimedJob, *, delay_s: float, **values: Any) -> None:
@@ -328,3 +334,4 @@ def _queue_again_or_yield(session: Session, job: ClaimedJob, delay_s: float, val
     )
     if session.execute(statement.returning(Job.id)).one_or_none() is None:
         raise LeaseLost(job.id)
+    give_up(session, job.id)

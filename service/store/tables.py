@@ -159,7 +159,7 @@ class PretextModel(Table):
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = _project(index=False)
     version: Mapped[int]
-    state: Mapped[str]  # training | ready | collapsed | failed
+    state: Mapped[str]  # training | ready | collapsed | failed | cancelled
     task: Mapped[Json]  # {name, params}
     backbone: Mapped[str]
     config: Mapped[

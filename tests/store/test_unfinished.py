@@ -1,0 +1,100 @@
+"""However a training ends, its pretext model says so."""
+
+from collections.abc import Callable
+
+import pytest
+import sqlalchemy as sa
+
+from service.store import jobs
+from service.store.pipeline import queue_train_pretext
+from service.store.session import read_session, write_session
+from service.store.tables import Job, PretextModel
+from tests.factories import make_pretext_model, make_project
+
+
+def claim(engine: sa.Engine) -> jobs.ClaimedJob | None:
+    return jobs.claim(engine, "w1", ("gpu",), lease_s=30)
+
+
+def ask_to_cancel(engine: sa.Engine, job: jobs.ClaimedJob) -> None:
+    with write_session(engine) as session:
+        jobs.request_cancel(session, job.id)
+
+
+def lose_lease(engine: sa.Engine, job: jobs.ClaimedJob, **values: int) -> None:
+    with write_session(engine) as session:
+        lost = sa.update(Job).where(Job.id == job.id)
+        session.execute(lost.values(lease_until=Job.lease_until - 1000, **values))
+    claim(engine)
+
+
+def cancelled_while_it_ran(engine: sa.Engine, job: jobs.ClaimedJob) -> None:
+    ask_to_cancel(engine, job)
+    jobs.mark_cancelled(engine, job)
+
+
+def cancelled_while_it_waited(engine: sa.Engine, job: jobs.ClaimedJob) -> None:
+    jobs.release(engine, job)
+    ask_to_cancel(engine, job)
+
+
+def cancelled_before_it_was_to_wait(engine: sa.Engine, job: jobs.ClaimedJob) -> None:
+    ask_to_cancel(engine, job)
+    jobs.fail(engine, job, "no luck")
+
+
+def cancelled_and_its_worker_lost(engine: sa.Engine, job: jobs.ClaimedJob) -> None:
+    ask_to_cancel(engine, job)
+    lose_lease(engine, job)
+
+
+def failed(engine: sa.Engine, job: jobs.ClaimedJob) -> None:
+    jobs.fail(engine, job, "no luck", retry=False)
+
+
+def lost_too_often(engine: sa.Engine, job: jobs.ClaimedJob) -> None:
+    lose_lease(engine, job, attempts=job.max_attempts)
+
+
+def to_be_tried_again(engine: sa.Engine, job: jobs.ClaimedJob) -> None:
+    jobs.fail(engine, job, "no luck")
+
+
+def asked_to_cancel_only(engine: sa.Engine, job: jobs.ClaimedJob) -> None:
+    ask_to_cancel(engine, job)
+
+
+@pytest.mark.parametrize(
+    ("happens", "state"),
+    [
+        (cancelled_while_it_ran, "cancelled"),
+        (cancelled_while_it_waited, "cancelled"),
+        (cancelled_before_it_was_to_wait, "cancelled"),
+        (cancelled_and_its_worker_lost, "cancelled"),
+        (failed, "failed"),
+        (lost_too_often, "failed"),
+        (to_be_tried_again, "training"),
+        (asked_to_cancel_only, "training"),
+    ],
+)
+def test_the_model_ends_as_its_job_did(
+    engine: sa.Engine, happens: Callable[[sa.Engine, jobs.ClaimedJob], None], state: str
+) -> None:
+    with write_session(engine) as session:
+        project = make_project(session)
+        job_id = queue_train_pretext(session, project)
+        config = {"image_size": 28, "seed": 0, "job": job_id}
+        done = make_pretext_model(session, project=project, config=config)
+        mine = make_pretext_model(session, project=project, state="training", config=config)
+        other = make_pretext_model(
+            session, project=project, state="training", config=config | {"job": job_id + 1}
+        )
+        numbers = [done.id, mine.id, other.id]
+    job = claim(engine)
+    assert job is not None
+
+    happens(engine, job)
+
+    with read_session(engine) as session:
+        states = [session.get_one(PretextModel, number).state for number in numbers]
+    assert states == ["ready", state, "training"]
