@@ -5,8 +5,9 @@ of its own. Items that an annotator never got are labeled just as well (arm `imp
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
+from itertools import chain
 from typing import Literal
 
 import sqlalchemy as sa
@@ -44,6 +45,28 @@ class NewLabel:
     batch: str | None = None
     duration_ms: int | None = None
     revision: int | None = None
+
+
+@dataclass
+class _Hold:
+    """A reservation, whatever became of it; `became` is what this call makes of it."""
+
+    id: int
+    item_id: int
+    annotator: str
+    batch_id: int
+    ranking_id: int | None
+    arm: str
+    state: str
+    expires_at: datetime
+    became: str | None = None
+
+
+_HOLD = sa.select(*(getattr(Reservation, field.name) for field in fields(_Hold) if field.name != "became"))
+_LABELS = Label.__table__
+_ATTRIBUTES = {one.columns[0].name: one.key for one in sa.inspect(Label).column_attrs if one.key != "id"}
+# With `returning`, all rows go in one statement; in their order, so that each label gets its number.
+_INSERT = sa.insert(_LABELS).returning(_LABELS.c.id, sort_by_parameter_order=True)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -93,7 +116,7 @@ class _Call:
         self._closings: list[tuple[Label, int]] = []  # the last label of a round, labels used with it
         self._found: dict[int, ItemLabels] = {}
         self._numbers: dict[str, int] = {}  # of items by key
-        self._held: dict[tuple[int, str], list[Reservation]] = {}
+        self._held: dict[tuple[int, str], list[_Hold]] = {}
         self._new: list[Label] = []
 
     @property
@@ -111,13 +134,13 @@ class _Call:
         if missing := numbers - {item.id for item in items}:
             items += self.session.scalars(in_project.where(Item.id.in_(missing)))
         self._found = decisions.load(self.session, items)
-        held = sa.select(Reservation).where(
+        held = _HOLD.where(
             Reservation.item_id.in_(self._found),
             Reservation.annotator.in_({entry.annotator for entry in entries}),
         )
-        for reservation in self.session.scalars(held.order_by(Reservation.id)):
-            key = reservation.item_id, reservation.annotator
-            self._held.setdefault(key, []).append(reservation)
+        for row in self.session.execute(held.order_by(Reservation.id)):
+            hold = _Hold(*row)
+            self._held.setdefault((hold.item_id, hold.annotator), []).append(hold)
 
     def take(self, index: int, entry: NewLabel) -> Outcome:
         found = self._check(index, entry)
@@ -150,7 +173,7 @@ class _Call:
             )  # fmt: skip
         if entry.batch is not None:
             held = self._held.get((found.item.id, entry.annotator), [])
-            if entry.batch not in {public_id("b", reservation.batch_id) for reservation in held}:
+            if entry.batch not in {public_id("b", hold.batch_id) for hold in held}:
                 raise UnknownBatch(field=f"labels[{index}].batch", id=entry.batch)
         return found
 
@@ -194,20 +217,19 @@ class _Call:
         held = self._held.get((label.item_id, label.annotator))
         if not held:
             return True
-        reservation = held[-1]
-        in_time = reservation.state == "open" and reservation.expires_at > self.now
-        label.arm, label.batch_id = reservation.arm, reservation.batch_id
-        label.ranking_id = reservation.ranking_id
-        if reservation.state in ("expired", "released"):  # not counted as served since then
-            reservations.count_served(self.project, [reservation.arm])
-        reservation.state = "labeled"
+        hold = held[-1]
+        in_time = hold.state == "open" and hold.expires_at > self.now
+        label.arm, label.batch_id, label.ranking_id = hold.arm, hold.batch_id, hold.ranking_id
+        if hold.state in ("expired", "released"):  # not counted as served since then
+            reservations.count_served(self.project, [hold.arm])
+        hold.state = hold.became = "labeled"
         return in_time
 
     def _give_up_hold(self, label: Label) -> None:
         """Their label is withdrawn: the item may be served to them again."""
         held = self._held.get((label.item_id, label.annotator))
         if held and held[-1].state == "labeled":
-            held[-1].state = "released"
+            held[-1].state = held[-1].became = "released"
             reservations.count_served(self.project, [held[-1].arm], -1)
 
     def _add(self, entry: NewLabel, found: ItemLabels, *, used: bool) -> Label:
@@ -235,9 +257,31 @@ class _Call:
         job_id = training.retrain_if_due(self.session, self.project) if self.changed_items else None
         return Stored(outcomes, self.round_number, self.project.labels_used, job_id)
 
+    def _insert(self) -> None:
+        """The labels get their numbers, in the order they were taken; items are not written before: once is enough."""
+        if self._new:
+            rows = [
+                {name: getattr(label, attribute) for name, attribute in _ATTRIBUTES.items()}
+                for label in self._new
+            ]
+            numbers = self.session.connection().execute(_INSERT, rows).scalars()
+            for label, number in zip(self._new, numbers, strict=True):
+                label.id = number
+
+    def _write_holds(self) -> None:
+        became: dict[str, list[int]] = {}
+        for hold in chain.from_iterable(self._held.values()):
+            if hold.became is not None:
+                became.setdefault(hold.became, []).append(hold.id)
+        for state, numbers in became.items():
+            self.session.execute(
+                sa.update(Reservation).where(Reservation.id.in_(numbers)).values(state=state)
+            )
+
     def _write(self) -> None:
-        self.session.add_all(self._new)
-        self.session.flush()  # the labels have their numbers now, in the order they were taken
+        if any(label.outcome == "revised" for label in self._new):
+            self.session.flush()  # what they replace is not current any more: only one may be
+        self._insert()
         for found in self._found.values():
             if found.decided_by is not None:
                 found.item.decided_by = found.decided_by.id
@@ -247,6 +291,7 @@ class _Call:
                 last_label_id=last.id, labels_used=labels_used, now=self.now,
             )  # fmt: skip
         self._closings.clear()
+        self._write_holds()
         gone = [item.id for item in self.changed_items if item.state != "available"]
         reservations.release_items(self.session, self.project, gone)
         queues.clear(self.session, self.project, gone, by=self._new)

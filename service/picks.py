@@ -41,7 +41,9 @@ def pick(
     session: Session, project: Project, settings: ProjectSettings, annotator: str, size: int
 ) -> list[Pick]:
     """Up to `size` items; none if nothing but gold items is left."""
-    return _Picker(session, project, settings, annotator).pick(size)
+    given = {"project": project.id, "ranking": project.ranking_id, "annotator": annotator}
+    look = _Look(*session.execute(_FIRST_LOOK, given).one())
+    return _Picker(session, project, settings, annotator, look).pick(size)
 
 
 def meant_for(annotator: str | sa.BindParameter[str]) -> sa.ColumnElement[bool]:
@@ -83,6 +85,25 @@ def _count(query: sa.Select[int]) -> sa.ColumnElement[int]:
 
 
 # The statements are made once: making them costs more than running them.
+_FIRST_LOOK = sa.select(
+    sa.exists()
+    .where(
+        QueuedItem.project_id == sa.bindparam("project"),
+        sa.or_(QueuedItem.annotator.is_(None), QueuedItem.annotator == _ANNOTATOR),
+    )
+    .label("any_queued"),
+    sa.exists()
+    .where(Item.project_id == sa.bindparam("project"), Item.split == sa.literal_column("'test'"))
+    .label("any_test"),
+    sa.select(Ranking.low_water)
+    .where(Ranking.id == sa.bindparam("ranking"))
+    .scalar_subquery()
+    .label("low_water"),
+    sa.select(sa.func.count())
+    .where(Reservation.project_id == sa.bindparam("project"), Reservation.state == OPEN)
+    .scalar_subquery()
+    .label("held"),
+)
 
 
 @cache
@@ -134,11 +155,22 @@ def _free_ranked(alone: bool) -> sa.Select[int, int, float]:
 
 
 @dataclass(frozen=True)
+class _Look:
+    """What one cheap query tells of the project, so that others need not be asked."""
+
+    any_queued: bool  # for the annotator or for everybody
+    any_test: bool  # item of the test split
+    low_water: int | None  # of the ranking that is served
+    held: int  # open reservations of everybody
+
+
+@dataclass(frozen=True)
 class _Picker:
     session: Session
     project: Project
     settings: ProjectSettings
     annotator: str
+    look: _Look
 
     def pick(self, size: int) -> list[Pick]:
         gold = self._gold_items(size) if self.settings.gold_fraction else []
@@ -147,7 +179,7 @@ class _Picker:
         return [*picked[:wanted], *gold] if picked else []
 
     def _work(self, size: int) -> list[Pick]:
-        queued = self._from_queues(size)
+        queued = self._from_queues(size) if self.look.any_queued else []
         if len(queued) == size:
             return queued
         size -= len(queued)
@@ -192,25 +224,22 @@ class _Picker:
 
     def _control_due(self, size: int) -> int:
         """Control items in this batch, so that their number over all served items is the share, rounded."""
-        test = sa.exists().where(
-            Item.project_id == self.project.id, Item.split == sa.literal_column("'test'")
-        )
-        share = self.settings.control_share(bool(self.session.scalar(sa.select(test))))
+        share = self.settings.control_share(self.look.any_test)
         return min(size, max(0, round(share * (self.project.served + size)) - self.project.served_control))
 
     def _from_ranking(self, size: int, taken: Collection[int]) -> list[Pick]:
-        if self.project.ranking_id is None:
+        number, low_water = self.project.ranking_id, self.look.low_water
+        if number is None or low_water is None:
             return []
-        ranking = self.session.get_one(Ranking, self.project.ranking_id)
-        limit = size + len(taken)
-        given = self._given(ranking=ranking.id, first=ranking.low_water, limit=limit)
+        given = self._given(ranking=number, first=low_water, limit=size + len(taken))
         free = list(self.session.execute(_free_ranked(self._alone), given))
-        if not free or free[0].rank >= ranking.low_water + LOOKED_AT_AGAIN:
+        if not free or free[0].rank >= low_water + LOOKED_AT_AGAIN + self.look.held:
             # What was labeled is not looked at for ever; `labels` and `queues` lower the mark when an item opens again.
             lowest = self.session.execute(_RANKED_AVAILABLE, given | {"limit": 1}).first()
+            ranking = self.session.get_one(Ranking, number)
             ranking.low_water = ranking.items + 1 if lowest is None else lowest.rank
         free = [row for row in free if row.item_id not in taken][:size]
-        return [Pick(row.item_id, "selected", row.rank, row.score, ranking.id) for row in free]
+        return [Pick(row.item_id, "selected", row.rank, row.score, number) for row in free]
 
     def _random_items(self, size: int, taken: Collection[int]) -> list[Pick]:
         """The first free items in `shuffle` order: those that no strategy ever sees, as long as there are any."""

@@ -23,6 +23,9 @@ from service.store.tables import Item, Job, Label, PretextModel, Project, Reserv
 
 State = Literal["active", "paused", "archived"]
 
+_FOR_UPDATE = {"key_share": True}
+_LOCKED = "locked project"  # in `Session.info`: a session is one transaction, and holds its locks to its end
+
 # What the order of the items depends on: a change of these is not left waiting for the next labels.
 _ORDERING = {
     "strategy", "cold_start", "collapse_duplicates", "control_fraction", "budget", "round_size", "seed",
@@ -52,11 +55,16 @@ def create(
     return project
 
 
-def find(session: Session, public: str, only: int | None = None) -> Project:
-    """By public id. A key bound to project `only` sees no other."""
-    project = session.get(Project, row_number("p", public))
-    if project is None or only not in (None, project.id):
+def find(session: Session, public: str, only: int | None = None, *, locked: bool = False) -> Project:
+    """By public id. A key bound to project `only` sees no other. locked: as `lock` does it, in the same statement."""
+    number = row_number("p", public)
+    project = None
+    if only in (None, number):
+        project = session.get(Project, number, with_for_update=_FOR_UPDATE if locked else None)
+    if project is None:
         raise NotFound(what="project", id=public)
+    if locked:
+        session.info[_LOCKED] = project.id
     return project
 
 
@@ -78,8 +86,11 @@ def lock(session: Session, project: Project) -> None:
     """
     if session.get_bind().dialect.name == "sqlite":
         return  # whoever writes has the whole database to himself already, and has read this row since
+    if session.info.get(_LOCKED) == project.id:
+        return
     session.flush()  # refreshing would throw away what was not written yet
-    session.refresh(project, with_for_update={"key_share": True})
+    session.refresh(project, with_for_update=_FOR_UPDATE)
+    session.info[_LOCKED] = project.id
 
 
 def lock_open(session: Session, project: Project) -> None:

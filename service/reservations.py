@@ -41,7 +41,10 @@ _IMPORT_WAIT_S = 2  # items arrive while a source is being imported
 
 # What every call of next-batch runs. Made once: making a statement costs more than running it.
 _SERVED = (
-    sa.select(Reservation, Item, Score, RankedItem, Ranking, Head.version)
+    sa.select(
+        Reservation, Item, Ranking, Head.version, Score.pretext_loss, Score.percentile, Score.spread,
+        RankedItem.predicted_class, RankedItem.predicted_probability,
+    )
     .join(Item, Item.id == Reservation.item_id)
     .outerjoin(
         Score,
@@ -54,8 +57,11 @@ _SERVED = (
     .outerjoin(Head, Head.id == Ranking.head_id)
     .where(Reservation.batch_id == sa.bindparam("batch"), Reservation.state == "open", _TO_LABEL)
     .order_by(Reservation.position)
-    .options(load_only(Item.project_id, Item.key, Item.uri))
-)
+    .options(
+        load_only(Item.project_id, Item.key, Item.uri),
+        load_only(Reservation.arm, Reservation.rank, Reservation.score),
+    )
+)  # fmt: skip
 _EXPIRE = (
     sa.update(Reservation)
     .where(
@@ -73,9 +79,20 @@ _OLDEST_OPEN = (
     .where(
         Reservation.project_id == sa.bindparam("project"), Reservation.annotator == sa.bindparam("annotator")
     )
-    .where(Reservation.state == OPEN, _TO_LABEL)
+    .where(Reservation.state == OPEN, Reservation.expires_at > sa.bindparam("now"), _TO_LABEL)
 )
-_RESERVE = sa.insert(Reservation.__table__)  # type: ignore[arg-type]
+_FIRST_LOOK = sa.select(
+    sa.exists()
+    .where(
+        Reservation.project_id == sa.bindparam("project"),
+        Reservation.state == OPEN,
+        Reservation.expires_at <= sa.bindparam("now"),
+    )
+    .label("any_ran_out"),
+    _OLDEST_OPEN.scalar_subquery().label("own_batch"),
+)
+# With `returning`, all rows go in one statement.
+_RESERVE = sa.insert(Reservation.__table__).returning(Reservation.__table__.c.id)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -84,10 +101,13 @@ class Served:
 
     reservation: Reservation
     item: Item
-    score: Score | None  # in the project's score run
-    ranked: RankedItem | None
     ranking: Ranking | None
     head_version: int | None  # of the head the ranking was made with
+    pretext_loss: float | None  # in the project's score run
+    percentile: float | None
+    spread: float | None
+    predicted_class: str | None  # when the ranking was made
+    predicted_probability: float | None
 
 
 @dataclass(frozen=True)
@@ -105,10 +125,14 @@ def next_batch(
 ) -> NextBatch:
     """The annotator's own open batch unless `new`, else up to `size` items reserved for them (`service.picks`)."""
     projects.lock(session, project)
-    expire(session, project, now)
+    given = {"project": project.id, "annotator": annotator, "now": now}
+    any_ran_out, own_batch = session.execute(_FIRST_LOOK, given).one()
+    if any_ran_out:
+        expire(session, project, now)
     if project.state != "active":
         return NextBatch(None, reason="project_paused" if project.state == "paused" else "project_archived")
-    if not new and (own := _own_open_batch(session, project, annotator)) is not None:
+    if not new and own_batch is not None:
+        own = session.get_one(Batch, own_batch)
         return NextBatch(own, served_in(session, project, own))
 
     settings = ProjectSettings.model_validate(project.settings)
@@ -226,12 +250,6 @@ def count_served(project: Project, arms: Iterable[str], sign: Literal[1, -1] = 1
     for arm in arms:
         project.served += sign * (arm in ("selected", "control"))
         project.served_control += sign * (arm == "control")
-
-
-def _own_open_batch(session: Session, project: Project, annotator: str) -> Batch | None:
-    """Their oldest one with anything left to label."""
-    number = session.scalar(_OLDEST_OPEN, {"project": project.id, "annotator": annotator})
-    return None if number is None else session.get_one(Batch, number)
 
 
 def _held(session: Session, project: Project, annotator: str | None = None) -> int:

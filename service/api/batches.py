@@ -115,7 +115,7 @@ class BatchHeld(Answer):
 
 
 def _why(served: Served, project: Project) -> Why:
-    ranking, score = served.ranking, served.score
+    ranking = served.ranking
     score_run_id = ranking.score_run_id if ranking else project.score_run_id
     chosen_by = "queue" if served.reservation.arm == "queued" else "random"
     return Why(
@@ -124,18 +124,17 @@ def _why(served: Served, project: Project) -> Why:
         score_run=public_id("s", score_run_id) if score_run_id is not None else None,
         head=served.head_version,
         seed=ranking.seed if ranking else None,
-        pretext_loss=score.pretext_loss if score else None,
-        pretext_loss_percentile=score.percentile if score else None,
-        pretext_loss_spread=score.spread if score else None,
+        pretext_loss=served.pretext_loss,
+        pretext_loss_percentile=served.percentile,
+        pretext_loss_spread=served.spread,
     )
 
 
 def _prediction(served: Served) -> Prediction | None:
-    ranked = served.ranked
-    if ranked is None or ranked.predicted_class is None or ranked.predicted_probability is None:
+    if served.predicted_class is None or served.predicted_probability is None:
         return None
-    guess: dict[str, Any] = {"class": ranked.predicted_class}
-    return Prediction(**guess, probability=ranked.predicted_probability, head=served.head_version)
+    guess: dict[str, Any] = {"class": served.predicted_class}
+    return Prediction(**guess, probability=served.predicted_probability, head=served.head_version)
 
 
 def _next_batch(
@@ -176,7 +175,7 @@ def next_batch(
     Always 200; without items there is a `reason`, and `Retry-After` where waiting helps. Items of the annotator's
     queue come first, then those of everybody's, then those of the ranking.
     """
-    project = projects.find(session, project_id, caller.project_id)
+    project = projects.find(session, project_id, caller.project_id, locked=True)
     return _next_batch(project, body, session, caller, parts, response)
 
 

@@ -137,7 +137,8 @@ def send_labels(project_id: str, body: Labels, session: WriteSession, caller: An
     Sending the same again is safe: it is answered as `duplicate`. A label with `"class": null` withdraws the
     annotator's: the item is open again, for them too.
     """
-    return _store(projects.find(session, project_id, caller.project_id), body, session, caller)
+    project = projects.find(session, project_id, caller.project_id, locked=True)
+    return _store(project, body, session, caller)
 
 
 @router.post("/labels")
