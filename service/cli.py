@@ -94,10 +94,13 @@ def serve(port: Port = None, data_dir: DataDir = None) -> None:
 @app.command()
 def worker(
     until_idle: Annotated[bool, typer.Option(help="end when nothing is queued or running")] = False,
+    devices: Annotated[
+        int | None, typer.Option(help="that pretrain together; default: SHORTLIST_DEVICES, else 1")
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """A worker alone; any number, on any machine that reaches database and artifacts."""
-    settings = _settings(data_dir=data_dir)
+    settings = _settings(devices=devices, data_dir=data_dir)
     command = [sys.executable, "-m", "worker", *(["--until-idle"] if until_idle else [])]
     os.execve(command[0], command, _environment(settings))
 
@@ -211,13 +214,15 @@ def _project(session: sa.orm.Session, name_or_id: str | None) -> Project:
     return named or projects.find(session, name_or_id)
 
 
-def _settings(port: int | None = None, data_dir: Path | None = None, roots: tuple[str, ...] = ()) -> Settings:
+def _settings(
+    port: int | None = None,
+    data_dir: Path | None = None,
+    devices: int | None = None,
+    roots: tuple[str, ...] = (),
+) -> Settings:
     """What stands on the command line goes before the environment."""
-    given: dict[str, Any] = {}
-    if port is not None:
-        given["port"] = port
-    if data_dir is not None:
-        given["data_dir"] = data_dir
+    wished = {"port": port, "data_dir": data_dir, "devices": devices}
+    given: dict[str, Any] = {name: value for name, value in wished.items() if value is not None}
     if roots:
         given["source_roots"] = (*read_settings(**given).source_roots, *roots)
     return read_settings(**given)
@@ -227,6 +232,7 @@ def _environment(settings: Settings) -> dict[str, str]:
     """For a worker process: the same settings."""
     return os.environ | {
         "SHORTLIST_DATA_DIR": str(settings.data_dir),
+        "SHORTLIST_DEVICES": str(settings.devices),
         "SHORTLIST_SOURCE_ROOTS": ",".join(settings.source_roots),
     }
 

@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     )
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
+    devices: int = Field(
+        1, ge=1, description="devices that train a pretext model together; without CUDA as many CPU processes"
+    )
     threads: int | None = Field(None, ge=1, description="torch and decode threads; default: all cores")
     lease_s: float = Field(
         30.0, gt=0, description="a job whose worker is silent this long is given to another"

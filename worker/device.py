@@ -20,6 +20,22 @@ def choose_device(wish: str) -> torch.device:
     return device
 
 
+def choose_devices(wish: str, trainers: int) -> list[torch.device]:
+    """One for each of the processes that train together: as many CUDA devices, or the CPU for all. Raises
+    ValueError where they are not there.
+    """
+    device = choose_device(wish)
+    if trainers == 1 or device.type != "cuda":
+        return [device] * trainers
+    if device.index is not None:
+        raise ValueError(f"{wish!r} is one device, but {trainers} are to train (SHORTLIST_DEVICES): say cuda")
+    if trainers > torch.cuda.device_count():
+        raise ValueError(
+            f"this machine has {torch.cuda.device_count()} CUDA devices, so not {trainers} (SHORTLIST_DEVICES)"
+        )
+    return [torch.device("cuda", index) for index in range(trainers)]
+
+
 def use_threads(threads: int | None) -> int:
     """Threads for torch; as many decode. Default: the cores this process may use."""
     count = threads or available_cores()

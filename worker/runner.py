@@ -3,13 +3,11 @@
 It holds no lease. It ends when its supervisor does, also when that is killed with -9.
 """
 
-import ctypes
 import importlib
 import importlib.util
 import os
 import pkgutil
 import queue
-import signal
 import sys
 import threading
 import time
@@ -25,6 +23,7 @@ from service.store.artifacts import Artifacts
 from service.store.jobs import ClaimedJob
 from service.store.session import make_engine
 from worker.jobs.context import JobContext, JobFailed
+from worker.lifeline import die_with
 from worker.runner_process import Ended, Progress, Ready, Refused, Start
 
 REPORT_INTERVAL_S = 0.2
@@ -80,7 +79,7 @@ class Runner:
 
 def main() -> None:
     pipe, supervisor_pid = Connection(int(sys.argv[1])), int(sys.argv[2])
-    _die_with(supervisor_pid)
+    die_with(supervisor_pid)  # the pipe's end says it too, but not to code that hogs the GIL
     start: Start = pipe.recv()
     configure_logs(start.settings)
     inbox: queue.Queue[ClaimedJob] = queue.Queue()
@@ -90,15 +89,6 @@ def main() -> None:
     runner = Runner(pipe, start)
     while True:
         pipe.send(runner.run(inbox.get()))
-
-
-def _die_with(supervisor_pid: int) -> None:
-    """The pipe's end says that the supervisor is gone; the kernel says it even to code that hogs the GIL."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != supervisor_pid:  # it was gone before we asked
-            os._exit(1)
 
 
 def _read(pipe: Connection, inbox: "queue.Queue[ClaimedJob]") -> None:
@@ -117,11 +107,11 @@ def _warm_up(start: Start) -> Ready | Refused:
     if not start.plug_ins:
         return Ready(device=start.settings.device, catalogue=())
     from worker.announcements import announcements
-    from worker.device import choose_device, use_threads
+    from worker.device import choose_devices, use_threads
 
     use_threads(start.settings.threads)
     try:
-        device = choose_device(start.settings.device)
+        device = choose_devices(start.settings.device, start.settings.devices)[0]
     except ValueError as error:
         return Refused(f"SHORTLIST_DEVICE: {error}")
     return Ready(device=str(device), catalogue=announcements())

@@ -1,4 +1,8 @@
-"""Training a pretext task: one loop, top to bottom. Stopped anywhere, it goes on exactly there."""
+"""Training a pretext task: one loop, top to bottom. Stopped anywhere, it goes on exactly there.
+
+Several trainers may run it together, one a device (`worker.together`): each learns from its part of every batch,
+and all decide from the same numbers, so that none does what the others do not.
+"""
 
 import copy
 import math
@@ -11,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from worker import scoring
+from worker import scoring, together
 from worker.averaging import Average
 from worker.dataset import Dataset, ahead
 from worker.device import autocast, to_device
@@ -84,12 +88,15 @@ class Training:
         self.generator = torch.Generator(self.device).manual_seed(recipe.seed)
         self.optimizer = recipe.make_optimizer(self.net.parameters())
         self.average = Average(self.net, recipe.average) if recipe.average is not None else None
+        self.losses = together.in_parallel(
+            self.net, lambda batch: self.task.losses(self.net, batch, self.generator)
+        )
         if recipe.compile:
             self.net.get_submodule("backbone").compile()
         self.steps_per_epoch = math.ceil(self.dataset.size / recipe.batch_size)
         self.steps = recipe.epochs * self.steps_per_epoch
         self.step = self.rollbacks = 0
-        self.seen = self.seen_before = 0  # items in the epoch: so far, and at the last look
+        self.seen = self.seen_before = 0  # items in the epoch, of all trainers: so far, and at the last look
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)  # over those items
         self.loss_sum_before = 0.0
         self.first_loss: float | None = None
@@ -125,12 +132,12 @@ class Training:
             epoch, batches_done = divmod(self.step, self.steps_per_epoch)
             epoch_begun, seen_before = time.monotonic(), self.seen
             self.net.train()
-            batches = self.dataset.batches(recipe.seed, epoch, recipe.batch_size, batches_done)
+            dataset = together.shared(self.dataset)
+            batches = dataset.batches(recipe.seed, epoch, recipe.batch_size, batches_done)
             with closing(ahead(batches, _BATCHES_AHEAD)) as ready:
                 for pixels in ready:
                     self.step += 1
-                    if len(pixels):
-                        self._learn(pixels, recipe.rate(self.step / self.steps) * _LOWER**self.rollbacks)
+                    self._learn(pixels, recipe.rate(self.step / self.steps) * _LOWER**self.rollbacks)
                     now = time.monotonic()
                     if self.step % _LOOK_EVERY == 0:
                         left = about((now - begun) / (self.step - begun_at) * (self.steps - self.step))
@@ -140,7 +147,8 @@ class Training:
                         self.report(self.step / self.steps, message)
                     if self.step == math.ceil(_COLLAPSE_SHOWS * self.steps):
                         self._look_for_collapse()
-                    if now - saved >= self.save_interval_s and self.step % self.steps_per_epoch:
+                    due = together.as_the_first(now - saved >= self.save_interval_s)
+                    if due and self.step % self.steps_per_epoch:
                         self._save()
                         saved = now
             self._check_sound()
@@ -161,22 +169,26 @@ class Training:
             saved = time.monotonic()
 
     def _learn(self, pixels: Tensor, rate: float) -> None:
+        items = together.counts(len(pixels))
+        if not all(items):  # nothing that can be read, or too little for all trainers at the end of an epoch
+            return
+        together.draw_own(self.generator, self.recipe.seed, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         batch = self.prepare(to_device(pixels, self.device), self.generator)
         with autocast(self.device):
-            losses = self.task.losses(self.net, batch, self.generator)
+            losses = self.losses(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(losses.mean())
+        torch.autograd.backward(together.to_minimise(losses, sum(items)))
         nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.gradient_norm)
         self.optimizer.step()
         self.task.after_step(self.net, self.step / self.steps)
         if self.average is not None:
             self.average.follow(self.net, self.step)
-        self.loss_sum += losses.detach().sum(dtype=torch.float64)
-        self.seen += len(pixels)
+        self.loss_sum += together.total(losses.detach().sum(dtype=torch.float64))
+        self.seen += sum(items)
         if self.first_loss is None:
-            self.first_loss = losses.mean().item()
+            self.first_loss = together.mean_of_all(losses.detach()).item()
 
     # ---- is it going well? ----
 
@@ -196,7 +208,7 @@ class Training:
     def _check_sound(self) -> None:
         """What is stored can be gone on from. Raises `_Unsound`."""
         self._look()
-        if not all(value.isfinite().all() for value in self.net.state_dict().values()):
+        if together.anyone(not all(value.isfinite().all() for value in self.net.state_dict().values())):
             raise _Unsound("left weights that are no numbers")
 
     def _roll_back(self, unsound: _Unsound) -> None:

@@ -51,5 +51,20 @@ def alive(pid: int) -> bool:
         return False
 
 
+def descendants(pid: int) -> set[int]:
+    """What it started, and what these started, as far as it lives."""
+    parents = {}
+    for entry in Path("/proc").glob("[1-9]*"):
+        try:
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):  # gone, or going while we read
+            continue
+    found, newest = set[int](), {pid}
+    while newest:
+        newest = {child for child, parent in parents.items() if parent in newest} - found
+        found |= newest
+    return {child for child in found if alive(child)}
+
+
 if __name__ == "__main__":
     run(Settings(), "--until-idle" in sys.argv, jobs_package="tests.worker.light_jobs", plug_ins=False)

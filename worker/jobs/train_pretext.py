@@ -1,11 +1,14 @@
 """Job train_pretext: backbone + pretext head, a new version of the project's pretext model.
 
-It trains on the pool, never on the test split. After a crash the job goes on from its newest checkpoint.
+It trains on the pool, never on the test split. After a crash the job goes on from its newest checkpoint. On several
+devices as many trainers train it together; whatever is stored is stored here.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
+from tempfile import TemporaryFile
 
 import sqlalchemy as sa
 import structlog
@@ -16,7 +19,7 @@ from service.store.jobs import progressed
 from service.store.pipeline import queue_score_pool
 from service.store.project_settings import ProjectSettings
 from service.store.tables import PretextModel, Project, utc_now
-from worker.device import choose_device, use_threads
+from worker.device import available_cores, choose_device, use_threads
 from worker.diagnostics import Diagnostics, collapse, taught_nothing
 from worker.jobs.choices import chosen
 from worker.jobs.context import JobContext, JobFailed
@@ -26,14 +29,16 @@ from worker.jobs.pretext_net import (
     of_other_half,
     on_device,
     store_net,
-    task_of,
     untrained_version,
 )
+from worker.jobs.pretext_training import Told, Trained, train
+from worker.jobs.trainers import Assignment, Trainers, packed, unpacked
 from worker.jobs.training_pool import TrainingPool
-from worker.modalities.image import augmented, image_size_for, normalised
+from worker.modalities.image import image_size_for
+from worker.pool_view import Floats
 from worker.pretext import PretextTask, pretext_tasks
 from worker.recipe import RATES, Recipe
-from worker.training import Diverged, State, Training
+from worker.training import Diverged, State
 
 _BATCH = {"cpu": 64, "cuda": 256}
 # Where the project sets no epochs. On a CPU it takes 40 s on 2 cores with `small` at 28 x 28 pixels; more
@@ -97,6 +102,7 @@ def _begin(
         "out_of_fold": folds,
         "pretrained": settings.pretrained,
         "device": device.type,
+        "devices": context.settings.devices,
         "items": len(ids),
         "last_item_id": int(ids[-1]),
         "job": context.job.id,
@@ -175,9 +181,9 @@ def _train(context: JobContext, model: PretextModel, item_pixels: ItemPixels, de
             history = saved["past"]
             continue
         resume = saved["training"] if saved is not None and number == saved["part"] else None
-        training = _train_part(context, model, item_pixels, device, half, resume, done, history)
-        done.append(training.result)
-        history = history + training.history
+        part = _train_part(context, model, item_pixels, device, half, resume, done, history)
+        done.append(part.net)
+        history = history + part.history
     _finish(context, model, done, history)
 
 
@@ -190,11 +196,10 @@ def _train_part(
     resume: State | None,
     done: list[nn.Module],
     past: list[Diagnostics],
-) -> Training:
+) -> Trained:
     """One network, after those that are `done`, whose epochs are `past`. Raises `JobFailed`."""
-    task, parts = task_of(model), 1 if half is None else 2
-    recipe = Recipe(**{name: model.config[name] for name in Recipe.__dataclass_fields__})
-    pool = TrainingPool(context, item_pixels, recipe.seed, model.config["last_item_id"], half)
+    parts, side = 1 if half is None else 2, model.config["image_size"]
+    pool = TrainingPool(context, item_pixels, model.config["seed"], model.config["last_item_id"], half)
     begin, share = len(done) / parts, 1 / parts
 
     def report_reading(part: float, message: str) -> None:
@@ -204,20 +209,7 @@ def _train_part(
         nets = [{name: value.cpu() for name, value in net.state_dict().items()} for net in done]
         _save_checkpoint(context, model, {"part": len(done), "done": nets, "past": past, "training": state})
 
-    def prepare(pixels: Tensor, generator: torch.Generator | None) -> Tensor:
-        return normalised(augmented(pixels, generator, task.flips) if generator else pixels)
-
-    dataset = pool.dataset(model.config["image_size"], report_reading)
-    sample, traits = pool.sample(model.config["image_size"])
-    training = Training(
-        net=on_device(new_net(model), device),
-        task=task,
-        dataset=dataset,
-        recipe=recipe,
-        device=device,
-        prepare=prepare,
-        sample=sample,
-        traits=traits,
+    told = Told(
         save=save,
         save_interval_s=context.settings.checkpoint_interval_s,
         report=lambda part, message: context.report(
@@ -225,17 +217,55 @@ def _train_part(
         ),
         warn=lambda sentence: _warn(context, model, sentence),
     )
+    sample, traits = pool.sample(side)
     try:
-        trained = training.run(resume)
+        if context.settings.devices > 1:
+            found = _by_trainers(pool, model, device, sample, traits, report_reading, told, resume)
+        else:
+            dataset = pool.dataset(side, report_reading)
+            found = train(model, new_net(model), dataset, sample, traits, device, told, resume)
     except Diverged as error:
         raise JobFailed(str(error)) from error
-    little = taught_nothing(training.untrained, trained)
+    little = taught_nothing(found.untrained, found.trained)
     if little is not None:
         _warn(context, model, little)
-    collapsed = model.diagnostics.get("collapse") or collapse(training.untrained, trained, len(sample))
-    measured = {"untrained": training.untrained, "trained": trained} if not done else {}
+    collapsed = model.diagnostics.get("collapse") or collapse(found.untrained, found.trained, len(sample))
+    measured = {"untrained": found.untrained, "trained": found.trained} if not done else {}
     _diagnose(context, model, collapse=collapsed, **measured)
-    return training
+    return found
+
+
+def _by_trainers(
+    pool: TrainingPool,
+    model: PretextModel,
+    device: torch.device,
+    sample: Tensor,
+    traits: dict[str, Floats],
+    report_reading: Callable[[float, str], None],
+    told: Told,
+    resume: State | None,
+) -> Trained:
+    """On all devices; on one if there is too little for more. Raises as `train`, and `TrainersLost`."""
+    settings, net = pool.context.settings, new_net(model)  # a backbone that cannot be built is found out here
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=settings.data_dir) as pixels:  # without a name: nothing of it is ever left behind
+        shared = pool.shared(model.config["image_size"], report_reading, pixels)
+        trainers = min(settings.devices, model.config["batch_size"], shared.size)
+        if trainers == 1:
+            dataset = shared.dataset(pixels, pool.item_pixels)
+            return train(model, net, dataset, sample, traits, device, told, resume)
+        threads = max(1, (settings.threads or available_cores()) // trainers)
+        assignment = Assignment(
+            task=model.task, backbone=model.backbone, config=model.config,
+            settings=settings.model_copy(update={"devices": trainers, "threads": threads}),
+            pool=shared, sample=sample.numpy(), traits=traits, checkpoint=packed(resume) if resume else None,
+        )  # fmt: skip
+        with Trainers(trainers, assignment, pixels) as working:
+            ended = working.train(told)
+    net.load_state_dict(unpacked(ended.net))
+    return Trained(
+        net=on_device(net, device), untrained=ended.untrained, trained=ended.trained, history=ended.history
+    )
 
 
 def _save_checkpoint(context: JobContext, model: PretextModel, state: State) -> None:

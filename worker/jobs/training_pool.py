@@ -3,18 +3,22 @@
 Out of fold, the pool is two halves, by the item's place in the random order it got when it was registered.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
+import pyarrow as pa
 import sqlalchemy as sa
 import torch
 from torch import Tensor
 
+from service.errors import ArtifactNotStored
 from service.store.tables import Item
 from worker.dataset import Dataset
 from worker.jobs.context import JobContext, JobFailed
 from worker.jobs.item_pixels import ItemPixels
+from worker.jobs.shared_pool import BLOCK, SharedPool
 from worker.pool_view import Floats, Ints
 
 _TRAINABLE = ("available", "done", "broken")  # with what is labeled: a resumed training sees the same
@@ -23,7 +27,6 @@ _SAMPLE_BYTES = 2**29  # as float32; larger images make a smaller sample
 _SIDES_SAMPLED = 512
 _SIDES_DECODED = 64
 _READ_AT_A_TIME = 1_024
-_BLOCK = 256  # rows that lie together; see `worker.dataset.Dataset`
 
 
 def half_of(shuffle: int) -> int:
@@ -86,20 +89,46 @@ class TrainingPool:
     def dataset(self, side: int, report: Callable[[float, str], None]) -> Dataset:
         """In memory if it fits, else read again in each epoch."""
         ids = self.ids()
-
-        def read(rows: Ints) -> Tensor:
-            return self.item_pixels.stack([item.uri for item in self._items(ids[rows])], side)
-
-        if 3 * side * side * len(ids) > self.context.settings.memory_cache_bytes:
-            return Dataset(len(ids), read, _BLOCK)
+        if not self._fits(len(ids), side):
+            return Dataset(len(ids), lambda rows: self._read(ids[rows], side), BLOCK)
         pixels = torch.empty((len(ids), 3, side, side), dtype=torch.uint8)
         filled = 0
-        for start in range(0, len(ids), _READ_AT_A_TIME):
-            part = read(np.arange(start, min(start + _READ_AT_A_TIME, len(ids))))
+        for part in self._decoded(ids, side, report):
             pixels[filled : filled + len(part)] = part
             filled += len(part)
-            report(start / len(ids), f"reading images, {start:,} of {len(ids):,}")
         return Dataset(filled, lambda rows: pixels[torch.from_numpy(rows)])
+
+    def shared(self, side: int, report: Callable[[float, str], None], file: IO[bytes]) -> SharedPool:
+        """The same for several trainers; what fits into memory is written to the file. Raises `ArtifactNotStored`
+        when there is no room for it.
+        """
+        ids = self.ids()
+        if not self._fits(len(ids), side):
+            parts = [ids[start : start + _READ_AT_A_TIME] for start in range(0, len(ids), _READ_AT_A_TIME)]
+            uris = [pa.array([item.uri for item in self._items(part)], pa.large_string()) for part in parts]
+            return SharedPool(sum(map(len, uris)), side, pa.concat_arrays(uris))
+        filled = 0
+        for pixels in self._decoded(ids, side, report):
+            try:
+                file.write(pixels.numpy().tobytes())
+                file.flush()
+            except OSError as error:
+                reason = str(error.strerror).lower()
+                raise ArtifactNotStored(name="pixels for the trainers", reason=reason) from error
+            filled += len(pixels)
+        return SharedPool(filled, side)
+
+    def _fits(self, items: int, side: int) -> bool:
+        return 3 * side * side * items <= self.context.settings.memory_cache_bytes
+
+    def _decoded(self, ids: Ints, side: int, report: Callable[[float, str], None]) -> Iterator[Tensor]:
+        """All that can be read, (m, 3, s, s) uint8 at a time."""
+        for start in range(0, len(ids), _READ_AT_A_TIME):
+            yield self._read(ids[start : start + _READ_AT_A_TIME], side)
+            report(start / len(ids), f"reading images, {start:,} of {len(ids):,}")
+
+    def _read(self, ids: Ints, side: int) -> Tensor:
+        return self.item_pixels.stack([item.uri for item in self._items(ids)], side)
 
     def _some(self, count: int) -> Ints:
         return np.random.default_rng(self.seed).permutation(self.ids())[:count]

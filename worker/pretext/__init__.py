@@ -33,8 +33,10 @@ class PretextTask(BaseModel, ABC):
     def losses(self, net: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
         """batch (n, 3, s, s) float, normalised -> (n,) float32, one loss an item.
 
-        All randomness from `generator`. In eval mode an item's loss depends on nothing but the item, the net
-        and the generator's state: whatever is drawn then is drawn once for the whole batch.
+        All randomness from `generator`. While training, the batch may be a part of one that several trainers
+        share: what compares items asks `worker.together` for everyone's. In eval mode an item's loss depends on
+        nothing but the item, the net and the generator's state: whatever is drawn then is drawn once for the
+        whole batch.
         """
 
     def after_step(self, net: nn.Module, done: float) -> None:

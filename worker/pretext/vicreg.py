@@ -5,6 +5,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from worker import together
 from worker.modalities.views import view
 from worker.pretext import PretextTask
 from worker.pretext.projection import hidden, mlp, projection_std
@@ -54,7 +55,8 @@ class VICReg(PretextTask):
             one, other = views.chunk(2)
             distances: Tensor = _INVARIANCE * (one - other).square().mean(1)
             if net.training:
-                return distances + torch.stack([_spread_loss(one), _spread_loss(other)]).mean()
+                spreads = [_spread_loss(together.everyones(half)) for half in (one, other)]
+                return distances + torch.stack(spreads).mean()
             centred = views - net.mean
             shares: Tensor = (centred @ _off_diagonal(net.covariance) * centred).sum(1) / _WIDTH
             return distances + 2 * _COVARIANCE * shares.view(2, len(batch)).mean(0)

@@ -1,0 +1,95 @@
+"""One of the trainers of a pretraining, on its device: `worker.torchrun` starts as many as there are devices.
+
+python -m worker.jobs.trainer <pid of torchrun> <address of the job's socket>
+"""
+
+import os
+import sys
+import threading
+from datetime import timedelta
+from multiprocessing.connection import Client, Connection
+from multiprocessing.reduction import recv_handle
+
+import torch
+import torch.distributed as dist
+
+from worker import together
+from worker.dataset import Dataset
+from worker.device import choose_devices, use_threads
+from worker.jobs.context import JobFailed
+from worker.jobs.item_pixels import ItemPixels
+from worker.jobs.pretext_net import new_net
+from worker.jobs.pretext_training import Told, train
+from worker.jobs.trainers import (
+    Assignment,
+    Checkpoint,
+    Ended,
+    Failed,
+    Message,
+    Progress,
+    Raised,
+    Warned,
+    packed,
+    unpacked,
+)
+from worker.lifeline import die_with
+from worker.sync_norm import synced
+from worker.training import Diverged
+
+_TIMEOUT_S = 120  # then the others know that one hangs
+
+
+def main() -> None:
+    die_with(int(sys.argv[1]))
+    with Client(sys.argv[2], "AF_UNIX") as job:
+        assignment: Assignment = job.recv()
+        with open(recv_handle(job), "rb") as pixels, ItemPixels(assignment.settings) as item_pixels:
+            threading.Thread(target=_end_with, args=(job,), daemon=True).start()
+            try:
+                _train(assignment, assignment.pool.dataset(pixels, item_pixels), job)
+            except (Diverged, JobFailed) as error:
+                job.send(Failed(str(error)))
+            except BaseException as error:
+                job.send(Raised(f"{type(error).__name__}: {error}"))
+                raise
+        dist.destroy_process_group()
+
+
+def _end_with(job: Connection) -> None:
+    """The job sends nothing more, so whatever comes is its end."""
+    try:
+        job.recv_bytes()
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+def _train(assignment: Assignment, dataset: Dataset, job: Connection) -> None:
+    settings, model = assignment.settings, assignment.model()
+    use_threads(settings.threads)
+    device = choose_devices(settings.device, settings.devices)[int(os.environ["LOCAL_RANK"])]
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    # What is told in numbers goes by the CPU, so that no device is waited for.
+    backends = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backends, timeout=timedelta(seconds=_TIMEOUT_S))
+
+    def tell(message: Message) -> None:
+        if together.place() == 0:
+            job.send(message)
+
+    told = Told(
+        save=lambda state: tell(Checkpoint(packed(state))),
+        save_interval_s=settings.checkpoint_interval_s,
+        report=lambda fraction, message: tell(Progress(fraction, message)),
+        warn=lambda sentence: tell(Warned(sentence)),
+    )
+    sample = torch.from_numpy(assignment.sample.copy())  # torch wants to be able to write
+    resume = unpacked(assignment.checkpoint) if assignment.checkpoint else None
+    net = synced(new_net(model), device)
+    done = train(model, net, dataset, sample, assignment.traits, device, told, resume)
+    net_of_all = packed(done.net.state_dict())
+    tell(Ended(net_of_all, done.untrained, done.trained, done.history))
+
+
+if __name__ == "__main__":
+    main()
