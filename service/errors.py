@@ -99,6 +99,13 @@ class UnknownItemKey(ShortlistError):
     status, code = 422, "unknown_key"
 
 
+class WebhookAddressRefused(ShortlistError):
+    """`{field}`: this address cannot be told of events: {reason}. Send the https:// URL of a receiver, without user
+    name, password and fragment."""
+
+    status, code = 422, "webhook_address_refused"
+
+
 class UnknownBatch(ShortlistError):
     """`{field}`: {id!r} is not a batch of this annotator with this item. Send the `batch` that next-batch answered,
     or leave it out."""
@@ -246,6 +253,12 @@ class WhichProject(ShortlistError):
     status, code = 409, "which_project"
 
 
+class TooManyWebhooks(ShortlistError):
+    """This project has {most} webhooks already. Delete one (DELETE /projects/…/webhooks/<id>) first."""
+
+    status, code = 409, "too_many_webhooks"
+
+
 class LastAdminKey(ShortlistError):
     """This is the last admin key that is good for all projects. Make another one first."""
 
@@ -301,7 +314,7 @@ class IdempotencyKeyInUse(ShortlistError):
 
 class AnswerNotKept(ShortlistError):
     """This was done before, with this Idempotency-Key, but the answer shows a secret and was not kept. If you have lost
-    it, revoke that key and make another one with a new Idempotency-Key."""
+    it, delete that key or webhook and make another one with a new Idempotency-Key."""
 
     status, code = 409, "answer_not_kept"
 
@@ -311,6 +324,13 @@ class TooManyRequests(ShortlistError):
     take and send more items at a time."""
 
     status, code = 429, "too_many_requests"
+
+
+class TooManyListeners(ShortlistError):
+    """This key listens to {most} event streams already (SHORTLIST_EVENT_STREAMS_PER_KEY). Close one of them, or poll:
+    every GET carries an ETag."""
+
+    status, code = 429, "too_many_listeners"
 
 
 class NotAcceptable(ShortlistError):

@@ -3,6 +3,7 @@
 import hmac
 import os
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import blake2b
@@ -112,6 +113,11 @@ def note_use(session: Session, key_id: int, now: datetime) -> None:
     """At most once a minute a key, whatever the traffic."""
     long_ago = sa.or_(Key.last_used_at.is_(None), Key.last_used_at < now - _USE_NOTED_EVERY)
     session.execute(sa.update(Key).where(Key.id == key_id, long_ago).values(last_used_at=now))
+
+
+def good(session: Session, key_ids: Collection[int]) -> set[int]:
+    """Those of them that are not revoked."""
+    return set(session.scalars(sa.select(Key.id).where(Key.id.in_(key_ids), Key.revoked_at.is_(None))))
 
 
 def create(

@@ -13,6 +13,7 @@ from service.api import (
     backbones,
     batches,
     catalogue,
+    events,
     health,
     item_lists,
     items,
@@ -27,15 +28,18 @@ from service.api import (
     sources,
     suspects,
     training,
+    webhooks,
 )
 from service.api import keys as key_routes
 from service.api.depends import SESSIONS, WRITERS, Parts
 from service.api.description import DescribedApp
+from service.api.event_streams import EventStreams
 from service.api.head_requests import HeadAsGet
 from service.api.limits import RateLimits, UseNotes
 from service.api.links import ImageLinks
 from service.api.middleware import BodyLimit, Observed
 from service.api.queries import refuse_unknown_query
+from service.deliverer import Deliverer
 from service.settings import Settings
 from service.store.item_bytes import ItemBytes
 from service.store.session import make_engine
@@ -50,7 +54,8 @@ retraining and ranking follow by themselves. Every request carries `Authorizatio
 _ROUTERS = (
     projects.router, sources.router, items.router, item_lists.router, new_items.router, training.router,
     backbones.router, batches.router, labels.router, label_import.router, annotators.router, suspects.router,
-    rounds.router, scores.router, jobs.router, catalogue.router, key_routes.router, health.router, web.router,
+    rounds.router, events.router, scores.router, jobs.router, webhooks.router, catalogue.router, key_routes.router,
+    health.router, web.router,
 )  # fmt: skip
 
 
@@ -69,11 +74,18 @@ def create_app(settings: Settings) -> FastAPI:
         write_slots=anyio.CapacityLimiter(1 if engine.dialect.name == "sqlite" else WRITERS),
         rate_limits=RateLimits(settings.rate_limit_per_s),
         use_notes=UseNotes(),
+        event_streams=EventStreams(engine, settings.event_streams_per_key, settings.event_stream_s),
     )
+    deliverer = Deliverer(engine, secret, settings.webhooks_to_private_addresses, parts.write_slots)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with anyio.create_task_group() as beside_requests:
+            beside_requests.start_soon(parts.event_streams.run)
+            beside_requests.start_soon(deliverer.run)
+            yield
+            parts.event_streams.close()
+            beside_requests.cancel_scope.cancel()
         parts.engine.dispose()
 
     app = DescribedApp(

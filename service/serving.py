@@ -103,7 +103,12 @@ def serve(settings: Settings, listener: socket.socket) -> None:
     # uvicorn hears the signal, stops, and raises it once more for whoever listened before: nobody has to.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    config = uvicorn.Config(
-        create_app(settings), log_config=None, access_log=False, timeout_graceful_shutdown=STOP_S
-    )
-    uvicorn.Server(config).run(sockets=[listener])
+    app = create_app(settings)
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            app.state.parts.event_streams.close()  # it would wait for them
+            await super().shutdown(sockets)
+
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=STOP_S)
+    Server(config).run(sockets=[listener])

@@ -46,6 +46,16 @@ class Settings(BaseSettings):
         description="requests a second and key that a service answers, 10 s at once; 0 is no limit",
     )
 
+    event_streams_per_key: int = Field(
+        20, ge=1, description="event streams (GET …/events) that a key may listen to at the same time"
+    )
+    event_stream_s: float = Field(
+        3600.0, gt=0, description="an event stream ends after so long; listeners come back by themselves"
+    )
+    webhooks_to_private_addresses: bool = Field(
+        False, description="whether webhooks may be sent to loopback and private addresses"
+    )
+
     max_image_pixels: int = Field(
         64_000_000, ge=1, description="an image with more pixels is quarantined, never decoded"
     )

@@ -10,6 +10,7 @@ from service.store.tables import (
     BarredItem,
     Batch,
     CatalogueEntry,
+    Delivery,
     Duplicate,
     Head,
     Item,
@@ -31,6 +32,7 @@ from service.store.tables import (
     Source,
     Suspect,
     Table,
+    Webhook,
     Worker,
     utc_now,
 )  # fmt: skip
@@ -215,6 +217,17 @@ def make_kept_answer(session: Session, *, key: Key, **values: Any) -> KeptAnswer
         "body": "{}", "created_at": utc_now(),
     }  # fmt: skip
     return _add(session, KeptAnswer(key_id=key.id, **defaults | values))
+
+
+def make_webhook(session: Session, *, project: Project, **values: Any) -> Webhook:
+    defaults = {"url": "https://tool.example.com/hook", "events": ["job.failed"], "nonce": "00"}
+    return _add(session, Webhook(project_id=project.id, **defaults | values))
+
+
+def make_delivery(session: Session, *, webhook: Webhook, **values: Any) -> Delivery:
+    number = next(_numbers)
+    defaults = {"message_id": f"msg_{number}", "event": "job.failed", "body": "{}"}
+    return _add(session, Delivery(webhook_id=webhook.id, **defaults | values))
 
 
 def make_job(session: Session, **values: Any) -> Job:

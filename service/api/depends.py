@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.orm import Session
 
 from service import keys
+from service.api.event_streams import EventStreams
 from service.api.limits import RateLimits, UseNotes
 from service.api.links import ImageLinks
 from service.errors import KeyMissing
@@ -43,6 +44,7 @@ class Parts:
     write_slots: anyio.CapacityLimiter
     rate_limits: RateLimits
     use_notes: UseNotes
+    event_streams: EventStreams
 
 
 # Dependencies that wait for nothing are `async`: FastAPI sends the others to a thread and back.

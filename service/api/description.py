@@ -28,4 +28,4 @@ def _describe_errors(responses: dict[str, Any]) -> None:
     if refused.get("$ref", "").endswith(_MALFORMED[0]):
         del responses["422"]
     content = responses["default"]["content"]
-    content[ProblemResponse.media_type] = content.pop("application/json")
+    content[ProblemResponse.media_type] = content.popitem()[1]  # it stands there as the route's own type

@@ -22,7 +22,8 @@ CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 @pytest.mark.timeout(900)
 def test_answers_are_as_described(tmp_path: Path, sqlite_url: str) -> None:
-    with Site(tmp_path / "site", sqlite_url, rate_limit_per_s=0, log_level="error") as site:
+    quick = {"rate_limit_per_s": 0, "event_stream_s": 0.01, "log_level": "error"}  # streams end by themselves
+    with Site(tmp_path / "site", sqlite_url, **quick) as site:
         fill(site)
         site.start_service()
         run = subprocess.run(
@@ -54,4 +55,7 @@ def fill(site: Site) -> None:
         factories.make_batch(session, project=project)
         factories.make_label(session, item=items[0])
         factories.make_job(session, project_id=project.id)
+        factories.make_delivery(
+            session, webhook=factories.make_webhook(session, project=project), state="dead"
+        )
         factories.make_worker(session, seen_at=utc_now() + timedelta(days=1))  # alive throughout
