@@ -119,7 +119,7 @@ def on_stopping(learning_curve: Sequence[dict[str, Any]], round_size: int) -> Ad
 def on_random_selection(
     random_curve: Sequence[dict[str, Any]], labels_used: int, reached: float
 ) -> RandomSelection:
-    """random_curve: of the newest measured head, see worker/jobs/train_head.py; `reached`: its own accuracy."""
+    """random_curve: of the newest measured head, see worker/jobs/measure_head.py; `reached`: its own accuracy."""
     if not random_curve:
         text = "Not enough control labels to tell what random selection would have reached; it takes 30."
         return RandomSelection(text, None, None)

@@ -421,7 +421,7 @@ class Head(Table):
     last_label_id: Mapped[int]
     round_number: Mapped[int | None]  # the closed round it measures, if it does
     seed: Mapped[int]
-    metrics: Mapped[Json]  # see worker/jobs/train_head.py
+    metrics: Mapped[Json]  # see worker/jobs/measure_head.py
     seconds: Mapped[float]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 

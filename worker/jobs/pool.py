@@ -52,6 +52,10 @@ class ScoredItems:
         rows = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
         return np.where(self.ids[rows] == ids, rows, -1)
 
+    def embeddings_of(self, ids: Ints) -> Floats:
+        """(m, d) float32 of scored items (m,)."""
+        return self.embeddings[self.where(ids)].astype(np.float32)
+
     def among(self, ids: Ints) -> Bools:
         """(n,) whether a row's item is one of `ids` (m,)."""
         found = np.zeros(len(self.ids), np.bool_)

@@ -1,28 +1,11 @@
 """Job train_head: a head for every closed round that has none, then one on all labels, served from now on.
 
-A head trains on the pool items that labels up to its last one decided. It is measured on the test split;
-where there is none, a round's head is measured on the control items by cross-fitting: each is predicted by a
-head that never saw its label. (Between rounds more trainings would only keep the next ranking waiting.)
-`Head.metrics`:
-
-    {"measured_on": "test" | "control" | null, "items", "accuracy", "accuracy_low", "accuracy_high" (95 %),
-     "macro_f1", "nll", "ece", "recall": {class: share or null}, "confusion": [[true × predicted]],
-     "pretext_loss_correlation": {"rho", "low", "high", "items"} or null: of the pretext loss and the head's own,
-     "random_curve": see `random_curve`; of a round's head, where there are enough control labels and the head
-     trains on embeddings,
-     "trained": name of the head, or of the one `auto` chose, "temperature",
-     "promoted": whether it was put to use, "note": why not, or null}
-
-Numbers are null, and the confusion empty, where nothing could be measured.
+A head trains on the pool items that labels up to its last one decided. `worker.jobs.measure_head` says how it is
+measured, and whether it is promoted, that is, put to use. A round's metrics stay those of its own head, promoted or
+not.
 
 A head that trains on images (`worker.heads.images`) takes minutes, so it is cross-fitted once, in its own
 training, and its probabilities for all scored items are worked out then and stored beside it.
-
-A head is promoted unless it is worse, beyond noise, than the newest promoted head that was measured: the 95 %
-interval of the difference in accuracy on the items both were measured on lies below 0. A head between rounds
-that is not measured itself goes with the newest measured one, so labels that spoiled a round's head are not
-let in by the next. Heads for other embeddings or other classes are not compared: those before cannot be used
-any more. A round's metrics stay those of its own head, promoted or not.
 
 Random choices come from (seed of the project, last label), so a head can be trained again. A job that is run
 again goes on where it was.
@@ -49,16 +32,10 @@ from worker.heads.pool_graph import PoolGraph
 from worker.jobs import check_labels
 from worker.jobs.choices import chosen
 from worker.jobs.context import JobContext
-from worker.jobs.head_measurements import (
-    HeldOut,
-    compare,
-    cross_fitted,
-    nothing_measured,
-    random_curve,
-    store_answers,
-)
+from worker.jobs.head_measurements import store_answers
 from worker.jobs.item_images import ItemImages
 from worker.jobs.item_pixels import ItemPixels
+from worker.jobs.measure_head import PROMOTED, HeadMeasurer, OnImages, newest_head
 from worker.jobs.pool import (
     KnownItems,
     ScoredItems,
@@ -96,7 +73,7 @@ class _State:
         unmeasured = sa.select(Round).where(
             Round.project_id == project.id, Round.last_label_id.is_not(None), Round.head_id.is_(None)
         )
-        newest = _newest_head(session, project.id)
+        newest = newest_head(session, project.id)
         check = session.get(LabelCheck, project.id)
         return _State(
             project=project,
@@ -134,14 +111,6 @@ class _Wanted:
     round_number: int | None
 
 
-@dataclass(frozen=True)
-class _OnImages:
-    """A head trained on images, with its probabilities (n, c) of all scored items."""
-
-    fitted: FittedImageHead
-    everywhere: Floats
-
-
 def run(context: JobContext) -> dict[str, Any] | None:
     with context.read() as session:
         state = _State.read(session, context.job.project_id)
@@ -160,7 +129,7 @@ def run(context: JobContext) -> dict[str, Any] | None:
     result = {"heads": versions, "missing": missing}
     with context.finish(result) as session:
         project = session.get_one(Project, state.project.id)
-        served = _newest_head(session, project.id, _PROMOTED)
+        served = newest_head(session, project.id, PROMOTED)
         if served is not None and served.id != project.head_id:
             project.head_id = served.id
             told = {"head": served.version, "labels_used": served.labels_used}
@@ -177,7 +146,10 @@ class _Trainer:
         self._kind: HeadKind = chosen(heads(), state.settings.head, "head")
         self._scored = scored = ScoredItems.open(context.artifacts, state.score_run)
         self._labeled = state.labeled.keep(scored.where(state.labeled.ids) >= 0)
-        self._test = state.test.keep(scored.where(state.test.ids) >= 0)
+        self._measurer = HeadMeasurer(
+            context, state.project, state.settings, state.score_run, scored,
+            test=state.test.keep(scored.where(state.test.ids) >= 0), control=state.control, fit=self._fit,
+        )  # fmt: skip
 
     def wanted(self) -> tuple[list[_Wanted], str | None]:
         """In the order of their labels, the last on all labels; and what is missing for that one, in a
@@ -215,16 +187,20 @@ class _Trainer:
         """Train, measure, store; returns the version."""
         started = time.perf_counter()
         state, rng = self._state, np.random.default_rng([self._state.settings.seed, wanted.last_label_id])
-        trained: FittedHead | _OnImages
+        trained: FittedHead | OnImages
         if isinstance(self._kind, ImageHead):
             trained = self._fit_images(self._kind, wanted.training, rng, report)
             fitted: FittedHead | FittedImageHead = trained.fitted
         else:
-            trained = fitted = self._fit(self._embeddings(wanted.training), wanted.training.classes, rng)
-        held_out, metrics = self._measure(trained, wanted, rng)
+            trained = fitted = self._fit(
+                self._scored.embeddings_of(wanted.training.ids), wanted.training.classes, rng
+            )
+        held_out, metrics = self._measurer.measure(
+            trained, wanted.training, wanted.round_number is not None, rng
+        )
         with self._context.read() as session:
-            newest = _newest_head(session, state.project.id)
-            note = self._reason_against(session, held_out)
+            newest = newest_head(session, state.project.id)
+            note = self._measurer.reason_against(session, held_out)
         metrics |= {"promoted": note is None, "note": note}
         seconds = time.perf_counter() - started
         version = newest.version + 1 if newest is not None else 1
@@ -232,7 +208,7 @@ class _Trainer:
         artifact = f"heads/{state.project.id}/{version}-{job.id}-{job.token}.npz"
         with self._context.artifacts.writing(artifact) as file:
             np.savez(file, allow_pickle=False, **fitted.arrays())
-        if isinstance(trained, _OnImages):
+        if isinstance(trained, OnImages):
             store_probabilities(self._context.artifacts, artifact, self._scored.ids, trained.everywhere)
         if held_out is not None:
             store_answers(self._context.artifacts, artifact, held_out)
@@ -258,10 +234,6 @@ class _Trainer:
                 )
         return version
 
-    def _embeddings(self, known: KnownItems) -> Floats:
-        """(m, d) float32"""
-        return self._scored.embeddings[self._scored.where(known.ids)].astype(np.float32)
-
     def _fit(self, embeddings: Floats, classes: Ints, rng: np.random.Generator) -> FittedHead:
         pool = self._pool if self._kind.uses_pool else None
         return self._kind.fit(embeddings, classes, len(self._state.project.classes), rng, pool)
@@ -269,7 +241,7 @@ class _Trainer:
     def _fit_images(
         self, kind: ImageHead, training: KnownItems, rng: np.random.Generator,
         report: Callable[[float, str], None],
-    ) -> _OnImages:  # fmt: skip
+    ) -> OnImages:  # fmt: skip
         with ItemPixels(self._context.settings) as item_pixels:
             images = ItemImages(self._context, self._state.score_run, self._scored, item_pixels)
             fitted = kind.fit_images(
@@ -277,12 +249,13 @@ class _Trainer:
                     self._scored.where(training.ids),
                     lambda done, message: report(_TRAINING * done, message),
                 ),
-                self._embeddings(training), training.classes, len(self._state.project.classes), rng, self._pool,
+                self._scored.embeddings_of(training.ids), training.classes, len(self._state.project.classes), rng,
+                self._pool,
             )  # fmt: skip
             everywhere = images.probabilities_by(
                 fitted, lambda done, message: report(_TRAINING + (1 - _TRAINING) * done, message)
             )
-        return _OnImages(fitted, everywhere)
+        return OnImages(fitted, everywhere)
 
     @cached_property
     def _pool(self) -> PoolGraph:
@@ -294,105 +267,3 @@ class _Trainer:
         return PoolGraph(
             self._scored.embeddings, np.random.default_rng(self._state.settings.seed), rows, small
         )
-
-    def _measure(
-        self, trained: FittedHead | _OnImages, wanted: _Wanted, rng: np.random.Generator
-    ) -> tuple[HeldOut | None, dict[str, Any]]:
-        """What was measured, and `Head.metrics` but for the promotion."""
-        training, names = wanted.training, self._state.project.classes
-        fitted = trained.fitted if isinstance(trained, _OnImages) else trained
-        control = np.isin(training.ids, self._state.control)
-        held_out, curve = None, []
-        if len(self._test):
-            held_out = HeldOut("test", self._test.ids, self._test.classes, self._of_test(trained))
-        elif wanted.round_number is not None and control.any():
-            held_out = self._on_control(trained, np.flatnonzero(control), training, rng)
-        if wanted.round_number is not None and not isinstance(trained, _OnImages):
-            of_control = training.keep(control)
-            curve = self._random_curve(self._embeddings(of_control), of_control.classes, rng)
-        figures = self._figures(held_out)
-        figures["recall"] = dict(zip(names, figures["recall"] or [None] * len(names), strict=True))
-        told = {"trained": fitted.name, "temperature": fitted.temperature}
-        return held_out, {**figures, "random_curve": curve, **told}
-
-    def _of_test(self, trained: FittedHead | _OnImages) -> Floats:
-        """(t, c)"""
-        if isinstance(trained, _OnImages):
-            return trained.everywhere[self._scored.where(self._test.ids)]
-        return trained.probabilities(self._embeddings(self._test))
-
-    def _on_control(
-        self, trained: FittedHead | _OnImages, rows: Ints, training: KnownItems, rng: np.random.Generator
-    ) -> HeldOut | None:
-        """Of the rows (k,) of the training items, by heads that did not see their labels; None where it trained
-        without folds.
-        """
-        if isinstance(trained, _OnImages):
-            if trained.fitted.held_out is None:
-                return None
-            probabilities = trained.fitted.held_out[rows]
-        else:
-            rows, probabilities = cross_fitted(
-                lambda inputs, classes: self._fit(inputs, classes, rng),
-                rows, self._embeddings(training), training.classes, rng,
-            )  # fmt: skip
-        return HeldOut("control", training.ids[rows], training.classes[rows], probabilities)
-
-    def _figures(self, held_out: HeldOut | None) -> dict[str, Any]:
-        if held_out is None:
-            return nothing_measured()
-        return held_out.figures(self._scored.losses[self._scored.where(held_out.ids)])
-
-    def _random_curve(
-        self, embeddings: Floats, classes: Ints, rng: np.random.Generator
-    ) -> list[dict[str, Any]]:
-        """Made anew once there are a quarter more control labels: it takes up to nine fits, and a ranking waits."""
-        test = (self._embeddings(self._test), self._test.classes) if len(self._test) else None
-        with self._context.read() as session:
-            before = _newest_head(session, self._state.project.id, *self._alike, _MEASURED)
-        kind = self._state.settings.head.model_dump()
-        if before is not None and before.kind == kind and self._comparable(before):
-            curve: list[dict[str, Any]] = before.metrics["random_curve"]
-            if curve and len(classes) < 1.25 * curve[-1]["labels" if test else "items"]:
-                return curve
-        return random_curve(
-            lambda inputs, known: self._fit(inputs, known, rng), embeddings, classes, test, rng
-        )
-
-    @property
-    def _alike(self) -> tuple[sa.ColumnElement[bool], ...]:
-        """Heads of the same embeddings."""
-        return (Head.score_run_id == self._state.score_run.id,)
-
-    def _comparable(self, head: Head) -> bool:
-        return head.classes == self._state.project.classes
-
-    def _reason_against(self, session: Session, held_out: HeldOut | None) -> str | None:
-        """Why not to promote a head, in a sentence; None where nothing speaks against it."""
-        alike = (*self._alike, _MEASURED)
-        if held_out is None:
-            newest = _newest_head(session, self._state.project.id, *alike)
-            return newest.metrics.get("note") if newest is not None and self._comparable(newest) else None
-        before = _newest_head(session, self._state.project.id, *alike, _PROMOTED)
-        if before is None or not self._comparable(before):
-            return None
-        if before.metrics["measured_on"] != held_out.measured_on:
-            return None
-        compared = compare(self._context.artifacts, before.artifact, held_out)
-        if compared is None or compared[3] >= 0:
-            return None
-        items, gained, low, high = compared
-        return (
-            f"Not promoted: {-100 * gained:.1f} points less accurate than head {before.version} on the same "
-            f"{items} {held_out.measured_on} items (95 % interval {-100 * high:.1f} to {-100 * low:.1f}). The head "
-            "before it stays in use; look at the newest labels, or at the project's head if you changed it."
-        )
-
-
-_PROMOTED = Head.metrics["promoted"].as_boolean()
-_MEASURED = Head.metrics["measured_on"].as_string().is_not(None)
-
-
-def _newest_head(session: Session, project_id: int, *which: sa.ColumnElement[bool]) -> Head | None:
-    query = sa.select(Head).where(Head.project_id == project_id, *which)
-    return session.scalar(query.order_by(Head.version.desc()).limit(1))
