@@ -20,7 +20,7 @@ State = Literal["pending", "delivered", "dead"]
 DELAYS_S = (5.0, 30.0, 180.0, 1080.0, 6480.0, 38880.0)  # after each failed attempt: given up after half a day
 GONE = 410  # the receiver says: never again
 KEPT = timedelta(days=7)  # once it has ended
-_PENDING = sa.literal_column("'pending'")  # as in the partial index
+_PENDING: sa.ColumnElement[str] = sa.literal_column("'pending'", sa.Text)  # as in the partial index
 
 
 @dataclass(frozen=True)

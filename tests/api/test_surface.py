@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from structlog.testing import capture_logs
 
 from service import pool_sizes
+from service.api import exports
 from service.main import create_app
 from service.settings import Settings
 from service.store.session import write_session
@@ -185,6 +186,25 @@ def test_head_is_get_without_the_body(admin: TestClient, anyone: TestClient) -> 
         assert head.headers.get("content-length") == got.headers.get("content-length")
     assert admin.head("/projects/p_9").status_code == 404
     assert anyone.head("/projects/p_1").status_code == 401
+
+
+def test_head_of_an_export_reads_no_rows(
+    admin: TestClient, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    created(admin)
+    with write_session(engine) as session:
+        item = factories.make_item(session, project=session.get_one(Project, 1))
+        factories.make_label(session, item=item)
+    assert admin.get("/projects/p_1/labels").text.count("\n") == 1
+
+    def read(*_: object) -> None:
+        raise AssertionError("the export was begun")
+
+    monkeypatch.setattr(exports, "pages", lambda *_: iter(read, None))
+    head = admin.head("/projects/p_1/labels", headers={"Accept": "text/csv"})
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"].startswith("text/csv")
+    assert "labels-p_1.csv" in head.headers["content-disposition"]
 
 
 def test_jobs_of_an_unknown_project(admin: TestClient) -> None:

@@ -52,11 +52,11 @@ def states(engine: sa.Engine) -> list[str]:
 
 def deliver(engine: sa.Engine, until: Callable[[], bool], **options: Any) -> None:
     """Run a deliverer until it has come so far."""
-    options = {"private_allowed": True, "delays_s": (0.01, 0.01)} | options
+    chosen: dict[str, Any] = {"private_allowed": True, "delays_s": (0.01, 0.01)} | options
 
     async def main() -> None:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(Deliverer(engine, SECRET, write_slots=anyio.CapacityLimiter(1), **options).run)
+            tasks.start_soon(Deliverer(engine, SECRET, write_slots=anyio.CapacityLimiter(1), **chosen).run)
             with anyio.fail_after(30):
                 while not until():
                     await anyio.sleep(0.02)

@@ -1,6 +1,9 @@
-// The dashboard: polls the JSON API with ETags and redraws what changed. No framework, no build.
+// The dashboard: told of changes by the project's event stream, it asks the JSON API with ETags and redraws what
+// changed. While there is no stream it polls. No framework, no build.
 
 const POLL_MS = 2000;
+const TOLD_POLL_MS = 30000; // beside a stream: what no event tells, such as the label rate
+const GATHER_MS = 200; // changes that come together are drawn together
 const $ = (id) => document.getElementById(id);
 const cache = new Map(); // path -> {etag, body}
 
@@ -146,6 +149,37 @@ function notice(text) {
   $("notice").textContent = text ?? "";
 }
 
+// ---- what changes ----
+
+let listening = { to: null, stop: () => {} };
+
+function listen(project) {
+  if (listening.to === project) return;
+  listening.stop();
+  const stopping = new AbortController();
+  const mine = (listening = { to: project, told: false, stop: () => stopping.abort() });
+  read(mine, stopping.signal)
+    .catch(() => {}) // as when it ends: the next tick polls, and listens anew
+    .finally(() => {
+      if (listening === mine) listening = { to: null, stop: () => {} };
+    });
+}
+
+// Not an EventSource: that cannot send the key.
+async function read(mine, signal) {
+  const headers = { Authorization: `Bearer ${takeKey()}` };
+  const response = await fetch(`/projects/${mine.to}/events`, { headers, signal });
+  if (!response.ok) return;
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let gathering = null;
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    mine.told = true;
+    if (value.includes("data:")) gathering ??= setTimeout(() => ((gathering = null), tick()), GATHER_MS);
+  }
+}
+
 // ---- the loop ----
 
 let annotatorsKnown = null;
@@ -157,6 +191,7 @@ async function draw() {
   $("sign-in").hidden = true;
   $("project").hidden = !project;
   drawProjects(projects, project?.id);
+  if (project) listen(project.id);
   if (!project) return notice("No projects yet. Start with: shortlist up --images DIR --classes cat,dog — or POST /projects.");
   const [metrics, rounds, jobs] = await Promise.all([
     get(`/projects/${project.id}/metrics`), get(`/projects/${project.id}/rounds`), get(`/jobs?project=${project.id}`),
@@ -174,7 +209,10 @@ async function draw() {
   notice(project.state === "paused" ? "This project is paused: nothing is served until its state is active again." : null);
 }
 
+let drawnAt = 0;
+
 async function tick() {
+  drawnAt = Date.now();
   if (!takeKey()) {
     $("sign-in").hidden = false;
     $("project").hidden = true;
@@ -198,4 +236,7 @@ $("sign-in").addEventListener("submit", (event) => {
 });
 addEventListener("hashchange", tick);
 tick();
-setInterval(() => document.hidden || tick(), POLL_MS);
+setInterval(() => {
+  if (document.hidden) return listening.stop(); // it holds one of the few connections a browser has to a host
+  if (Date.now() - drawnAt >= (listening.told ? TOLD_POLL_MS : POLL_MS)) tick();
+}, POLL_MS);
