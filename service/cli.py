@@ -54,6 +54,9 @@ def up_command(
         engine = stack.enter_context(serving.database(settings))
         migrations.upgrade(engine)
         new_key = serving.first_admin_key(engine, settings, make=True)
+        run_key = None
+        if new_key is None and settings.admin_key is None and serving.is_loopback(settings.host):
+            run_key = stack.enter_context(up.key_of_this_run(engine, settings))
         imported = None
         if folder:
             wanted = [name.strip() for name in classes.split(",") if name.strip()]
@@ -61,7 +64,7 @@ def up_command(
                 imported = up.queue_images(session, settings, folder, project or folder.name, wanted)
 
         address = f"http://{_reachable(settings.host)}:{listener.getsockname()[1]}"
-        _greet(address, settings, new_key, public_id("p", imported[0]) if imported else None)
+        _greet(address, settings, new_key, run_key, public_id("p", imported[0]) if imported else None)
         worker = up.WorkerKeeper(_environment(settings), say=_say)
         worker.start()
         stack.callback(worker.stop)
@@ -253,16 +256,22 @@ def _reachable(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _greet(address: str, settings: Settings, new_key: str | None, project: str | None) -> None:
+def _greet(
+    address: str, settings: Settings, new_key: str | None, run_key: str | None, project: str | None
+) -> None:
     preset = settings.admin_key.get_secret_value() if settings.admin_key else None
-    shown = new_key or preset
+    shown = new_key or preset or run_key
+    make = f"shortlist keys add NAME --role admin --data-dir {shlex.quote(str(settings.data_dir))}"
     if shown:
         _say(f"Dashboard: {address}/#key={shown}")
     else:
         _say(f"Dashboard: {address}/")
-        _say("Its admin key was shown at the first start. Make another: shortlist keys add NAME --role admin")
+        _say(f"Its admin key was shown at the first start. Make another: {make}")
     if new_key and not preset:
         _say(f"Admin key, shown this once: {new_key}")
+    if run_key:
+        _say(f"Admin key, good until this stops: {run_key}")
+        _say(f"To make one that lasts: {make}")
     at = f"{address}/projects/{project}" if project else address
     header = f'-H "Authorization: Bearer {shown or "$KEY"}" -H "Content-Type: application/json"'
     batch = shlex.quote(json.dumps({"annotator": "ann", "size": 10}))

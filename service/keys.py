@@ -182,6 +182,11 @@ def revoke(session: Session, key: Key, now: datetime) -> None:
     key.revoked_at = now
 
 
+def revoke_named(session: Session, name: str, now: datetime) -> None:
+    """Keys that a program made for itself, also when no other admin key is left."""
+    session.execute(sa.update(Key).where(Key.name == name, Key.revoked_at.is_(None)).values(revoked_at=now))
+
+
 def _good_for_all() -> sa.Select[int]:
     good = sa.select(Key.id).where(Key.role == "admin", Key.project_id.is_(None), Key.revoked_at.is_(None))
     return good.order_by(Key.id)

@@ -63,11 +63,11 @@ def check_reachable_only_with_keys(engine: sa.Engine, settings: Settings) -> Non
     """Raises `NoKeys` where strangers could reach a service that nobody has a key for."""
     with read_session(engine) as session:
         any_key = session.scalar(sa.select(Key.id).where(Key.revoked_at.is_(None)).limit(1))
-    if any_key is None and not _is_loopback(settings.host):
+    if any_key is None and not is_loopback(settings.host):
         raise NoKeys(host=settings.host)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:

@@ -1,23 +1,25 @@
 """`shortlist up`: the service in this process, a worker in another, and a folder of images set to work."""
 
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import projects, sources, training
+from service import keys, projects, sources, training
 from service.errors import ClassesDiffer, ClassesMissing, ImagesMissing, ShortlistError
 from service.settings import Settings
 from service.store.ids import public_id
 from service.store.item_bytes import ItemBytes
 from service.store.project_settings import ProjectSettings
 from service.store.session import read_session, write_session
-from service.store.tables import Job, PretextModel, Project, Source
+from service.store.tables import Job, PretextModel, Project, Source, utc_now
 
 RESTART_S = (1.0, 60.0)  # the first wait before a dead worker is started again, and the longest
 NEEDS_A_PERSON = 78  # exit status of a worker that starting again would not help
@@ -32,6 +34,22 @@ def check_images(images: Path) -> Path:
     if not images.is_dir():
         raise ImagesMissing(path=str(images))
     return images.resolve()
+
+
+@contextmanager
+def key_of_this_run(engine: sa.Engine, settings: Settings) -> Iterator[str]:
+    """An admin key that is good until this ends, for the page that is opened from it. Whoever can start this could
+    make one that lasts. What a killed run on this machine left is revoked.
+    """
+    name = f"shortlist up on {socket.gethostname()}"
+    with write_session(engine) as session:
+        keys.revoke_named(session, name, utc_now())
+        _, token = keys.create(session, keys.server_secret(settings), name=name, role="admin")
+    try:
+        yield token
+    finally:
+        with write_session(engine) as session:
+            keys.revoke_named(session, name, utc_now())
 
 
 def queue_images(

@@ -18,8 +18,9 @@ from urllib.request import Request, urlopen
 import pytest
 import sqlalchemy as sa
 
-from service import up
-from service.errors import ClassesDiffer, ClassesMissing, SourceNotAllowed
+from service import keys, up
+from service.cli import _greet
+from service.errors import ClassesDiffer, ClassesMissing, KeyRefused, SourceNotAllowed
 from service.settings import Settings
 from service.store import jobs
 from service.store.session import read_session, write_session
@@ -109,6 +110,17 @@ def test_export_as_ndjson_and_csv(engine: sa.Engine, settings: Settings, tmp_pat
     assert refused(shortlist("export", **variables))  # which of the two?
 
 
+def test_a_worker_is_told_how_many_devices_pretrain(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "SHORTLIST_DEVICES: " in refused(shortlist("worker", "--devices", "0"))
+    told: list[str] = []
+    monkeypatch.setattr(os, "execve", lambda *start: told.append(start[2]["SHORTLIST_DEVICES"]))
+    cli.worker(devices=3)
+    cli.worker()
+    monkeypatch.setenv("SHORTLIST_DEVICES", "2")
+    cli.worker()
+    assert told == ["3", "1", "2"]
+
+
 def test_settings_shows_all_and_no_secret() -> None:
     variables = {
         "SHORTLIST_ADMIN_KEY": ADMIN_KEY,
@@ -177,6 +189,29 @@ def test_without_keys_only_loopback(engine: sa.Engine, settings: Settings) -> No
 def test_a_weak_preset_key_is_refused(data_dir: str) -> None:
     found = shortlist("up", "--port", "0", "--data-dir", data_dir, SHORTLIST_ADMIN_KEY="short")
     assert "16 characters" in refused(found)
+
+
+def test_up_again_opens_with_a_key_of_its_own(
+    engine: sa.Engine, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret = keys.server_secret(settings)
+
+    def role_of(token: str) -> str:
+        with read_session(engine) as session:
+            return keys.recognise(session, secret, token).role
+
+    killed = up.key_of_this_run(engine, settings)
+    left_behind = killed.__enter__()
+    with up.key_of_this_run(engine, settings) as token:
+        assert role_of(token) == "admin"
+        with pytest.raises(KeyRefused):
+            role_of(left_behind)
+        _greet("http://127.0.0.1:8000", settings, None, token, None)
+        told = capsys.readouterr().out
+        assert f"http://127.0.0.1:8000/#key={token}" in told
+        assert f"shortlist keys add NAME --role admin --data-dir {settings.data_dir}" in told
+    with pytest.raises(KeyRefused):
+        role_of(token)
 
 
 class TestQueueImages:
