@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 import pytest
 import sqlalchemy as sa
 
-from service import keys, up
+from service import cli, keys, up
 from service.cli import _greet
 from service.errors import ClassesDiffer, ClassesMissing, KeyRefused, SourceNotAllowed
 from service.settings import Settings

@@ -7,6 +7,7 @@ from typing import get_args
 
 from service.cli import app
 from service.reservations import Reason
+from service.store import outbox
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,3 +34,8 @@ def test_readme_names_every_command() -> None:
 def test_every_reason_of_an_empty_batch_is_explained() -> None:
     page = (ROOT / "docs" / "labeling.md").read_text(encoding="utf-8")
     assert {reason for reason in get_args(Reason) if f"`{reason}`" not in page} == set()
+
+
+def test_every_event_of_webhooks_is_explained() -> None:
+    page = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
+    assert {event for event in outbox.EVENTS if f"`{event}`" not in page} == set()
