@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from worker.device import autocast, choose_device, to_device
+from worker.device import autocast, choose_device, choose_devices, to_device
 
 
 def test_auto_is_cuda_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,6 +21,21 @@ def test_the_operator_overrides() -> None:
 def test_a_device_that_is_not_there(wish: str) -> None:
     with pytest.raises(ValueError, match=r"CUDA devices|is no device"):
         choose_device(wish)
+
+
+def test_each_trainer_has_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    cpu, first, second = torch.device("cpu"), torch.device("cuda:0"), torch.device("cuda:1")
+
+    assert choose_devices("auto", 1) == [torch.device("cuda")]
+    assert choose_devices("cuda:1", 1) == [second]
+    assert choose_devices("cuda", 2) == choose_devices("auto", 2) == [first, second]
+    assert choose_devices("cpu", 3) == [cpu, cpu, cpu]
+    with pytest.raises(ValueError, match="2 CUDA devices, so not 3"):
+        choose_devices("auto", 3)
+    with pytest.raises(ValueError, match="is one device, but 2"):
+        choose_devices("cuda:1", 2)
 
 
 def test_a_cpu_computes_in_float32_and_channels_last() -> None:
