@@ -47,15 +47,17 @@ class Attempt:
 
 def any_due(session: Session, busy: Collection[int]) -> bool:
     """Of other webhooks than these. A look that takes no lock."""
-    return session.scalar(_due(session, busy).limit(1)) is not None
+    return session.scalar(sa.select(Delivery.id).where(*_due(session, busy)).limit(1)) is not None
 
 
 def take(session: Session, busy: Collection[int], limit: int, lease_s: float) -> list[Due]:
     """At most one a webhook, so that a receiver that hangs holds up no others."""
-    query = sa.select(Delivery, Webhook).join(Webhook).where(Delivery.id.in_(_due(session, busy)))
+    query = sa.select(Delivery, Webhook).join(Webhook).where(*_due(session, busy))
     found = session.execute(
         query.order_by(Delivery.next_at).limit(limit).with_for_update(skip_locked=True, of=Delivery)
     ).all()
+    if not found:
+        return []
     lease = sa.update(Delivery).where(Delivery.id.in_([delivery.id for delivery, _ in found]))
     session.execute(
         lease.values(next_at=clock(session) + lease_s).execution_options(synchronize_session=False)
@@ -69,16 +71,16 @@ def take(session: Session, busy: Collection[int], limit: int, lease_s: float) ->
     ]  # fmt: skip
 
 
-def _due(session: Session, busy: Collection[int]) -> sa.Select[int]:
-    """The oldest due delivery of each webhook that is not busy."""
+def _due(session: Session, busy: Collection[int]) -> tuple[sa.ColumnElement[bool], ...]:
+    """The oldest due delivery of each webhook that is not busy. Conditions on the row itself, not on a subquery's:
+    PostgreSQL checks them again once it has the lock, by when another service may have taken it.
+    """
     earlier, now = aliased(Delivery), clock(session)
     before = sa.exists().where(
         earlier.webhook_id == Delivery.webhook_id, earlier.state == _PENDING, earlier.next_at <= now,
         earlier.id < Delivery.id,
     )  # fmt: skip
-    return sa.select(Delivery.id).where(
-        Delivery.state == _PENDING, Delivery.next_at <= now, Delivery.webhook_id.not_in(busy), ~before
-    )
+    return Delivery.state == _PENDING, Delivery.next_at <= now, Delivery.webhook_id.not_in(busy), ~before
 
 
 def settle(session: Session, due: Due, attempt: Attempt, delays_s: Sequence[float] = DELAYS_S) -> State:
