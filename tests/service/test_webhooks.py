@@ -13,13 +13,15 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
-from service import addresses, deliverer, deliveries, projects, rounds, webhooks
+from service import addresses, deliverer, deliveries, labels, projects, rounds, webhooks
 from service.deliverer import Deliverer
 from service.errors import WebhookAddressRefused
+from service.labels import NewLabel
 from service.settings import Settings
 from service.store import jobs, outbox
+from service.store.ids import public_id
 from service.store.session import read_session, write_session
-from service.store.tables import Delivery, Project, Webhook
+from service.store.tables import Delivery, Project, Webhook, utc_now
 from tests import factories
 from tests.service.receivers import receiver
 from tests.worker.processes import REPOSITORY
@@ -212,6 +214,18 @@ class TestWhatIsTold:
         with read_session(engine) as session:
             body = json.loads(session.scalars(sa.select(Delivery.body)).one())
         assert body["data"] == {"project": "p_1", "round": 1, "labels": 50, "labels_used": 50}
+
+    def test_labels_look_for_webhooks_only_when_a_round_closes(self, engine: sa.Engine) -> None:
+        statements: list[str] = []
+        sa.event.listen(engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
+        with write_session(engine) as session:
+            project = factories.make_project(session, settings={"round_size": 2})
+            items = [factories.make_item(session, project=project) for _ in range(2)]
+            for item, looks in zip(items, (0, 1), strict=True):
+                statements.clear()
+                label = NewLabel(item=public_id("i", item.id), annotator="ann", class_name="cat")
+                labels.store(session, project, [label], utc_now())
+                assert sum("webhooks" in statement for statement in statements) == looks
 
     def test_a_job_that_failed_for_good(self, engine: sa.Engine) -> None:
         with write_session(engine) as session:
