@@ -96,7 +96,7 @@ def hashed(secret: bytes, token: str) -> str:
     return blake2b(token.encode(), key=derived(secret, "keys"), digest_size=32).hexdigest()
 
 
-def recognise(session: Session, secret: bytes, token: str) -> Principal:
+def recognise(session: Session | sa.Connection, secret: bytes, token: str) -> Principal:
     """Raises `KeyRefused` for an unknown or revoked key.
 
     The lookup is by the keyed hash, so its timing tells nothing about the key.
