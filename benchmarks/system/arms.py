@@ -47,7 +47,7 @@ from worker.strategies import Strategy, strategies
 POOL, EPOCHS = "fashion-mnist", 2
 TODAY = (50, 100, 200, 300, 1_000, 5_000)  # labels; dense where 75 % is expected
 OURS = (20, 30, 40, 50, 75, 100, 200, 300, 1_000, 5_000)
-FINETUNED = (40, 50, 75)
+FINETUNED = (30, 40, 50, 75)
 _BATCH = 32
 _RATE, _DECAY, _SMOOTHING, _WARM_UP = 2e-3, 0.05, 0.1, 0.1
 _CPU = torch.device("cpu")
