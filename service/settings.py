@@ -78,6 +78,12 @@ class Settings(BaseSettings):
     memory_cache_bytes: int = Field(
         2 * 2**30, ge=0, description="decoded pools up to this size stay in memory while training"
     )
+    pixel_map_bytes: int = Field(
+        100 * 2**30,
+        ge=0,
+        description="larger ones lie decoded on the worker's disk, up to this size in all; a tenth of the disk is left "
+        "free, and what does not fit is decoded again in each epoch",
+    )
 
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="auto is readable at a terminal, JSON lines elsewhere"

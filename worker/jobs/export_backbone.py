@@ -2,7 +2,8 @@
 
 A timm backbone is written by timm itself: unpacked to a folder, `timm.create_model("local-dir:<folder>",
 pretrained=True)` gives the network, and its data configuration how images go in. `small` is no timm model: its
-config says which class of this package the weights are for.
+config says which class of this package the weights are for. `embedding_layer` in the config names the module whose
+output, averaged over its places, is the embedding that this project uses; null is the network's own output.
 """
 
 import json
@@ -33,7 +34,7 @@ def run(context: JobContext) -> dict[str, Any]:
         memory_format=torch.contiguous_format
     )  # safetensors wants that
     with TemporaryDirectory(prefix="shortlist-") as folder:
-        write_backbone(backbone, model.config["image_size"], Path(folder))
+        write_backbone(backbone, model.config["image_size"], model.config.get("layer"), Path(folder))
         with (
             context.artifacts.writing(context.job.payload["artifact"]) as file,
             zipfile.ZipFile(file, "w") as archive,
@@ -43,14 +44,16 @@ def run(context: JobContext) -> dict[str, Any]:
     return {"pretext_model": model.version, "backbone": model.backbone}
 
 
-def write_backbone(backbone: nn.Module, image_size: int, folder: Path) -> None:
+def write_backbone(backbone: nn.Module, image_size: int, layer: str | None, folder: Path) -> None:
     data = {
         "input_size": (3, image_size, image_size), "mean": MEAN, "std": STD, "interpolation": "bilinear",
         "crop_pct": 1.0,
     }  # fmt: skip
-    if not isinstance(backbone, SmallBackbone):
+    config_file = folder / "config.json"
+    if isinstance(backbone, SmallBackbone):
+        safetensors.torch.save_file(backbone.state_dict(), folder / "model.safetensors")
+        config = {"class": "worker.backbone.SmallBackbone", "num_features": SmallBackbone.dimensions, **data}
+    else:
         save_for_hf(backbone, str(folder), data_config=data, safe_serialization=True)
-        return
-    safetensors.torch.save_file(backbone.state_dict(), folder / "model.safetensors")
-    config = {"class": "worker.backbone.SmallBackbone", "num_features": SmallBackbone.dimensions, **data}
-    (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+    config_file.write_text(json.dumps(config | {"embedding_layer": layer}, indent=2), encoding="utf-8")

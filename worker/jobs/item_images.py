@@ -16,6 +16,7 @@ from worker.jobs.context import JobContext, JobFailed
 from worker.jobs.item_pixels import ItemPixels
 from worker.jobs.pool import ScoredItems
 from worker.jobs.pretext_net import load_net, task_of
+from worker.layers import at_layer
 from worker.pool_view import Floats, Ints
 
 _READ_AT_A_TIME = 512  # at 224 x 224 pixels, 77 MB
@@ -52,7 +53,8 @@ class ItemImages:
         )
 
     def backbone(self) -> nn.Module:
-        return load_net(self._model, self._context.artifacts, self._device).get_submodule("backbone")
+        net = load_net(self._model, self._context.artifacts, self._device)
+        return at_layer(net.get_submodule("backbone"), self._model.config.get("layer"))
 
     def read(self, rows: Ints) -> Tensor:
         """(b,) -> (b, 3, s, s) uint8; black where an image cannot be read any more."""

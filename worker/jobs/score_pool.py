@@ -32,6 +32,7 @@ from worker.engines.local import LocalEngine
 from worker.jobs.context import JobContext, JobFailed
 from worker.jobs.find_duplicates import find_duplicates
 from worker.jobs.item_pixels import ItemPixels
+from worker.jobs.layer_choice import settled
 from worker.jobs.pool import open_spreads
 from worker.jobs.pretext_net import task_of
 from worker.jobs.shard_scorer import SCORED_STATES, Shard, ShardScorer, Stored
@@ -52,6 +53,7 @@ def run(context: JobContext) -> dict[str, Any]:
     if missing:
         begun = time.monotonic()
         with ItemPixels(context.settings) as item_pixels:
+            model = settled(context, model, item_pixels, device)
             scorer = ShardScorer(context, score_run, model, item_pixels, device)
             scorer.tune(len(missing) * context.settings.shard_size)
             with closing(LocalEngine().map(scorer, missing)) as finished:

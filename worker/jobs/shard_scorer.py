@@ -14,6 +14,7 @@ from worker.folding import folded
 from worker.jobs.context import JobContext, JobFailed
 from worker.jobs.item_pixels import Decoded, ItemPixels
 from worker.jobs.pool import ScoredItems, open_spreads, open_thumbnails
+from worker.jobs.pool_pixels import PoolPixels
 from worker.jobs.pretext_net import load_net, on_device, task_of
 from worker.jobs.training_pool import half_of
 from worker.modalities.image import normalised
@@ -89,12 +90,13 @@ class ShardScorer:
         self._context = context
         self._score_run = score_run
         self._task = task_of(model)
+        self._layer: str | None = model.config.get("layer")
         self.image_size: int = model.config["image_size"]
         self._device = device
         self.net = self._load(model)
         # Out of fold: trained on the other half of the pool, so it scores the half that `net` was trained on.
         self._other_net = self._load(model, other_half=True) if model.config.get("out_of_fold") else None
-        self._pixels = item_pixels
+        self._pixels, self._mapped = item_pixels, PoolPixels(context, item_pixels, self.image_size)
         self._kind = "cpu" if device.type == "cpu" else "cuda"
         self.batch = _BATCH[self._kind]
         self._earlier = _earlier_runs(context, score_run)
@@ -152,7 +154,7 @@ class ShardScorer:
             small[fill] = earlier.thumbnails[rows[fill]]
             known |= fill
         open_rows = np.flatnonzero(~known)
-        decoded = self._pixels.decode([items[row].uri for row in open_rows], self.image_size)
+        decoded = self._decode([items[row] for row in open_rows])
         good = [one.pixels for one in decoded if one.pixels is not None]
         return Loaded(
             shard,
@@ -170,6 +172,19 @@ class ShardScorer:
                 if one.pixels is None or items[row].content_hash is None
             },
         )
+
+    def _decode(self, items: list[_ItemRow]) -> list[Decoded]:
+        """From the map where the database knows all that decoding would tell."""
+        told = [row for row, item in enumerate(items) if item.content_hash is not None]
+        mapped = {
+            told[place]: pixels for place, pixels in self._mapped.known([items[row] for row in told]).items()
+        }
+        others = [item.uri for row, item in enumerate(items) if row not in mapped]
+        decoded = iter(self._pixels.decode(others, self.image_size))
+        return [
+            Decoded(mapped[row], None, item.content_hash) if row in mapped else next(decoded)
+            for row, item in enumerate(items)
+        ]
 
     def compute(self, loaded: Loaded) -> Stored:
         """Raises `JobFailed` for an item whose loss or embedding is not a number."""
@@ -207,7 +222,7 @@ class ShardScorer:
     def _score(self, pixels: Tensor, halves: Tensor) -> Scored:
         """(b, 3, s, s) uint8, (b,) the half of each -> on the CPU, embeddings as float16"""
         batch = normalised(to_device(pixels, self._device))
-        found = score(self.net, self._task, batch)
+        found = score(self.net, self._task, batch, self._layer)
         losses, spreads = found.losses.cpu(), found.spreads.cpu()
         known = halves == 0
         if self._other_net is not None and known.any():

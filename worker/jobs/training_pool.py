@@ -18,6 +18,7 @@ from service.store.tables import Item
 from worker.dataset import Dataset
 from worker.jobs.context import JobContext, JobFailed
 from worker.jobs.item_pixels import ItemPixels
+from worker.jobs.pool_pixels import PoolPixels
 from worker.jobs.shared_pool import BLOCK, SharedPool
 from worker.pool_view import Floats, Ints
 
@@ -87,10 +88,12 @@ class TrainingPool:
         }
 
     def dataset(self, side: int, report: Callable[[float, str], None]) -> Dataset:
-        """In memory if it fits, else read again in each epoch."""
+        """In memory if it fits, else in a map on the disk; what that has no room for is read again in each epoch."""
         ids = self.ids()
         if not self._fits(len(ids), side):
-            return Dataset(len(ids), lambda rows: self._read(ids[rows], side), BLOCK)
+            mapped = PoolPixels(self.context, self.item_pixels, side)
+            mapped.fill(ids, self._items, report)
+            return Dataset(len(ids), lambda rows: mapped.stack(self._items(ids[rows])), BLOCK)
         pixels = torch.empty((len(ids), 3, side, side), dtype=torch.uint8)
         filled = 0
         for part in self._decoded(ids, side, report):

@@ -32,7 +32,8 @@ def test_it_loads_in_plain_timm(
     with write_session(engine) as session:
         model = factories.make_pretext_model(
             session, project=factories.make_project(session), version=1, backbone=backbone,
-            config={"image_size": 32, "seed": 0, "pretrained": False}, artifact="pretext/1/model.safetensors",
+            artifact="pretext/1/model.safetensors",
+            config={"image_size": 32, "seed": 0, "pretrained": False, "layer": "stage2"},
         )  # fmt: skip
         net = new_net(model)
         store_net(net, model, artifacts, str(model.artifact))
@@ -46,6 +47,7 @@ def test_it_loads_in_plain_timm(
     zipfile.ZipFile(io.BytesIO(exported)).extractall(folder)
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
 
+    assert json.loads((folder / "config.json").read_text())["embedding_layer"] == "stage2"
     if backbone == "small":
         config = json.loads((folder / "config.json").read_text())
         assert (config["class"], config["num_features"]) == ("worker.backbone.SmallBackbone", 192)

@@ -1,0 +1,77 @@
+"""Embeddings from within a backbone: each layer what it gives, in one pass, the same in scoring."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from worker.backbone import make_backbone
+from worker.layers import at_layer, candidates, embeddings_at
+from worker.modalities.image import normalised
+from worker.pretext.rotation import Rotation
+from worker.pretext.simclr import SimCLR
+from worker.scoring import score
+
+SIZE = 32
+
+
+def images(n: int = 3) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return normalised(torch.randint(0, 256, (n, 3, SIZE, SIZE), dtype=torch.uint8, generator=generator))
+
+
+def backbone(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return make_backbone(name, False, SIZE)[0].eval()
+
+
+def test_the_layers_of_small_are_its_stages() -> None:
+    small = backbone("small")
+    with torch.no_grad():
+        found = embeddings_at(small, [None, *candidates(small)], images())
+
+    assert {layer: values.shape[1] for layer, values in found.items()} == {
+        None: 192, "stage1": 32, "stage2": 64, "stage3": 128
+    }  # fmt: skip
+    assert torch.equal(found[None], torch.cat([found["stage2"], found["stage3"]], 1))
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext", "test_efficientnet"])
+@torch.no_grad()
+def test_every_kind_of_timm_backbone_has_layers(name: str) -> None:
+    made = backbone(name)
+    layers = candidates(made)
+    found = embeddings_at(made, [None, *layers], images())
+
+    assert 2 <= len(layers) <= 6
+    for layer in layers:
+        values = at_layer(made, layer)(images())
+        assert values.shape[0] == 3
+        assert values.ndim == 2
+        assert values.isfinite().all()
+        assert values.std(0).max() > 0  # it tells images apart
+        assert torch.equal(values, found[layer])
+    assert torch.equal(found[None], at_layer(made, None)(images()))
+    assert not made._forward_hooks
+
+
+@torch.no_grad()
+def test_places_and_tokens_are_averaged() -> None:
+    made, vit = backbone("test_resnet"), backbone("test_vit")
+    maps = made.forward_intermediates(images(), intermediates_only=True)  # type: ignore[operator]
+    tokens = vit.forward_intermediates(images(), intermediates_only=True)  # type: ignore[operator]
+
+    torch.testing.assert_close(at_layer(made, "layer4")(images()), maps[-1].mean((2, 3)))
+    torch.testing.assert_close(at_layer(vit, candidates(vit)[-1])(images()), tokens[-1].mean((2, 3)))
+
+
+@pytest.mark.parametrize("task", [Rotation(), SimCLR()], ids=["items are among its views", "only crops are"])
+def test_scoring_gives_the_layer_and_the_same_losses(task: Rotation | SimCLR) -> None:
+    torch.manual_seed(0)
+    net = task.make_net(*make_backbone("test_resnet", False, SIZE), SIZE).eval()
+    own, inner = score(net, task, images()), score(net, task, images(), "layer2")
+
+    assert torch.equal(own.losses, inner.losses)
+    with torch.no_grad():
+        expected = at_layer(net.get_submodule("backbone"), "layer2")(images())
+    torch.testing.assert_close(inner.embeddings, expected)
+    assert inner.embeddings.shape != own.embeddings.shape
