@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing.connection import Client, Connection
 from multiprocessing.reduction import recv_handle
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 
 from service.errors import ArtifactNotStored
 from service.settings import Settings
+from service.store.jobs import LeaseLost
 from service.store.pipeline import queue_train_pretext
 from service.store.session import write_session
 from service.store.tables import Job, PretextModel, Project
@@ -237,6 +239,22 @@ def test_a_training_that_a_person_must_look_at_fails(
         pytest.raises(JobFailed, match="diverged"),
     ):
         trainers.train(Heard().told)
+
+
+def test_without_its_lease_the_job_ends_its_trainers(
+    assignment: Assignment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(state: State) -> None:
+        raise LeaseLost(1)
+
+    with (
+        acting(monkeypatch, say(Checkpoint(packed({})))),
+        TemporaryFile() as pixels,
+        pytest.raises(LeaseLost),
+        Trainers(1, assignment, pixels) as trainers,
+    ):
+        trainers.train(replace(Heard().told, save=save))
+    assert trainers._torchrun.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("said", ["RuntimeError: no memory", None])
