@@ -25,6 +25,7 @@ from worker.pool_view import Bools, Ints
 Origins = npt.NDArray[np.uint64]
 
 _FILE_BYTES = 2**25  # and so much is in memory at a time while a file is made
+_FILE_ITEMS = 2**13  # of tiny images too: as many are asked for at a time
 
 
 def origin(uri: str) -> int:
@@ -42,7 +43,7 @@ class PixelMap:
     @property
     def range_size(self) -> int:
         """Ids a file covers: a power of two."""
-        return 1 << max(0, (_FILE_BYTES // self._item_bytes).bit_length() - 1)
+        return 1 << max(0, min(_FILE_BYTES // self._item_bytes, _FILE_ITEMS).bit_length() - 1)
 
     @property
     def _item_bytes(self) -> int:
