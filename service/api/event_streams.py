@@ -97,7 +97,7 @@ class EventStreams:
         """What differs from `known`, then what changes. Ends with the stream's time, the project, the key, or the
         service.
         """
-        if not watch.looked:
+        if not watch.looked and not self._closed:
             await watch.changed.wait()
         ends_at = time.monotonic() + self._stream_s
         while not self._closed and key_id not in self._revoked:

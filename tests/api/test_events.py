@@ -159,8 +159,8 @@ def test_live(tmp_path: Path, sqlite_url: str) -> None:
         with site.http.stream("GET", path) as stream:
             told = parsed(stream.iter_lines())
             assert [next(told)["event"] for _ in range(4)] == ["project", "items", "labels", "round"]
-            changed_at = time.monotonic()
             site.http.patch(f"/projects/{project['id']}", json={"state": "paused"})
+            changed_at = time.monotonic()
             news = next(told)
             assert time.monotonic() - changed_at < 2
             assert (news["event"], news["data"]["state"]) == ("project", "paused")
