@@ -220,7 +220,7 @@ def make_kept_answer(session: Session, *, key: Key, **values: Any) -> KeptAnswer
 
 
 def make_webhook(session: Session, *, project: Project, **values: Any) -> Webhook:
-    defaults = {"url": "https://tool.example.com/hook", "events": ["job.failed"], "nonce": "00"}
+    defaults = {"url": "http://127.0.0.1:9/hook", "events": ["job.failed"], "nonce": "00"}
     return _add(session, Webhook(project_id=project.id, **defaults | values))
 
 

@@ -82,28 +82,6 @@ def test_another_projects_are_not_found(admin: TestClient, caller: Callers, engi
         assert answer.status_code == 404
 
 
-def test_dead_deliveries_are_shown_and_sent_again(admin: TestClient, engine: sa.Engine) -> None:
-    created(admin)
-    webhook_id = admin.post(AT, json={"url": URL}).json()["id"]
-    with write_session(engine) as session:
-        webhook = session.get_one(Webhook, 1)
-        for _ in range(2):
-            factories.make_delivery(
-                session, webhook=webhook, state="dead", attempts=7, status=500, error="500 Oops."
-            )
-        factories.make_delivery(session, webhook=webhook, next_at=9e9)
-    assert (admin.get(f"{AT}/{webhook_id}").json()["dead"], admin.get(AT).json()["items"][0]["pending"]) == (
-        2,
-        1,
-    )
-    dead = admin.get(f"{AT}/{webhook_id}/deliveries", params={"state": "dead", "limit": 1}).json()
-    assert dead["items"][0]["error"] == "500 Oops."
-    rest = admin.get(f"{AT}/{webhook_id}/deliveries", params={"state": "dead", "cursor": dead["next_cursor"]})
-    assert len(rest.json()["items"]) == 1
-    assert admin.post(f"{AT}/{webhook_id}/send-again").json() == {"queued": 2}
-    assert admin.post(f"{AT}/{webhook_id}/send-again").json() == {"queued": 0}
-
-
 class TestDelivered:
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:
@@ -124,3 +102,29 @@ class TestDelivered:
                 return bool(newest["state"] == "delivered")
 
             until(delivered)
+
+    def test_dead_ones_are_shown_and_sent_again(self, admin: TestClient, engine: sa.Engine) -> None:
+        created(admin)
+        webhook_id = admin.post(AT, json={"url": "http://127.0.0.1:9/"}).json()["id"]
+        with write_session(engine) as session:
+            webhook = session.get_one(Webhook, 1)
+            for _ in range(2):
+                factories.make_delivery(
+                    session, webhook=webhook, state="dead", attempts=7, status=500, error="500 Oops."
+                )
+            factories.make_delivery(session, webhook=webhook, next_at=9e9)
+        assert (
+            admin.get(f"{AT}/{webhook_id}").json()["dead"],
+            admin.get(AT).json()["items"][0]["pending"],
+        ) == (
+            2,
+            1,
+        )
+        dead = admin.get(f"{AT}/{webhook_id}/deliveries", params={"state": "dead", "limit": 1}).json()
+        assert dead["items"][0]["error"] == "500 Oops."
+        rest = admin.get(
+            f"{AT}/{webhook_id}/deliveries", params={"state": "dead", "cursor": dead["next_cursor"]}
+        )
+        assert len(rest.json()["items"]) == 1
+        assert admin.post(f"{AT}/{webhook_id}/send-again").json() == {"queued": 2}
+        assert admin.post(f"{AT}/{webhook_id}/send-again").json() == {"queued": 0}
