@@ -1,7 +1,7 @@
 """Batch norm over the items of all trainers, so that a batch means the same however many share it."""
 
-import timm.layers
 import torch
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -11,7 +11,7 @@ from worker import together
 def synced(net: nn.Module, device: torch.device) -> nn.Module:
     """With the same parameters, buffers and names. Torch's own on CUDA; it does not take the CPU."""
     if device.type == "cuda":
-        converted: nn.Module = timm.layers.convert_sync_batchnorm(net)
+        converted: nn.Module = convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
         return converted
     if isinstance(net, _BatchNorm):
         return _SyncedNorm(net)
@@ -42,7 +42,7 @@ class _SyncedNorm(_BatchNorm):
         dims = [0, *range(2, values.ndim)]
         here = torch.full((1,), values.numel() / values.shape[1])
         said = together.one_each(torch.cat([here, *torch.var_mean(values, dims, correction=0)]))
-        counts, variances, means = said.split([1, self.num_features, self.num_features], 1)
+        counts, variances, means = torch.split(said, [1, self.num_features, self.num_features], 1)
         items = counts.sum()
         mean = (counts * means).sum(0) / items
         variance = (counts * (variances + (means - mean).square())).sum(0) / items

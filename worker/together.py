@@ -55,7 +55,7 @@ def total(values: Tensor) -> Tensor:
     """The sum of all trainers' tensors, of one shape. Gradients flow back to all of them."""
     if trainers() == 1:
         return values
-    summed: Tensor = _Total.apply(values)  # type: ignore[no-untyped-call]
+    summed: Tensor = _Total.apply(values)
     return summed
 
 

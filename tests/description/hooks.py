@@ -15,9 +15,10 @@ def ndjson(_: SerializationContext, value: Any) -> bytes:
 
 
 @schemathesis.hook
-def before_call(_: HookContext, case: Case, __: dict[str, Any]) -> None:
+def before_call(_: HookContext, case: Case[Any], __: dict[str, Any]) -> None:
     """The service under test really sends: whatever address was made up becomes one where nobody listens."""
     body = case.body
-    url = body.get("url") if isinstance(body, dict) and case.path.endswith("/webhooks") else None
-    if isinstance(url, str) and url.strip().lower().startswith("http"):
+    if not (isinstance(body, dict) and case.path.endswith("/webhooks")):
+        return
+    if str(body.get("url")).lower().startswith("http"):
         case.body = body | {"url": NOWHERE}
