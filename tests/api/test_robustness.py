@@ -196,8 +196,9 @@ def test_the_unexpected_is_a_500_without_details(
         raise RuntimeError("secret")
 
     monkeypatch.setattr("service.projects.find", broken)
-    with TestClient(app, raise_server_exceptions=False, headers=dict(admin.headers)) as client:
-        answer = client.get("/projects/p_1")
+    client = TestClient(app, raise_server_exceptions=False, headers=dict(admin.headers))
+    client.portal = admin.portal  # one event loop for both
+    answer = client.get("/projects/p_1")
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")
     assert "secret" not in answer.text
 

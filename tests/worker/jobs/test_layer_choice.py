@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 import torch
 from PIL import Image
+from torch import nn
 
 from service.settings import Settings
 from service.store.artifacts import Artifacts
@@ -73,7 +74,20 @@ class Scoring:
                 session, project=project, backbone=backbone, config=config, artifact="m.safetensors"
             )
             self.project_id, self.model_id = project.id, model.id
-        store_net(new_net(model), model, artifacts, "m.safetensors")
+        self.store(new_net(model), model)
+
+    def store(self, net: nn.Module, model: PretextModel) -> None:
+        store_net(net, model, self.artifacts, "m.safetensors")
+
+    def impoverish(self, layer: str) -> None:
+        """All channels but one of what the layer gives are always 0."""
+        with read_session(self.engine) as session:
+            model = session.get_one(PretextModel, self.model_id)
+        net = new_net(model)
+        for module in net.get_submodule(f"backbone.{layer}").modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.zeros_(module.weight[1:])
+        self.store(net, model)
 
     def run(self) -> tuple[PretextModel, ScoredItems]:
         with write_session(self.engine) as session:
@@ -100,6 +114,7 @@ def scoring(
 @on_sqlite
 @pytest.mark.parametrize("scoring", ["test_resnet"], indirect=True)
 def test_a_timm_backbone_gives_its_layer_of_largest_rank_from_then_on(scoring: Scoring) -> None:
+    scoring.impoverish("layer4")
     model, scored = scoring.run()
 
     told = model.diagnostics["layer"]

@@ -176,7 +176,7 @@ def test_room_is_made_by_what_is_stale_and_what_was_not_used_for_longest(pool: P
     project, root = mine.parent.parent, maps_of(pool.settings)
     for folder, age in ((root / "99-gone" / "12", 0), (project / "40", 200), (project / "41", 100)):
         folder.mkdir(parents=True)
-        (folder / "0.u8").write_bytes(np.random.default_rng(0).bytes(2**20 - 2**16))
+        (folder / "0.u8").write_bytes(np.random.default_rng(0).bytes(2**20 - 2**13))
         os.utime(folder, (1_000_000 - age, 1_000_000 - age))
 
     with write_session(pool.engine) as session:
