@@ -6,7 +6,6 @@ import argparse
 import csv
 import hashlib
 import sys
-import time
 from collections.abc import Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, fields
@@ -37,7 +36,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--processes", type=int, default=available_cores())
     parser.add_argument("--no-write", action="store_true", help="leave benchmarks/results as it is")
     options = parser.parse_args(arguments)
-    begun = time.perf_counter()
     try:
         path = prepare(CACHE)
     except Missing as error:
@@ -59,8 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     (folder / "system.md").write_text(markdown(found, command, machine(), seconds))
     save_plot(found, folder / "system.png")
-    made = figures(found) | {"bench_s": round(time.perf_counter() - begun)}
-    write_report("system", made, command, folder)
+    write_report("system", figures(found), command, folder)
 
 
 def _run(path: Path, seeds: Sequence[int], count: int) -> list[Row]:
