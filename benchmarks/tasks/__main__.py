@@ -8,6 +8,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
+import torch
 from pydantic import TypeAdapter
 from rich.console import Console
 
@@ -67,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         batch_size=_BATCH,
         supervised_epochs=options.supervised_epochs,
         supervised_accuracy=accuracies,
+        threads=torch.get_num_threads(),
         command=" ".join(["python -m benchmarks.tasks", *(sys.argv[1:] if arguments is None else arguments)]),
         machine=machine(),
     )

@@ -43,6 +43,7 @@ class Setting:
     batch_size: int
     supervised_epochs: int
     supervised_accuracy: dict[str, float]  # by pool
+    threads: int
     command: str
     machine: str
 
@@ -87,7 +88,9 @@ def page(found: Found, setting: Setting) -> str:
         f"the same shape that never saw the item (trained on the other half of the pool for "
         f"{setting.supervised_epochs} epochs; right for {supervised}).",
         "- *ρ variance*: the same with the variance of the item's pixels, which costs nothing to know.",
-        "- *scored/s*: images a second, losses over all fixed views and embeddings.",
+        f"- *minutes* of training, *scored/s*: images a second, losses over all fixed views and embeddings. Both by "
+        f"the CPU time of {setting.threads} thread{'s' if setting.threads > 1 else ''}, so what else the machine did "
+        "hardly counts.",
         "",
         "![Accuracy of linear probe and kNN, and correlations of the losses, by task](pretext-tasks.png)",
     ]  # fmt: skip
