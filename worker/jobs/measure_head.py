@@ -34,8 +34,9 @@ from service.store.tables import Head, Project, ScoreRun
 from worker.heads import FittedHead
 from worker.heads.images import FittedImageHead
 from worker.jobs.context import JobContext
-from worker.jobs.head_measurements import HeldOut, compare, cross_fitted, nothing_measured, random_curve
+from worker.jobs.held_out import HeldOut, compare, cross_fitted, nothing_measured
 from worker.jobs.pool import KnownItems, ScoredItems
+from worker.jobs.random_curve import random_curve
 from worker.pool_view import Floats, Ints
 
 PROMOTED = Head.metrics["promoted"].as_boolean()
@@ -124,7 +125,7 @@ class HeadMeasurer:
         """Made anew once there are a quarter more control labels: it takes up to nine fits, and a ranking waits."""
         test = (self.scored.embeddings_of(self.test.ids), self.test.classes) if len(self.test) else None
         with self.context.read() as session:
-            before = newest_head(session, self.project.id, *self._alike, _MEASURED)
+            before = newest_head(session, self.project.id, *self._alike, Head.round_number.is_not(None))
         kind = self.settings.head.model_dump()
         if before is not None and before.kind == kind and self._comparable(before):
             curve: list[dict[str, Any]] = before.metrics["random_curve"]

@@ -32,7 +32,7 @@ from worker.heads.pool_graph import PoolGraph
 from worker.jobs import check_labels
 from worker.jobs.choices import chosen
 from worker.jobs.context import JobContext
-from worker.jobs.head_measurements import store_answers
+from worker.jobs.held_out import store_answers
 from worker.jobs.item_images import ItemImages
 from worker.jobs.item_pixels import ItemPixels
 from worker.jobs.measure_head import PROMOTED, HeadMeasurer, OnImages, newest_head

@@ -429,6 +429,7 @@ def test_control_labels_alone_tell_what_random_selection_reaches(bench: Bench, t
 def test_the_random_curve_is_made_anew_when_the_control_labels_have_grown(
     bench: Bench, more: int, made_anew: bool
 ) -> None:
+    """Also when a head between the rounds was measured."""
     scored = bench.project(pool=200, test=50, settings={"control_fraction": 0.3})
     with read_session(bench.engine) as session:
         control = control_item_ids(session, scored.id, ProjectSettings(control_fraction=0.3))
@@ -436,8 +437,12 @@ def test_the_random_curve_is_made_anew_when_the_control_labels_have_grown(
         with write_session(bench.engine) as session:
             _close_round(session, scored, label(session, scored, labeled), 40)
         bench.train_head(scored)
+        with write_session(bench.engine) as session:
+            label(session, scored, np.setdiff1d(scored.pool, control)[len(labeled) :][:1].tolist())
+        bench.train_head(scored)
 
-    first, second = (head.metrics["random_curve"] for head in bench.heads(scored))
+    first, between, second, _ = (head.metrics["random_curve"] for head in bench.heads(scored))
+    assert between == []
     assert first[-1]["labels"] == 40
     assert second[-1]["labels"] == (40 + more if made_anew else 40)
 

@@ -1,8 +1,4 @@
-"""What a head is measured by, on items whose labels it had not seen, and whether it may replace another.
-
-Random selection's own learning curve comes from the control labels alone, as they are a random selection: heads
-trained on some of them, measured on the others (or on the test split).
-"""
+"""Items that a head is measured on, whose labels it had not seen: what it says of them, and what another said."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,16 +9,13 @@ import numpy as np
 
 from service.store.artifacts import Artifacts
 from worker.heads import FittedHead
-from worker.measuring import measure, paired_difference, rank_correlation, wilson_interval
+from worker.measuring import measure, paired_difference, rank_correlation
 from worker.pool_view import Bools, Floats, Ints
 
 MeasuredOn = Literal["test", "control"]
 Fit = Callable[[Floats, Ints], FittedHead]
 
 _FOLDS = 5
-_LEAST_CONTROL_LABELS = 30  # for random selection's curve; fewer leave an interval that says nothing
-_CURVE_FOLDS = 3
-_CURVE_SIZES = (0.25, 0.5, 1.0)  # parts of the control labels at hand
 
 _NOTHING_MEASURED: dict[str, Any] = {
     "items": 0, "accuracy": None, "accuracy_low": None, "accuracy_high": None, "macro_f1": None, "nll": None,
@@ -71,36 +64,6 @@ def cross_fitted(
         seen[held_out] = False
         found.append(fit(embeddings[seen], classes[seen]).probabilities(embeddings[held_out]))
     return rows, np.concatenate(found)
-
-
-def random_curve(
-    fit: Fit, embeddings: Floats, classes: Ints, test: tuple[Floats, Ints] | None, rng: np.random.Generator
-) -> list[dict[str, Any]]:
-    """Accuracy by number of random labels, from control labels alone: embeddings (k, d), classes (k,).
-
-    [{"labels", "items", "accuracy", "accuracy_low", "accuracy_high"}]; empty below 30 control labels
-    """
-    k = len(classes)
-    if k < _LEAST_CONTROL_LABELS:
-        return []
-    order = rng.permutation(k)
-    parts = [np.empty(0, np.int64)] if test else np.array_split(order, _CURVE_FOLDS)
-    points = []
-    for size in _CURVE_SIZES:
-        right: list[Bools] = []
-        for held_out in parts:
-            others = np.setdiff1d(order, held_out, assume_unique=True)
-            seen = others[: round(size * len(others))]
-            fitted = fit(embeddings[seen], classes[seen])
-            inputs, truth = test or (embeddings[held_out], classes[held_out])
-            right.append(fitted.probabilities(inputs).argmax(axis=1) == truth)
-        answers = np.concatenate(right)
-        low, high = wilson_interval(int(answers.sum()), len(answers))
-        points.append(
-            {"labels": len(seen), "items": len(answers), "accuracy": float(answers.mean()),
-             "accuracy_low": low, "accuracy_high": high}
-        )  # fmt: skip
-    return points
 
 
 def store_answers(artifacts: Artifacts, head_artifact: str, held_out: HeldOut) -> None:
