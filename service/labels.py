@@ -25,9 +25,10 @@ from service.errors import (
     UnknownItem,
     UnknownItemKey,
 )
+from service.picks import OPEN
 from service.store.ids import public_id, row_number
 from service.store.project_settings import ProjectSettings
-from service.store.tables import Duplicate, Item, Label, Project, Ranking, Reservation
+from service.store.tables import Duplicate, Item, Label, Project, QueuedItem, Ranking, Reservation
 
 Skip = Literal["unsure", "broken", "other"]
 Outcome = Literal["accepted", "duplicate", "revised", "stale", "late"]
@@ -62,7 +63,9 @@ class _Hold:
     became: str | None = None
 
 
+# An annotator's own, whatever became of them; of others those that are open.
 _HOLD = sa.select(*(getattr(Reservation, field.name) for field in fields(_Hold) if field.name != "became"))
+_ITEM = sa.select(Item, sa.exists().where(QueuedItem.item_id == Item.id))
 _LABELS = Label.__table__
 _ATTRIBUTES = {one.columns[0].name: one.key for one in sa.inspect(Label).column_attrs if one.key != "id"}
 # With `returning`, all rows go in one statement; in their order, so that each label gets its number.
@@ -116,6 +119,7 @@ class _Call:
         self._closings: list[tuple[Label, int]] = []  # the last label of a round, labels used with it
         self._found: dict[int, ItemLabels] = {}
         self._numbers: dict[str, int] = {}  # of items by key
+        self._queued: set[int] = set()  # items that stand in a queue
         self._held: dict[tuple[int, str], list[_Hold]] = {}
         self._new: list[Label] = []
 
@@ -125,22 +129,24 @@ class _Call:
 
     def load(self, entries: Sequence[NewLabel]) -> None:
         keys = {entry.key for entry in entries if entry.key is not None}
-        in_project = sa.select(Item).where(Item.project_id == self.project.id)
         items: list[Item] = []
         if keys:
-            items += self.session.scalars(in_project.where(Item.key.in_(keys)))
+            items += self._items(Item.key.in_(keys))
             self._numbers = {item.key: item.id for item in items}
         numbers = {number for entry in entries if (number := self._item_number(entry)) is not None}
         if missing := numbers - {item.id for item in items}:
-            items += self.session.scalars(in_project.where(Item.id.in_(missing)))
+            items += self._items(Item.id.in_(missing))
         self._found = decisions.load(self.session, items)
-        held = _HOLD.where(
-            Reservation.item_id.in_(self._found),
-            Reservation.annotator.in_({entry.annotator for entry in entries}),
-        )
+        theirs = Reservation.annotator.in_({entry.annotator for entry in entries})
+        held = _HOLD.where(Reservation.item_id.in_(self._found), sa.or_(theirs, Reservation.state == OPEN))
         for row in self.session.execute(held.order_by(Reservation.id)):
             hold = _Hold(*row)
             self._held.setdefault((hold.item_id, hold.annotator), []).append(hold)
+
+    def _items(self, which: sa.ColumnElement[bool]) -> list[Item]:
+        found = self.session.execute(_ITEM.where(Item.project_id == self.project.id, which)).all()
+        self._queued.update(item.id for item, queued in found if queued)
+        return [item for item, _ in found]
 
     def take(self, index: int, entry: NewLabel) -> Outcome:
         found = self._check(index, entry)
@@ -268,6 +274,13 @@ class _Call:
             for label, number in zip(self._new, numbers, strict=True):
                 label.id = number
 
+    def _release(self, gone: set[int]) -> None:
+        """Items that left the pool are nobody's any more."""
+        for hold in chain.from_iterable(self._held.values()):
+            if hold.item_id in gone and hold.state == "open":
+                hold.state = hold.became = "released"
+                reservations.count_served(self.project, [hold.arm], -1)
+
     def _write_holds(self) -> None:
         became: dict[str, list[int]] = {}
         for hold in chain.from_iterable(self._held.values()):
@@ -291,10 +304,11 @@ class _Call:
                 last_label_id=last.id, labels_used=labels_used, now=self.now,
             )  # fmt: skip
         self._closings.clear()
+        gone = {item.id for item in self.changed_items if item.state != "available"}
+        self._release(gone)
         self._write_holds()
-        gone = [item.id for item in self.changed_items if item.state != "available"]
-        reservations.release_items(self.session, self.project, gone)
-        queues.clear(self.session, self.project, gone, by=self._new)
+        if self._queued:
+            queues.clear(self.session, self.project, gone, by=self._new)
         if len(gone) < len(self.changed_items) and self.project.ranking_id is not None:
             # Open again, perhaps at a rank that serving has passed already.
             self.session.get_one(Ranking, self.project.ranking_id).low_water = 1

@@ -37,12 +37,42 @@ class Pick:
     ranking_id: int | None = None
 
 
+# What `Look` is made of, for a statement that knows `project`, `ranking` and `annotator`.
+LOOK = (
+    sa.exists()
+    .where(
+        QueuedItem.project_id == sa.bindparam("project"),
+        sa.or_(QueuedItem.annotator.is_(None), QueuedItem.annotator == _ANNOTATOR),
+    )
+    .label("any_queued"),
+    sa.exists()
+    .where(Item.project_id == sa.bindparam("project"), Item.split == sa.literal_column("'test'"))
+    .label("any_test"),
+    sa.select(Ranking.low_water)
+    .where(Ranking.id == sa.bindparam("ranking", type_=sa.BigInteger))
+    .scalar_subquery()
+    .label("low_water"),
+    sa.select(sa.func.count())
+    .where(Reservation.project_id == sa.bindparam("project"), Reservation.state == OPEN)
+    .scalar_subquery()
+    .label("held"),
+)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one cheap query tells of the project, so that others need not be asked."""
+
+    any_queued: bool  # for the annotator or for everybody
+    any_test: bool  # item of the test split
+    low_water: int | None  # of the ranking that is served
+    held: int  # open reservations of everybody
+
+
 def pick(
-    session: Session, project: Project, settings: ProjectSettings, annotator: str, size: int
+    session: Session, project: Project, settings: ProjectSettings, annotator: str, size: int, look: Look
 ) -> list[Pick]:
     """Up to `size` items; none if nothing but gold items is left."""
-    given = {"project": project.id, "ranking": project.ranking_id, "annotator": annotator}
-    look = _Look(*session.execute(_FIRST_LOOK, given).one())
     return _Picker(session, project, settings, annotator, look).pick(size)
 
 
@@ -84,28 +114,7 @@ def _count(query: sa.Select[int]) -> sa.ColumnElement[int]:
     return query.correlate(Item).scalar_subquery()
 
 
-# The statements are made once: making them costs more than running them.
-_FIRST_LOOK = sa.select(
-    sa.exists()
-    .where(
-        QueuedItem.project_id == sa.bindparam("project"),
-        sa.or_(QueuedItem.annotator.is_(None), QueuedItem.annotator == _ANNOTATOR),
-    )
-    .label("any_queued"),
-    sa.exists()
-    .where(Item.project_id == sa.bindparam("project"), Item.split == sa.literal_column("'test'"))
-    .label("any_test"),
-    sa.select(Ranking.low_water)
-    .where(Ranking.id == sa.bindparam("ranking"))
-    .scalar_subquery()
-    .label("low_water"),
-    sa.select(sa.func.count())
-    .where(Reservation.project_id == sa.bindparam("project"), Reservation.state == OPEN)
-    .scalar_subquery()
-    .label("held"),
-)
-
-
+# Statements are kept: making one costs more than running it.
 @cache
 def _free_queued(alone: bool) -> sa.Select[int]:
     return (
@@ -155,22 +164,12 @@ def _free_ranked(alone: bool) -> sa.Select[int, int, float]:
 
 
 @dataclass(frozen=True)
-class _Look:
-    """What one cheap query tells of the project, so that others need not be asked."""
-
-    any_queued: bool  # for the annotator or for everybody
-    any_test: bool  # item of the test split
-    low_water: int | None  # of the ranking that is served
-    held: int  # open reservations of everybody
-
-
-@dataclass(frozen=True)
 class _Picker:
     session: Session
     project: Project
     settings: ProjectSettings
     annotator: str
-    look: _Look
+    look: Look
 
     def pick(self, size: int) -> list[Pick]:
         gold = self._gold_items(size) if self.settings.gold_fraction else []

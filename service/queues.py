@@ -3,7 +3,7 @@
 An item leaves its queue when it is done or out of the pool, or when the annotator it was kept for has labeled it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -75,7 +75,7 @@ def _state(item: Item) -> str:
     return "gold" if item.gold else item.state
 
 
-def clear(session: Session, project: Project, gone: Sequence[int], by: Sequence[Label]) -> None:
+def clear(session: Session, project: Project, gone: Collection[int], by: Sequence[Label]) -> None:
     """Take out items that left the pool, and those that the annotator they were kept for labeled just now."""
     done_by = [(label.item_id, label.annotator) for label in by if label.current]
     if not gone and not done_by:

@@ -90,6 +90,7 @@ _FIRST_LOOK = sa.select(
     )
     .label("any_ran_out"),
     _OLDEST_OPEN.scalar_subquery().label("own_batch"),
+    *picks.LOOK,
 )
 # With `returning`, all rows go in one statement.
 _RESERVE = sa.insert(Reservation.__table__).returning(Reservation.__table__.c.id)  # type: ignore[arg-type]
@@ -125,8 +126,8 @@ def next_batch(
 ) -> NextBatch:
     """The annotator's own open batch unless `new`, else up to `size` items reserved for them (`service.picks`)."""
     projects.lock(session, project)
-    given = {"project": project.id, "annotator": annotator, "now": now}
-    any_ran_out, own_batch = session.execute(_FIRST_LOOK, given).one()
+    given = {"project": project.id, "ranking": project.ranking_id, "annotator": annotator, "now": now}
+    any_ran_out, own_batch, *look = session.execute(_FIRST_LOOK, given).one()
     if any_ran_out:
         expire(session, project, now)
     if project.state != "active":
@@ -140,7 +141,7 @@ def next_batch(
     size, refused = _allowed(session, project, settings, annotator, held, size, now)
     if refused is not None:
         return refused
-    picked = picks.pick(session, project, settings, annotator, size)
+    picked = picks.pick(session, project, settings, annotator, size, picks.Look(*look))
     if not picked:
         return _nothing(session, project, annotator, now)
     batch = _reserve(session, project, settings, annotator, picked, now)

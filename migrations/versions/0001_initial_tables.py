@@ -666,6 +666,7 @@ def upgrade() -> None:
             sqlite_where=sa.text("state = 'open'"),
             postgresql_where=sa.text("state = 'open'"),
         )
+        batch_op.create_index("ix_reservations_item", ["item_id", "annotator"], unique=False)
         batch_op.create_index(
             "uq_reservations_open",
             ["item_id", "annotator"],
@@ -822,6 +823,7 @@ def downgrade() -> None:
             sqlite_where=sa.text("state = 'open'"),
             postgresql_where=sa.text("state = 'open'"),
         )
+        batch_op.drop_index("ix_reservations_item")
         batch_op.drop_index(
             "ix_reservations_holder",
             sqlite_where=sa.text("state = 'open'"),

@@ -20,7 +20,7 @@ from service.keys import Principal, Role
 from service.settings import Settings
 from service.store.ids import row_number
 from service.store.item_bytes import ItemBytes
-from service.store.session import read_session, write_session
+from service.store.session import read_session, single_read, write_session
 from service.store.tables import utc_now
 
 # Requests that hold a database connection at the same time. Fewer than the thread pool has threads (40), so that
@@ -66,7 +66,7 @@ def get_caller(
 ) -> Principal:
     if credentials is None:
         raise KeyMissing
-    with parts.engine.execution_options(read_only=True).connect() as connection:  # half the cost of a session
+    with single_read(parts.engine) as connection:
         caller = keys.recognise(connection, parts.secret, credentials.credentials)
     parts.rate_limits.take(caller.key_id)
     if not caller.noted and parts.use_notes.due(caller.key_id):

@@ -9,6 +9,7 @@ All times are seconds of the database's clock, so that machines need not agree o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,6 +26,10 @@ RETRY_DELAY_S = 2.0  # doubles with each attempt
 RETRY_DELAY_MAX_S = 300.0
 ERROR_LENGTH = 4000
 REPLACED = "Replaced by the same job, queued while this one ran."
+_CLOCKS: dict[str, sa.ColumnElement[float]] = {
+    "postgresql": sa.literal_column("extract(epoch from clock_timestamp())::double precision", sa.Double()),
+    "sqlite": sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Double()),
+}
 SILENT = "Its worker fell silent in each attempt it had. Look into the worker's log, then queue it again."
 
 
@@ -54,9 +59,7 @@ class ClaimedJob:
 
 def clock(session: Session) -> sa.ColumnElement[float]:
     """Now, in seconds of the database's clock."""
-    if session.get_bind().dialect.name == "postgresql":
-        return sa.literal_column("extract(epoch from clock_timestamp())::double precision", sa.Double())
-    return sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Double())
+    return _CLOCKS[session.get_bind().dialect.name]
 
 
 def enqueue(
@@ -82,23 +85,35 @@ def enqueue(
                     one is left alone, so what arrives during a run causes one more.
     serial_key      at most one job of that key runs at a time
     """
-    on_postgresql = session.get_bind().dialect.name == "postgresql"
-    now = clock(session)
-    run_at = now + delay_s
+    row = {
+        "kind": kind, "payload": payload, "project_id": project_id, "queue": queue, "priority": priority,
+        "coalesce_key": coalesce_key, "serial_key": serial_key, "max_attempts": max_attempts,
+    }  # fmt: skip
+    when: dict[str, Any] = {"delay_s": delay_s}
     if min_interval_s > 0:
-        last_start = sa.select(sa.func.max(Job.started_at)).where(
-            Job.project_id == project_id, Job.kind == kind
-        )
-        earliest = sa.func.coalesce(last_start.scalar_subquery() + min_interval_s, 0.0)
-        run_at = sa.func.greatest(run_at, earliest) if on_postgresql else sa.func.max(run_at, earliest)
+        when |= {"min_interval_s": min_interval_s, "of_project": project_id, "of_kind": kind}
+    insert = _insert(session.get_bind().dialect.name, coalesce_key is not None, min_interval_s > 0)
+    return int(session.connection().execute(insert, row | when).scalar_one())
 
-    insert = (postgresql.insert if on_postgresql else sqlite.insert)(Job).values(
-        kind=kind, payload=payload, project_id=project_id, queue=queue, priority=priority, run_at=run_at,
-        created_at=now, coalesce_key=coalesce_key, serial_key=serial_key, max_attempts=max_attempts,
-    )  # fmt: skip
-    if coalesce_key is not None:
+
+@cache
+def _insert(dialect: str, coalesces: bool, spaced: bool) -> sa.Executable:
+    """Made once: every call with labels queues a retraining, and making the statement cost more than running it."""
+    on_postgresql = dialect == "postgresql"
+    least, greatest = (sa.func.least, sa.func.greatest) if on_postgresql else (sa.func.min, sa.func.max)
+    now = _CLOCKS[dialect]
+    run_at = now + sa.bindparam("delay_s", type_=sa.Double())
+    if spaced:
+        last_start = sa.select(sa.func.max(Job.started_at)).where(
+            Job.project_id == sa.bindparam("of_project", type_=sa.BigInteger),
+            Job.kind == sa.bindparam("of_kind"),
+        )
+        interval: sa.ColumnElement[float] = sa.bindparam("min_interval_s", type_=sa.Double())
+        run_at = greatest(run_at, sa.func.coalesce(last_start.scalar_subquery() + interval, 0.0))
+    insert = (postgresql.insert if on_postgresql else sqlite.insert)(sa.inspect(Job).local_table)  # type: ignore[arg-type]
+    insert = insert.values(run_at=run_at, created_at=now)
+    if coalesces:
         new = insert.excluded
-        least, greatest = (sa.func.least, sa.func.greatest) if on_postgresql else (sa.func.min, sa.func.max)
         insert = insert.on_conflict_do_update(
             index_elements=["coalesce_key"],
             index_where=sa.text("state = 'queued'"),
@@ -111,7 +126,7 @@ def enqueue(
                 "coalesced": Job.coalesced + 1,
             },
         )
-    return session.execute(insert.returning(Job.id)).scalar_one()
+    return insert.returning(Job.id)
 
 
 def claim(engine: sa.Engine, worker: str, queues: Sequence[str], lease_s: float) -> ClaimedJob | None:

@@ -93,6 +93,16 @@ def write_session(engine: sa.Engine) -> Iterator[Session]:
 
 
 @contextmanager
+def single_read(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """For one SELECT. On PostgreSQL without BEGIN and ROLLBACK, which would be two more round trips."""
+    on_postgresql = engine.dialect.name == "postgresql"
+    with engine.connect() as connection:
+        yield connection.execution_options(
+            **({"isolation_level": "AUTOCOMMIT"} if on_postgresql else {"read_only": True})
+        )
+
+
+@contextmanager
 def read_session(engine: sa.Engine) -> Iterator[Session]:
     """One read-only transaction."""
     with Session(engine.execution_options(read_only=True), expire_on_commit=False) as session:

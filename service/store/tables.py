@@ -311,6 +311,7 @@ class Reservation(Table):
     __tablename__ = "reservations"
     __table_args__ = (
         sa.Index("uq_reservations_open", "item_id", "annotator", unique=True, **_when("state = 'open'")),
+        sa.Index("ix_reservations_item", "item_id", "annotator"),
         sa.Index("ix_reservations_holder", "project_id", "annotator", **_when("state = 'open'")),
         sa.CheckConstraint("state IN ('open','labeled','released','expired')", name="state"),
         sa.CheckConstraint("arm IN ('selected','control','queued','gold')", name="arm"),

@@ -1,0 +1,72 @@
+"""What annotators wait for reads a few rows by an index, however large the tables are."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+from service import reservations
+from service.store.ids import public_id
+from service.store.session import make_engine, write_session
+from tests import factories
+from tests.service.conftest import NOON
+from tests.service.test_labels import entry, make_pool, store
+
+Statement = tuple[str, Any]
+
+
+@pytest.fixture
+def session(sqlite_url: str) -> Iterator[Session]:
+    """SQLite says plainly what it would scan; PostgreSQL rightly scans tables as small as these."""
+    engine = make_engine(sqlite_url)
+    with write_session(engine) as session:
+        yield session
+    engine.dispose()
+
+
+@contextmanager
+def noted(session: Session) -> Iterator[list[Statement]]:
+    engine, statements = session.get_bind(), list[Statement]()
+
+    def note(_: Any, __: Any, statement: str, parameters: Any, ___: Any, many: bool) -> None:
+        statements.append((statement, parameters[0] if many else parameters))
+
+    event.listen(engine, "before_cursor_execute", note)
+    yield statements
+    event.remove(engine, "before_cursor_execute", note)
+
+
+def scans(session: Session, statements: list[Statement]) -> list[str]:
+    connection = session.connection()
+    plans = [
+        row.detail
+        for statement, parameters in statements
+        if not statement.startswith("INSERT")
+        for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+    ]
+    return [
+        plan for plan in plans if plan.startswith("SCAN") and "INDEX" not in plan and "CONSTANT" not in plan
+    ]
+
+
+def test_next_batch_and_labels_scan_no_table(session: Session) -> None:
+    project, items = make_pool(session, 6, retrain_min_labels=1)
+    score_run = factories.make_score_run(session, project=project)
+    project.score_run_id = score_run.id
+    project.ranking_id = factories.make_ranking(session, project=project, score_run=score_run, items=items).id
+    with noted(session) as statements:
+        found = reservations.next_batch(session, project, annotator="ann", size=3, new=False, now=NOON)
+        assert found.batch is not None
+        batch = public_id("b", found.batch.id)
+        stored = store(session, project, *(entry(served.item, batch=batch) for served in found.served))
+        session.flush()
+    assert stored.job_id is not None  # all of it ran
+    assert len(statements) > 15
+    assert scans(session, statements) == []
+
+
+def test_a_scan_would_be_found(session: Session) -> None:
+    assert scans(session, [("SELECT 1 FROM reservations WHERE rank = 3", ())]) != []
