@@ -12,8 +12,9 @@ import httpx2
 from service.errors import WebhookAddressRefused
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_IPV6_PUBLIC = ipaddress.ip_network("2000::/3")  # the rest is not in use, or not for the Internet
 _HOST = re.compile(r"[0-9a-z._-]+|[0-9a-f:.]+")
-_LOCAL_NAMES = ("localhost", ".localhost", ".local", ".internal")
+_LOCAL_NAMES = (".localhost", ".local", ".internal")
 
 
 def checked_url(url: str, private_allowed: bool, field: str) -> str:
@@ -30,8 +31,9 @@ def checked_url(url: str, private_allowed: bool, field: str) -> str:
         raise WebhookAddressRefused(field=field, reason=f"there is no port {parsed.port}")
     if parsed.userinfo or parsed.fragment:
         raise WebhookAddressRefused(field=field, reason="it has a user name, a password or a #fragment")
-    if not private_allowed and (parsed.host.lower().endswith(_LOCAL_NAMES) or _is_private(parsed.host)):
-        raise WebhookAddressRefused(field=field, reason=_private(parsed.host))
+    name = parsed.host.rstrip(".")
+    if not private_allowed and (f".{name}".endswith(_LOCAL_NAMES) or _is_private(name)):
+        raise WebhookAddressRefused(field=field, reason=_private(name))
     return url
 
 
@@ -69,4 +71,6 @@ def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
             carried = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if carried:
             return _is_public(carried)
+        if address not in _IPV6_PUBLIC:
+            return False
     return address.is_global and not address.is_multicast

@@ -6,6 +6,7 @@ The scheme is that of Standard Webhooks (https://www.standardwebhooks.com): `web
 
 import base64
 import hmac
+import socket
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -28,7 +29,7 @@ AT_ONCE = 8
 SEND_S = 5.0  # for name, connection and answer together
 LEASE_S = 4 * SEND_S
 PURGE_INTERVAL_S = 3600.0
-EXCERPT = 200  # bytes of a refusal's body that are kept
+EXCERPT = 300  # characters of an error that are kept
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -60,8 +61,8 @@ class Deliverer:
     async def _due(self) -> list[Due]:
         try:
             return await self._take()
-        except sa.exc.DBAPIError as error:  # the rows are still there when it can be reached again
-            log.warning("database not reached", reason=str(error.orig))
+        except sa.exc.SQLAlchemyError as error:  # the rows are still there when it can be reached again
+            log.warning("database not reached", reason=str(getattr(error, "orig", error)))
             return []
 
     async def _take(self) -> list[Due]:
@@ -91,13 +92,16 @@ class Deliverer:
             state = await self._write(
                 partial(deliveries.settle, due=due, attempt=attempt, delays_s=self._delays_s)
             )
+            # Not the error: it may repeat the address, and that may hold a secret of the receiver.
             log.info(
                 "webhook", webhook=due.webhook_id, message=due.message_id, about=due.event, attempt=due.attempts + 1,
-                state=state, error=attempt.error,
+                state=state, status=attempt.status,
             )  # fmt: skip
-        except sa.exc.DBAPIError as error:
+        except sa.exc.SQLAlchemyError as error:
             log.warning(
-                "delivery not noted, so it is sent again", message=due.message_id, reason=str(error.orig)
+                "delivery not noted, so it is sent again",
+                message=due.message_id,
+                reason=str(getattr(error, "orig", error)),
             )
         finally:
             self._busy.discard(due.webhook_id)
@@ -112,28 +116,37 @@ class Deliverer:
         except WebhookAddressRefused as error:
             return Attempt(None, str(error))
         except Exception as error:  # whatever it is, it is told in the delivery's row, and it is tried again
-            return Attempt(None, f"{type(error).__name__}: {error}"[:EXCERPT])
+            return Attempt(None, _excerpt(f"{type(error).__name__}: {error}"))
 
     async def _send(self, due: Due) -> Attempt:
+        """To the judged addresses themselves, until one can be reached."""
         url = httpx2.URL(due.url)
         host = url.raw_host.decode()
-        found = await anyio.getaddrinfo(host, url.port or (443 if url.scheme == "https" else 80), type=1)
+        port = url.port or (443 if url.scheme == "https" else 80)
+        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         judged = [str(place[4][0]) for place in found]
         addresses.check_resolved(judged, self._private_allowed)
         headers = signed(
             webhooks.secret_of(self._secret, due.nonce), due.message_id, int(time.time()), due.body
         )
-        # To the judged address itself. A client of its own for each: neither cookies nor connections are shared.
-        async with (
-            httpx2.AsyncClient(verify=self._tls, trust_env=False, follow_redirects=False, timeout=SEND_S) as client,
-            client.stream(
-                "POST", url.copy_with(host=judged[0]), content=due.body.encode(),
-                headers=headers | {"Host": url.netloc.decode()}, extensions={"sni_hostname": host},
-            ) as answer,
-        ):  # fmt: skip
-            if answer.is_success:
-                return Attempt(answer.status_code, None)
-            return Attempt(answer.status_code, await _refusal(answer))
+        unreached: httpx2.TransportError = httpx2.ConnectError("The name has no address.")
+        # A client of its own for each delivery: neither cookies nor connections are shared.
+        async with httpx2.AsyncClient(
+            verify=self._tls, trust_env=False, follow_redirects=False,
+            timeout=httpx2.Timeout(None, connect=SEND_S / max(1, len(judged))),  # the rest: see _attempt
+        ) as client:  # fmt: skip
+            for address in judged:
+                try:
+                    async with client.stream(
+                        "POST", url.copy_with(host=address), content=due.body.encode(),
+                        headers=headers | {"Host": url.netloc.decode()}, extensions={"sni_hostname": host},
+                    ) as answer:  # fmt: skip
+                        return Attempt(
+                            answer.status_code, None if answer.is_success else await _refusal(answer)
+                        )
+                except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:  # nothing was sent
+                    unreached = error
+        raise unreached
 
 
 def signed(secret: bytes, message_id: str, timestamp: int, body: str) -> dict[str, str]:
@@ -141,6 +154,7 @@ def signed(secret: bytes, message_id: str, timestamp: int, body: str) -> dict[st
     digest = hmac.digest(secret, f"{message_id}.{timestamp}.{body}".encode(), "sha256")
     return {
         "Content-Type": "application/json",
+        "Accept-Encoding": "identity",  # people read what a receiver says
         "User-Agent": "Shortlist",
         "webhook-id": message_id,
         "webhook-timestamp": str(timestamp),
@@ -155,5 +169,9 @@ async def _refusal(answer: httpx2.Response) -> str:
         read += piece
         if len(read) >= EXCERPT:
             break
-    excerpt = read[:EXCERPT].decode(errors="replace").replace("\0", "").strip()
-    return f"{answer.status_code} {answer.reason_phrase}. {excerpt}".strip()
+    return _excerpt(f"{answer.status_code} {answer.reason_phrase}. {read.decode(errors='replace')}")
+
+
+def _excerpt(error: str) -> str:
+    """What of it is stored."""
+    return error[:EXCERPT].replace("\0", "").strip()

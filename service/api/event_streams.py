@@ -122,8 +122,8 @@ class EventStreams:
             found, self._revoked = await anyio.to_thread.run_sync(
                 self._read, [watch.project_id for watch in watches], key_ids
             )
-        except sa.exc.DBAPIError as error:
-            log.warning("database not reached", reason=str(error.orig))
+        except sa.exc.SQLAlchemyError as error:
+            log.warning("database not reached", reason=str(getattr(error, "orig", error)))
             return
         for watch, state in zip(watches, found, strict=True):
             if self._revoked or not watch.looked or state != watch.state:

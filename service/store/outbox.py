@@ -19,9 +19,12 @@ EVENTS: tuple[EventName, ...] = get_args(EventName)
 
 
 def tell(session: Session, project_id: int, event: EventName, data: dict[str, Any]) -> None:
-    """To all webhooks of the project that chose the event. `data` is JSON and names rows by their public ids."""
-    found = session.execute(sa.select(Webhook.id, Webhook.events).where(Webhook.project_id == project_id))
-    for webhook_id, events in found.all():
+    """To all webhooks of the project that chose the event. `data` is JSON and names rows by their public ids.
+
+    None of them can be deleted until the transaction ends, as a row that refers to a deleted one would undo it.
+    """
+    query = sa.select(Webhook.id, Webhook.events).where(Webhook.project_id == project_id)
+    for webhook_id, events in session.execute(query.with_for_update(read=True, key_share=True)).all():
         if event in events:
             add(session, webhook_id, event, {"project": public_id("p", project_id)} | data)
 

@@ -13,13 +13,14 @@ import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from structlog.testing import capture_logs
 
 from service import serving
 from service.api import event_streams
 from service.api.event_streams import EventStreams
 from service.settings import Settings
 from service.store import jobs
-from service.store.session import write_session
+from service.store.session import make_engine, write_session
 from service.store.tables import Project
 from tests import factories
 from tests.api.conftest import Callers, created
@@ -148,6 +149,34 @@ def test_listeners_share_one_look(engine: sa.Engine, monkeypatch: pytest.MonkeyP
     first, *others = anyio.run(main)
     assert first[-2:] == ["labels", "deleted"]
     assert all(names == first for names in others)
+
+
+@on_sqlite
+def test_goes_on_when_no_connection_could_be_had(
+    engine: sa.Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that hangs: others wait in vain for a connection, which is no error of the database's own."""
+    monkeypatch.setattr(event_streams, "TICK_S", 0.05)
+    with write_session(engine) as session:
+        project_id = factories.make_project(session).id
+        key_id = factories.make_key(session).id
+    narrow = make_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=0.01)
+
+    async def main() -> None:
+        streams = EventStreams(narrow, per_key=1, stream_s=60.0)
+        with capture_logs() as lines, anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                with narrow.connect(), streams.listening(key_id, project_id):
+                    tasks.start_soon(streams.run)
+                    while not any(line["event"] == "database not reached" for line in lines):
+                        await anyio.sleep(0.01)
+                with streams.listening(key_id, project_id) as watch:
+                    first = await anext(streams.news(watch, key_id, {}))
+                    assert first.name == "project"
+                tasks.cancel_scope.cancel()
+
+    anyio.run(main)
+    narrow.dispose()
 
 
 def test_live(tmp_path: Path, sqlite_url: str) -> None:

@@ -37,18 +37,19 @@ class Receiver:
 
 
 @contextmanager
-def receiver(answer: Callable[[int], int] = lambda _: 204) -> Iterator[Receiver]:
+def receiver(answer: Callable[[int], int] = lambda _: 204, reason: str | None = None) -> Iterator[Receiver]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             found.received.append(Received(self.path, self.headers, body))
             status = found.answer(len(found.received))
-            self.send_response(status)
+            said = f"Cannot POST {self.path}".encode() if status >= 300 else b""
+            self.send_response(status, reason)
             if 300 <= status < 400:
                 self.send_header("Location", "/elsewhere")
-            self.send_header("Content-Length", "5" if status >= 300 else "0")
+            self.send_header("Content-Length", str(len(said)))
             self.end_headers()
-            self.wfile.write(b"sorry" if status >= 300 else b"")
+            self.wfile.write(said)
 
         def log_message(self, *_: object) -> None:
             pass

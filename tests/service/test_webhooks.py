@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import anyio
@@ -20,7 +21,7 @@ from service.labels import NewLabel
 from service.settings import Settings
 from service.store import jobs, outbox
 from service.store.ids import public_id
-from service.store.session import read_session, write_session
+from service.store.session import make_engine, read_session, write_session
 from service.store.tables import Delivery, Project, Webhook, utc_now
 from tests import factories
 from tests.service.receivers import receiver
@@ -91,7 +92,9 @@ def test_tried_again_until_it_is_accepted(engine: sa.Engine) -> None:
     assert all(each.signed_with(secret) for each in there.received)
     assert not last.signed_with(webhooks.shown(webhooks.secret_of(b"another", webhook.nonce)))
     assert secret not in str(lines)
-    assert "/hook" not in str(lines)  # an address may hold a secret of the receiver
+    assert "/hook" not in str(
+        lines
+    )  # an address may hold a secret of the receiver, and answers may repeat it
 
 
 @on_sqlite
@@ -102,7 +105,7 @@ def test_given_up_and_sent_again_when_asked(engine: sa.Engine) -> None:
         with write_session(engine) as session:
             webhook = session.get_one(Webhook, webhook_id)
             dead = deliveries.page(session, webhook, "dead", None, 10)[0]
-            assert (dead.attempts, dead.error) == (3, "500 Internal Server Error. sorry")
+            assert (dead.attempts, dead.error) == (3, "500 Internal Server Error. Cannot POST /hook?tool=1")
             assert deliveries.send_dead_again(session, webhook) == 1
         deliver(engine, lambda: states(engine) == ["delivered"])
     assert len({each.id for each in there.received}) == 1
@@ -188,6 +191,70 @@ def test_two_at_once_send_each_once(engine: sa.Engine) -> None:
     assert len(there.received) == len({each.id for each in there.received}) == 20
 
 
+@on_sqlite
+def test_goes_on_when_no_connection_could_be_had(engine: sa.Engine, database_url: str) -> None:
+    """A database that hangs: others wait in vain for a connection, which is no error of the database's own."""
+    with receiver() as there, capture_logs() as lines:
+        told(engine, there.url)
+        narrow = make_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=0.01)
+        with ExitStack() as held:
+            held.enter_context(narrow.connect())
+
+            def delivered() -> bool:
+                if any(line["event"] == "database not reached" for line in lines):
+                    held.close()
+                return states(engine) == ["delivered"]
+
+            deliver(narrow, delivered)
+        narrow.dispose()
+
+
+@on_sqlite
+def test_a_name_with_several_addresses(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens at the first one, as where `localhost` is ::1 before it is 127.0.0.1."""
+    resolve = anyio.getaddrinfo
+
+    async def resolved(_: str, *rest: Any, **more: Any) -> Any:
+        return [found for host in ("127.0.0.9", "127.0.0.1") for found in await resolve(host, *rest, **more)]
+
+    monkeypatch.setattr(anyio, "getaddrinfo", resolved)
+    with receiver() as there:
+        told(engine, there.url.replace("127.0.0.1", "tool.example"))
+        deliver(engine, lambda: states(engine) != ["pending"], delays_s=())
+    assert states(engine) == ["delivered"]
+
+
+@on_sqlite
+def test_little_is_kept_of_a_refusal(engine: sa.Engine) -> None:
+    with receiver(lambda _: 500, reason="no" * 5000) as there:
+        told(engine, there.url)
+        deliver(engine, lambda: states(engine) == ["dead"])
+    (error,) = errors(engine)
+    assert error is not None
+    assert error.startswith("500 nono")
+    assert len(error) <= deliverer.EXCERPT
+    assert there.received[0].headers["Accept-Encoding"] == "identity"  # people are to read it
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # on SQLite one writes at a time
+def test_a_webhook_deleted_while_it_is_told(engine: sa.Engine) -> None:
+    """Whose change is told knows nothing of the webhook, and must not fail for it."""
+    with write_session(engine) as session:
+        webhook = hooked(session, "http://127.0.0.1/")
+
+    def delete() -> None:
+        with write_session(engine) as session:
+            webhooks.delete(session, session.get_one(Webhook, webhook.id))
+
+    with write_session(engine) as session, session.no_autoflush:
+        outbox.tell(session, webhook.project_id, "job.failed", {})
+        deleting = threading.Thread(target=delete)
+        deleting.start()
+        deleting.join(timeout=0.5)
+    deleting.join()
+    assert states(engine) == []
+
+
 class TestWhatIsTold:
     pytestmark = on_sqlite
 
@@ -258,6 +325,8 @@ class TestAddresses:
             "http://127.0.0.1/", "http://localhost:8000/", "https://printer.local/x", "http://10.0.0.3/",
             "http://169.254.169.254/latest/meta-data", "http://[::1]/", "http://[::ffff:192.168.0.1]/",
             "http://[64:ff9b::7f00:1]/", "http://[2002:7f00:1::]/", "http://0.0.0.0/", "http://224.0.0.1/",
+            "http://[::127.0.0.1]/", "http://[::ffff:0:127.0.0.1]/", "http://[64:ff9b:1::7f00:1]/",
+            "http://[fec0::1]/", "http://[ff0e::1]/", "http://localhost./", "http://127.0.0.1./",
             "ftp://example.com/", "https:///path", "nonsense", "https://me:secret@example.com/",
             "https://example.com/#here", "https://example.com:99999/", "https://exa mple.com/", "",
         ],
@@ -267,8 +336,12 @@ class TestAddresses:
             addresses.checked_url(url, False, "url")
 
     @pytest.mark.parametrize(
-        "url", ["https://example.com/hook?x=1", "http://1.1.1.1:8080/", "https://bücher.example/"]
-    )
+        "url",
+        [
+            "https://example.com/hook?x=1", "http://1.1.1.1:8080/", "https://bücher.example/",
+            "https://notlocalhost.example/", "http://[2606:4700::1]/", "http://[64:ff9b::101:101]/",
+        ],
+    )  # fmt: skip
     def test_accepted(self, url: str) -> None:
         assert addresses.checked_url(url, False, "url") == url
 
