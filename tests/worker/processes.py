@@ -4,8 +4,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from service.settings import Settings
@@ -64,6 +65,21 @@ def descendants(pid: int) -> set[int]:
         newest = {child for child, parent in parents.items() if parent in newest} - found
         found |= newest
     return {child for child in found if alive(child)}
+
+
+def listening(pids: Iterable[int]) -> set[IPv4Address | IPv6Address]:
+    """The addresses at which they wait for TCP connections. Only on Linux."""
+    found = set()
+    for process in (Path(f"/proc/{pid}") for pid in pids):
+        sockets = {os.readlink(file) for file in (process / "fd").iterdir()}
+        for table in ("tcp", "tcp6"):
+            for line in (process / "net" / table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                    raw = bytes.fromhex(fields[1].partition(":")[0])  # words of four bytes, the last first
+                    words = (raw[start : start + 4][::-1] for start in range(0, len(raw), 4))
+                    found.add(ip_address(b"".join(words)))
+    return found
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from worker.lifeline import die_with
 from worker.sync_norm import synced
 from worker.training import Diverged
 
-_TIMEOUT_S = 120  # then the others know that one hangs
+_TIMEOUT = timedelta(seconds=120)  # then the others know that one hangs
 
 
 def main() -> None:
@@ -63,15 +63,25 @@ def _end_with(job: Connection) -> None:
         os._exit(1)
 
 
+def _meet(device: torch.device, place: int, trainers: int) -> None:
+    """By a file of these trainers; those that are started in their place have another."""
+    store = dist.FileStore(  # type: ignore[attr-defined]
+        f"{sys.argv[2]}-{os.environ['TORCHELASTIC_RESTART_COUNT']}", trainers
+    )
+    store.set_timeout(_TIMEOUT)
+    # What is told in numbers goes by the CPU, so that no device is waited for.
+    backends = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backends, timeout=_TIMEOUT, rank=place, world_size=trainers, store=store)
+
+
 def _train(assignment: Assignment, dataset: Dataset, job: Connection) -> None:
     settings, model = assignment.settings, assignment.model()
     use_threads(settings.threads)
-    device = choose_devices(settings.device, settings.devices)[int(os.environ["LOCAL_RANK"])]
+    place = int(os.environ["LOCAL_RANK"])
+    device = choose_devices(settings.device, settings.devices)[place]
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    # What is told in numbers goes by the CPU, so that no device is waited for.
-    backends = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backends, timeout=timedelta(seconds=_TIMEOUT_S))
+    _meet(device, place, settings.devices)
 
     def tell(message: Message) -> None:
         if together.place() == 0:

@@ -33,9 +33,9 @@ from worker.jobs.shared_pool import SharedPool
 from worker.pool_view import Floats
 from worker.training import State
 
-_STOP_S = (
-    10.0  # a killed trainer is gone at once; where the kernel does not kill it, when it finds itself alone
-)
+# A killed trainer is gone at once; where the kernel does not kill it, when it finds itself alone.
+_STOP_S = 10.0
+_LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 log = structlog.get_logger()
 
@@ -148,8 +148,11 @@ class Trainers:
 
     def _environment(self) -> dict[str, str]:
         return {
-            # Else what lost trainers left in the store keeps new ones from finding each other.
+            # Else torchrun opens a store of its own, to the network.
             "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+            # Else they listen where the machine's name points to.
+            "GLOO_SOCKET_IFNAME": _LOOPBACK,
+            "NCCL_SOCKET_IFNAME": f"={_LOOPBACK}",
             "OMP_NUM_THREADS": str(self._assignment.settings.threads),
             "TORCH_CPP_LOG_LEVEL": "ERROR",  # else it advises against what `worker.together` needs
         }
