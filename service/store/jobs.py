@@ -24,6 +24,7 @@ from service.store.unfinished import give_up
 
 RETRY_DELAY_S = 2.0  # doubles with each attempt
 RETRY_DELAY_MAX_S = 300.0
+NOTICED_S = 60.0  # whoever still runs a job that has ended knows by then
 ERROR_LENGTH = 4000
 REPLACED = "Replaced by the same job, queued while this one ran."
 _CLOCKS: dict[str, sa.ColumnElement[float]] = {
@@ -191,7 +192,7 @@ def _take(session: Session, worker: str, queues: Sequence[str], lease_s: float) 
     if row.state == "failed":
         _tell_failed(session, row.id, row.project_id, row.kind, row.error)
     if row.state != "running":
-        give_up(session, row.id)
+        _give_up(session, row.id)
     return row
 
 
@@ -275,7 +276,7 @@ def request_cancel(session: Session, job_id: int) -> None:
             finished_at=sa.case((queued, clock(session)), else_=Job.finished_at),
         )
     )
-    give_up(session, job_id)
+    _give_up(session, job_id)
 
 
 def unfinished(session: Session, queues: Sequence[str]) -> bool:
@@ -291,6 +292,13 @@ def purge(engine: sa.Engine, older_than_s: float) -> int:
         ended = Job.state.in_(("succeeded", "failed", "cancelled"))
         deleted = session.execute(sa.delete(Job).where(ended, old).returning(Job.id))
         return len(deleted.all())
+
+
+def _give_up(session: Session, job_id: int) -> None:
+    """What it had stored to go on from is deleted."""
+    folders = give_up(session, job_id)
+    if folders:
+        enqueue(session, "delete_artifacts", {"folders": folders}, queue="cpu", delay_s=NOTICED_S)
 
 
 def _tell_failed(session: Session, job_id: int, project_id: int | None, kind: str, error: str) -> None:
@@ -312,7 +320,7 @@ def _end(session: Session, job: ClaimedJob, state: str, **values: Any) -> None:
     if session.execute(statement.returning(Job.id)).one_or_none() is None:
         raise LeaseLost(job.id)
     if state != "succeeded":
-        give_up(session, job.id)
+        _give_up(session, job.id)
 
 
 def _queue_again(engine: sa.Engine, job: ClaimedJob, *, delay_s: float, **values: Any) -> None:
@@ -349,4 +357,4 @@ def _queue_again_or_yield(session: Session, job: ClaimedJob, delay_s: float, val
     )
     if session.execute(statement.returning(Job.id)).one_or_none() is None:
         raise LeaseLost(job.id)
-    give_up(session, job.id)
+    _give_up(session, job.id)

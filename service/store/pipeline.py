@@ -60,7 +60,7 @@ def queue_rank(session: Session, project: Project) -> int:
 
 def queue_delete_artifacts(session: Session, folders: list[str], *, later: bool) -> int:
     """Of a project that is gone. `later`: once whoever still runs a job of it has lost its lease and knows."""
-    delay_s = 60.0 if later else 0.0
+    delay_s = jobs.NOTICED_S if later else 0.0
     return jobs.enqueue(session, "delete_artifacts", {"folders": folders}, queue="cpu", delay_s=delay_s)
 
 

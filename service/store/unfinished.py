@@ -6,18 +6,21 @@ from sqlalchemy.orm import Session
 from service.store.tables import Job, PretextModel
 
 
-def give_up(session: Session, job_id: int) -> None:
-    """The pretext model that the job was training ends as the job did, `cancelled` or `failed`. Nothing happens
-    while the job may go on.
+def give_up(session: Session, job_id: int) -> list[str]:
+    """The pretext model that the job was training ends as the job did, `cancelled` or `failed`; nothing happens while
+    the job may go on. Answers the folders of checkpoints that nobody will go on from.
     """
     ended = sa.select(Job.state).where(Job.id == job_id, Job.state.in_(("cancelled", "failed")))
-    session.execute(
-        sa.update(PretextModel)
-        .where(
-            PretextModel.state == "training",
-            PretextModel.config["job"].as_integer() == job_id,
-            ended.exists(),
-        )
-        .values(state=ended.scalar_subquery())
-        .execution_options(synchronize_session=False)
+    state = session.scalar(ended)
+    if state is None:
+        return []
+    mine = sa.select(PretextModel).where(
+        PretextModel.state == "training", PretextModel.config["job"].as_integer() == job_id
     )
+    folders = []
+    for model in session.scalars(mine):
+        model.state = state
+        if model.checkpoint is not None:
+            model.checkpoint = None
+            folders.append(f"pretext/{model.id}")
+    return folders

@@ -1,4 +1,4 @@
-"""However a training ends, its pretext model says so."""
+"""However a training ends, its pretext model says so, and its checkpoints go."""
 
 from collections.abc import Callable
 
@@ -80,15 +80,16 @@ def asked_to_cancel_only(engine: sa.Engine, job: jobs.ClaimedJob) -> None:
 def test_the_model_ends_as_its_job_did(
     engine: sa.Engine, happens: Callable[[sa.Engine, jobs.ClaimedJob], None], state: str
 ) -> None:
+    """Its folder is deleted when nobody writes to it any more."""
     with write_session(engine) as session:
         project = make_project(session)
         job_id = queue_train_pretext(session, project)
         config = {"image_size": 28, "seed": 0, "job": job_id}
         done = make_pretext_model(session, project=project, config=config)
-        mine = make_pretext_model(session, project=project, state="training", config=config)
-        other = make_pretext_model(
-            session, project=project, state="training", config=config | {"job": job_id + 1}
-        )
+        going_on = {"state": "training", "checkpoint": "pretext/1/ckpt-1-1.pt"}
+        mine = make_pretext_model(session, project=project, config=config, **going_on)
+        config = config | {"job": job_id + 1}
+        other = make_pretext_model(session, project=project, config=config, **going_on)
         numbers = [done.id, mine.id, other.id]
     job = claim(engine)
     assert job is not None
@@ -96,5 +97,10 @@ def test_the_model_ends_as_its_job_did(
     happens(engine, job)
 
     with read_session(engine) as session:
-        states = [session.get_one(PretextModel, number).state for number in numbers]
-    assert states == ["ready", state, "training"]
+        models = [session.get_one(PretextModel, number) for number in numbers]
+        deletions = sa.select(Job.payload, Job.run_at - Job.created_at).where(Job.kind == "delete_artifacts")
+        deleted = [(payload["folders"], round(delay)) for payload, delay in session.execute(deletions)]
+    assert [model.state for model in models] == ["ready", state, "training"]
+    ended = state != "training"
+    assert [model.checkpoint is None for model in models] == [True, ended, False]
+    assert deleted == ([([f"pretext/{numbers[1]}"], 60)] if ended else [])

@@ -58,27 +58,18 @@ def run(context: JobContext) -> None:
     device = choose_device(context.settings.device)
     with ItemPixels(context.settings) as item_pixels:
         model = _interrupted(context) or _begin(context, project, item_pixels, device)
-        try:
-            _train(context, model, item_pixels, device)
-        except JobFailed:
-            with context.publish() as session:
-                session.get_one(PretextModel, model.id).state = "failed"
-            raise
+        _train(context, model, item_pixels, device)
 
 
 def _interrupted(context: JobContext) -> PretextModel | None:
-    """The model that this very job began. What another job left unfinished will not be finished."""
-    mine = None
-    with context.publish() as session:
-        unfinished = sa.select(PretextModel).where(
-            PretextModel.project_id == context.job.project_id, PretextModel.state == "training"
+    """The model that this very job began. What ended jobs left unfinished says so (`service.store.unfinished`)."""
+    with context.read() as session:
+        mine = sa.select(PretextModel).where(
+            PretextModel.project_id == context.job.project_id,
+            PretextModel.state == "training",
+            PretextModel.config["job"].as_integer() == context.job.id,
         )
-        for model in session.scalars(unfinished):
-            if model.config["job"] == context.job.id:
-                mine = model
-            else:
-                model.state = "failed"
-    return mine
+        return session.scalars(mine).one_or_none()
 
 
 def _begin(
