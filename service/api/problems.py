@@ -56,7 +56,8 @@ class ProblemResponse(JSONResponse):
 
 
 _KINDS = (
-    ShortlistError, RequestValidationError, HTTPException, ClientDisconnect, sa.exc.OperationalError, Exception
+    ShortlistError, RequestValidationError, HTTPException, ClientDisconnect, sa.exc.OperationalError,
+    sa.exc.TimeoutError, Exception,
 )  # fmt: skip
 
 
@@ -81,8 +82,8 @@ def _answer(request: Request, error: Exception) -> ProblemResponse:
             return _problem(error.status_code, code, sentence, headers=headers)
         case ClientDisconnect():
             return _problem(400, "malformed", "The body broke off.")  # nobody is left to read it
-        case sa.exc.OperationalError():
-            _log.error("database", error=str(error.orig))
+        case sa.exc.OperationalError() | sa.exc.TimeoutError():
+            _log.error("database", error=str(getattr(error, "orig", error)))
             return of(DatabaseBusy())
         case _:
             _log.error("unexpected", path=request.url.path, exc_info=error)

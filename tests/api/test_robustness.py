@@ -56,6 +56,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/projects/p_1/gold": {"items": [{"item": "i_1", "class": "coat"}]},
     "/projects/p_1/items/withdraw": {"items": ["i_1"]},
     "/projects/p_1/pretrain": {"a": 1},
+    "/projects/p_1/webhooks": {"url": "http://127.0.0.1:9/", "events": ["job.failed"]},
     "/keys": {"name": "k", "role": "reader", "project": "p_1", "annotator": "ann"},
 }  # fmt: skip
 
@@ -172,11 +173,18 @@ def test_bodies_have_a_limit(admin: TestClient, settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    "error",
+    [
+        sa.exc.OperationalError("SELECT secret", {}, Exception("database is locked")),
+        sa.exc.TimeoutError("QueuePool limit: secret"),  # it hangs, and who waits for a connection gets none
+    ],
+)
 def test_a_database_that_fails_is_said_without_details(
-    admin: TestClient, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+    admin: TestClient, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def locked(*_: Any) -> None:
-        raise sa.exc.OperationalError("SELECT secret", {}, Exception("database is locked"))
+        raise error
 
     monkeypatch.setattr("service.projects.find", locked)
     answer = admin.get("/projects/p_1")
