@@ -12,7 +12,10 @@ def configure_logs(settings: Settings) -> None:
     """Call once, in a main."""
     readable = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            exception_formatter=structlog.dev.plain_traceback,  # the default shows local variables: API keys
+        )
         if readable
         else structlog.processors.JSONRenderer()
     )
