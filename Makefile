@@ -27,8 +27,8 @@ demo: venv ## the main job on the bundled pool: table, demo/report.html, demo/le
 up: venv ## service, worker and embedded database; ARGS="--images DIR --classes cat,dog"
 	$(BIN)/shortlist up $(ARGS)
 
-test: venv ## all tests
-	$(BIN)/python -m pytest $(ARGS)
+test: venv ## all tests, on all cores
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 check: venv ## ruff, mypy strict, import contracts, migration drift, compose file
 	$(BIN)/ruff check .
