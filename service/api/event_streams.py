@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import anyio
 import anyio.to_thread
 import sqlalchemy as sa
 import structlog
+from fastapi.sse import ServerSentEvent
 
 from service import events, keys
 from service.errors import TooManyListeners
@@ -24,15 +24,6 @@ from service.store.session import read_session
 TICK_S = 1.0
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class News:
-    """An event as it is sent. `id`: what its listener knows with it."""
-
-    name: str
-    data: dict[str, Any]
-    id: str
 
 
 @dataclass
@@ -93,17 +84,19 @@ class EventStreams:
             if watch.listeners == 0:
                 del self._watches[project_id]
 
-    async def news(self, watch: Watch, key_id: int, known: dict[str, str]) -> AsyncIterator[News]:
+    async def news(self, watch: Watch, key_id: int, known: dict[str, str]) -> AsyncIterator[ServerSentEvent]:
         """What differs from `known`, then what changes. Ends with the stream's time, the project, the key, or the
         service.
         """
         if not watch.looked and not self._closed:
             await watch.changed.wait()
         ends_at = time.monotonic() + self._stream_s
-        while not self._closed and key_id not in self._revoked:
+        while not self._closed:
             changed = watch.changed
-            if watch.state is None:
-                yield News("deleted", {}, "")
+            if watch.state is None:  # a key that was bound to it is gone too
+                yield ServerSentEvent(event="deleted", data={}, id="")
+                return
+            if key_id in self._revoked:
                 return
             for found in _differences(watch.state, known):
                 yield found
@@ -136,11 +129,11 @@ class EventStreams:
             return found, frozenset(key_ids) - keys.good(session, key_ids)
 
 
-def _differences(state: State, known: dict[str, str]) -> Iterator[News]:
+def _differences(state: State, known: dict[str, str]) -> Iterator[ServerSentEvent]:
     """`known` keeps step with what is told."""
     for topic in known.keys() - state.keys():
         del known[topic]
     for topic, event in state.items():
         if known.get(topic) != event.mark:
             known[topic] = event.mark
-            yield News(event.name, event.data, events.encode(known))
+            yield ServerSentEvent(event=event.name, data=event.data, id=events.encode(known))

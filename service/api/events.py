@@ -64,4 +64,4 @@ async def stream_events(
     yield ServerSentEvent(retry=_RETRY_MS)
     known = events.decode(last_event_id or "")
     async for news in parts.event_streams.news(listener.watch, listener.key_id, known):
-        yield ServerSentEvent(event=news.name, data=news.data, id=news.id)
+        yield news

@@ -107,7 +107,7 @@ def test_listeners_share_one_look(engine: sa.Engine, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(event_streams, "TICK_S", 0.05)
     with write_session(engine) as session:
         project_id = factories.make_project(session).id
-        key_id = factories.make_key(session).id
+        key_id = factories.make_key(session, project_id=project_id).id  # which goes with its project
     statements: list[str] = []
 
     async def main() -> list[list[str]]:
@@ -117,7 +117,7 @@ def test_listeners_share_one_look(engine: sa.Engine, monkeypatch: pytest.MonkeyP
         async def listen(names: list[str]) -> None:
             with streams.listening(key_id, project_id) as watch:
                 async for news in streams.news(watch, key_id, {}):
-                    names += [news.name]
+                    names += [str(news.event)]
 
         async def wait_for(count: int) -> None:
             with anyio.fail_after(10):
@@ -172,7 +172,7 @@ def test_goes_on_when_no_connection_could_be_had(
                         await anyio.sleep(0.01)
                 with streams.listening(key_id, project_id) as watch:
                     first = await anext(streams.news(watch, key_id, {}))
-                    assert first.name == "project"
+                    assert first.event == "project"
                 tasks.cancel_scope.cancel()
 
     anyio.run(main)
