@@ -183,9 +183,13 @@ async function read(mine, signal) {
 // ---- the loop ----
 
 let annotatorsKnown = null;
+let begun = 0; // draws overlap, and what a later one has drawn is newer
+let drawn = { number: 0, project: null };
 
 async function draw() {
+  const number = ++begun;
   const projects = (await get("/projects")).items;
+  if (number < drawn.number) return;
   const wanted = new URLSearchParams(location.hash.slice(1)).get("project");
   const project = projects.find((candidate) => candidate.id === wanted) ?? projects[0];
   $("sign-in").hidden = true;
@@ -196,6 +200,8 @@ async function draw() {
   const [metrics, rounds, jobs] = await Promise.all([
     get(`/projects/${project.id}/metrics`), get(`/projects/${project.id}/rounds`), get(`/jobs?project=${project.id}`),
   ]);
+  if (number < drawn.number) return;
+  drawn = { number, project: project.id };
   drawFigures(project, metrics);
   drawCurve(metrics.learning_curve);
   drawAdvice(metrics);
@@ -203,7 +209,9 @@ async function draw() {
   drawJobs(jobs.items);
   const known = `${project.id} ${metrics.labels_used} ${jobs.items[0]?.id}`; // counting them takes longer than the rest
   if (known !== annotatorsKnown) {
-    drawAnnotators((await get(`/projects/${project.id}/annotators`)).items);
+    const annotators = (await get(`/projects/${project.id}/annotators`)).items;
+    if (drawn.project !== project.id) return;
+    drawAnnotators(annotators);
     annotatorsKnown = known;
   }
   notice(project.state === "paused" ? "This project is paused: nothing is served until its state is active again." : null);
