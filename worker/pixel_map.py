@@ -58,21 +58,21 @@ class PixelMap:
 
     def has(self, number: int, ids: Ints, origins: Origins) -> Bools:
         """(n,) which of these items, all of one range, are in the map."""
-        try:
-            known = np.fromfile(self._path(number), np.uint64, self.range_size)
-        except FileNotFoundError:
+        opened = self._open(number)
+        if opened is None:
             return np.zeros(len(ids), np.bool_)
-        return np.asarray(known[ids % self.range_size] == origins)
+        return np.asarray(opened[0][ids % self.range_size] == origins)
 
     def read(self, ids: Ints, origins: Origins) -> tuple[Bools, Tensor]:
         """Of the items (n,), which are in the map, and the pixels of these, (m, 3, s, s) uint8."""
         found = np.zeros(len(ids), np.bool_)
         pixels = torch.empty((len(ids), 3, self.side, self.side), dtype=torch.uint8)
         for number, rows in self.by_range(ids):
-            there = rows[self.has(number, ids[rows], origins[rows])]
-            mapped = self._mapped(number) if len(there) else None
-            if mapped is None:  # somebody made room in the meantime
+            opened = self._open(number)
+            if opened is None:
                 continue
+            known, mapped = opened
+            there = rows[known[ids[rows] % self.range_size] == origins[rows]]
             pixels[torch.from_numpy(there)] = torch.from_numpy(mapped[ids[there] % self.range_size])
             found[there] = True
         return found, pixels if found.all() else pixels[torch.from_numpy(found)]
@@ -80,9 +80,8 @@ class PixelMap:
     def write(self, number: int, ids: Ints, origins: Origins, pixels: Tensor) -> None:
         """Add items of one range to its file. Raises `OSError` when there is no room."""
         slots = ids % self.range_size
-        known, before = np.zeros(self.range_size, np.uint64), self._mapped(number)
-        if before is not None:
-            known = np.fromfile(self._path(number), np.uint64, self.range_size)
+        opened = self._open(number)
+        known, before = opened if opened is not None else (np.zeros(self.range_size, np.uint64), None)
         known[slots] = origins
         self.folder.mkdir(parents=True, exist_ok=True)
         unfinished = self.folder / f"{number}.{uuid.uuid4().hex}.tmp"
@@ -103,11 +102,15 @@ class PixelMap:
             unfinished.unlink(missing_ok=True)
             raise
 
-    def _mapped(self, number: int) -> npt.NDArray[np.uint8] | None:
-        """(r, 3, s, s), or None where there is no such file."""
+    def _open(self, number: int) -> tuple[Origins, npt.NDArray[np.uint8]] | None:
+        """(r,) and (r, 3, s, s), both of the same file, also when it is replaced or removed meanwhile; None where there
+        is none.
+        """
         shape = (self.range_size, 3, self.side, self.side)
         try:
-            return np.memmap(self._path(number), np.uint8, "r", offset=8 * self.range_size, shape=shape)
+            with self._path(number).open("rb") as file:
+                origins = np.fromfile(file, np.uint64, self.range_size)
+                return origins, np.memmap(file, np.uint8, "r", offset=origins.nbytes, shape=shape)
         except FileNotFoundError:
             return None
 

@@ -2,7 +2,9 @@
 
 import errno
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,6 +72,26 @@ def test_an_item_that_has_moved_is_not_in_it(pixel_map: PixelMap) -> None:
     assert pixel_map.read(ids, origins)[0].tolist() == [False, True]
     write(pixel_map, ids[:1], moved="/elsewhere")
     assert pixel_map.read(ids, origins_of(ids))[0].tolist() == [False, True]
+
+
+def test_a_file_that_is_replaced_while_it_is_read_gives_what_it_had(
+    pixel_map: PixelMap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = np.array([3, 4])
+    write(pixel_map, ids)
+    memmap = np.memmap
+
+    def map_late(*args: Any, **options: Any) -> np.memmap[Any, Any]:
+        monkeypatch.undo()
+        shutil.rmtree(pixel_map.folder)
+        write(pixel_map, np.array([9]))
+        return memmap(*args, **options)
+
+    monkeypatch.setattr(np, "memmap", map_late)
+    found, pixels = pixel_map.read(ids, origins_of(ids))
+
+    assert torch.equal(pixels, pixels_of(ids[found]))
+    assert found.all()
 
 
 def test_nothing_is_left_of_a_file_for_which_there_is_no_room(

@@ -18,8 +18,9 @@ from service.store.tables import Item
 from worker.dataset import Dataset
 from worker.jobs.context import JobContext, JobFailed
 from worker.jobs.item_pixels import ItemPixels
+from worker.jobs.mapped_pixels import ids_of
 from worker.jobs.pool_pixels import PoolPixels
-from worker.jobs.shared_pool import BLOCK, SharedPool
+from worker.jobs.shared_pool import BLOCK, MappedPool, SharedPool
 from worker.pool_view import Floats, Ints
 
 _TRAINABLE = ("available", "done", "broken")  # with what is labeled: a resumed training sees the same
@@ -91,8 +92,7 @@ class TrainingPool:
         """In memory if it fits, else in a map on the disk; what that has no room for is read again in each epoch."""
         ids = self.ids()
         if not self._fits(len(ids), side):
-            mapped = PoolPixels(self.context, self.item_pixels, side)
-            mapped.fill(ids, self._items, report)
+            mapped = self._map(ids, side, report)
             return Dataset(len(ids), lambda rows: mapped.stack(self._items(ids[rows])), BLOCK)
         pixels = torch.empty((len(ids), 3, side, side), dtype=torch.uint8)
         filled = 0
@@ -102,14 +102,19 @@ class TrainingPool:
         return Dataset(filled, lambda rows: pixels[torch.from_numpy(rows)])
 
     def shared(self, side: int, report: Callable[[float, str], None], file: IO[bytes]) -> SharedPool:
-        """The same for several trainers; what fits into memory is written to the file. Raises `ArtifactNotStored`
-        when there is no room for it.
+        """The same for several trainers; what fits into memory is written to the file. Raises `ArtifactNotStored` when
+        there is no room for it.
         """
         ids = self.ids()
         if not self._fits(len(ids), side):
-            parts = [ids[start : start + _READ_AT_A_TIME] for start in range(0, len(ids), _READ_AT_A_TIME)]
-            uris = [pa.array([item.uri for item in self._items(part)], pa.large_string()) for part in parts]
-            return SharedPool(sum(map(len, uris)), side, pa.concat_arrays(uris))
+            mapped = self._map(ids, side, report)
+            known, uris = list[Ints](), list[pa.Array]()
+            for start in range(0, len(ids), _READ_AT_A_TIME):
+                items = self._items(ids[start : start + _READ_AT_A_TIME])
+                known.append(ids_of(items))
+                uris.append(pa.array([item.uri for item in items], pa.large_string()))
+            pool = MappedPool(mapped.map, np.concatenate(known), pa.concat_arrays(uris))
+            return SharedPool(len(pool.ids), side, pool)
         filled = 0
         for pixels in self._decoded(ids, side, report):
             try:
@@ -120,6 +125,11 @@ class TrainingPool:
                 raise ArtifactNotStored(name="pixels for the trainers", reason=reason) from error
             filled += len(pixels)
         return SharedPool(filled, side)
+
+    def _map(self, ids: Ints, side: int, report: Callable[[float, str], None]) -> PoolPixels:
+        mapped = PoolPixels(self.context, self.item_pixels, side)
+        mapped.fill(ids, self._items, report)
+        return mapped
 
     def _fits(self, items: int, side: int) -> bool:
         return 3 * side * side * items <= self.context.settings.memory_cache_bytes

@@ -128,6 +128,18 @@ def test_the_next_job_and_scoring_read_the_same_map(pool: Pool) -> None:
     assert states == ["available"] * 2 + ["quarantined"] + ["available"] * 4
 
 
+def test_what_a_killed_worker_was_writing_goes(pool: Pool) -> None:
+    context = pool.context()
+    with ItemPixels(pool.settings) as item_pixels:
+        unfinished = PoolPixels(context, item_pixels, SIDE).map.folder / "0.1234.tmp"
+    unfinished.parent.mkdir(parents=True)
+    unfinished.write_bytes(b"pixels")
+
+    pool.epoch(context)
+
+    assert list(unfinished.parent.iterdir()) == pool.files()
+
+
 def test_an_item_that_has_moved_is_decoded_anew(pool: Pool, tmp_path: Path) -> None:
     context = pool.context()
     pool.epoch(context)
@@ -142,11 +154,14 @@ def test_an_item_that_has_moved_is_decoded_anew(pool: Pool, tmp_path: Path) -> N
     assert set(pool.decoded) == {"moved.png", "00002.png"}
 
 
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.ENOENT])
 def test_a_disk_that_fills_up_leaves_a_pool_that_is_streamed(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch
+    reason: int, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """So does another worker that takes the room for another project's map."""
+
     def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(reason, os.strerror(reason))
 
     monkeypatch.setattr(PixelMap, "write", full)
 
@@ -159,7 +174,7 @@ def test_without_room_nothing_is_begun_and_nothing_removed(
 ) -> None:
     context = pool.context()
     with ItemPixels(pool.settings) as item_pixels:
-        other = PoolPixels(context, item_pixels, 9)._map.folder
+        other = PoolPixels(context, item_pixels, 9).map.folder
     other.mkdir(parents=True)
     (other / "0.u8").write_bytes(b"pixels")
     usage = SimpleNamespace(total=10**9, free=9 * 10**7)  # of the tenth that is left free

@@ -1,6 +1,7 @@
 """Job train_pretext on several devices: torchrun's processes, here on the CPU, and what becomes of lost ones."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from tests.worker.processes import descendants, listening
 from tests.worker.running import claim, run
 from worker.jobs import train_pretext
 from worker.jobs.context import JobContext, JobFailed
-from worker.jobs.item_pixels import ItemPixels
+from worker.jobs.item_pixels import Decoded, ItemPixels
 from worker.jobs.pretext_training import Told
 from worker.jobs.shared_pool import SharedPool
 from worker.jobs.trainers import (
@@ -134,21 +135,34 @@ def test_a_pool_too_small_for_two_is_trained_by_one(
     assert models(context)[0].state == "ready"
 
 
-def test_the_shared_pool_is_the_pool(training: Callable[..., JobContext], tmp_path: Path) -> None:
+def test_the_shared_pool_is_the_pool(
+    training: Callable[..., JobContext], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In memory, in the map, or where there is no room for either."""
     context = training(11)
     (tmp_path / "pool" / "00003.png").unlink()
+    decode, decoded = ItemPixels._decode, list[str]()
+
+    def counting(this: ItemPixels, uri: str, image_size: int) -> Decoded:
+        decoded.append(Path(uri).name)
+        return decode(this, uri, image_size)
+
+    monkeypatch.setattr(ItemPixels, "_decode", counting)
     with ItemPixels(context.settings) as item_pixels:
-        for cache in (0, 2**20):
-            context.settings = context.settings.model_copy(update={"memory_cache_bytes": cache})
+        for cache, room, each_epoch in ((0, 0, 11), (0, 2**20, 1), (2**20, 0, 0)):
+            changed = {"memory_cache_bytes": cache, "pixel_map_bytes": room}
+            context.settings = context.settings.model_copy(update=changed)
             pool = TrainingPool(context, item_pixels, seed=0)
-            expected = pool.dataset(12, lambda part, message: None)
             with TemporaryFile() as file:
                 shared = pool.shared(12, lambda part, message: None, file)
-                found = shared.dataset(file, item_pixels)
-                batches = [list(dataset.batches(0, 1, 4)) for dataset in (expected, found)]
-            assert (shared.uris is None) == bool(cache)
-            assert all(map(torch.equal, *batches))
-            assert [len(one) for one in batches[0]] == [len(one) for one in batches[1]]
+                found = pickle.loads(pickle.dumps(shared)).dataset(file, item_pixels)
+                decoded.clear()
+                batches = list(found.batches(0, 1, 4))
+                assert len(decoded) == each_epoch
+            expected = list(pool.dataset(12, lambda part, message: None).batches(0, 1, 4))
+            assert (shared.mapped is None) == bool(cache)
+            assert [len(one) for one in batches] == [len(one) for one in expected]
+            assert all(map(torch.equal, batches, expected))
 
 
 def test_without_room_for_the_pool_it_says_so(training: Callable[..., JobContext]) -> None:
