@@ -51,6 +51,9 @@ class _Choice:
         return {"by": self.by, "measured": self.measured, "items": self.items}
 
 
+_DEFAULT = _Choice(None, "default", {})
+
+
 def settled(
     context: JobContext, model: PretextModel, item_pixels: ItemPixels, device: torch.device
 ) -> PretextModel:
@@ -64,7 +67,7 @@ def settled(
         scored = session.scalar(runs.limit(1)) is not None
         judges = Judges.read(session, session.get_one(Project, context.job.project_id))
     # Embeddings that are there already stay comparable with those to come.
-    found = _Choice(None, "default", {}) if scored else _choose(context, model, item_pixels, device, judges)
+    found = _DEFAULT if scored else _choose(context, model, item_pixels, device, judges)
     with context.publish() as session:
         row = session.get_one(PretextModel, model.id, with_for_update=True)
         if "layer" not in row.config:
@@ -79,7 +82,7 @@ def _choose(
     side, seed = model.config["image_size"], model.config["seed"]
     backbone = load_net(model, context.artifacts, device).get_submodule("backbone")
     layers: list[Layer] = [None, *candidates(backbone)]
-    default = _Choice(None, "default", {})
+    default = _DEFAULT
     if not isinstance(backbone, SmallBackbone) and not model.config.get("pretrained"):
         watched = TrainingPool(context, item_pixels, seed).sample(side)[0][:_WATCHED]
         default = by_rank(_embedded(backbone, layers, torch.split(watched, _BATCH), device))
@@ -106,11 +109,15 @@ def _embedded(
         for layer, values in at.items():
             found[layer].append(values.half().float().cpu())
     joined = {layer: torch.cat(values) for layer, values in found.items()}
-    return {layer: values for layer, values in joined.items() if layer is None or values.isfinite().all()}
+    return {layer: values for layer, values in joined.items() if values.isfinite().all()}
 
 
 def by_rank(embeddings: Embeddings) -> _Choice:
-    """The largest effective rank; where they are as large, the first of the layers."""
+    """The largest effective rank; where they are as large, the first of the layers. Without any, the own output, of
+    which the score run will say what is wrong.
+    """
+    if not embeddings:
+        return _DEFAULT
     ranks: dict[Layer, float] = {
         layer: of_embeddings(values)["rank_me"] for layer, values in embeddings.items()
     }
@@ -121,13 +128,13 @@ def by_labels(embeddings: Embeddings, sample: Sample, default: _Choice) -> _Choi
     """The best-probing layer among those that are surely better than the default's: the 95 % interval of the paired
     difference lies above 0.
     """
+    if default.layer not in embeddings:
+        return default
     right = {
         layer: linear_probe(values.numpy(), sample.classes, sample.taught)[sample.judged]
         for layer, values in embeddings.items()
     }
-    better = [
-        layer for layer in right if paired_difference(right[layer], right[default.layer])[1] > 0
-    ]  # fmt: skip
+    better = [layer for layer in right if paired_difference(right[layer], right[default.layer])[1] > 0]
     accuracies = {layer: float(answers.mean()) for layer, answers in right.items()}
     best = max(better, key=lambda layer: accuracies[layer], default=default.layer)
     return _Choice(best, "labels", _named(accuracies), int(sample.judged.sum()))

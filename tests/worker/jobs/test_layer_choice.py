@@ -1,5 +1,6 @@
 """Which layer embeddings come from: chosen once, by rank or by labels, and kept to by all who embed."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,14 @@ from tests.factories import make_item, make_label, make_pretext_model, make_proj
 from tests.pictures import write_pictures
 from tests.worker.running import claim, run
 from worker.jobs.judges import Sample
-from worker.jobs.layer_choice import _Choice, by_labels, by_rank
+from worker.jobs.layer_choice import _DEFAULT as DEFAULT
+from worker.jobs.layer_choice import by_labels, by_rank
 from worker.jobs.pool import ScoredItems
 from worker.jobs.pretext_net import load_net, new_net, store_net
 from worker.layers import at_layer
 from worker.modalities.image import normalised
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-DEFAULT = _Choice(None, "default", {})
 
 
 def noise(n: int, dimensions: int, seed: int) -> torch.Tensor:
@@ -57,6 +58,14 @@ def test_labels_take_another_layer_only_if_it_is_surely_better(signal: float, la
     assert (found.layer, found.by, found.items) == (layer, "labels", 60)
 
 
+def test_without_any_layer_to_choose_the_output_stays() -> None:
+    """And the scoring says what is wrong with it."""
+    sample = Sample(np.arange(4), np.arange(4) % 2, np.ones(4, np.bool_), np.ones(4, np.bool_), "control")
+
+    assert by_rank({}) == DEFAULT
+    assert by_labels({"inner": noise(4, 4, seed=0)}, sample, DEFAULT) == DEFAULT
+
+
 class Scoring:
     """A project over pictures with an untrained pretext model, and its scoring."""
 
@@ -79,14 +88,15 @@ class Scoring:
     def store(self, net: nn.Module, model: PretextModel) -> None:
         store_net(net, model, self.artifacts, "m.safetensors")
 
-    def impoverish(self, layer: str) -> None:
-        """All channels but one of what the layer gives are always 0."""
+    def spoil(self, layer: str, change: Callable[[torch.Tensor], object]) -> None:
+        """Change the weights of its batch norms."""
         with read_session(self.engine) as session:
             model = session.get_one(PretextModel, self.model_id)
         net = new_net(model)
         for module in net.get_submodule(f"backbone.{layer}").modules():
             if isinstance(module, nn.BatchNorm2d):
-                nn.init.zeros_(module.weight[1:])
+                with torch.no_grad():
+                    change(module.weight)
         self.store(net, model)
 
     def run(self) -> tuple[PretextModel, ScoredItems]:
@@ -114,7 +124,7 @@ def scoring(
 @on_sqlite
 @pytest.mark.parametrize("scoring", ["test_resnet"], indirect=True)
 def test_a_timm_backbone_gives_its_layer_of_largest_rank_from_then_on(scoring: Scoring) -> None:
-    scoring.impoverish("layer4")
+    scoring.spoil("layer4", lambda weight: weight[1:].zero_())
     model, scored = scoring.run()
 
     told = model.diagnostics["layer"]
@@ -135,6 +145,17 @@ def test_a_timm_backbone_gives_its_layer_of_largest_rank_from_then_on(scoring: S
     again, scored = scoring.run()
     assert again.config["layer"] == "layer1"
     assert scored.embeddings.shape[1] == 32
+
+
+@on_sqlite
+@pytest.mark.parametrize("scoring", ["test_resnet"], indirect=True)
+def test_a_layer_whose_values_are_too_large_to_be_stored_is_not_taken(scoring: Scoring) -> None:
+    scoring.spoil("layer4", lambda weight: weight.mul_(1e6))
+    model, scored = scoring.run()
+
+    told = model.diagnostics["layer"]
+    assert (told["by"], told["measured"].keys() & {"output", "layer4"}) == ("rank", set())
+    assert np.isfinite(scored.embeddings).all()
 
 
 @on_sqlite
