@@ -130,11 +130,12 @@ class Deliverer:
             webhooks.secret_of(self._secret, due.nonce), due.message_id, int(time.time()), due.body
         )
         unreached: httpx2.TransportError = httpx2.ConnectError("The name has no address.")
+        # `_attempt` watches the time as a whole; another address needs some of it.
+        timeout = httpx2.Timeout(None, connect=SEND_S if len(judged) == 1 else SEND_S / 2)
         # A client of its own for each delivery: neither cookies nor connections are shared.
         async with httpx2.AsyncClient(
-            verify=self._tls, trust_env=False, follow_redirects=False,
-            timeout=httpx2.Timeout(None, connect=SEND_S / max(1, len(judged))),  # the rest: see _attempt
-        ) as client:  # fmt: skip
+            verify=self._tls, trust_env=False, follow_redirects=False, timeout=timeout
+        ) as client:
             for address in judged:
                 try:
                     async with client.stream(
