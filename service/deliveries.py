@@ -27,9 +27,8 @@ _PENDING: sa.ColumnElement[str] = sa.literal_column("'pending'", sa.Text)  # as 
 class Due:
     """A delivery that is ours to send until the lease runs out."""
 
-    id: int
-    webhook_id: int
     message_id: str
+    webhook_id: int
     event: str
     body: str
     attempts: int
@@ -64,7 +63,7 @@ def take(session: Session, busy: Collection[int], limit: int, lease_s: float) ->
     )
     return [
         Due(
-            delivery.id, webhook.id, delivery.message_id, delivery.event, delivery.body, delivery.attempts,
+            delivery.message_id, webhook.id, delivery.event, delivery.body, delivery.attempts,
             webhook.url, webhook.nonce,
         )
         for delivery, webhook in found
@@ -96,7 +95,8 @@ def settle(session: Session, due: Due, attempt: Attempt, delays_s: Sequence[floa
         values["next_at"] = clock(session) + delays_s[attempts - 1]
     else:
         values |= {"state": state, "ended_at": utc_now()}
-    still_ours = sa.update(Delivery).where(Delivery.id == due.id, Delivery.state == _PENDING)
+    # Not by its row number, which SQLite gives away again once the webhook was deleted.
+    still_ours = sa.update(Delivery).where(Delivery.message_id == due.message_id, Delivery.state == _PENDING)
     if state != "delivered":
         still_ours = still_ours.where(Delivery.attempts == due.attempts)
     session.execute(still_ours.values(**values).execution_options(synchronize_session=False))

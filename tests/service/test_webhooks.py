@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from service import addresses, deliverer, deliveries, labels, projects, rounds, webhooks
 from service.deliverer import Deliverer
+from service.deliveries import Attempt
 from service.errors import WebhookAddressRefused
 from service.labels import NewLabel
 from service.settings import Settings
@@ -169,6 +170,19 @@ def test_killed_after_sending_it_is_sent_again(
         deliver(engine, lambda: states(engine) == ["delivered"])
     assert len(there.received) == 2
     assert len({each.id for each in there.received}) == 1
+
+
+@on_sqlite
+def test_a_webhook_replaced_while_it_is_sent_to(engine: sa.Engine) -> None:
+    """SQLite gives the number of a deleted row away again: the outcome is not the new delivery's."""
+    webhook_id = told(engine, "http://127.0.0.1:9/")
+    with write_session(engine) as session:
+        (due,) = deliveries.take(session, busy=(), limit=1, lease_s=20)
+        webhooks.delete(session, session.get_one(Webhook, webhook_id))
+    assert told(engine, "http://127.0.0.1:9/") == webhook_id
+    with write_session(engine) as session:
+        deliveries.settle(session, due, Attempt(200, None))
+    assert states(engine) == ["pending"]
 
 
 def test_two_at_once_send_each_once(engine: sa.Engine) -> None:
