@@ -39,11 +39,14 @@ def pooled(backbone: nn.Module, output: Tensor) -> Tensor:
 def embeddings_at(
     backbone: nn.Module, layers: Sequence[str | None], images: Tensor
 ) -> dict[str | None, Tensor]:
-    """By layer, (n, 3, s, s) -> (n, c): all from one pass."""
+    """By layer, (n, 3, s, s) -> (n, c): all from one pass. Layers are left out that give no single tensor, or are not
+    called: some backbones have branches, or go through the parts of a list.
+    """
     found: dict[str | None, Tensor] = {}
 
-    def keep(layer: str, _: nn.Module, __: object, output: Tensor) -> None:
-        found[layer] = pooled(backbone, output)
+    def keep(layer: str, _: nn.Module, __: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            found[layer] = pooled(backbone, output)
 
     hooks = [
         backbone.get_submodule(layer).register_forward_hook(partial(keep, layer))
@@ -55,7 +58,7 @@ def embeddings_at(
     finally:
         for hook in hooks:
             hook.remove()
-    return {layer: found[layer] for layer in layers}
+    return {layer: found[layer] for layer in layers if layer in found}
 
 
 class AtLayer(nn.Module):

@@ -54,6 +54,31 @@ def test_every_kind_of_timm_backbone_has_layers(name: str) -> None:
     assert not made._forward_hooks
 
 
+class Branches(nn.Module):
+    """As some backbones of timm: a feature is several maps at once, another is a list that is never called."""
+
+    feature_info = ({"module": "stem"}, {"module": "branches"}, {"module": "stages"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3)
+        self.branches = nn.AdaptiveMaxPool2d(2, return_indices=True)
+        self.stages = nn.ModuleList([nn.Flatten()])
+
+    def forward(self, values: Tensor) -> Tensor:
+        flat: Tensor = self.stages[0](self.branches(self.stem(values))[0])
+        return flat
+
+
+@torch.no_grad()
+def test_layers_that_give_no_tensor_are_left_out() -> None:
+    made = Branches()
+
+    assert candidates(made) == ["stem", "branches", "stages"]
+    found = embeddings_at(made, [None, *candidates(made)], images())
+    assert {layer: values.shape[1] for layer, values in found.items()} == {None: 16, "stem": 4}
+
+
 @torch.no_grad()
 def test_places_and_tokens_are_averaged() -> None:
     made, vit = backbone("test_resnet"), backbone("test_vit")

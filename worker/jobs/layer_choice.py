@@ -108,7 +108,7 @@ def _embedded(
             at = embeddings_at(backbone, layers, normalised(to_device(part, device)))
         for layer, values in at.items():
             found[layer].append(values.half().float().cpu())
-    joined = {layer: torch.cat(values) for layer, values in found.items()}
+    joined = {layer: torch.cat(values) for layer, values in found.items() if values}
     return {layer: values for layer, values in joined.items() if values.isfinite().all()}
 
 
