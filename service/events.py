@@ -7,7 +7,7 @@ whoever comes back (`Last-Event-ID` holds the marks) is told what has changed me
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
@@ -33,7 +33,7 @@ class Event:
 
     name: str  # project, items, labels, round, score_run, ranking, head, job
     data: dict[str, Any]
-    more: Any = field(default=None)
+    more: Any = None
 
     @cached_property
     def mark(self) -> str:
@@ -61,7 +61,7 @@ def state(session: Session, project_id: int) -> State | None:
         "project": Event(
             "project", {"name": project.name, "state": project.state, "version": project.version}
         ),
-        "items": Event("items", {"newest": _public("i", last_item), "aside": items_aside}),
+        "items": Event("items", {"newest": last_item and public_id("i", last_item), "aside": items_aside}),
         "labels": Event("labels", {"labels_used": project.labels_used}, more=last_label),
     }
     for name, kind, number in (
@@ -104,10 +104,6 @@ def _jobs(session: Session, project_id: int) -> State:
         )
         for job in session.scalars(sa.select(Job).where(Job.id.in_(ids)).order_by(Job.id))
     }  # fmt: skip
-
-
-def _public(kind: str, number: int | None) -> str | None:
-    return public_id(kind, number) if number is not None else None
 
 
 def encode(marks: Mapping[str, str]) -> str:

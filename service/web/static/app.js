@@ -176,7 +176,8 @@ async function read(mine, signal) {
     const { done, value } = await reader.read();
     if (done) return;
     mine.told = true;
-    if (value.includes("data:")) gathering ??= setTimeout(() => ((gathering = null), tick()), GATHER_MS);
+    const comment = !/^[^:\n]/m.test(value); // whatever else comes, whole or cut, tells of a change
+    if (!comment) gathering ??= setTimeout(() => ((gathering = null), tick()), GATHER_MS);
   }
 }
 
