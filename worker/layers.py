@@ -27,13 +27,22 @@ def candidates(backbone: nn.Module) -> list[str]:
     return [names[round(step * (len(names) - 1) / (_CANDIDATES - 1))] for step in range(_CANDIDATES)]
 
 
-def pooled(backbone: nn.Module, output: Tensor) -> Tensor:
+def pooled(backbone: nn.Module, layer: str, output: Tensor) -> Tensor:
     """What a layer gives, to (n, c): the mean over the places of a map, or over the tokens of patches."""
     if output.ndim == 4:
-        return output.mean((1, 2) if getattr(backbone, "output_fmt", None) == "NHWC" else (2, 3))
+        return output.mean((1, 2) if _channels_last(backbone, layer, output) else (2, 3))
     if output.ndim == 3:
         return output[:, getattr(backbone, "num_prefix_tokens", 0) :].mean(1)
     return output
+
+
+def _channels_last(backbone: nn.Module, layer: str, output: Tensor) -> bool:
+    """Some backbones of timm say so, of others only the number of channels tells."""
+    if getattr(backbone, "output_fmt", None) == "NHWC":
+        return True
+    channels: dict[str, int]
+    channels = {info["module"]: info["num_chs"] for info in getattr(backbone, "feature_info", [])}
+    return channels.get(layer, output.shape[1]) != output.shape[1]
 
 
 def embeddings_at(
@@ -46,7 +55,7 @@ def embeddings_at(
 
     def keep(layer: str, _: nn.Module, __: object, output: object) -> None:
         if isinstance(output, Tensor):
-            found[layer] = pooled(backbone, output)
+            found[layer] = pooled(backbone, layer, output)
 
     hooks = [
         backbone.get_submodule(layer).register_forward_hook(partial(keep, layer))

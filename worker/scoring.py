@@ -47,7 +47,7 @@ def score(net: nn.Module, task: Task, batch: Tensor, layer: str | None = None) -
 
     def keep(_: nn.Module, inputs: tuple[Tensor, ...], embeddings: Tensor) -> None:
         if not found and torch.equal(inputs[0][: len(batch)], batch):
-            of_layer = pooled(backbone, inside[0]) if layer is not None else embeddings
+            of_layer = pooled(backbone, layer, inside[0]) if layer is not None else embeddings
             found.append(of_layer[: len(batch)].float())
 
     with autocast(batch.device):

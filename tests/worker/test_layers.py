@@ -55,18 +55,22 @@ def test_every_kind_of_timm_backbone_has_layers(name: str) -> None:
 
 
 class Branches(nn.Module):
-    """As some backbones of timm: a feature is several maps at once, another is a list that is never called."""
+    """As some backbones of timm: one feature has its channels last, one is several maps at once, one is a list that
+    is never called.
+    """
 
-    feature_info = ({"module": "stem"}, {"module": "branches"}, {"module": "stages"})
+    feature_info = tuple({"module": name, "num_chs": 4} for name in ("stem", "mixed", "branches", "stages"))
 
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 4, 3)
+        self.mixed = nn.Linear(4, 4)
         self.branches = nn.AdaptiveMaxPool2d(2, return_indices=True)
         self.stages = nn.ModuleList([nn.Flatten()])
 
     def forward(self, values: Tensor) -> Tensor:
-        flat: Tensor = self.stages[0](self.branches(self.stem(values))[0])
+        mixed = self.mixed(self.stem(values).permute(0, 2, 3, 1))
+        flat: Tensor = self.stages[0](self.branches(mixed.permute(0, 3, 1, 2))[0])
         return flat
 
 
@@ -74,9 +78,10 @@ class Branches(nn.Module):
 def test_layers_that_give_no_tensor_are_left_out() -> None:
     made = Branches()
 
-    assert candidates(made) == ["stem", "branches", "stages"]
+    assert candidates(made) == ["stem", "mixed", "branches", "stages"]
     found = embeddings_at(made, [None, *candidates(made)], images())
-    assert {layer: values.shape[1] for layer, values in found.items()} == {None: 16, "stem": 4}
+    assert {layer: values.shape[1] for layer, values in found.items()} == {None: 16, "stem": 4, "mixed": 4}
+    torch.testing.assert_close(found["mixed"], made.mixed(found["stem"]))
 
 
 @torch.no_grad()
