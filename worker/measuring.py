@@ -64,8 +64,11 @@ def wilson_interval(right: int, n: int) -> tuple[float, float]:
     return min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))
 
 
-def paired_difference(right: Bools, right_before: Bools) -> tuple[float, float, float]:
-    """Difference of two accuracies on the same n >= 1 items, and its 95 % interval.
+def paired_difference(
+    right: Bools, right_before: Bools, other_variance: float = 0.0
+) -> tuple[float, float, float]:
+    """Difference of two accuracies on the same n >= 1 items, and its 95 % interval. other_variance: what else the
+    difference varies by than by which items these are.
 
     Each of the four ways in which the two can be right or wrong counts half an item more: Agresti and Min 2005,
     Simple improved confidence intervals for comparing matched proportions, https://doi.org/10.1002/sim.1781
@@ -74,7 +77,8 @@ def paired_difference(right: Bools, right_before: Bools) -> tuple[float, float, 
     gained, lost = int((right & ~right_before).sum()), int((right_before & ~right).sum())
     b, c, n_adjusted = gained + 0.5, lost + 0.5, n + 2
     middle = (b - c) / n_adjusted
-    half = _Z * sqrt(max(0.0, b + c - (b - c) ** 2 / n_adjusted)) / n_adjusted
+    variance = max(0.0, b + c - (b - c) ** 2 / n_adjusted) / n_adjusted**2
+    half = _Z * sqrt(variance + other_variance)
     return (gained - lost) / n, middle - half, middle + half
 
 

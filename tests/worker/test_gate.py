@@ -89,6 +89,22 @@ def test_verdicts(
     assert f"On {n} labeled items" in gate.reason
 
 
+def test_the_luck_of_few_labels_is_no_verdict() -> None:
+    """Two features that know equally much, 50 labels that teach, 500 items that judge, 100 draws."""
+    centers = np.random.default_rng(0).normal(size=(3, 8)) * 0.5
+    found = []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        classes = rng.integers(3, size=550)
+        trained, pixels = (
+            (centers[classes] + rng.normal(size=(550, 8))).astype(np.float32) for _ in range(2)
+        )
+        taught = np.arange(550) < 50
+        found.append(judge(trained, {"pixels": pixels}, classes, taught, ~taught, "test", 50).verdict)
+
+    assert found.count("no-go") <= 5  # a 95 % interval allows 2.5 on that side
+
+
 def test_few_labels_are_not_enough() -> None:
     assert not enough(np.arange(39) % 2)
     assert not enough(np.zeros(500, np.int64))

@@ -180,14 +180,14 @@ def test_pictures_that_are_gone_are_left_out(bench: Bench, tmp_path: Path) -> No
 
 
 def test_selected_labels_teach_but_do_not_judge(bench: Bench, tmp_path: Path) -> None:
-    """45 control items that the embeddings tell apart, 30 selected ones that they do not."""
-    labeled = Labeled(bench, tmp_path / "pool", labels=75, knows=True, selected=30, control_fraction=0.6)
+    """90 control items that the embeddings tell apart, 30 selected ones that they do not."""
+    labeled = Labeled(bench, tmp_path / "pool", labels=120, knows=True, selected=30, control_fraction=0.75)
     labeled.rank()
     labeled.run("probe_pretext")
 
     found = labeled.gate()
-    assert (found["judged_on"], found["items"], found["labels"]) == ("control", 45, 75)
-    assert "taught by 75 labels" in str(found["reason"])
+    assert (found["judged_on"], found["items"], found["labels"]) == ("control", 90, 120)
+    assert "taught by 120 labels" in str(found["reason"])
     assert found["verdict"] == "go"
 
 
