@@ -86,7 +86,7 @@ def test_the_model_ends_as_its_job_did(
         job_id = queue_train_pretext(session, project)
         config = {"image_size": 28, "seed": 0, "job": job_id}
         done = make_pretext_model(session, project=project, config=config)
-        going_on = {"state": "training", "checkpoint": "pretext/1/ckpt-1-1.pt"}
+        going_on = {"state": "training", "checkpoint": "pretext/1/checkpoints/1-1.pt"}
         mine = make_pretext_model(session, project=project, config=config, **going_on)
         config = config | {"job": job_id + 1}
         other = make_pretext_model(session, project=project, config=config, **going_on)

@@ -251,6 +251,7 @@ def _by_trainers(
             settings=settings.model_copy(update={"devices": trainers, "threads": threads}),
             pool=shared, sample=sample.numpy(), traits=traits, checkpoint=packed(resume) if resume else None,
         )  # fmt: skip
+        torch.cuda.empty_cache()  # a trainer needs the room on this process's device
         with Trainers(trainers, assignment, pixels) as working:
             ended = working.train(told)
     net.load_state_dict(unpacked(ended.net))
@@ -264,7 +265,7 @@ def _save_checkpoint(context: JobContext, model: PretextModel, state: State) -> 
     training = state["training"]
     again = f"-{training['rollbacks']}" if training["rollbacks"] else ""  # the same step, a second time
     part = f"part-{state['part']}-" if state["part"] else ""
-    name = f"pretext/{model.id}/ckpt-{context.job.token}-{part}{training['step']}{again}.pt"
+    name = f"{_checkpoints(model)}/{context.job.token}-{part}{training['step']}{again}.pt"
     with context.artifacts.writing(name) as file:
         torch.save(state, file)
     with context.publish() as session:
@@ -274,6 +275,11 @@ def _save_checkpoint(context: JobContext, model: PretextModel, state: State) -> 
     if model.checkpoint is not None:
         context.artifacts.delete(model.checkpoint)
     model.checkpoint = name
+
+
+def _checkpoints(model: PretextModel) -> str:
+    """The folder. In it may also be what a crash left of one, or one that was stored but not published."""
+    return f"pretext/{model.id}/checkpoints"
 
 
 def _checkpoint(context: JobContext, model: PretextModel) -> State | None:
@@ -307,5 +313,4 @@ def _finish(
             session.flush()
             row = untrained_version(session, row, row.project_id, untrained, collapsed)
         queue_score_pool(session, session.get_one(Project, model.project_id), row.id)
-    if model.checkpoint is not None:
-        context.artifacts.delete(model.checkpoint)
+    context.artifacts.delete(_checkpoints(model))

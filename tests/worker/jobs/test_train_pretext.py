@@ -116,7 +116,10 @@ def test_a_killed_training_goes_on_and_ends_the_same(
     with pytest.raises(Crash):
         run(first)
     monkeypatch.setattr(train_pretext, "_save_checkpoint", save)
-    assert models(first)[-1].checkpoint == f"pretext/{models(first)[-1].id}/ckpt-{first.job.token}-2.pt"
+    unfinished = models(first)[-1]
+    assert unfinished.checkpoint == f"pretext/{unfinished.id}/checkpoints/{first.job.token}-2.pt"
+    folder = first.settings.data_dir / "artifacts" / "pretext" / str(unfinished.id)
+    (folder / "checkpoints" / ".1-3.pt.tmp").write_bytes(b"cut off")
     hand_back(first)
     second = claim(undisturbed.engine, undisturbed.settings, undisturbed.artifacts)
     steps = count_steps(monkeypatch)
@@ -126,6 +129,7 @@ def test_a_killed_training_goes_on_and_ends_the_same(
     assert [(model.version, model.state) for model in models(second)] == [(1, "ready"), (2, "ready")]
     found = tensors(second)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert [file.suffix for file in folder.iterdir()] == [".safetensors"]
 
 
 def count_steps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
@@ -159,7 +163,7 @@ def test_nothing_is_left_of_a_cancelled_training(
     with pytest.raises(jobs.LeaseLost):
         run(context)
     folder = context.settings.data_dir / "artifacts" / "pretext"
-    assert len(list(folder.rglob("ckpt-*"))) == 2
+    assert len(list(folder.rglob("*.pt"))) == 2
     with write_session(context.engine) as session:
         session.execute(sa.update(Job).values(run_at=0))
     deletion = claim(context.engine, context.settings, context.artifacts)
@@ -372,9 +376,9 @@ def test_without_room_for_a_checkpoint_the_last_one_stays_whole(
         run(context)
     assert raised.value.status >= 500  # so that the runner has the job tried again
 
-    folder = context.settings.data_dir / "artifacts" / "pretext" / "1"
+    folder = context.settings.data_dir / "artifacts" / "pretext" / "1" / "checkpoints"
     (checkpoint,) = folder.iterdir()
-    assert models(context)[0].checkpoint == f"pretext/1/{checkpoint.name}"
+    assert models(context)[0].checkpoint == f"pretext/1/checkpoints/{checkpoint.name}"
     assert torch.load(checkpoint, weights_only=True)["training"]["step"] == 1
     hand_back(context)
     run(claim(context.engine, context.settings, context.artifacts))
