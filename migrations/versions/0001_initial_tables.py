@@ -45,6 +45,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_projects")),
         sa.UniqueConstraint("name", name=op.f("uq_projects_name")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "workers",
@@ -219,6 +220,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_pretext_models")),
         sa.UniqueConstraint("project_id", "version", name=op.f("uq_pretext_models_project_id_version")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "rounds",
@@ -447,6 +449,7 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_score_runs")),
+        sqlite_autoincrement=True,
     )
     with op.batch_alter_table("score_runs", schema=None) as batch_op:
         batch_op.create_index(

@@ -12,6 +12,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 Json = dict[str, Any]
 BigInt = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+# SQLite gives the number of a deleted row away again, PostgreSQL never does. What outlives a row by its number, a
+# folder of artifacts that is to be deleted or a signed link, must not mean another one.
+_NEVER_AGAIN = {"sqlite_autoincrement": True}
 
 
 class UtcDateTime(sa.TypeDecorator[datetime]):
@@ -64,7 +67,10 @@ class Project(Table):
     """One labeling effort: its pool, classes, settings, rounds."""
 
     __tablename__ = "projects"
-    __table_args__ = (sa.CheckConstraint("state IN ('active','paused','archived')", name="state"),)
+    __table_args__ = (
+        sa.CheckConstraint("state IN ('active','paused','archived')", name="state"),
+        _NEVER_AGAIN,
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
@@ -154,7 +160,7 @@ class PretextModel(Table):
     """A trained backbone + pretext head, one version."""
 
     __tablename__ = "pretext_models"
-    __table_args__ = (sa.UniqueConstraint("project_id", "version"),)
+    __table_args__ = (sa.UniqueConstraint("project_id", "version"), _NEVER_AGAIN)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = _project(index=False)
@@ -181,6 +187,7 @@ class ScoreRun(Table):
     """
 
     __tablename__ = "score_runs"
+    __table_args__ = (_NEVER_AGAIN,)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = _project()
@@ -572,7 +579,7 @@ class Job(Table):
         sa.Index("uq_jobs_coalesce", "coalesce_key", unique=True, **_when("state = 'queued'")),
         sa.Index("uq_jobs_serial", "serial_key", unique=True, **_when("state = 'running'")),
         sa.CheckConstraint("state IN ('queued','running','succeeded','failed','cancelled')", name="state"),
-        {"sqlite_autoincrement": True},
+        _NEVER_AGAIN,
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
