@@ -2,8 +2,9 @@
 
 A service runs as a process on SQLite or PostgreSQL; annotators are threads of two other processes. Each takes a
 batch of ten, thinks, and posts its labels; in between it asks an empty FastAPI endpoint, served as Shortlist is by a
-process of its own: that is what any answer costs on this machine at that moment. So many batches a second are asked
-for in all cases (`--batches-per-s`), however many annotators share them; the least time an annotator thinks follows.
+process of its own: that is what any answer costs on this machine at that moment. An annotator thinks for 8 s over a
+batch, which is quick for a person (`--think-s`); few of them think less, so that 8 batches a second are asked for
+(`--batches-per-s`) and there is something to measure. 32 annotators then think for 4 s: 0.4 s a label.
 
 `make bench-serve`, or `python -m benchmarks.serve --items 10000 --annotators 8 32 --seconds 10 --labels 2000` for a
 short look.
@@ -39,8 +40,9 @@ def main() -> None:
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--annotators", type=int, nargs="+", default=[1, 8, 32, 128])
     parser.add_argument("--seconds", type=float, default=40, help="of each measurement")
+    parser.add_argument("--think-s", type=float, default=8, help="over a batch of ten, on average, at most")
     parser.add_argument(
-        "--batches-per-s", type=float, default=16, help="asked for by all annotators together"
+        "--batches-per-s", type=float, default=8, help="asked for by all annotators together, at least"
     )
     parser.add_argument(
         "--labels", type=int, default=500_000, help="made before the last measurement, 0: none"
@@ -52,7 +54,10 @@ def main() -> None:
         for database in options.databases:
             with sites.running(database) as site:
                 figures |= measure(site, empty, database, options)
-    figures |= {"batches_per_s": options.batches_per_s, "batch": BATCH, "seconds": options.seconds}
+    figures |= {
+        "batches_per_s": options.batches_per_s, "think_s": options.think_s, "batch": BATCH,
+        "seconds": options.seconds,
+    }  # fmt: skip
     command = f"python -m benchmarks.serve {' '.join(sys.argv[1:])}".strip()
     with tempfile.TemporaryDirectory() as folder:
         write_report("serve", figures, command, *([Path(folder)] if options.no_write else []))
@@ -67,15 +72,15 @@ def measure(site: Site, empty: str, database: str, options: argparse.Namespace) 
         figures[f"service_memory_mb_{database}"] = site.memory_mb()
         console.print(f"{database}: {items} items registered in {seconds:.1f} s; {site.memory_mb():.0f} MB")
         sites.score_and_rank(site, projects[items])
+
+    def thinks(annotators: int) -> float:
+        return float(min(options.think_s, annotators / options.batches_per_s))
+
     p99: dict[tuple[int, int], float] = {}
     for annotators in options.annotators:
-        for (
-            items,
-            project,
-        ) in projects.items():  # one after the other, so that what the machine does else is shared
-            seconds_of = load(
-                site, empty, project, annotators, annotators / options.batches_per_s, options.seconds
-            )
+        # One pool after the other, so that they share what else the machine does.
+        for items, project in projects.items():
+            seconds_of = load(site, empty, project, annotators, thinks(annotators), options.seconds)
             name = f"{database}_{annotators}_{short(items)}"
             figures |= described(seconds_of, name)
             p99[annotators, items] = percentile(seconds_of["next_batch"], 99)
@@ -94,7 +99,7 @@ def measure(site: Site, empty: str, database: str, options: argparse.Namespace) 
         before = p99[most, largest]
         load(site, empty, projects[largest], 2, 0, 7200, labels=options.labels // 2, batch=MANY)
         sites.score_and_rank(site, projects[largest])
-        after = load(site, empty, projects[largest], most, most / options.batches_per_s, options.seconds)
+        after = load(site, empty, projects[largest], most, thinks(most), options.seconds)
         console.print(line(f"{database} after {options.labels} labels", after))
         p99_after = percentile(after["next_batch"], 99)
         figures[f"p99_after_{short(options.labels)}_labels_over_start_{database}"] = p99_after / before
