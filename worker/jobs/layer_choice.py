@@ -84,7 +84,7 @@ def _choose(
     layers: list[Layer] = [None, *candidates(backbone)]
     default = _DEFAULT
     if not isinstance(backbone, SmallBackbone) and not model.config.get("pretrained"):
-        watched = TrainingPool(context, item_pixels, seed).sample(side)[0][:_WATCHED]
+        watched = TrainingPool(context, item_pixels, seed).sample(side, _WATCHED)[0]
         default = by_rank(_embedded(backbone, layers, torch.split(watched, _BATCH), device))
     sample = judges.by_labels(np.random.default_rng([seed, len(judges.labeled)]))
     if sample is None:

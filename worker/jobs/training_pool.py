@@ -70,9 +70,9 @@ class TrainingPool:
             raise JobFailed(f"No item of the pool can be read. The first says: {decoded[0].reason}")
         return float(np.median(sides))
 
-    def sample(self, side: int) -> tuple[Tensor, dict[str, Floats]]:
+    def sample(self, side: int, most: int = _SAMPLE) -> tuple[Tensor, dict[str, Floats]]:
         """Random items: (m, 3, s, s) uint8, and what is trivial about each, (m,). Raises `JobFailed`."""
-        items = self._items(self._some(min(_SAMPLE, max(1, _SAMPLE_BYTES // (4 * 3 * side * side)))))
+        items = self._items(self._some(min(most, max(1, _SAMPLE_BYTES // (4 * 3 * side * side)))))
         decoded = self.item_pixels.decode([item.uri for item in items], side)
         readable = [(one.pixels, one.file_size) for one in decoded if one.pixels is not None]
         if not readable:
