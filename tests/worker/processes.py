@@ -71,14 +71,26 @@ def listening(pids: Iterable[int]) -> set[IPv4Address | IPv6Address]:
     """The addresses at which they wait for TCP connections. Only on Linux."""
     found = set()
     for process in (Path(f"/proc/{pid}") for pid in pids):
-        sockets = {os.readlink(file) for file in (process / "fd").iterdir()}
-        for table in ("tcp", "tcp6"):
-            for line in (process / "net" / table).read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
-                    raw = bytes.fromhex(fields[1].partition(":")[0])  # words of four bytes, the last first
-                    words = (raw[start : start + 4][::-1] for start in range(0, len(raw), 4))
-                    found.add(ip_address(b"".join(words)))
+        try:
+            sockets = _open_files(process)
+            tables = [(process / "net" / table).read_text().splitlines()[1:] for table in ("tcp", "tcp6")]
+        except (FileNotFoundError, ProcessLookupError):  # gone, or going while we read
+            continue
+        for fields in (line.split() for table in tables for line in table):
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                raw = bytes.fromhex(fields[1].partition(":")[0])  # words of four bytes, the last first
+                words = (raw[start : start + 4][::-1] for start in range(0, len(raw), 4))
+                found.add(ip_address(b"".join(words)))
+    return found
+
+
+def _open_files(process: Path) -> set[str]:
+    found = set()
+    for file in (process / "fd").iterdir():
+        try:
+            found.add(os.readlink(file))
+        except FileNotFoundError:  # closed while we read
+            continue
     return found
 
 
