@@ -379,7 +379,13 @@ def upgrade() -> None:
             sqlite_where=sa.text("state = 'available' AND split = 'pool'"),
             postgresql_where=sa.text("state = 'available' AND split = 'pool'"),
         )
-        batch_op.create_index("ix_items_content", ["project_id", "content_hash"], unique=False)
+        batch_op.create_index(
+            "ix_items_content",
+            ["project_id", "content_hash"],
+            unique=False,
+            sqlite_where=sa.text("content_hash IS NOT NULL"),
+            postgresql_where=sa.text("content_hash IS NOT NULL"),
+        )
         batch_op.create_index(
             "ix_items_done",
             ["project_id", "class"],
@@ -395,7 +401,13 @@ def upgrade() -> None:
             postgresql_where=sa.text("gold"),
         )
         batch_op.create_index("ix_items_project_id_id", ["project_id", "id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_items_source_id"), ["source_id"], unique=False)
+        batch_op.create_index(
+            "ix_items_source",
+            ["source_id"],
+            unique=False,
+            sqlite_where=sa.text("source_id IS NOT NULL"),
+            postgresql_where=sa.text("source_id IS NOT NULL"),
+        )
         batch_op.create_index(
             "ix_items_test",
             ["project_id", "id"],
@@ -880,7 +892,11 @@ def downgrade() -> None:
             sqlite_where=sa.text("split = 'test'"),
             postgresql_where=sa.text("split = 'test'"),
         )
-        batch_op.drop_index(batch_op.f("ix_items_source_id"))
+        batch_op.drop_index(
+            "ix_items_source",
+            sqlite_where=sa.text("source_id IS NOT NULL"),
+            postgresql_where=sa.text("source_id IS NOT NULL"),
+        )
         batch_op.drop_index("ix_items_project_id_id")
         batch_op.drop_index("ix_items_gold", sqlite_where=sa.text("gold"), postgresql_where=sa.text("gold"))
         batch_op.drop_index(
@@ -888,7 +904,11 @@ def downgrade() -> None:
             sqlite_where=sa.text("state = 'done' AND split = 'pool'"),
             postgresql_where=sa.text("state = 'done' AND split = 'pool'"),
         )
-        batch_op.drop_index("ix_items_content")
+        batch_op.drop_index(
+            "ix_items_content",
+            sqlite_where=sa.text("content_hash IS NOT NULL"),
+            postgresql_where=sa.text("content_hash IS NOT NULL"),
+        )
         batch_op.drop_index(
             "ix_items_available",
             sqlite_where=sa.text("state = 'available' AND split = 'pool'"),

@@ -1,5 +1,6 @@
 """Direct registration of items: as JSON, or streamed as one object a line."""
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -70,8 +71,8 @@ class _Registration:
     refused_count: int = 0
     refused: list[RefusedItem] = field(default_factory=list)
 
-    def take(self, numbered: list[tuple[int, ItemIn | None]]) -> None:
-        """(line, item) pairs; None: a line that is no item."""
+    def read(self, numbered: list[tuple[int, ItemIn | None]]) -> list[NewItem]:
+        """(line, item) pairs, None for a line that is no item -> what may be stored; the others are noted."""
         good = []
         for line, entry in numbered:
             given = entry and NewItem(entry.key, entry.uri, entry.split, entry.class_name, entry.meta)
@@ -82,6 +83,9 @@ class _Registration:
                     self.refused.append(RefusedItem(line=line, code=code))
             elif given:
                 good.append(given)
+        return good
+
+    def store(self, good: list[NewItem]) -> None:
         with write_session(self.parts.engine) as session:
             project = projects.find(session, public_id("p", self.project.id))  # it may be gone by now
             added = items.register(session, project, good)
@@ -90,10 +94,10 @@ class _Registration:
         self.added += added
         self.known += len(good) - added
 
-    def take_lines(self, lines: list[bytes]) -> None:
+    def read_lines(self, lines: list[bytes]) -> list[NewItem]:
         numbered = list(enumerate(lines, self.line + 1))
         self.line += len(lines)
-        self.take([(number, _parsed(line)) for number, line in numbered if line.strip()])
+        return self.read([(number, _parsed(line)) for number, line in numbered if line.strip()])
 
     def finish(self) -> ItemsAnswer:
         if self.added >= statistics.MANY_ROWS:
@@ -137,14 +141,28 @@ async def add_items(project_id: str, request: Request, caller: Admin, parts: Par
     registration = _Registration(parts, await run_in_threadpool(find))
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind == NDJSON:
-        async for lines in chunks(request, _CHUNK_ITEMS):
-            await run_in_threadpool(registration.take_lines, lines)
+        await _streamed(request, registration)
     elif kind == "application/json":
         body = _validated(await request.body())
-        await run_in_threadpool(registration.take, list(enumerate(body.items, 1)))
+        good = await run_in_threadpool(registration.read, list(enumerate(body.items, 1)))
+        await run_in_threadpool(registration.store, good)
     else:
         raise NotJson(expected=f"application/json` or `{NDJSON}")
     return await run_in_threadpool(registration.finish)
+
+
+async def _streamed(request: Request, registration: _Registration) -> None:
+    """The next lines are read while the database stores those before them."""
+    storing: asyncio.Task[None] | None = None
+    try:
+        async for lines in chunks(request, _CHUNK_ITEMS):
+            good = await run_in_threadpool(registration.read_lines, lines)
+            if storing is not None:
+                await storing
+            storing = asyncio.create_task(run_in_threadpool(registration.store, good))
+    finally:
+        if storing is not None:
+            await storing
 
 
 def _validated(body: bytes) -> ItemsIn:

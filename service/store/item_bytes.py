@@ -2,7 +2,10 @@
 
 import os
 import re
+import stat
+import time
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -74,9 +77,30 @@ def _locate(uri: str) -> str | None:
         climbs = ".." in unquote(uri).replace("\\", "/").split("/")
         return None if climbs or "::" in uri else uri.rstrip("/")
     try:
-        return os.path.realpath(uri) if os.path.isabs(uri) else None
+        return _resolved(uri) if os.path.isabs(uri) else None
     except (OSError, ValueError, RuntimeError):  # a NUL, a name too long, a circle of links
         return None
+
+
+def _resolved(path: str) -> str:
+    """Symlinks followed. Folders are looked at once a second: a pool has a million files in a few of them."""
+    folder, name = os.path.split(path)
+    if name in ("", ".", ".."):
+        return os.path.realpath(path)
+    place = os.path.join(_resolved_folder(folder, int(time.monotonic())), name)
+    return os.path.realpath(place) if _is_link(place) else place
+
+
+@lru_cache(maxsize=1_024)
+def _resolved_folder(folder: str, second: int) -> str:
+    return os.path.realpath(folder)
+
+
+def _is_link(place: str) -> bool:
+    try:
+        return stat.S_ISLNK(os.lstat(place).st_mode)
+    except OSError:  # whoever reads it will say what is wrong
+        return False
 
 
 def _is_below(place: str, root: str) -> bool:

@@ -124,16 +124,15 @@ class Item(Table):
         sa.Index("ix_items_gold", "project_id", "shuffle", **_when("gold")),
         sa.Index("ix_items_aside", "project_id", "state", **_when("state NOT IN ('available', 'done')")),
         sa.Index("ix_items_project_id_id", "project_id", "id"),
-        sa.Index("ix_items_content", "project_id", "content_hash"),
+        sa.Index("ix_items_content", "project_id", "content_hash", **_when("content_hash IS NOT NULL")),
+        sa.Index("ix_items_source", "source_id", **_when("source_id IS NOT NULL")),
         sa.CheckConstraint("state IN ('available','done','broken','quarantined','withdrawn')", name="state"),
         sa.CheckConstraint("split IN ('pool','test')", name="split"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = _project(index=False)
-    source_id: Mapped[int | None] = mapped_column(
-        sa.ForeignKey("sources.id", ondelete="SET NULL"), index=True
-    )
+    source_id: Mapped[int | None] = mapped_column(sa.ForeignKey("sources.id", ondelete="SET NULL"))
     key: Mapped[str]  # unique in the project: the path below the source's folder, or given
     uri: Mapped[
         str
