@@ -19,7 +19,16 @@ from service.store import statistics
 from service.store.ids import row_number
 from service.store.migrate import upgrade
 from service.store.session import make_engine, read_session, write_session
-from service.store.tables import Item, PretextModel, Project, RankedItem, Ranking, Score, ScoreRun
+from service.store.tables import (
+    Item,
+    PretextModel,
+    Project,
+    RankedItem,
+    Ranking,
+    Reservation,
+    Score,
+    ScoreRun,
+)
 from tests.databases import postgres_server
 
 RANKED = 5_000  # items of a ranking: enough for several rounds
@@ -112,7 +121,8 @@ def register(site: Site, items: int) -> tuple[str, float]:
             ).encode()
 
     with site.http() as http:
-        made = http.post("/projects", json={"name": f"{items} items", "classes": CLASSES, "round_size": 1000})
+        name = f"{items} items, {secrets.token_hex(4)}"
+        made = http.post("/projects", json={"name": name, "classes": CLASSES, "round_size": 1000})
         project: str = made.raise_for_status().json()["id"]
         ndjson = {"Content-Type": "application/x-ndjson"}
         begun = time.perf_counter()
@@ -121,6 +131,15 @@ def register(site: Site, items: int) -> tuple[str, float]:
     if answer.json()["added"] != items:
         sys.exit(f"{answer.json()} instead of {items} items")
     return project, seconds
+
+
+def available(site: Site, project: str) -> int:
+    """Items that nobody labeled or holds."""
+    number = row_number("p", project)
+    items = sa.select(sa.func.count()).where(Item.project_id == number, Item.state == "available")
+    held = sa.select(sa.func.count()).where(Reservation.project_id == number, Reservation.state == "open")
+    with read_session(site.engine) as session:
+        return (session.scalar(items) or 0) - (session.scalar(held) or 0)
 
 
 def score_and_rank(site: Site, project: str) -> None:
