@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import decisions, projects, queues, reservations, training
+from service import decisions, picks, projects, queues, reservations, training
 from service.errors import ItemNotServable, UnknownClass, UnknownItem
 from service.store.ids import public_id, row_number
 from service.store.project_settings import ProjectSettings
@@ -54,6 +54,7 @@ def unmark(session: Session, project: Project, items: Sequence[str]) -> int:
         labels.settle(overlap)
         project.labels_used += len(labels.votes()) - votes_before
     if gold:
+        picks.open_again(session, project, [item.id for item in gold])
         training.retrain_if_due(session, project)
     return len(gold)
 

@@ -13,7 +13,7 @@ from typing import Literal
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
-from service import decisions, projects, queues, reservations, rounds, training
+from service import decisions, picks, projects, queues, reservations, rounds, training
 from service.decisions import ItemLabels
 from service.errors import (
     ItemInTestSplit,
@@ -28,7 +28,7 @@ from service.errors import (
 from service.picks import OPEN
 from service.store.ids import public_id, row_number
 from service.store.project_settings import ProjectSettings
-from service.store.tables import Duplicate, Item, Label, Project, QueuedItem, Ranking, Reservation
+from service.store.tables import Duplicate, Item, Label, Project, QueuedItem, Reservation
 
 Skip = Literal["unsure", "broken", "other"]
 Outcome = Literal["accepted", "duplicate", "revised", "stale", "late"]
@@ -309,9 +309,9 @@ class _Call:
         self._write_holds()
         if self._queued:
             queues.clear(self.session, self.project, gone, by=self._new)
-        if len(gone) < len(self.changed_items) and self.project.ranking_id is not None:
-            # Open again, perhaps at a rank that serving has passed already.
-            self.session.get_one(Ranking, self.project.ranking_id).low_water = 1
+        labeled = {label.item_id for label in self._new}
+        still_open = [number for number in labeled if self._found[number].item.state == "available"]
+        picks.open_again(self.session, self.project, still_open)
 
 
 def _withdraws(entry: NewLabel) -> bool:

@@ -25,6 +25,7 @@ CURRENT = sa.text("labels.current")
 OPEN = sa.literal_column("'open'", sa.Text)
 _GOLD = sa.text("items.gold")
 LOOKED_AT_AGAIN = 100  # ranks, before the ranking's mark moves on: cheaper than moving it each time
+_LOOKED_UP = 1_000  # items whose ranks are asked for; with more the mark goes back to the start
 _ANNOTATOR = sa.bindparam("annotator", type_=sa.Text)
 
 
@@ -52,10 +53,6 @@ LOOK = (
     .where(Ranking.id == sa.bindparam("ranking", type_=sa.BigInteger))
     .scalar_subquery()
     .label("low_water"),
-    sa.select(sa.func.count())
-    .where(Reservation.project_id == sa.bindparam("project"), Reservation.state == OPEN)
-    .scalar_subquery()
-    .label("held"),
 )
 
 
@@ -66,7 +63,6 @@ class Look:
     any_queued: bool  # for the annotator or for everybody
     any_test: bool  # item of the test split
     low_water: int | None  # of the ranking that is served
-    held: int  # open reservations of everybody
 
 
 def pick(
@@ -74,6 +70,18 @@ def pick(
 ) -> list[Pick]:
     """Up to `size` items; none if nothing but gold items is left."""
     return _Picker(session, project, settings, annotator, look).pick(size)
+
+
+def open_again(session: Session, project: Project, items: Collection[int]) -> None:
+    """Somebody may get these items again, perhaps at ranks that serving has passed already."""
+    if project.ranking_id is None or not items:
+        return
+    ranks = sa.select(sa.func.min(RankedItem.rank)).where(RankedItem.ranking_id == project.ranking_id)
+    few = len(items) <= _LOOKED_UP
+    lowest = session.scalar(ranks.where(RankedItem.item_id.in_(items))) if few else 1
+    if lowest is not None:
+        ranking = session.get_one(Ranking, project.ranking_id)
+        ranking.low_water = min(ranking.low_water, lowest)
 
 
 def meant_for(annotator: str | sa.BindParameter[str]) -> sa.ColumnElement[bool]:
@@ -89,25 +97,28 @@ def _held_by(annotator: str | sa.BindParameter[str]) -> sa.ColumnElement[bool]:
     return sa.exists().where(held.item_id == Item.id, held.annotator == annotator, held.state == OPEN)
 
 
-def _free(alone: bool) -> sa.ColumnElement[bool]:
-    """Items meant for `annotator`, not held by them, with room for one more.
+def _room(alone: bool) -> sa.ColumnElement[bool]:
+    """Items with room for one more annotator.
 
     An item wants `overlap` labels (alone: that is one), and more where it was sent out again; one that has them and
     is available all the same was disagreed on, and wants one more (`service.decisions` decides when it is done).
     """
     label, held = aliased(Label), aliased(Reservation)
     if alone:
-        room = ~sa.exists().where(held.item_id == Item.id, held.state == OPEN)
-    else:
-        holds = _count(sa.select(sa.func.count()).where(held.item_id == Item.id, held.state == OPEN))
-        labels = _count(
-            sa.select(sa.func.count()).where(
-                label.item_id == Item.id, label.current, label.used, label.class_name.is_not(None)
-            )
+        return ~sa.exists().where(held.item_id == Item.id, held.state == OPEN)
+    holds = _count(sa.select(sa.func.count()).where(held.item_id == Item.id, held.state == OPEN))
+    labels = _count(
+        sa.select(sa.func.count()).where(
+            label.item_id == Item.id, label.current, label.used, label.class_name.is_not(None)
         )
-        wanted = sa.bindparam("overlap", type_=sa.Integer) + Item.asked_again
-        room = holds < sa.case((labels < wanted, wanted - labels), else_=1)
-    return sa.and_(room, ~_held_by(_ANNOTATOR), meant_for(_ANNOTATOR))
+    )
+    wanted = sa.bindparam("overlap", type_=sa.Integer) + Item.asked_again
+    return holds < sa.case((labels < wanted, wanted - labels), else_=1)
+
+
+def _free(alone: bool) -> sa.ColumnElement[bool]:
+    """… and meant for `annotator`, not held by them."""
+    return sa.and_(_room(alone), ~_held_by(_ANNOTATOR), meant_for(_ANNOTATOR))
 
 
 def _count(query: sa.Select[int]) -> sa.ColumnElement[int]:
@@ -155,7 +166,9 @@ def _ranked(where: sa.ColumnElement[bool]) -> sa.Select[int, int, float]:
     )
 
 
-_RANKED_AVAILABLE = _ranked(AVAILABLE_ITEM)
+@cache
+def _ranked_with_room(alone: bool) -> sa.Select[int, int, float]:
+    return _ranked(sa.and_(AVAILABLE_ITEM, _room(alone)))
 
 
 @cache
@@ -232,9 +245,9 @@ class _Picker:
             return []
         given = self._given(ranking=number, first=low_water, limit=size + len(taken))
         free = list(self.session.execute(_free_ranked(self._alone), given))
-        if not free or free[0].rank >= low_water + LOOKED_AT_AGAIN + self.look.held:
-            # What was labeled is not looked at for ever; `labels` and `queues` lower the mark when an item opens again.
-            lowest = self.session.execute(_RANKED_AVAILABLE, given | {"limit": 1}).first()
+        if not free or free[0].rank >= low_water + LOOKED_AT_AGAIN:
+            # What is labeled or held is not looked at for ever; `open_again` lowers the mark.
+            lowest = self.session.execute(_ranked_with_room(self._alone), given | {"limit": 1}).first()
             ranking = self.session.get_one(Ranking, number)
             ranking.low_water = ranking.items + 1 if lowest is None else lowest.rank
         free = [row for row in free if row.item_id not in taken][:size]

@@ -19,7 +19,17 @@ from service.errors import (
 from service.store import jobs, pipeline
 from service.store.ids import public_id, row_number
 from service.store.project_settings import ProjectSettings
-from service.store.tables import Item, Job, Label, PretextModel, Project, Reservation, ScoreRun, utc_now
+from service.store.tables import (
+    Item,
+    Job,
+    Label,
+    PretextModel,
+    Project,
+    Ranking,
+    Reservation,
+    ScoreRun,
+    utc_now,
+)
 
 State = Literal["active", "paused", "archived"]
 
@@ -138,6 +148,8 @@ def change(
     if changes:
         catalogue.check(session, ProjectSettings.model_validate(changes))
         settings = ProjectSettings.model_validate(project.settings | changes)
+        if "overlap" in changes and project.ranking_id is not None:  # there may be room for more annotators
+            session.get_one(Ranking, project.ranking_id).low_water = 1
         project.settings = settings.model_dump(mode="json", exclude_unset=True)
         if project.score_run_id is not None and not _ORDERING.isdisjoint(changes):
             pipeline.queue_rank(session, project)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import decisions, projects, training
+from service import decisions, picks, projects, training
 from service.errors import ItemNotServable, UnknownItem
 from service.store.ids import row_number
 from service.store.project_settings import ProjectSettings
-from service.store.tables import Item, Label, Project, QueuedItem, Ranking
+from service.store.tables import Item, Label, Project, QueuedItem
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,9 @@ def add(session: Session, project: Project, items: Sequence[str], annotator: str
     ]
     if rows:
         session.execute(sa.insert(QueuedItem), rows)
+    picks.open_again(session, project, wanted)
     if reopened:
         training.retrain_if_due(session, project)
-        if project.ranking_id is not None:  # perhaps at a rank that serving has passed already
-            session.get_one(Ranking, project.ranking_id).low_water = 1
     return Queued(len(rows), reopened)
 
 

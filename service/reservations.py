@@ -70,7 +70,7 @@ _EXPIRE = (
         Reservation.expires_at <= sa.bindparam("now"),
     )
     .values(state="expired")
-    .returning(Reservation.arm)
+    .returning(Reservation.arm, Reservation.item_id)
     .execution_options(synchronize_session=False)
 )
 _OLDEST_OPEN = (
@@ -130,6 +130,7 @@ def next_batch(
     any_ran_out, own_batch, *look = session.execute(_FIRST_LOOK, given).one()
     if any_ran_out:
         expire(session, project, now)
+        _, own_batch, *look = session.execute(_FIRST_LOOK, given).one()
     if project.state != "active":
         return NextBatch(None, reason="project_paused" if project.state == "paused" else "project_archived")
     if not new and own_batch is not None:
@@ -186,8 +187,7 @@ def served_in(session: Session, project: Project, batch: Batch) -> list[Served]:
 
 def expire(session: Session, project: Project, now: datetime) -> None:
     """Mark what has run out. Nothing depends on when: whoever looks at reservations does this first."""
-    expired = session.scalars(_EXPIRE, {"of_project": project.id, "now": now}).all()
-    count_served(project, expired, -1)
+    _free_again(session, project, session.execute(_EXPIRE, {"of_project": project.id, "now": now}).all())
 
 
 def release_items(session: Session, project: Project, item_ids: Sequence[int]) -> None:
@@ -240,10 +240,15 @@ def _close(session: Session, project: Project, state: str, which: sa.ColumnEleme
         sa.update(Reservation)
         .where(Reservation.project_id == project.id, Reservation.state == OPEN, which)
         .values(state=state)
-        .returning(Reservation.arm)
+        .returning(Reservation.arm, Reservation.item_id)
         .execution_options(synchronize_session=False)
     ).all()
+    _free_again(session, project, closed)
+
+
+def _free_again(session: Session, project: Project, closed: Sequence[sa.Row[str, int]]) -> None:
     count_served(project, (row.arm for row in closed), -1)
+    picks.open_again(session, project, [row.item_id for row in closed])
 
 
 def count_served(project: Project, arms: Iterable[str], sign: Literal[1, -1] = 1) -> None:

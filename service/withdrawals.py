@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import decisions, projects, queues, reservations, training
+from service import decisions, picks, projects, queues, reservations, training
 from service.errors import UnknownItem
 from service.store.ids import row_number
 from service.store.project_settings import ProjectSettings
-from service.store.tables import Item, Project, Ranking, Score
+from service.store.tables import Item, Project, Score
 
 
 def withdraw(session: Session, project: Project, items: Sequence[str]) -> int:
@@ -50,8 +50,7 @@ def restore(session: Session, project: Project, items: Sequence[str]) -> int:
     if out:
         training.retrain_if_due(session, project)
         _score_what_has_none(session, project, out)
-        if project.ranking_id is not None:  # perhaps at a rank that serving has passed already
-            session.get_one(Ranking, project.ranking_id).low_water = 1
+        picks.open_again(session, project, [item.id for item in out])
     return len(out)
 
 

@@ -267,7 +267,7 @@ class Ranking(Table):
     labels_used: Mapped[int]
     items: Mapped[int]
     note: Mapped[str | None]  # why another strategy stood in, when one did
-    low_water: Mapped[int] = mapped_column(default=1)  # no available item has a smaller rank
+    low_water: Mapped[int] = mapped_column(default=1)  # no item with a smaller rank has room for an annotator
     seconds: Mapped[float]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 

@@ -242,6 +242,44 @@ def test_labeled_ranks_are_never_looked_at_again_unless_taken_back(
     assert ranking.low_water == 1
 
 
+@pytest.mark.parametrize("how", ["given back", "ran out", "unsure"])
+def test_held_ranks_are_passed_until_they_are_free_again(
+    session: Session, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr("service.picks.LOOKED_AT_AGAIN", 3)
+    project, items = make_pool(session, 12, control_fraction=0, reservation_ttl_s=60)
+    ranking = rank(session, project, items)
+    held = take(session, project, "ann", size=4)
+    take(session, project, "bob", size=1, after_s=30)
+    assert ranking.low_water == 5
+
+    assert held.batch is not None
+    if how == "given back":
+        reservations.give_back(session, held.batch, annotator="ann")
+    elif how == "unsure":
+        label(session, project, items[1].id, skip="unsure")
+    found = items_of(take(session, project, "cleo", size=2, after_s=70 if how == "ran out" else 30))
+    first = 1 if how == "unsure" else 0
+    assert found[0] == items[first].id
+    assert ranking.low_water == first + 1
+
+
+def test_with_an_overlap_ranks_are_passed_that_have_no_room(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.picks.LOOKED_AT_AGAIN", 1)
+    project, items = make_pool(session, 8, control_fraction=0, overlap=2)
+    ranking = rank(session, project, items)
+    for annotator in ("ann", "bob"):
+        assert items_of(take(session, project, annotator, size=2)) == [item.id for item in items[:2]]
+    assert items_of(take(session, project, "cleo", size=1)) == [items[2].id]
+    assert ranking.low_water == 3
+
+    label(session, project, items[0].id)
+    label(session, project, items[0].id, "bob", class_name="dog")  # they disagree: one more is wanted
+    assert items_of(take(session, project, "dan", size=1)) == [items[0].id]
+
+
 def test_same_state_same_batch(session: Session) -> None:
     """Serving has no hidden randomness: what is served follows from seed and state."""
     orders = []
