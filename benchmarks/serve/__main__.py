@@ -49,20 +49,20 @@ def main() -> None:
     )
     parser.add_argument("--no-write", action="store_true", help="leave benchmarks/results as it is")
     options = parser.parse_args()
-    figures: dict[str, Figure] = {}
-    with sites.started([sys.executable, "-m", "benchmarks.serve.empty"], {}) as (_, empty):
-        for database in options.databases:
-            with sites.running(database) as site:
-                measured = measure(site, empty, database, options)
-                console.print(measured)  # should the other one fail
-                figures |= measured
-    figures |= {
+    command = f"python -m benchmarks.serve {' '.join(sys.argv[1:])}".strip()
+    figures: dict[str, Figure] = {
         "batches_per_s": options.batches_per_s, "think_s": options.think_s, "batch": BATCH,
         "seconds": options.seconds,
     }  # fmt: skip
-    command = f"python -m benchmarks.serve {' '.join(sys.argv[1:])}".strip()
-    with tempfile.TemporaryDirectory() as folder:
-        write_report("serve", figures, command, *([Path(folder)] if options.no_write else []))
+    with (
+        tempfile.TemporaryDirectory() as elsewhere,
+        sites.started([sys.executable, "-m", "benchmarks.serve.empty"], {}) as (_, empty),
+    ):
+        for database in options.databases:
+            with sites.running(database) as site:
+                figures |= measure(site, empty, database, options)
+            # Each time, as the other one may fail.
+            write_report("serve", figures, command, *([Path(elsewhere)] if options.no_write else []))
 
 
 def measure(site: Site, empty: str, database: str, options: argparse.Namespace) -> dict[str, Figure]:
