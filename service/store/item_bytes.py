@@ -83,7 +83,9 @@ def _locate(uri: str) -> str | None:
 
 
 def _resolved(path: str) -> str:
-    """Symlinks followed. Folders are looked at once a second: a pool has a million files in a few of them."""
+    """Symlinks followed. Folders are looked at once a second, as a pool has a million files in a few of them: who can
+    put a symlink in the place of a folder below a root is believed for that long.
+    """
     folder, name = os.path.split(path)
     if name in ("", ".", ".."):
         return os.path.realpath(path)

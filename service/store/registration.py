@@ -79,9 +79,8 @@ def _arrays(rows: Sequence[ItemRow]) -> dict[str, Any]:
 def _from_json() -> sa.Insert:
     new = sa.func.json_each(sa.bindparam("rows", type_=sa.Text)).table_valued("value")
     columns = [sa.func.json_extract(new.c.value, f"$[{place}]") for place in range(len(_NAMES) - 1)]
-    rows = sa.select(_PROJECT, *columns).where(
-        sa.true()
-    )  # else ON CONFLICT would be read as a join's condition
+    # With a WHERE, as SQLite would else read ON CONFLICT as the condition of a join.
+    rows = sa.select(_PROJECT, *columns).where(sa.true())
     return sqlite.insert(_ITEMS).from_select(_NAMES, rows).on_conflict_do_nothing(index_elements=_KNOWN)
 
 

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import labels, reservations
+from service import gold, labels, projects, reservations
 from service.errors import BoundToAnnotator, ReservationExpired
 from service.labels import NewLabel
 from service.reservations import NextBatch
@@ -278,6 +278,29 @@ def test_with_an_overlap_ranks_are_passed_that_have_no_room(
     label(session, project, items[0].id)
     label(session, project, items[0].id, "bob", class_name="dog")  # they disagree: one more is wanted
     assert items_of(take(session, project, "dan", size=1)) == [items[0].id]
+
+
+@pytest.mark.parametrize("how", ["larger overlap", "gold no more"])
+def test_what_may_be_served_again_is_served_by_its_rank(
+    session: Session, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr("service.picks.LOOKED_AT_AGAIN", 1)
+    project, items = make_pool(session, 8, control_fraction=0)
+    ranking = rank(session, project, items)
+    first = public_id("i", items[0].id)
+    if how == "gold no more":
+        gold.mark(session, project, [(first, "cat")])
+    take(session, project, "ann", size=2)
+    take(session, project, "bob", size=1)
+    assert ranking.low_water > 1
+
+    if how == "gold no more":
+        gold.unmark(session, project, [first])
+    else:
+        changes = {"overlap": 2}
+        projects.change(session, project, changes=changes, name=None, classes=None, state=None, if_match=None)
+    session.flush()
+    assert items_of(take(session, project, "cleo", size=1)) == [items[0].id]
 
 
 def test_same_state_same_batch(session: Session) -> None:
