@@ -28,7 +28,7 @@ from tests.worker.processes import REPOSITORY, environment
 PROCESSES = 8
 POOLS = ((10_000, 1), (120, 3))  # items, overlap: one that is large, one that all crowd into
 WORK_S, KILLED_EVERY_S = 20.0, 4.0
-RESERVATION_TTL_S = 2
+RESERVATION_TTL_S = 5  # of a busy machine nearly every label would come late with less
 ADMIN_KEY = "an-admin-key-for-tests"
 
 Json = dict[str, Any]
