@@ -9,6 +9,8 @@ from sqlalchemy.orm import Session
 
 from service.store.tables import Item, Label
 
+_LABELS = sa.select(Label).where(Label.item_id.in_(sa.bindparam("items", expanding=True))).order_by(Label.id)
+
 
 @dataclass
 class ItemLabels:
@@ -74,8 +76,7 @@ class ItemLabels:
 def load(session: Session, items: Iterable[Item]) -> dict[int, ItemLabels]:
     """The items with their labels, by the item's number."""
     found = {item.id: ItemLabels(item) for item in items}
-    labels = sa.select(Label).where(Label.item_id.in_(found)).order_by(Label.id)
-    for label in session.scalars(labels):
+    for label in session.scalars(_LABELS, {"items": list(found)}):
         found[label.item_id].labels.append(label)
     return found
 

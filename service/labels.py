@@ -4,7 +4,7 @@ A label is kept whatever happens; whether it is *used* (for its item's class, th
 of its own. Items that an annotator never got are labeled just as well (arm `imported`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from itertools import chain
@@ -26,6 +26,7 @@ from service.errors import (
     UnknownItemKey,
 )
 from service.picks import OPEN
+from service.store.bulk import NewRows
 from service.store.ids import public_id, row_number
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Duplicate, Item, Label, Project, QueuedItem, Reservation
@@ -63,13 +64,32 @@ class _Hold:
     became: str | None = None
 
 
+# Made once: making a statement costs as much as running it.
 # An annotator's own, whatever became of them; of others those that are open.
-_HOLD = sa.select(*(getattr(Reservation, field.name) for field in fields(_Hold) if field.name != "became"))
-_ITEM = sa.select(Item, sa.exists().where(QueuedItem.item_id == Item.id))
-_LABELS = Label.__table__
-_ATTRIBUTES = {one.columns[0].name: one.key for one in sa.inspect(Label).column_attrs if one.key != "id"}
-# With `returning`, all rows go in one statement; in their order, so that each label gets its number.
-_INSERT = sa.insert(_LABELS).returning(_LABELS.c.id, sort_by_parameter_order=True)  # type: ignore[arg-type]
+_HOLDS = (
+    sa.select(*(getattr(Reservation, field.name) for field in fields(_Hold) if field.name != "became"))
+    .where(Reservation.item_id.in_(sa.bindparam("items", expanding=True)))
+    .where(
+        sa.or_(
+            Reservation.annotator.in_(sa.bindparam("annotators", expanding=True)), Reservation.state == OPEN
+        )
+    )
+    .order_by(Reservation.id)
+)
+_ITEMS = sa.select(Item, sa.exists().where(QueuedItem.item_id == Item.id)).where(
+    Item.project_id == sa.bindparam("project")
+)
+_BY_KEY = _ITEMS.where(Item.key.in_(sa.bindparam("wanted", expanding=True)))
+_BY_NUMBER = _ITEMS.where(Item.id.in_(sa.bindparam("wanted", expanding=True)))
+_BECOME = (
+    sa.update(Reservation)
+    .where(Reservation.id.in_(sa.bindparam("numbers", expanding=True)))
+    .values(state=sa.bindparam("became"))
+    .execution_options(synchronize_session=False)  # they were read as rows
+)
+_SAME = ("project_id", "created_at")  # of all labels of a call
+_OWN = tuple(each.key for each in sa.inspect(Label).column_attrs if each.key not in ("id", *_SAME))
+_NEW = NewRows(Label, _OWN, _SAME)
 
 
 @dataclass(frozen=True)
@@ -131,20 +151,19 @@ class _Call:
         keys = {entry.key for entry in entries if entry.key is not None}
         items: list[Item] = []
         if keys:
-            items += self._items(Item.key.in_(keys))
+            items += self._items(_BY_KEY, keys)
             self._numbers = {item.key: item.id for item in items}
         numbers = {number for entry in entries if (number := self._item_number(entry)) is not None}
         if missing := numbers - {item.id for item in items}:
-            items += self._items(Item.id.in_(missing))
+            items += self._items(_BY_NUMBER, missing)
         self._found = decisions.load(self.session, items)
-        theirs = Reservation.annotator.in_({entry.annotator for entry in entries})
-        held = _HOLD.where(Reservation.item_id.in_(self._found), sa.or_(theirs, Reservation.state == OPEN))
-        for row in self.session.execute(held.order_by(Reservation.id)):
+        theirs = {"items": list(self._found), "annotators": list({entry.annotator for entry in entries})}
+        for row in self.session.execute(_HOLDS, theirs):
             hold = _Hold(*row)
             self._held.setdefault((hold.item_id, hold.annotator), []).append(hold)
 
-    def _items(self, which: sa.ColumnElement[bool]) -> list[Item]:
-        found = self.session.execute(_ITEM.where(Item.project_id == self.project.id, which)).all()
+    def _items(self, query: sa.Select[Item, bool], wanted: Collection[int] | Collection[str]) -> list[Item]:
+        found = self.session.execute(query, {"project": self.project.id, "wanted": list(wanted)}).all()
         self._queued.update(item.id for item, queued in found if queued)
         return [item for item, _ in found]
 
@@ -266,11 +285,8 @@ class _Call:
     def _insert(self) -> None:
         """The labels get their numbers, in the order they were taken; items are not written before: once is enough."""
         if self._new:
-            rows = [
-                {name: getattr(label, attribute) for name, attribute in _ATTRIBUTES.items()}
-                for label in self._new
-            ]
-            numbers = self.session.connection().execute(_INSERT, rows).scalars()
+            rows = [{name: getattr(label, name) for name in _OWN} for label in self._new]
+            numbers = _NEW.insert(self.session, rows, project_id=self.project.id, created_at=self.now)
             for label, number in zip(self._new, numbers, strict=True):
                 label.id = number
 
@@ -287,9 +303,7 @@ class _Call:
             if hold.became is not None:
                 became.setdefault(hold.became, []).append(hold.id)
         for state, numbers in became.items():
-            self.session.execute(
-                sa.update(Reservation).where(Reservation.id.in_(numbers)).values(state=state)
-            )
+            self.session.execute(_BECOME, {"became": state, "numbers": numbers})
 
     def _write(self) -> None:
         if any(label.outcome == "revised" for label in self._new):

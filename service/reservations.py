@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, load_only
 from service import picks, projects
 from service.errors import BoundToAnnotator, NotFound, ReservationExpired
 from service.picks import AVAILABLE, CURRENT, OPEN, Pick
+from service.store.bulk import NewRows
 from service.store.ids import public_id, row_number
 from service.store.project_settings import ProjectSettings
 from service.store.tables import (
@@ -92,8 +93,11 @@ _FIRST_LOOK = sa.select(
     _OLDEST_OPEN.scalar_subquery().label("own_batch"),
     *picks.LOOK,
 )
-# With `returning`, all rows go in one statement.
-_RESERVE = sa.insert(Reservation.__table__).returning(Reservation.__table__.c.id)  # type: ignore[arg-type]
+_RESERVE = NewRows(
+    Reservation,
+    ("item_id", "position", "arm", "rank", "score", "ranking_id"),
+    ("project_id", "batch_id", "annotator", "expires_at", "state"),
+)
 
 
 @dataclass(frozen=True)
@@ -305,13 +309,15 @@ def _reserve(
     ordered = _mixed(picked, random.Random(f"{settings.seed}:{batch.id}"))
     rows: list[dict[str, Any]] = [
         {
-            "project_id": project.id, "batch_id": batch.id, "item_id": pick.item_id, "annotator": annotator,
-            "position": position, "arm": pick.arm, "rank": pick.rank, "score": pick.score,
-            "ranking_id": pick.ranking_id, "expires_at": batch.expires_at, "state": "open",
+            "item_id": pick.item_id, "position": position, "arm": pick.arm, "rank": pick.rank, "score": pick.score,
+            "ranking_id": pick.ranking_id,
         }
         for position, pick in enumerate(ordered, start=1)
     ]  # fmt: skip
-    session.connection().execute(_RESERVE, rows)
+    _RESERVE.insert(
+        session, rows, project_id=project.id, batch_id=batch.id, annotator=annotator,
+        expires_at=batch.expires_at, state="open",
+    )  # fmt: skip
     count_served(project, (pick.arm for pick in picked))
     return batch
 

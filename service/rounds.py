@@ -12,6 +12,8 @@ from service.store import outbox
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Head, Item, Label, Project, Ranking, Round
 
+_OPEN = sa.select(Round).where(Round.project_id == sa.bindparam("project"), Round.closed_at.is_(None))
+
 
 @dataclass(frozen=True)
 class RoundReport:
@@ -35,8 +37,7 @@ def open_first(session: Session, project: Project) -> None:
 
 def open_round(session: Session, project: Project) -> Round:
     """The one open round; call it with the project locked."""
-    query = sa.select(Round).where(Round.project_id == project.id, Round.closed_at.is_(None))
-    return session.scalars(query).one()
+    return session.scalars(_OPEN, {"project": project.id}).one()
 
 
 def close(

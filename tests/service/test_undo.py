@@ -57,6 +57,7 @@ def test_an_undo_that_overtakes_its_label(session: Session) -> None:
     assert store(session, project, entry(item, revision=1)).outcomes == ["stale"]
     assert (item.state, project.labels_used) == ("available", 0)
     assert store(session, project, entry(item, revision=3)).outcomes == ["revised"]
+    session.refresh(held)
     assert (item.state, held.state, project.labels_used) == ("done", "labeled", 1)
 
 
