@@ -20,7 +20,7 @@ from service.store import outbox
 from service.store.ids import public_id
 from service.store.session import read_session, write_session
 from service.store.tables import Job
-from service.store.unfinished import give_up
+from service.store.unfinished import give_up, start_over
 
 RETRY_DELAY_S = 2.0  # doubles with each attempt
 RETRY_DELAY_MAX_S = 300.0
@@ -95,6 +95,11 @@ def enqueue(
         when |= {"min_interval_s": min_interval_s, "of_project": project_id, "of_kind": kind}
     insert = _insert(session.get_bind().dialect.name, coalesce_key is not None, min_interval_s > 0)
     return int(session.connection().execute(insert, row | when).scalar_one())
+
+
+def begin_anew(session: Session, job_id: int) -> None:
+    """For a job that was just queued: where it was waiting for another try, it does not go on from the last one."""
+    _delete(session, start_over(session, job_id))
 
 
 @cache
@@ -296,7 +301,10 @@ def purge(engine: sa.Engine, older_than_s: float) -> int:
 
 def _give_up(session: Session, job_id: int) -> None:
     """What it had stored to go on from is deleted."""
-    folders = give_up(session, job_id)
+    _delete(session, give_up(session, job_id))
+
+
+def _delete(session: Session, folders: list[str]) -> None:
     if folders:
         enqueue(session, "delete_artifacts", {"folders": folders}, queue="cpu", delay_s=NOTICED_S)
 

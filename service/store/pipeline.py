@@ -20,9 +20,11 @@ def queue_import(session: Session, source: Source) -> int:
 def queue_train_pretext(session: Session, project: Project) -> int:
     """Train a new version of the pretext model; scoring follows by itself."""
     key = f"train_pretext:{project.id}"
-    return jobs.enqueue(
+    job_id = jobs.enqueue(
         session, "train_pretext", {}, project_id=project.id, queue="gpu", coalesce_key=key, serial_key=key
     )
+    jobs.begin_anew(session, job_id)
+    return job_id
 
 
 def queue_score_pool(session: Session, project: Project, pretext_model_id: int) -> int:

@@ -14,6 +14,17 @@ def give_up(session: Session, job_id: int) -> list[str]:
     state = session.scalar(ended)
     if state is None:
         return []
+    return _end(session, job_id, state)
+
+
+def start_over(session: Session, job_id: int) -> list[str]:
+    """A new wish came while the job waited for another try: what it has trained so far was of the old wish, and of
+    the settings and items of then. Answers as `give_up` does.
+    """
+    return _end(session, job_id, "cancelled")
+
+
+def _end(session: Session, job_id: int, state: str) -> list[str]:
     mine = sa.select(PretextModel).where(
         PretextModel.state == "training", PretextModel.config["job"].as_integer() == job_id
     )

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from service.store import jobs
 from service.store.pipeline import queue_train_pretext
 from service.store.session import read_session, write_session
-from service.store.tables import Job, PretextModel
+from service.store.tables import Job, PretextModel, Project
 from tests.factories import make_pretext_model, make_project
 
 
@@ -60,6 +60,20 @@ def to_be_tried_again(engine: sa.Engine, job: jobs.ClaimedJob) -> None:
     jobs.fail(engine, job, "no luck")
 
 
+def wish_again(engine: sa.Engine, job: jobs.ClaimedJob) -> int:
+    with write_session(engine) as session:
+        return queue_train_pretext(session, session.get_one(Project, job.project_id))
+
+
+def wished_again_before_it_was_tried_again(engine: sa.Engine, job: jobs.ClaimedJob) -> None:
+    jobs.fail(engine, job, "no luck")
+    assert wish_again(engine, job) == job.id
+
+
+def wished_again_while_it_ran(engine: sa.Engine, job: jobs.ClaimedJob) -> None:
+    assert wish_again(engine, job) != job.id
+
+
 def asked_to_cancel_only(engine: sa.Engine, job: jobs.ClaimedJob) -> None:
     ask_to_cancel(engine, job)
 
@@ -71,9 +85,11 @@ def asked_to_cancel_only(engine: sa.Engine, job: jobs.ClaimedJob) -> None:
         (cancelled_while_it_waited, "cancelled"),
         (cancelled_before_it_was_to_wait, "cancelled"),
         (cancelled_and_its_worker_lost, "cancelled"),
+        (wished_again_before_it_was_tried_again, "cancelled"),
         (failed, "failed"),
         (lost_too_often, "failed"),
         (to_be_tried_again, "training"),
+        (wished_again_while_it_ran, "training"),
         (asked_to_cancel_only, "training"),
     ],
 )
@@ -88,7 +104,7 @@ def test_the_model_ends_as_its_job_did(
         done = make_pretext_model(session, project=project, config=config)
         going_on = {"state": "training", "checkpoint": "pretext/1/checkpoints/1-1.pt"}
         mine = make_pretext_model(session, project=project, config=config, **going_on)
-        config = config | {"job": job_id + 1}
+        config = config | {"job": job_id + 100}
         other = make_pretext_model(session, project=project, config=config, **going_on)
         numbers = [done.id, mine.id, other.id]
     job = claim(engine)
