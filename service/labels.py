@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Literal
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from service import decisions, picks, projects, queues, reservations, rounds, training
 from service.decisions import ItemLabels
@@ -29,7 +29,7 @@ from service.picks import OPEN
 from service.store.bulk import NewRows
 from service.store.ids import public_id, row_number
 from service.store.project_settings import ProjectSettings
-from service.store.tables import Duplicate, Item, Label, Project, QueuedItem, Reservation
+from service.store.tables import Item, Label, Project, QueuedItem, Reservation
 
 Skip = Literal["unsure", "broken", "other"]
 Outcome = Literal["accepted", "duplicate", "revised", "stale", "late"]
@@ -330,59 +330,3 @@ class _Call:
 
 def _withdraws(entry: NewLabel) -> bool:
     return entry.class_name is None and entry.skip is None
-
-
-@dataclass(frozen=True)
-class ExportedLabel:
-    """A label as it is exported, with the key of its item."""
-
-    label: Label
-    key: str
-
-
-def page(session: Session, project_id: int, *, history: bool, after: int, limit: int) -> list[ExportedLabel]:
-    """In the order they came, after label number `after`; `history`: with replaced and stale revisions."""
-    query = (
-        sa.select(Label, Item.key)
-        .join(Item, Item.id == Label.item_id)
-        .where(Label.project_id == project_id, Label.id > after)
-        .order_by(Label.id)
-        .limit(limit)
-    )
-    if not history:
-        query = query.where(Label.current)
-    return [ExportedLabel(label, key) for label, key in session.execute(query)]
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """An unlabeled duplicate, and the class of the item that stands for it."""
-
-    item_id: int
-    key: str
-    duplicate_of_id: int
-    class_name: str
-
-
-def suggestions(session: Session, project: Project, *, after: int, limit: int) -> list[Suggestion]:
-    """By item number, after item `after`. Where the representative has no class, that of another duplicate of it
-    does.
-    """
-    representative, twin, pair = aliased(Item), aliased(Item), aliased(Duplicate)
-    of_twin = (
-        sa.select(sa.func.min(twin.class_name))
-        .join(pair, (pair.item_id == twin.id) & (pair.score_run_id == project.score_run_id))
-        .where(pair.duplicate_of_id == Duplicate.duplicate_of_id, twin.state == "done")
-        .scalar_subquery()
-    )
-    class_name = sa.func.coalesce(representative.class_name, of_twin)
-    query = (
-        sa.select(Item.id, Item.key, Duplicate.duplicate_of_id, class_name)
-        .join(Duplicate, Duplicate.item_id == Item.id)
-        .join(representative, representative.id == Duplicate.duplicate_of_id)
-        .where(Duplicate.score_run_id == project.score_run_id, Item.id > after)
-        .where(Item.state == "available", class_name.is_not(None))
-        .order_by(Item.id)
-        .limit(limit)
-    )
-    return [Suggestion(*row) for row in session.execute(query)]

@@ -8,7 +8,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field, model_validator
 from sqlalchemy.orm import Session
 
-from service import labels, projects
+from service import label_exports, labels, projects
 from service.api import exports
 from service.api.depends import Annotator, PartsDep, Reader, ReadSession, WriteSession
 from service.api.once import OnceRoute
@@ -189,14 +189,14 @@ def export_page(
     project_id: int, history: bool, session: Session, after: int, limit: int
 ) -> list[tuple[int, dict[str, Any]]]:
     """Labels with their positions, for `exports.pages`."""
-    found = labels.page(session, project_id, history=history, after=after, limit=limit)
+    found = label_exports.page(session, project_id, history=history, after=after, limit=limit)
     return [(exported.label.id, _row(exported)) for exported in found]
 
 
 def _suggestions_page(
     project: Project, session: Session, after: int, limit: int
 ) -> list[tuple[int, dict[str, Any]]]:
-    found = labels.suggestions(session, project, after=after, limit=limit)
+    found = label_exports.suggestions(session, project, after=after, limit=limit)
     return [
         (
             suggestion.item_id,
@@ -211,7 +211,7 @@ def _suggestions_page(
     ]
 
 
-def _row(exported: labels.ExportedLabel) -> dict[str, Any]:
+def _row(exported: label_exports.ExportedLabel) -> dict[str, Any]:
     label = exported.label
     return {
         "item": public_id("i", label.item_id),
