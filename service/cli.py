@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import quote, urlencode
 
 import sqlalchemy as sa
 import typer
@@ -53,15 +54,16 @@ def up_command(
         listener = stack.enter_context(serving.listen(settings))
         engine = stack.enter_context(serving.database(settings))
         migrations.upgrade(engine)
-        new_key = serving.first_admin_key(engine, settings, make=True)
-        run_key = None
-        if new_key is None and settings.admin_key is None and serving.is_loopback(settings.host):
-            run_key = stack.enter_context(up.key_of_this_run(engine, settings))
         imported = None
         if folder:
             wanted = [name.strip() for name in classes.split(",") if name.strip()]
             with write_session(engine) as session:
                 imported = up.queue_images(session, settings, folder, project or folder.name, wanted)
+        # After all that may refuse to start: a key that was made is shown.
+        new_key = serving.first_admin_key(engine, settings, make=True)
+        run_key = None
+        if new_key is None and settings.admin_key is None and serving.is_loopback(settings.host):
+            run_key = stack.enter_context(up.key_of_this_run(engine, settings))
 
         address = f"http://{_reachable(settings.host)}:{listener.getsockname()[1]}"
         _greet(address, settings, new_key, run_key, public_id("p", imported[0]) if imported else None)
@@ -262,10 +264,10 @@ def _greet(
     preset = settings.admin_key.get_secret_value() if settings.admin_key else None
     shown = new_key or preset or run_key
     make = f"shortlist keys add NAME --role admin --data-dir {shlex.quote(str(settings.data_dir))}"
-    if shown:
-        _say(f"Dashboard: {address}/#key={shown}")
-    else:
-        _say(f"Dashboard: {address}/")
+    opened = {"key": shown, "project": project}
+    fragment = urlencode({name: value for name, value in opened.items() if value}, quote_via=quote, safe="")
+    _say(f"Dashboard: {address}/{'#' if fragment else ''}{fragment}")
+    if not shown:
         _say(f"Its admin key was shown at the first start. Make another: {make}")
     if new_key and not preset:
         _say(f"Admin key, shown this once: {new_key}")

@@ -179,6 +179,8 @@ def test_up_wants_a_folder_and_classes(tmp_path: Path, data_dir: str) -> None:
     up_here = ("up", "--port", "0", "--data-dir", data_dir, "--images")
     assert "is no folder" in refused(shortlist(*up_here, str(tmp_path / "none")))
     assert "--classes cat,dog" in refused(shortlist(*up_here, str(tmp_path)))
+    listed = shortlist("keys", "list", "--data-dir", data_dir)
+    assert (listed.returncode, listed.stdout) == (0, "")  # the first key is made by a start that shows it
 
 
 def test_without_keys_only_loopback(engine: sa.Engine, settings: Settings) -> None:
@@ -212,6 +214,22 @@ def test_up_again_opens_with_a_key_of_its_own(
         assert f"shortlist keys add NAME --role admin --data-dir {settings.data_dir}" in told
     with pytest.raises(KeyRefused):
         role_of(token)
+
+
+@pytest.mark.parametrize(
+    ("key", "project", "link"),
+    [
+        ("100% a&b+c#d/e", None, "/#key=100%25%20a%26b%2Bc%23d%2Fe"),
+        ("sl_abc", "p_2", "/#key=sl_abc&project=p_2"),
+        (None, "p_2", "/#project=p_2"),
+        (None, None, "/"),
+    ],
+)
+def test_the_link_opens_the_imported_project_with_any_key(
+    key: str | None, project: str | None, link: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _greet("http://127.0.0.1:8000", Settings(), None, key, project)
+    assert capsys.readouterr().out.splitlines()[0] == f"Dashboard: http://127.0.0.1:8000{link}"
 
 
 class TestQueueImages:
