@@ -65,10 +65,15 @@ def close(
     return following
 
 
-def page(session: Session, project: Project, after: int, limit: int) -> list[RoundReport]:
-    """In order, from the one after number `after`."""
-    query = sa.select(Round).where(Round.project_id == project.id, Round.number > after)
-    return _reports(session, project, list(session.scalars(query.order_by(Round.number).limit(limit))))
+def page(
+    session: Session, project: Project, after: int | None, limit: int, *, newest_first: bool = False
+) -> list[RoundReport]:
+    """In order of their numbers, from the one that comes after number `after`, or from the first one."""
+    query = sa.select(Round).where(Round.project_id == project.id)
+    if after is not None:
+        query = query.where(Round.number < after if newest_first else Round.number > after)
+    order = Round.number.desc() if newest_first else Round.number
+    return _reports(session, project, list(session.scalars(query.order_by(order).limit(limit))))
 
 
 def find(session: Session, project: Project, number: int) -> RoundReport:

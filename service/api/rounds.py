@@ -1,7 +1,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 from pydantic import ConfigDict, Field
 
 from service import metrics, projects, rounds
@@ -27,6 +27,8 @@ _MEASURED: dict[str, Any] = {
     "random_curve": [{"labels": 40, "items": 120, "accuracy": 0.7, "accuracy_low": 0.61, "accuracy_high": 0.77}],
     "trained": "linear", "promoted": True, "note": None,
 }  # fmt: skip
+
+_BY_CLASS = ("recall", "confusion")  # of 200 classes they are 85 kB a round
 
 
 class CorrelationAnswer(Answer):
@@ -61,8 +63,12 @@ class HeadMetrics(Answer):
     macro_f1: float | None = None
     nll: float | None = Field(None, description="mean negative log-likelihood, nats")
     ece: float | None = Field(None, description="expected calibration error")
-    recall: dict[str, float | None] | None = Field(None, description="by class; null where there is no item")
-    confusion: list[list[int]] | None = Field(None, description="rows: true class, in the project's order")
+    recall: dict[str, float | None] | None = Field(
+        None, description="by class; null where there is no item. Not with `brief`"
+    )
+    confusion: list[list[int]] | None = Field(
+        None, description="rows: true class, in the project's order. Not with `brief`"
+    )
     temperature: float | None = None
     pretext_loss_correlation: CorrelationAnswer | None = Field(
         None, description="of pretext loss and the head's own loss, by item"
@@ -108,9 +114,14 @@ class RoundAnswer(Answer):
     training_seconds: float | None
 
     @classmethod
-    def of(cls, report: RoundReport) -> Self:
+    def of(cls, report: RoundReport, *, brief: bool = False) -> Self:
         found, head = report.round, report.head
         closed = found.closed_at is not None
+        measured = {
+            name: value
+            for name, value in (head.metrics if head else {}).items()
+            if not (brief and name in _BY_CLASS)
+        }
         return cls(
             number=found.number,
             state="measured" if head else "closed" if closed else "open",
@@ -122,7 +133,7 @@ class RoundAnswer(Answer):
             score_run=_public("s", found.score_run_id),
             ranking=_public("r", found.ranking_id),
             head=head.version if head else None,
-            metrics=HeadMetrics(**head.metrics) if head else None,
+            metrics=HeadMetrics(**measured) if head else None,
             agreement=ShareAnswer.of(Share(report.shared, report.agreed)) if report.shared else None,
             opened_at=found.opened_at,
             closed_at=found.closed_at,
@@ -337,13 +348,23 @@ def _public(kind: str, number: int | None) -> str | None:
 
 @router.get("/rounds")
 def list_rounds(
-    project_id: str, session: ReadSession, caller: Reader, cursor: Cursor = None, limit: Limit = 100
+    project_id: str,
+    session: ReadSession,
+    caller: Reader,
+    newest_first: Annotated[bool, Query(description="from the open round back to the first one")] = False,
+    brief: Annotated[
+        bool, Query(description="`recall` and `confusion`, which grow with the classes, are null")
+    ] = False,
+    cursor: Cursor = None,
+    limit: Limit = 100,
 ) -> Page[RoundAnswer]:
     """Rounds in order; the last one is open."""
     project = projects.find(session, project_id, caller.project_id)
-    (after,) = decode_cursor(cursor, int) or (0,)
-    found = rounds.page(session, project, after, limit)
-    return Page.of(found, limit, RoundAnswer.of, lambda last: (last.round.number,))
+    (after,) = decode_cursor(cursor, int) or (None,)
+    found = rounds.page(session, project, after, limit, newest_first=newest_first)
+    return Page.of(
+        found, limit, lambda one: RoundAnswer.of(one, brief=brief), lambda last: (last.round.number,)
+    )
 
 
 @router.get("/rounds/{number}")

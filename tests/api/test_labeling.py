@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from service.store.session import write_session
-from service.store.tables import Project
+from service.store.tables import Project, Round
 from tests import factories
 from tests.api.conftest import created
 
@@ -115,6 +115,8 @@ def test_a_measured_round_shows_its_head(admin: TestClient, engine: sa.Engine) -
         assert first.number == 2
     found = admin.get("/projects/p_1/rounds/2").json()
     assert (found["state"], found["metrics"], found["training_seconds"]) == ("measured", measured, 2.5)
+    (brief,) = admin.get("/projects/p_1/rounds?newest_first=true&brief=true&limit=1").json()["items"]
+    assert brief == found | {"metrics": measured | {"recall": None, "confusion": None}}
     metrics = admin.get("/projects/p_1/metrics").json()
     (point,) = metrics["learning_curve"]
     assert (point["labels_used"], point["accuracy"], point["accuracy_low"]) == (50, 0.8, 0.65)
@@ -126,6 +128,26 @@ def test_a_measured_round_shows_its_head(admin: TestClient, engine: sa.Engine) -
     assert random["labels"] == 50
     assert random["accuracy"]["low"] < 0.7 < random["accuracy"]["high"]
     assert admin.get("/projects/p_1/rounds/3").status_code == 404
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_the_pages_of_rounds_have_no_gap(admin: TestClient, engine: sa.Engine, newest_first: bool) -> None:
+    created(admin)
+    with write_session(engine) as session:
+        project = session.get_one(Project, 1)
+        session.scalars(sa.select(Round)).one().closed_at = project.created_at  # only one may be open
+        for number in range(2, 8):
+            closed_at = None if number == 7 else project.created_at
+            factories.make_round(session, project=project, number=number, labels=0, closed_at=closed_at)
+    numbers: list[int] = []
+    params: dict[str, Any] = {"newest_first": newest_first, "limit": 3}
+    while True:
+        answer = admin.get("/projects/p_1/rounds", params=params).json()
+        numbers += [found["number"] for found in answer["items"]]
+        if answer["next_cursor"] is None:
+            break
+        params["cursor"] = answer["next_cursor"]
+    assert numbers == ([7, 6, 5, 4, 3, 2, 1] if newest_first else [1, 2, 3, 4, 5, 6, 7])
 
 
 def test_reasons_come_with_retry_after_where_waiting_helps(admin: TestClient, engine: sa.Engine) -> None:
