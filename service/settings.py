@@ -6,6 +6,7 @@ Settings are read once, in the two mains, and passed in from there. Units stand 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import sqlalchemy as sa
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -89,6 +90,19 @@ class Settings(BaseSettings):
         "auto", description="auto is readable at a terminal, JSON lines elsewhere"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                sa.make_url(value)
+            except (sa.exc.ArgumentError, ValueError):  # what they say may quote the password
+                raise ValueError(
+                    "this is no SQLAlchemy URL, as sqlite:////folder/shortlist.db or "
+                    "postgresql+psycopg://user:password@host:5432/name"
+                ) from None
+        return value
 
     @field_validator("source_roots", "queues", mode="before")
     @classmethod

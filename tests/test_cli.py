@@ -161,6 +161,17 @@ def test_a_database_that_cannot_be_used(tmp_path: Path, data_dir: str) -> None:
         assert "Traceback" not in found.stderr
 
 
+@pytest.mark.parametrize(
+    "url", ["nonsense", "postgresql://u:secret-word@h:54x/db", "postgresql://u:secret@word-x@h:/db:5"]
+)
+def test_a_database_url_that_is_none(url: str) -> None:
+    said = refused(shortlist("settings", SHORTLIST_DATABASE_URL=url))
+    assert "SHORTLIST_DATABASE_URL: " in said
+    assert "no SQLAlchemy URL" in said
+    assert "secret" not in said
+    assert "word-x" not in said
+
+
 def test_an_export_that_cannot_be_written(engine: sa.Engine, settings: Settings) -> None:
     with write_session(engine) as session:
         make_project(session)
