@@ -246,6 +246,13 @@ class NoSuspects(ShortlistError):
     status, code = 409, "no_suspects"
 
 
+class NoProject(ShortlistError):
+    """There is no project yet, or all are archived. Create one with POST /projects, or with
+    `shortlist up --images DIR --classes cat,dog`."""
+
+    status, code = 404, "no_project"
+
+
 class WhichProject(ShortlistError):
     """There are several projects, so this address is not enough: use /projects/<id>/{action}, or a key that is
     bound to one project."""

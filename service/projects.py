@@ -10,6 +10,7 @@ from service import catalogue, rounds
 from service.errors import (
     ClassInUse,
     NameTaken,
+    NoProject,
     NotFound,
     PretextInUse,
     ProjectArchived,
@@ -79,11 +80,11 @@ def find(session: Session, public: str, only: int | None = None, *, locked: bool
 
 
 def find_only(session: Session, only: int | None, action: str) -> Project:
-    """The key's project, else the only one there is. Raises `WhichProject`, `NotFound`."""
-    query = sa.select(Project).where(Project.state != "archived").order_by(Project.id).limit(2)
-    found = list(session.scalars(query if only is None else query.where(Project.id == only)))
+    """The key's project, else the only one that is not archived. Raises `WhichProject`, `NoProject`."""
+    wanted = Project.state != "archived" if only is None else Project.id == only
+    found = list(session.scalars(sa.select(Project).where(wanted).order_by(Project.id).limit(2)))
     if not found:
-        raise NotFound(what="project", id="yet")
+        raise NoProject
     if len(found) > 1:
         raise WhichProject(action=action)
     return found[0]

@@ -115,6 +115,29 @@ def test_a_key_of_a_project_sees_no_other(admin: TestClient, caller: Callers, en
     assert admin.post("/next-batch", json={"annotator": "ann"}).json()["code"] == "which_project"
 
 
+def test_without_a_project_the_short_addresses_say_how_to_make_one(admin: TestClient) -> None:
+    for path, body in [
+        ("/next-batch", {"annotator": "ann"}),
+        ("/labels", {"labels": [{"item": "i_1", "class": "a"}]}),
+    ]:
+        answer = admin.post(path, json=body)
+        assert (answer.status_code, answer.json()["code"]) == (404, "no_project")
+        assert "POST /projects" in answer.json()["detail"]
+
+
+def test_a_key_of_an_archived_project_is_told_so(
+    admin: TestClient, caller: Callers, engine: sa.Engine
+) -> None:
+    with write_session(engine) as session:
+        project = factories.make_project(session, state="archived")
+    bound = caller("annotator", project, annotator="ann")
+    answer = bound.post("/next-batch", json={})
+    assert (answer.status_code, answer.json()["reason"]) == (200, "project_archived")
+    label = {"item": "i_1", "class": "coat"}
+    assert bound.post("/labels", json={"labels": [label]}).json()["code"] == "project_archived"
+    assert admin.post("/next-batch", json={"annotator": "ann"}).json()["code"] == "no_project"
+
+
 def test_a_key_of_an_annotator_acts_for_no_other(
     admin: TestClient, caller: Callers, engine: sa.Engine
 ) -> None:
