@@ -4,6 +4,8 @@
 const POLL_MS = 2000;
 const TOLD_POLL_MS = 30000; // beside a stream: what no event tells, such as the label rate
 const GATHER_MS = 200; // changes that come together are drawn together
+const ROUNDS = 30; // the newest that are shown
+const JOBS = 12;
 const $ = (id) => document.getElementById(id);
 const cache = new Map(); // path -> {etag, body}
 
@@ -12,14 +14,17 @@ const cache = new Map(); // path -> {etag, body}
 function takeKey() {
   const fragment = new URLSearchParams(location.hash.slice(1));
   if (fragment.has("key")) {
-    sessionStorage.setItem("key", fragment.get("key"));
+    sessionStorage.setItem("key", fragment.get("key").trim());
     fragment.delete("key");
     history.replaceState(null, "", fragment.size ? `#${fragment}` : location.pathname);
   }
-  return sessionStorage.getItem("key");
+  const key = sessionStorage.getItem("key");
+  if (key && !/^[ -~]+$/.test(key)) throw new Refused("A key has ASCII characters only, and this has others. Copy it once more."); // no header can carry it
+  return key;
 }
 
 class Refused extends Error {}
+class Missing extends Error {}
 
 async function get(path) {
   const known = cache.get(path);
@@ -29,6 +34,7 @@ async function get(path) {
   if (response.status === 304) return known.body;
   const body = await response.json();
   if (response.status === 401 || response.status === 403) throw new Refused(body.detail);
+  if (response.status === 404) throw new Missing(body.detail);
   if (!response.ok) throw new Error(body.detail);
   cache.set(path, { etag: response.headers.get("ETag"), body });
   return body;
@@ -43,17 +49,33 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-const percent = (share) => (share == null ? null : `${(100 * share).toFixed(1)} %`);
-const clock = (time) => (time ? new Date(time).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : null);
+// Only if it differs, so that what has the focus or is selected stays so.
+function fill(id, ...children) {
+  const filled = $(id).cloneNode(false);
+  filled.append(...children);
+  if (!filled.isEqualNode($(id))) $(id).replaceChildren(...filled.childNodes);
+}
 
-function drawProjects(projects, current) {
-  $("projects").replaceChildren(
-    ...projects.map((project) => {
-      const link = element("a", { href: `#project=${project.id}` }, project.name);
-      if (project.id === current) link.setAttribute("aria-current", "page");
-      return link;
-    }),
-  );
+function say(id, text) {
+  $(id).hidden = !text;
+  fill(id, text ?? "");
+}
+
+const percent = (share) => (share == null ? null : `${(100 * share).toFixed(1)} %`);
+function clock(time) {
+  if (!time) return null;
+  const [at, minute] = [new Date(time), { hour: "2-digit", minute: "2-digit" }];
+  if (at.toDateString() === new Date().toDateString()) return at.toLocaleTimeString([], minute);
+  return at.toLocaleString([], { year: "numeric", month: "short", day: "numeric", ...minute });
+}
+
+function drawProjects({ items, next_cursor: more }, current) {
+  const listed = !current || items.some((project) => project.id === current.id) ? items : [...items, current];
+  const links = listed.map((project) => element("a", { href: `#project=${project.id}` }, project.name));
+  for (const link of $("projects").querySelectorAll("[aria-current]")) link.removeAttribute("aria-current");
+  fill("projects", ...links, ...(more ? [element("span", { class: "quiet" }, `the first ${items.length}; add #project=… to the address for others`)] : []));
+  const index = listed.findIndex((project) => project.id === current?.id);
+  $("projects").children[index]?.setAttribute("aria-current", "page");
 }
 
 function drawFigures(project, metrics) {
@@ -64,12 +86,12 @@ function drawFigures(project, metrics) {
     [metrics.pool_items.toLocaleString(), "items in the pool"],
     [metrics.ranking ? metrics.ranking.strategy.name : null, metrics.ranking ? `ranking ${metrics.ranking.version}` : "no ranking yet: random items"],
   ];
-  $("figures").replaceChildren(...figures.map(([value, what]) => element("div", {}, element("b", {}, value), element("span", {}, what))));
+  fill("figures", ...figures.map(([value, what]) => element("div", {}, element("b", {}, value), element("span", {}, what))));
 }
 
 function drawCurve(points) {
   if (points.length === 0) {
-    $("curve").replaceChildren(element("p", { class: "quiet" }, "The curve begins when the first round is labeled and measured."));
+    fill("curve", element("p", { class: "quiet" }, "The curve begins when the first round is labeled and measured."));
     return;
   }
   const [width, height, left, bottom, top] = [720, 250, 44, 40, 10];
@@ -91,22 +113,24 @@ function drawCurve(points) {
   }
   lines.push(`<text x="${(left + width) / 2}" y="${height - 4}" text-anchor="middle">labels used</text>`);
   const dots = points.map((p) => `<circle cx="${x(p.labels_used)}" cy="${y(p.accuracy)}" r="3.5" fill="#1f5fbf"><title>${p.labels_used} labels: ${percent(p.accuracy)}</title></circle>`);
-  $("curve").innerHTML = `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="Accuracy against labels used">${lines.join("")}
+  const holder = element("div");
+  holder.innerHTML = `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="Accuracy against labels used">${lines.join("")}
     <path d="${path(band)}Z" fill="#1f5fbf" opacity=".12"/>
     <path d="${path(points.map((p) => [x(p.labels_used), y(p.accuracy)]))}" fill="none" stroke="#1f5fbf" stroke-width="2"/>${dots.join("")}</svg>`;
+  fill("curve", ...holder.childNodes);
 }
 
 function drawAdvice(metrics) {
   const pretext = [metrics.score_run?.note, metrics.score_run?.gate && `Gate: ${metrics.score_run.gate.verdict}. ${metrics.score_run.gate.reason}`];
   const sentences = [metrics.advice.text, metrics.random_selection?.text, metrics.head_note, ...pretext, metrics.ranking?.note].filter(Boolean);
-  $("curve").append(...sentences.map((sentence) => element("p", {}, sentence)));
+  fill("advice", ...sentences.map((sentence) => element("p", {}, sentence)));
 }
 
 const HINTS = { "loss correlation": "Spearman correlation of pretext loss and head loss, with its 95 % interval: what the pretext loss is worth for picking" };
 
-function drawRounds(rounds) {
+function drawRounds(project, rounds) {
   const headings = ["round", "labels used", "strategy", "accuracy", "95 % interval", "macro-F1", "measured on", "loss correlation", "promoted", "closed"];
-  const rows = rounds.toReversed().map((round) => {
+  const rows = rounds.map((round) => {
     const metrics = round.metrics ?? {};
     const interval = metrics.accuracy == null ? null : `${(100 * metrics.accuracy_low).toFixed(1)} – ${percent(metrics.accuracy_high)}`;
     const correlation = metrics.pretext_loss_correlation;
@@ -119,34 +143,32 @@ function drawRounds(rounds) {
     ];
     return element("tr", {}, ...cells.map((cell) => element("td", {}, cell)));
   });
-  $("rounds").replaceChildren(element("tr", {}, ...headings.map((heading) => element("th", HINTS[heading] ? { title: HINTS[heading] } : {}, heading))), ...rows);
+  fill("rounds", element("tr", {}, ...headings.map((heading) => element("th", HINTS[heading] ? { title: HINTS[heading] } : {}, heading))), ...rows);
+  const older = rounds.at(-1).number - 1;
+  say("older-rounds", older ? `Older rounds: 1 to ${older}, in GET /projects/${project.id}/rounds` : null);
 }
 
 const share = (found) => (found?.items ? `${percent(found.share)} of ${found.items} (${percent(found.low)} – ${percent(found.high)})` : null);
 
-function drawAnnotators(annotators) {
+function drawAnnotators(project, { items: annotators, next_cursor: more }) {
   const headings = ["annotator", "labels", "skips", "gold items right", "agrees with the others", "newest label"];
   const rows = annotators.map((found) => {
     const cells = [found.annotator, `${found.labels}`, `${found.skips}`, share(found.gold), share(found.agreement), clock(found.newest_at)];
     return element("tr", {}, ...cells.map((cell) => element("td", {}, cell)));
   });
-  $("annotators").replaceChildren(element("tr", {}, ...headings.map((heading) => element("th", {}, heading))), ...rows);
+  fill("annotators", element("tr", {}, ...headings.map((heading) => element("th", {}, heading))), ...rows);
+  say("more-annotators", more ? `These are the first ${annotators.length} by name; others: GET /projects/${project.id}/annotators` : null);
 }
 
 function drawJobs(jobs) {
-  const rows = jobs.slice(0, 12).map((job) => {
+  const rows = jobs.map((job) => {
     const detail =
       job.state === "running"
-        ? element("span", { class: "quiet" }, element("progress", { value: job.progress, max: 1 }), job.message ?? "")
-        : element("span", { class: "quiet" }, job.error ?? job.message ?? "");
+        ? element("span", { class: "quiet" }, element("progress", { value: job.progress, max: 1, "aria-label": `Progress of ${job.kind}` }), job.message ?? "")
+        : element("span", { class: "quiet" }, job.error ?? job.result?.missing ?? job.message ?? "");
     return element("li", {}, element("span", {}, job.kind), element("span", { class: job.state }, job.state), detail, element("span", { class: "quiet" }, clock(job.created_at)));
   });
-  $("jobs").replaceChildren(...(rows.length ? rows : [element("li", { class: "quiet" }, "none yet")]));
-}
-
-function notice(text) {
-  $("notice").hidden = !text;
-  $("notice").textContent = text ?? "";
+  fill("jobs", ...(rows.length ? rows : [element("li", { class: "quiet" }, "none yet")]));
 }
 
 // ---- what changes ----
@@ -171,76 +193,95 @@ async function read(mine, signal) {
   const response = await fetch(`/projects/${mine.to}/events`, { headers, signal });
   if (!response.ok) return;
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let gathering = null;
+  let [gathering, rest] = [null, ""];
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return;
     mine.told = true;
-    const comment = !/^[^:\n]/m.test(value); // whatever else comes, whole or cut, tells of a change
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    if (lines.includes("event: labels")) labelsTold++;
+    const comment = lines.every((line) => line === "" || line.startsWith(":")); // whatever else tells of a change
     if (!comment) gathering ??= setTimeout(() => ((gathering = null), tick()), GATHER_MS);
   }
 }
 
 // ---- the loop ----
 
+let labelsTold = 0; // events: also of skips, undo and gold items, which leave the figures as they are
 let annotatorsKnown = null;
 let begun = 0; // draws overlap, and what a later one has drawn is newer
 let drawn = { number: 0, project: null };
 
+async function chosen(projects, wanted) {
+  if (!wanted) return projects[0];
+  const listed = projects.find((project) => project.id === wanted);
+  return listed ?? get(`/projects/${encodeURIComponent(wanted)}`).catch((error) => {
+    if (!(error instanceof Missing)) throw error;
+  });
+}
+
 async function draw() {
   const number = ++begun;
-  const projects = (await get("/projects")).items;
+  const projects = await get("/projects");
   if (number < drawn.number) return;
-  const wanted = new URLSearchParams(location.hash.slice(1)).get("project");
-  const project = projects.find((candidate) => candidate.id === wanted) ?? projects[0];
   $("sign-in").hidden = true;
+  const wanted = new URLSearchParams(location.hash.slice(1)).get("project");
+  const project = await chosen(projects.items, wanted);
+  if (number < drawn.number) return;
+  drawProjects(projects, project);
   $("project").hidden = !project;
-  drawProjects(projects, project?.id);
-  if (project) listen(project.id);
-  if (!project) return notice("No projects yet. Start with: shortlist up --images DIR --classes cat,dog — or POST /projects.");
+  if (!project) {
+    listening.stop();
+    return say("notice", wanted ? `This key sees no project ${wanted}.` : "No projects yet. Start with: shortlist up --images DIR --classes cat,dog — or POST /projects.");
+  }
+  listen(project.id);
   const [metrics, rounds, jobs] = await Promise.all([
-    get(`/projects/${project.id}/metrics`), get(`/projects/${project.id}/rounds`), get(`/jobs?project=${project.id}`),
+    get(`/projects/${project.id}/metrics`),
+    get(`/projects/${project.id}/rounds?newest_first=true&brief=true&limit=${ROUNDS}`),
+    get(`/jobs?project=${project.id}&limit=${JOBS}`),
   ]);
   if (number < drawn.number) return;
   drawn = { number, project: project.id };
   drawFigures(project, metrics);
   drawCurve(metrics.learning_curve);
   drawAdvice(metrics);
-  drawRounds(rounds.items);
+  drawRounds(project, rounds.items);
   drawJobs(jobs.items);
-  const known = `${project.id} ${metrics.labels_used} ${jobs.items[0]?.id}`; // counting them takes longer than the rest
+  // Counting them takes longer than the rest: after a change, and now and then for what nothing tells.
+  const known = [project.id, metrics.labels_used, jobs.items[0]?.id, labelsTold, Math.floor(Date.now() / TOLD_POLL_MS)].join();
   if (known !== annotatorsKnown) {
-    const annotators = (await get(`/projects/${project.id}/annotators`)).items;
+    const annotators = await get(`/projects/${project.id}/annotators`);
     if (drawn.project !== project.id) return;
-    drawAnnotators(annotators);
+    drawAnnotators(project, annotators);
     annotatorsKnown = known;
   }
-  notice(project.state === "paused" ? "This project is paused: nothing is served until its state is active again." : null);
+  say("notice", project.state === "paused" ? "This project is paused: nothing is served until its state is active again." : null);
 }
 
 let drawnAt = 0;
 
 async function tick() {
   drawnAt = Date.now();
-  if (!takeKey()) {
-    $("sign-in").hidden = false;
-    $("project").hidden = true;
-    return;
-  }
   try {
-    await draw();
+    if (takeKey()) await draw();
+    else askForKey();
   } catch (error) {
-    if (error instanceof Refused) {
-      sessionStorage.removeItem("key");
-      $("sign-in").hidden = false;
-    }
-    notice(error instanceof TypeError ? "The service does not answer. Is it running?" : error.message);
+    if (error instanceof Refused) sessionStorage.removeItem("key");
+    if (error instanceof Refused || cache.size === 0) askForKey(); // nothing was answered to this key
+    say("notice", error instanceof TypeError ? "The service does not answer. Is it running?" : error.message);
   }
+}
+
+function askForKey() {
+  $("sign-in").hidden = false;
+  $("project").hidden = true;
 }
 
 $("sign-in").addEventListener("submit", (event) => {
   event.preventDefault();
   sessionStorage.setItem("key", $("key").value.trim());
+  cache.clear();
   tick();
 });
 addEventListener("hashchange", tick);
