@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from service import catalogue, rounds
 from service.errors import (
     ClassInUse,
+    Invalid,
     NameTaken,
     NoProject,
     NotFound,
@@ -52,6 +53,8 @@ def create(
     pretext_from: str | None,
 ) -> Project:
     """With its first round open. Raises `NameTaken`, `UnknownPlugIn`, `Invalid`."""
+    if fault := fault_of(classes):
+        raise Invalid(field="classes", message=fault)
     catalogue.check(session, settings)
     other = find(session, pretext_from) if pretext_from is not None else None
     project = Project(
@@ -64,6 +67,15 @@ def create(
     flush_name(session, name)
     rounds.open_first(session, project)
     return project
+
+
+def fault_of(classes: Sequence[str]) -> str | None:
+    """Why a project cannot have these classes, as a sentence; None when it can."""
+    if len(set(classes)) < len(classes):
+        return "the same class stands here twice"
+    if len(classes) < 2:
+        return "one class only leaves nothing to decide: name at least two, the one you look for and `other`"
+    return None
 
 
 def find(session: Session, public: str, only: int | None = None, *, locked: bool = False) -> Project:

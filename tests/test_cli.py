@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from service import cli, keys, up
 from service.cli import _greet
-from service.errors import ClassesDiffer, ClassesMissing, KeyRefused, SourceNotAllowed
+from service.errors import ClassesDiffer, ClassesMissing, Invalid, KeyRefused, SourceNotAllowed
 from service.settings import Settings
 from service.store import jobs
 from service.store.session import read_session, write_session
@@ -154,7 +154,8 @@ def test_a_data_folder_that_is_not_writable(name: str, tmp_path: Path) -> None:
 def test_a_database_that_cannot_be_used(tmp_path: Path, data_dir: str) -> None:
     (tmp_path / "shortlist.db").write_text("this is no database, however long it may be " * 30)
     assert "not a database" in refused(shortlist("migrate", "--data-dir", str(tmp_path)))
-    for url in ("nonsense", "oracle://nowhere/x", "postgresql+psycopg://127.0.0.1:1/x"):
+    urls = ["nonsense", "oracle://nowhere/x", "postgresql+psycopg://127.0.0.1:1/x", "sqlite:///?timeout=long"]
+    for url in urls:
         found = shortlist("migrate", "--data-dir", data_dir, SHORTLIST_DATABASE_URL=url)
         assert found.returncode == 1
         assert "SHORTLIST_DATABASE_URL" in found.stderr
@@ -275,6 +276,17 @@ class TestQueueImages:
     def test_a_new_project_needs_classes(self, engine: sa.Engine, settings: Settings, images: Path) -> None:
         with pytest.raises(ClassesMissing, match="pets"):
             self.queue(engine, settings, images, [])
+
+    @pytest.mark.parametrize(
+        ("classes", "fault"), [(["cat"], "at least two"), (["cat", "dog", "cat"], "same class")]
+    )
+    def test_of_classes_there_are_two_and_each_once(
+        self, engine: sa.Engine, settings: Settings, images: Path, classes: list[str], fault: str
+    ) -> None:
+        with pytest.raises(Invalid, match=f"`classes`: .*{fault}"):
+            self.queue(engine, settings, images, classes)
+        with read_session(engine) as session:
+            assert session.scalars(sa.select(Project)).all() == []
 
     def test_an_existing_project_keeps_its_classes(
         self, engine: sa.Engine, settings: Settings, images: Path

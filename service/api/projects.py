@@ -31,14 +31,8 @@ class _Classes(Body):
     @field_validator("classes", check_fields=False)
     @classmethod
     def _distinct(cls, classes: Sequence[str] | None) -> Sequence[str] | None:
-        if classes is None:
-            return None
-        if len(set(classes)) < len(classes):
-            raise ValueError("the same class stands here twice")
-        if len(classes) < 2:
-            raise ValueError(
-                "one class only leaves nothing to decide: name at least two, the one you look for and `other`"
-            )
+        if classes is not None and (fault := projects.fault_of(classes)):
+            raise ValueError(fault)
         return classes
 
 

@@ -69,7 +69,7 @@ def open_database(url: str) -> sa.Engine:
             connection.execute(sa.text("SELECT 1"))
     except sa.exc.DBAPIError as error:
         raise DatabaseUnreachable(reason=str(error.orig).strip()) from None
-    except (sa.exc.ArgumentError, OSError, ModuleNotFoundError) as error:
+    except (sa.exc.ArgumentError, OSError, ModuleNotFoundError, ValueError) as error:
         raise DatabaseUnreachable(reason=error) from None
     return engine
 
