@@ -31,7 +31,6 @@ def _end(session: Session, job_id: int, state: str) -> list[str]:
     folders = []
     for model in session.scalars(mine):
         model.state = state
-        if model.checkpoint is not None:
-            model.checkpoint = None
-            folders.append(f"pretext/{model.id}")
+        model.checkpoint = None
+        folders.append(f"pretext/{model.id}")  # one may be written this very moment
     return folders

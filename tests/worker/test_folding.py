@@ -57,3 +57,19 @@ def test_a_network_that_would_change_is_left_alone() -> None:
 
     assert folded(net, lambda either: either(images())) is net
     assert norms(net) == 1
+
+
+def test_a_layer_whose_output_would_change_is_left_alone() -> None:
+    """The loss stays as it is where batch norm follows, what the layer itself gives does not."""
+    task = pretext_tasks()["rotation"]()
+    torch.manual_seed(0)
+    net = task.make_net(*make_backbone("ghostnet_100", False, SIZE), SIZE)
+    task.losses(net, images(), torch.Generator().manual_seed(0))
+    net.eval()
+
+    def run(either: nn.Module) -> Tensor:
+        found = score(either, task, images(), "conv_stem")
+        return torch.cat([found.losses, found.embeddings.flatten()])
+
+    assert folded(net, run) is net
+    assert folded(net, lambda either: score(either, task, images()).losses) is not net

@@ -1,5 +1,7 @@
 """The quickest way is found by measuring, within the time that is given."""
 
+import torch
+
 from worker.tuning import Way, quickest
 
 
@@ -32,3 +34,14 @@ def test_what_there_is_no_time_for_is_not_chosen() -> None:
 
     assert machine.quickest(seconds=0.5) == Way(64, 2)
     assert machine.runs == [Way(64, 2)]
+
+
+def test_what_does_not_fit_into_memory_is_not_chosen() -> None:
+    machine = Machine({Way(64, 1): 200, Way(128, 1): 1_000})
+
+    def run(way: Way) -> None:
+        machine.run(way)
+        if way.batch > 64:
+            raise torch.OutOfMemoryError
+
+    assert quickest(Way(64, 2), (32, 128), (1,), run, 1e9, lambda: machine.now) == Way(64, 1)

@@ -169,7 +169,8 @@ def _switch(context: JobContext, score_run: ScoreRun, model: PretextModel) -> di
     for start in range(0, len(copies), _ROWS_A_TRANSACTION):
         with context.publish() as session:
             load_duplicates(session, score_run.id, copies[start : start + _ROWS_A_TRANSACTION])
-    counts, edges = np.histogram(losses[pool], _HISTOGRAM_BINS)
+    # In float64: NumPy refuses to part losses of float32 that differ in their last digits only.
+    counts, edges = np.histogram(losses[pool].astype(np.float64), _HISTOGRAM_BINS)
     result = {
         "items": len(ids),
         "pool": int(pool.sum()),

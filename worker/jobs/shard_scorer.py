@@ -106,7 +106,12 @@ class ShardScorer:
         """On the device, its batch norms folded."""
         net = load_net(model, self._context.artifacts, torch.device("cpu"), other_half)
         some = normalised(self._noise(4))
-        return on_device(folded(net, lambda either: score(either, self._task, some).losses), self._device)
+
+        def run(either: nn.Module) -> Tensor:
+            found = score(either, self._task, some, self._layer)
+            return torch.cat([found.losses, found.embeddings.flatten()])  # of a layer that folding may change
+
+        return on_device(folded(net, run), self._device)
 
     def tune(self, items: int) -> None:
         """Find out how this device scores quickest, if there are enough items to score."""
@@ -192,10 +197,18 @@ class ShardScorer:
         scored[loaded.to_do] = True
         if len(loaded.to_do):
             loaded.thumbnails[loaded.to_do] = thumbnails(loaded.pixels)
-        for start in range(0, len(loaded.to_do), self.batch):
+        start = 0
+        while start < len(loaded.to_do):
             rows = loaded.to_do[start : start + self.batch]
             halves = torch.tensor([half_of(loaded.items[row].shuffle) for row in rows])
-            found = self._score(loaded.pixels[start : start + self.batch], halves)
+            try:
+                found = self._score(loaded.pixels[start : start + self.batch], halves)
+            except torch.OutOfMemoryError:
+                self.batch //= 2
+                torch.cuda.empty_cache()
+                log.warning("out of memory, scoring goes on in smaller batches", batch=self.batch)
+                continue
+            start += len(rows)
             finite = found.losses.isfinite() & found.embeddings.isfinite().all(1)
             if not finite.all():
                 item = loaded.items[rows[~finite.numpy()][0]]
@@ -220,8 +233,21 @@ class ShardScorer:
         return Stored(loaded.shard, name, int(scored.sum()), loaded.learned)
 
     def _score(self, pixels: Tensor, halves: Tensor) -> Scored:
-        """(b, 3, s, s) uint8, (b,) the half of each -> on the CPU, embeddings as float16"""
-        batch = normalised(to_device(pixels, self._device))
+        """(b, 3, s, s) uint8, (b,) the half of each -> on the CPU, embeddings as float16.
+
+        Raises `JobFailed` where not even one item fits into the device's memory.
+        """
+        try:
+            return self._scored(normalised(to_device(pixels, self._device)), halves)
+        except torch.OutOfMemoryError as error:
+            if len(pixels) > 1:
+                raise
+            raise JobFailed(
+                f"Scoring one image of {self.image_size} pixels needs more memory than the device has. Set a "
+                "smaller image_size or backbone, and pretrain again."
+            ) from error
+
+    def _scored(self, batch: Tensor, halves: Tensor) -> Scored:
         found = score(self.net, self._task, batch, self._layer)
         losses, spreads = found.losses.cpu(), found.spreads.cpu()
         known = halves == 0

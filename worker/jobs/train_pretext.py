@@ -58,7 +58,13 @@ def run(context: JobContext) -> None:
     device = choose_device(context.settings.device)
     with ItemPixels(context.settings) as item_pixels:
         model = _interrupted(context) or _begin(context, project, item_pixels, device)
-        _train(context, model, item_pixels, device)
+        try:
+            _train(context, model, item_pixels, device)
+        except torch.OutOfMemoryError as error:
+            raise JobFailed(
+                "Training needs more memory than the device has. Set a smaller pretext_training.batch_size, "
+                "image_size or backbone, and pretrain again."
+            ) from error
 
 
 def _interrupted(context: JobContext) -> PretextModel | None:

@@ -62,39 +62,47 @@ def random_boxes(
     return torch.stack([left, top, torch.where(flip, -width, width), height], 1)
 
 
+def _exact(images: Tensor) -> torch.autocast:
+    """bf16 would move crops by a third of a pixel and colours by a grey level."""
+    return torch.autocast(images.device.type, enabled=False)
+
+
 def crops(images: Tensor, boxes: Tensor, side: int) -> Tensor:
     """(n, c, s, s) and boxes (n, 4) or (1, 4), as `random_boxes` makes them -> (n, c, side, side), bilinear."""
-    left, top, width, height = boxes.unbind(1)
-    nothing = torch.zeros_like(left)
-    across = torch.stack([width, nothing, 2 * left + width - 1], 1)
-    down = torch.stack([nothing, height, 2 * top + height - 1], 1)
-    grid = functional.affine_grid(
-        torch.stack([across, down], 1), [len(boxes), images.shape[1], side, side], align_corners=False
-    )
-    grid = grid.expand(len(images), -1, -1, -1)
-    return functional.grid_sample(images.contiguous(), grid, padding_mode="border", align_corners=False)
+    with _exact(images):
+        left, top, width, height = boxes.unbind(1)
+        nothing = torch.zeros_like(left)
+        across = torch.stack([width, nothing, 2 * left + width - 1], 1)
+        down = torch.stack([nothing, height, 2 * top + height - 1], 1)
+        grid = functional.affine_grid(
+            torch.stack([across, down], 1), [len(boxes), images.shape[1], side, side], align_corners=False
+        )
+        grid = grid.expand(len(images), -1, -1, -1)
+        return functional.grid_sample(images.contiguous(), grid, padding_mode="border", align_corners=False)
 
 
 def recoloured(images: Tensor, generator: torch.Generator, rows: int, strength: float) -> Tensor:
     """Brightness, contrast, saturation and hue jittered, then some made grey; `rows` is n, or 1 for all alike."""
-    device = images.device
-    draw = torch.rand((6, rows), generator=generator, device=device)[:, :, None, None]
-    jitter = strength * (draw[0] < _JITTERED)
-    brightness, contrast, saturation = 1 + 0.8 * jitter * (2 * draw[1:4] - 1)
-    angle = 0.2 * jitter * (2 * draw[4] - 1) * 2 * math.pi
-    saturation = saturation * (draw[5] >= _GREYED)
-    grey, turn = _GREY.to(device), _TURN.to(device)
-    chroma = torch.eye(3, device=device) - grey
-    matrix = brightness * contrast * (grey + saturation * (angle.cos() * chroma + angle.sin() * turn))
-    # All of it is linear, so it works on normalised floats too, where black is not 0 and white is not 1.
-    black, white = (end.view(3, 1) for end in _black_and_white(device))
-    range_ = white - black
-    matrix = matrix * range_ / range_.T
-    means = grey @ ((images.mean((2, 3))[:, :, None] - black) / range_)  # (n, 3, 1): the brightness, thrice
-    shift = black - matrix @ black + range_ * brightness * (1 - contrast) * means
-    with torch.autocast(device.type, enabled=False):
+    with _exact(images):
+        device = images.device
+        draw = torch.rand((6, rows), generator=generator, device=device)[:, :, None, None]
+        jitter = strength * (draw[0] < _JITTERED)
+        brightness, contrast, saturation = 1 + 0.8 * jitter * (2 * draw[1:4] - 1)
+        angle = 0.2 * jitter * (2 * draw[4] - 1) * 2 * math.pi
+        saturation = saturation * (draw[5] >= _GREYED)
+        grey, turn = _GREY.to(device), _TURN.to(device)
+        chroma = torch.eye(3, device=device) - grey
+        matrix = brightness * contrast * (grey + saturation * (angle.cos() * chroma + angle.sin() * turn))
+        # All of it is linear, so it works on normalised floats too, where black is not 0 and white is not 1.
+        black, white = (end.view(3, 1) for end in _black_and_white(device))
+        range_ = white - black
+        matrix = matrix * range_ / range_.T
+        means = grey @ (
+            (images.mean((2, 3))[:, :, None] - black) / range_
+        )  # (n, 3, 1): the brightness, thrice
+        shift = black - matrix @ black + range_ * brightness * (1 - contrast) * means
         mixed: Tensor = matrix @ images.flatten(2) + shift
-    return mixed.maximum(black).minimum(white).view(images.shape)
+        return mixed.maximum(black).minimum(white).view(images.shape)
 
 
 def blurred(images: Tensor, generator: torch.Generator, rows: int) -> Tensor:
@@ -108,7 +116,7 @@ def blurred(images: Tensor, generator: torch.Generator, rows: int) -> Tensor:
     taps = torch.arange(-reach, reach + 1, device=images.device)
     kernels = torch.softmax(-(taps**2) / (2 * sigma**2), 1).expand(n, -1).repeat_interleave(channels, 0)
     padded = functional.pad(images, (reach,) * 4, mode="reflect")
-    with torch.autocast(images.device.type, enabled=False):
+    with _exact(images):
         across = functional.conv2d(
             padded.reshape(1, n * channels, *padded.shape[2:]), kernels[:, None, None, :], groups=n * channels
         )

@@ -67,9 +67,11 @@ class Combined(PretextTask):
         return total
 
     def measures(self, net: nn.Module, batch: Tensor) -> dict[str, float]:
+        """Of what several parts measure, the smallest: one that collapses is to be seen."""
         found: dict[str, float] = {}
         for name, task, _ in self._parts():
-            found |= task.measures(cast(CombinedNet, net).parts[name], batch)
+            for measure, value in task.measures(cast(CombinedNet, net).parts[name], batch).items():
+                found[measure] = min(value, found.get(measure, value))
         return found
 
     def after_step(self, net: nn.Module, done: float) -> None:

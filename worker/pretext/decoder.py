@@ -52,7 +52,8 @@ def map_and_embedding(backbone: nn.Module, images: Tensor) -> tuple[Tensor, Tens
     if last.ndim == 3:  # tokens (n, prefix + h·w, c)
         last = last[:, getattr(backbone, "num_prefix_tokens", 0) :]
         side = math.isqrt(last.shape[1])
-        last = last.unflatten(1, (side, -1))
+        last = last[:, last.shape[1] - side**2 :]  # less prefix tokens that the backbone does not tell of
+        last = last.unflatten(1, (side, side))
     elif getattr(backbone, "output_fmt", None) != "NHWC":
         return last, embedding
     return last.permute(0, 3, 1, 2), embedding

@@ -1,9 +1,9 @@
 """Of which kind is it, judged from a part?"""
 
-from typing import ClassVar, cast
+from typing import Annotated, ClassVar, cast
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -53,6 +53,12 @@ class DINONet(nn.Module):
         return said
 
 
+def _not_one(small_crops: int) -> int:
+    if small_crops == 1:  # of a last batch of one item, where batch norm needs two
+        raise ValueError("send 0, or 2 to 16")
+    return small_crops
+
+
 class DINO(PretextTask):
     """Say of small parts of an image what a slowly following copy of the network says of large ones: a soft
     choice among prototypes. Centring keeps all from choosing the same. An item's loss is the mean cross-entropy
@@ -66,7 +72,9 @@ class DINO(PretextTask):
     scoring_views: ClassVar[int] = 2  # of six crops each
 
     prototypes: int = Field(1_024, ge=2, le=65_536, description="What the copy may choose from.")
-    small_crops: int = Field(4, ge=0, le=16, description="Small parts shown beside two large ones.")
+    small_crops: Annotated[int, AfterValidator(_not_one)] = Field(
+        4, ge=0, le=16, description="Small parts shown beside two large ones: none, or two and more."
+    )
     momentum: float = Field(
         0.99, ge=0, lt=1, description="How slowly the copy follows at the start; 1 at the end."
     )

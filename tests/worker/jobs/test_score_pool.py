@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from service.settings import Settings
 from service.store.artifacts import Artifacts
@@ -33,7 +34,8 @@ from worker.jobs.pool import ScoredItems, open_thumbnails
 from worker.jobs.pretext_net import new_net, store_net
 from worker.jobs.score_pool import percentiles_among
 from worker.jobs.shard_scorer import ShardScorer
-from worker.scoring import Scored
+from worker.pretext import PretextTask
+from worker.scoring import Scored, score
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 CONFIG = {"image_size": 12, "seed": 0, "pretrained": False}
@@ -313,12 +315,54 @@ def test_a_model_that_is_gone_says_so(scoring: Scoring) -> None:
 
 
 @on_sqlite
+def test_a_batch_that_does_not_fit_into_memory_is_halved(
+    scoring: Scoring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scoring.add(5)
+    expected = scoring.run().losses
+    fits = 2
+
+    def full(net: nn.Module, task: PretextTask, batch: Tensor, layer: str | None = None) -> Scored:
+        if len(batch) > fits:
+            raise torch.OutOfMemoryError
+        return score(net, task, batch, layer)
+
+    monkeypatch.setattr("worker.jobs.shard_scorer.score", full)
+    monkeypatch.setattr("worker.jobs.shard_scorer.folded", lambda net, run: net)  # it runs four items
+    monkeypatch.setattr("worker.jobs.shard_scorer._earlier_runs", lambda *_: [])
+    assert np.allclose(scoring.run().losses, expected, atol=1e-5)
+
+    fits = 0
+    with pytest.raises(JobFailed, match="smaller image_size or backbone"):
+        scoring.run()
+
+
+@on_sqlite
+def test_losses_that_differ_in_their_last_digit_only(
+    scoring: Scoring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of equal images in batches of different sizes."""
+    scoring.add(4)
+    score_batch = ShardScorer._score
+
+    def nearly_equal(self: ShardScorer, pixels: torch.Tensor, halves: torch.Tensor) -> Scored:
+        found = score_batch(self, pixels, halves)
+        found.losses[:] = 1.0
+        found.losses[0] = float(np.nextafter(np.float32(1), np.float32(2)))
+        return found
+
+    monkeypatch.setattr(ShardScorer, "_score", nearly_equal)
+
+    assert len(scoring.run().losses) > 0
+
+
+@on_sqlite
 def test_an_item_without_a_number_is_named(scoring: Scoring, monkeypatch: pytest.MonkeyPatch) -> None:
     scoring.add(3)
-    score = ShardScorer._score
+    score_batch = ShardScorer._score
 
     def broken(self: ShardScorer, pixels: torch.Tensor, halves: torch.Tensor) -> Scored:
-        found = score(self, pixels, halves)
+        found = score_batch(self, pixels, halves)
         found.losses[-1] = torch.nan
         return found
 

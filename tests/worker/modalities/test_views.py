@@ -129,3 +129,13 @@ def test_colours_there_and_back() -> None:
     assert to_colours(normalised(torch.full((1, 3, 1, 1), 51, dtype=torch.uint8))).flatten().tolist() == (
         pytest.approx([0.2] * 3)
     )
+
+
+def test_lower_precision_moves_nothing() -> None:
+    """As on CUDA, where networks compute in bf16."""
+    some, boxes = images(4, 64), random_boxes(4, seeded(), (0.1, 0.4), CPU)
+    exact = crops(some, boxes, 32), recoloured(some, seeded(), 4, 1.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = crops(some, boxes, 32), recoloured(some, seeded(), 4, 1.0)
+
+    assert all(torch.equal(one, other) for one, other in zip(found, exact, strict=True))

@@ -10,6 +10,7 @@ from worker.pretext.byol import BYOL, BYOLNet
 from worker.pretext.combined import Combined, CombinedNet, RotationAndReconstruction
 from worker.pretext.reconstruction import Reconstruction
 from worker.pretext.rotation import Rotation
+from worker.pretext.vicreg import VICReg
 
 
 def net_of(task: Combined) -> CombinedNet:
@@ -61,6 +62,15 @@ def test_every_part_follows_and_settles() -> None:
     after = next(byol.teacher.parameters())
     assert torch.allclose(after, momentum * before + (1 - momentum) * 3.0, atol=1e-6)
     assert int(net.state_dict()["parts.simclr.banked"]) == 7
+
+
+def test_a_part_that_collapses_is_seen_beside_one_that_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {BYOL: {"projection_std": 0.01}, VICReg: {"projection_std": 0.9, "other": 1.0}}
+    for kind, measured in found.items():
+        monkeypatch.setattr(kind, "measures", lambda self, net, batch, measured=measured: measured)
+    task = Combined(tasks={"byol": 1, "vicreg": 1})
+
+    assert task.measures(net_of(task), images(3)) == {"projection_std": 0.01, "other": 1.0}
 
 
 def test_the_ready_made_one() -> None:

@@ -15,6 +15,7 @@ from worker.pretext.decoder import PixelNet, map_and_embedding
         ("resnet18", 32, (1, 1)),
         ("vit_tiny_patch16_224", 48, (3, 3)),  # with a class token
         ("swin_tiny_patch4_window7_224", 64, (2, 2)),  # channels last
+        ("coat_lite_tiny", 64, (2, 2)),  # with a class token that it does not tell of
         ("mobilenetv3_small_050", 64, (2, 2)),  # its embedding is wider than its map
     ],
 )

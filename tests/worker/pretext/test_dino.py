@@ -2,7 +2,9 @@
 
 from typing import cast
 
+import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -62,18 +64,18 @@ def _large(net: DINONet) -> Tensor:
 
 
 def test_every_other_crop_is_to_say_what_the_teacher_says_of_a_large_one() -> None:
-    task, batch = DINO(prototypes=16, small_crops=1), images(3)
+    task, batch = DINO(prototypes=16, small_crops=2), images(3)
     net = net_of(task).eval()
     generator = seeded()
     large = [view(batch, generator, each=False, scale=(0.4, 1.0)) for _ in range(2)]
-    small = view(batch, generator, each=False, scale=(0.1, 0.4), side=SIZE // 2)
+    small = [view(batch, generator, each=False, scale=(0.1, 0.4), side=SIZE // 2) for _ in range(2)]
     with torch.no_grad():
         losses = task.losses(net, batch, seeded())
         expected = torch.zeros(3)
-        for taught, others in ((large[0], (large[1], small)), (large[1], (large[0], small))):
+        for taught, others in ((large[0], (large[1], *small)), (large[1], (large[0], *small))):
             target = torch.softmax((net.teacher(taught) - net.centre) / 0.04, 1)
             for other in others:
-                expected -= (target * torch.log_softmax(net(other) / 0.1, 1)).sum(1) / 4
+                expected -= (target * torch.log_softmax(net(other) / 0.1, 1)).sum(1) / 6
 
     assert torch.allclose(losses, expected, atol=1e-4)
 
@@ -114,3 +116,15 @@ def test_a_backbone_of_one_size_gets_small_crops_at_full_size() -> None:
     transformer = make_backbone("vit_tiny_patch16_224", False, 32)[0]
     assert crop_side(transformer, 32) == 32
     assert transformer.training
+
+
+def test_one_small_crop_is_refused() -> None:
+    with pytest.raises(ValidationError, match="send 0, or 2 to 16"):
+        DINO(small_crops=1)
+
+
+@pytest.mark.parametrize("small_crops", [0, 2])
+def test_a_last_batch_of_one_item_is_learned_from(small_crops: int) -> None:
+    task = DINO(prototypes=16, small_crops=small_crops)
+
+    assert task.losses(net_of(task).train(), images(1), seeded()).isfinite().all()
