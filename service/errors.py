@@ -67,6 +67,13 @@ class NotMigrated(ShortlistError):
     status, code = 503, "not_migrated"
 
 
+class DatabaseNewer(NotMigrated):
+    """The database is at revision {current}, which a newer Shortlist made; this program knows up to {newest}. Update
+    the program."""
+
+    code = "database_newer"
+
+
 class Invalid(ShortlistError):
     """`{field}`: {message}"""
 
@@ -260,6 +267,12 @@ class WhichProject(ShortlistError):
     status, code = 409, "which_project"
 
 
+class WhichExport(ShortlistError):
+    """There are several projects. Say which to export, by name or id: `shortlist export NAME`."""
+
+    status, code = 409, "which_project"
+
+
 class TooManyWebhooks(ShortlistError):
     """This project has {most} webhooks already. Delete one (DELETE /projects/…/webhooks/<id>) first."""
 
@@ -412,6 +425,19 @@ class ImagesMissing(ShortlistError):
     """{path!r} is no folder. Name the one with your images after --images."""
 
     code = "images_missing"
+
+
+class CommaInPath(ShortlistError):
+    """{path!r} has a comma in it, and commas separate the folders of SHORTLIST_SOURCE_ROOTS. Rename the folder."""
+
+    code = "comma_in_path"
+
+
+class AlreadyRunning(ShortlistError):
+    """`shortlist up` is already running in the data folder {path!r}. Use that one, stop it first, or choose another
+    folder with --data-dir."""
+
+    code = "already_running"
 
 
 class ClassesMissing(ShortlistError):

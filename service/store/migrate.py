@@ -11,12 +11,13 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 import migrations
-from service.errors import NotMigrated
+from service.errors import DatabaseNewer, NotMigrated
 from service.store import statistics
 
 
 def upgrade(engine: sa.Engine, revision: str = "head") -> None:
-    """To the newest revision, in one transaction. Two at once are safe."""
+    """To the newest revision, in one transaction. Two at once are safe. Raises `DatabaseNewer`."""
+    _refuse_newer(current(engine))
     with _config(engine) as config:
         command.upgrade(config, revision)
         if revision == "head":
@@ -47,13 +48,25 @@ def current(engine: sa.Engine) -> str | None:
 
 
 def newest() -> str | None:
-    return ScriptDirectory(str(_folder())).get_current_head()
+    return _scripts().get_current_head()
 
 
 def check(engine: sa.Engine) -> None:
-    """Raises `NotMigrated` unless the database is at the newest revision."""
-    if current(engine) != newest():
-        raise NotMigrated(current=current(engine) or "empty", newest=newest())
+    """Raises `NotMigrated`, or its `DatabaseNewer`, unless the database is at the newest revision."""
+    found = current(engine)
+    if found != newest():
+        _refuse_newer(found)
+        raise NotMigrated(current=found or "empty", newest=newest())
+
+
+def _refuse_newer(revision: str | None) -> None:
+    known = {script.revision for script in _scripts().walk_revisions()}
+    if revision is not None and revision not in known:
+        raise DatabaseNewer(current=revision, newest=newest())
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory(str(_folder()))
 
 
 def _folder() -> Path:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from service.errors import NotMigrated
+from service.errors import DatabaseNewer, NotMigrated
 from service.store import migrate
 from service.store.session import make_engine, write_session
 from service.store.tables import Table
@@ -54,6 +54,14 @@ def test_check_wants_the_newest_revision(empty: sa.Engine) -> None:
     migrate.upgrade(empty)
     migrate.check(empty)
     assert migrate.current(empty) == migrate.newest()
+
+
+def test_a_database_of_a_newer_program_wants_that_program(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    for asked in (migrate.check, migrate.upgrade):
+        with pytest.raises(DatabaseNewer, match=r"9999.*Update"):
+            asked(engine)
 
 
 def test_upgrading_twice_changes_nothing(engine: sa.Engine) -> None:
