@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from service import keys as key_rules
 from service import projects, serving, up
-from service.errors import ShortlistError
+from service.errors import ShortlistError, WhichExport, WhichProject
 from service.logs import configure_logs
 from service.settings import Settings, read_settings
 from service.store import migrate as migrations
@@ -53,6 +53,7 @@ def up_command(
     with ExitStack() as stack:
         listener = stack.enter_context(serving.listen(settings))
         engine = stack.enter_context(serving.database(settings))
+        stack.enter_context(up.alone_in(settings.data_dir))
         migrations.upgrade(engine)
         imported = None
         if folder:
@@ -214,7 +215,10 @@ def show_settings() -> None:
 def _project(session: sa.orm.Session, name_or_id: str | None) -> Project:
     """By name, else by id; without either the only one there is."""
     if name_or_id is None:
-        return projects.find_only(session, None, "export")
+        try:
+            return projects.find_only(session, None, "export")
+        except WhichProject:
+            raise WhichExport from None
     named = session.scalar(sa.select(Project).where(Project.name == name_or_id))
     return named or projects.find(session, name_or_id)
 

@@ -1,5 +1,6 @@
 """`shortlist up`: the service in this process, a worker in another, and a folder of images set to work."""
 
+import fcntl
 import socket
 import subprocess
 import sys
@@ -13,7 +14,14 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service import keys, projects, sources, training
-from service.errors import ClassesDiffer, ClassesMissing, ImagesMissing, ShortlistError
+from service.errors import (
+    AlreadyRunning,
+    ClassesDiffer,
+    ClassesMissing,
+    CommaInPath,
+    ImagesMissing,
+    ShortlistError,
+)
 from service.settings import Settings
 from service.store.ids import public_id
 from service.store.item_bytes import ItemBytes
@@ -30,18 +38,33 @@ Say = Callable[[str], None]
 
 
 def check_images(images: Path) -> Path:
-    """Absolute. Raises `ImagesMissing`."""
+    """Absolute. Raises `ImagesMissing`, `CommaInPath`."""
     if not images.is_dir():
         raise ImagesMissing(path=str(images))
-    return images.resolve()
+    folder = images.resolve()
+    if "," in str(folder):  # the worker gets it among SHORTLIST_SOURCE_ROOTS
+        raise CommaInPath(path=str(folder))
+    return folder
+
+
+@contextmanager
+def alone_in(data_dir: Path) -> Iterator[None]:
+    """Two would revoke each other's keys and run a worker each. The lock ends with the process, however it ends.
+    Raises `AlreadyRunning`."""
+    with (data_dir / "up.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunning(path=str(data_dir)) from None
+        yield
 
 
 @contextmanager
 def key_of_this_run(engine: sa.Engine, settings: Settings) -> Iterator[str]:
     """An admin key that is good until this ends, for the page that is opened from it. Whoever can start this could
-    make one that lasts. What a killed run on this machine left is revoked.
+    make one that lasts. What a killed run in this data folder left is revoked.
     """
-    name = f"shortlist up on {socket.gethostname()}"
+    name = f"shortlist up in {settings.data_dir.resolve()} on {socket.gethostname()}"
     with write_session(engine) as session:
         keys.revoke_named(session, name, utc_now())
         _, token = keys.create(session, keys.server_secret(settings), name=name, role="admin")

@@ -17,6 +17,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 import sqlalchemy as sa
+from pydantic import SecretStr
 
 from service import cli, keys, up
 from service.cli import _greet
@@ -107,7 +108,7 @@ def test_export_as_ndjson_and_csv(engine: sa.Engine, settings: Settings, tmp_pat
     with file.open(newline="", encoding="utf-8") as opened:
         rows = list(csv.DictReader(opened))
     assert [row["class"] for row in rows] == ["cat", "dög, small"]
-    assert refused(shortlist("export", **variables))  # which of the two?
+    assert "`shortlist export NAME`" in refused(shortlist("export", **variables))  # which of the two?
 
 
 def test_a_worker_is_told_how_many_devices_pretrain(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,6 +191,8 @@ def test_a_port_in_use(name: str, data_dir: str) -> None:
 def test_up_wants_a_folder_and_classes(tmp_path: Path, data_dir: str) -> None:
     up_here = ("up", "--port", "0", "--data-dir", data_dir, "--images")
     assert "is no folder" in refused(shortlist(*up_here, str(tmp_path / "none")))
+    (tmp_path / "cats, dogs").mkdir()
+    assert "comma" in refused(shortlist(*up_here, str(tmp_path / "cats, dogs"), "--classes", "cat,dog"))
     assert "--classes cat,dog" in refused(shortlist(*up_here, str(tmp_path)))
     listed = shortlist("keys", "list", "--data-dir", data_dir)
     assert (listed.returncode, listed.stdout) == (0, "")  # the first key is made by a start that shows it
@@ -226,6 +229,18 @@ def test_up_again_opens_with_a_key_of_its_own(
         assert f"shortlist keys add NAME --role admin --data-dir {settings.data_dir}" in told
     with pytest.raises(KeyRefused):
         role_of(token)
+
+
+def test_an_up_in_another_folder_leaves_the_key_alone(
+    engine: sa.Engine, settings: Settings, tmp_path: Path
+) -> None:
+    here = settings.model_copy(update={"secret": SecretStr("one for both")})
+    elsewhere = here.model_copy(update={"data_dir": tmp_path / "other"})
+    with up.key_of_this_run(engine, here) as token:
+        with up.key_of_this_run(engine, elsewhere):
+            pass
+        with read_session(engine) as session:
+            assert keys.recognise(session, keys.server_secret(here), token).role == "admin"
 
 
 @pytest.mark.parametrize(
@@ -433,6 +448,12 @@ def test_up_stops_cleanly_and_goes_on(data_dir: str, number: signal.Signals) -> 
         assert process.wait(30) == 0
     with up_and_running(data_dir) as (address, process):
         assert [project["name"] for project in ask(f"{address}/projects")["items"]] == ["pets"]
+
+
+def test_up_runs_once_in_a_folder(data_dir: str) -> None:
+    with up_and_running(data_dir) as (address, _):
+        assert "already running" in refused(shortlist("up", "--port", "0", "--data-dir", data_dir))
+        assert ask(f"{address}/projects")["items"] == []
 
 
 def test_serve_answers_without_a_worker(engine: sa.Engine, settings: Settings) -> None:
