@@ -133,6 +133,13 @@ class ItemNotServable(ShortlistError):
     status, code = 422, "item_not_servable"
 
 
+class LabeledAlready(ShortlistError):
+    """`{field}`: {annotator!r} has labeled item {id!r} already, and nobody gets an item twice. Queue it for somebody
+    else, or leave the annotator out."""
+
+    status, code = 422, "labeled_already"
+
+
 class RevisionTaken(ShortlistError):
     """`{field}`: revision {revision} of this item's label is stored already with other content. Send the next
     revision ({next}), or leave `revision` out."""
@@ -248,7 +255,8 @@ class BackboneNotExported(ShortlistError):
 
 
 class NoSuspects(ShortlistError):
-    """No label is in doubt. Labels are checked after each round; POST /projects/{project}/suspects/check checks now."""
+    """No label is in doubt, or none that somebody else gave. Labels are checked after each round;
+    POST /projects/{project}/suspects/check checks now."""
 
     status, code = 409, "no_suspects"
 

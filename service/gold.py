@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 
-import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import decisions, picks, projects, queues, reservations, training
-from service.errors import ItemNotServable, UnknownClass, UnknownItem
-from service.store.ids import public_id, row_number
+from service import decisions, items, picks, projects, queues, reservations, training
+from service.errors import ItemNotServable, UnknownClass
+from service.store.ids import public_id
 from service.store.project_settings import ProjectSettings
-from service.store.tables import Item, Project
+from service.store.tables import Project
 
 
 def mark(session: Session, project: Project, entries: Sequence[tuple[str, str]]) -> int:
@@ -19,7 +18,7 @@ def mark(session: Session, project: Project, entries: Sequence[tuple[str, str]])
     `UnknownClass`, `ItemNotServable`.
     """
     projects.lock_open(session, project)
-    found = _items(session, project, [item for item, _ in entries])
+    found = items.find_each(session, project, [item for item, _ in entries])
     new = 0
     for index, (public, class_name) in enumerate(entries):
         if class_name not in project.classes:
@@ -40,11 +39,11 @@ def mark(session: Session, project: Project, entries: Sequence[tuple[str, str]])
     return new
 
 
-def unmark(session: Session, project: Project, items: Sequence[str]) -> int:
+def unmark(session: Session, project: Project, wanted: Sequence[str]) -> int:
     """Items that are gold no more are what their labels say; how many there were. Raises `UnknownItem`."""
     projects.lock_open(session, project)
     overlap = ProjectSettings.model_validate(project.settings).overlap
-    gold = [item for item in _items(session, project, items) if item.gold]
+    gold = [item for item in dict.fromkeys(items.find_each(session, project, wanted)) if item.gold]
     reservations.release_items(session, project, [item.id for item in gold])
     for labels in decisions.load(session, gold).values():
         votes_before = len(labels.votes())
@@ -57,14 +56,3 @@ def unmark(session: Session, project: Project, items: Sequence[str]) -> int:
         picks.open_again(session, project, [item.id for item in gold])
         training.retrain_if_due(session, project)
     return len(gold)
-
-
-def _items(session: Session, project: Project, items: Sequence[str]) -> list[Item]:
-    """One for each entry."""
-    numbers = [row_number("i", public) for public in items]
-    query = sa.select(Item).where(Item.project_id == project.id, Item.id.in_(numbers))
-    found = {item.id: item for item in session.scalars(query)}
-    for index, number in enumerate(numbers):
-        if number not in found:
-            raise UnknownItem(field=f"items[{index}]", id=items[index])
-    return [found[number] for number in numbers]

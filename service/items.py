@@ -7,7 +7,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.errors import NoScoreRun, NotFound, SourceNotAllowed
+from service.errors import NoScoreRun, NotFound, SourceNotAllowed, UnknownItem
 from service.store.ids import public_id, row_number
 from service.store.item_bytes import ItemBytes
 from service.store.project_settings import ProjectSettings
@@ -74,6 +74,24 @@ def find(session: Session, project: Project, public: str) -> Item:
     if item is None or item.project_id != project.id:
         raise NotFound(what="item", id=public)
     return item
+
+
+def find_each(session: Session, project: Project, items: Sequence[str]) -> list[Item]:
+    """One for each public id. Raises `UnknownItem`, which says by its place in the call which one is not there."""
+    numbers = [_number(public, index) for index, public in enumerate(items)]
+    query = sa.select(Item).where(Item.project_id == project.id, Item.id.in_(numbers))
+    found = {item.id: item for item in session.scalars(query)}
+    for index, number in enumerate(numbers):
+        if number not in found:
+            raise UnknownItem(field=f"items[{index}]", id=items[index])
+    return [found[number] for number in numbers]
+
+
+def _number(public: str, index: int) -> int:
+    try:
+        return row_number("i", public)
+    except NotFound:
+        raise UnknownItem(field=f"items[{index}]", id=public) from None
 
 
 def listed(session: Session, project: Project, public: str) -> ListedItem:

@@ -190,7 +190,7 @@ class _Call:
         if found is None:
             raise UnknownItemKey(field=f"labels[{index}].key", key=entry.key)
         if found.item.split != "pool":
-            raise ItemInTestSplit(field=f"labels[{index}].item", id=entry.item)
+            raise ItemInTestSplit(field=f"labels[{index}].item", id=entry.item or entry.key)
         if entry.class_name is not None and entry.class_name not in self.project.classes:
             raise UnknownClass(
                 field=f"labels[{index}].class", name=entry.class_name,

@@ -112,7 +112,10 @@ def lock(session: Session, project: Project) -> None:
     if session.info.get(_LOCKED) == project.id:
         return
     session.flush()  # refreshing would throw away what was not written yet
-    session.refresh(project, with_for_update=_FOR_UPDATE)
+    try:
+        session.refresh(project, with_for_update=_FOR_UPDATE)
+    except sa.exc.InvalidRequestError:  # deleted while this call waited for its turn
+        raise NotFound(what="project", id=public_id("p", project.id)) from None
     session.info[_LOCKED] = project.id
 
 

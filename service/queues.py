@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import decisions, picks, projects, training
-from service.errors import ItemNotServable, UnknownItem
-from service.store.ids import row_number
+from service import decisions, items, picks, projects, training
+from service.decisions import ItemLabels
+from service.errors import ItemNotServable, LabeledAlready
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Item, Label, Project, QueuedItem
 
@@ -22,50 +22,51 @@ class Queued:
     reopened: int  # … of them items that were done
 
 
-def add(session: Session, project: Project, items: Sequence[str], annotator: str | None) -> Queued:
+def add(session: Session, project: Project, wanted: Sequence[str], annotator: str | None) -> Queued:
     """Put items, by public id, at the end of a queue; one that stands in another leaves that.
 
     An item that is done is opened again, until one more annotator agrees; one that labels which came too late confirm
-    stays done. Raises `UnknownItem`, `ItemNotServable`.
+    stays done. Raises `UnknownItem`, `ItemNotServable`, `LabeledAlready`.
     """
     projects.lock_open(session, project)
-    found = decisions.load(session, _items(session, project, items))
+    found = _servable(session, project, wanted, annotator)
     overlap = ProjectSettings.model_validate(project.settings).overlap
     reopened = 0
-    for labels in found.values():
+    for labels in found:
         if labels.item.state == "done":
             votes_before = len(labels.votes())
             reopened += labels.ask_again(overlap)
             project.labels_used += len(labels.votes()) - votes_before
-    wanted = [item_id for item_id, labels in found.items() if labels.item.state == "available"]
-    session.execute(sa.delete(QueuedItem).where(QueuedItem.item_id.in_(found)))
+    open_items = [labels.item.id for labels in found if labels.item.state == "available"]
+    session.execute(sa.delete(QueuedItem).where(QueuedItem.item_id.in_([labels.item.id for labels in found])))
     last = session.scalar(
         sa.select(sa.func.max(QueuedItem.number)).where(QueuedItem.project_id == project.id)
     )
     rows = [
         {"item_id": item_id, "project_id": project.id, "number": number, "annotator": annotator}
-        for number, item_id in enumerate(wanted, start=(last or 0) + 1)
+        for number, item_id in enumerate(open_items, start=(last or 0) + 1)
     ]
     if rows:
         session.execute(sa.insert(QueuedItem), rows)
-    picks.open_again(session, project, wanted)
+    picks.open_again(session, project, open_items)
     if reopened:
         training.retrain_if_due(session, project)
     return Queued(len(rows), reopened)
 
 
-def _items(session: Session, project: Project, items: Sequence[str]) -> list[Item]:
-    """In the order given; what cannot be labeled is refused by its place in the call."""
-    numbers = {row_number("i", public): index for index, public in enumerate(items)}
-    query = sa.select(Item).where(Item.project_id == project.id, Item.id.in_(numbers))
-    found = {item.id: item for item in session.scalars(query)}
-    for number, index in numbers.items():
-        item = found.get(number)
-        if item is None:
-            raise UnknownItem(field=f"items[{index}]", id=items[index])
+def _servable(
+    session: Session, project: Project, wanted: Sequence[str], annotator: str | None
+) -> list[ItemLabels]:
+    """In the order given; what cannot be labeled, or not by that annotator, is refused by its place in the call."""
+    found = items.find_each(session, project, wanted)
+    for index, item in enumerate(found):
         if item.split != "pool" or item.gold or item.state not in ("available", "done"):
-            raise ItemNotServable(field=f"items[{index}]", id=items[index], state=_state(item))
-    return [found[number] for number in numbers]
+            raise ItemNotServable(field=f"items[{index}]", id=wanted[index], state=_state(item))
+    by_number = decisions.load(session, dict.fromkeys(found))
+    for index, item in enumerate(found):
+        if annotator is not None and any(label.current for label in by_number[item.id].of(annotator)):
+            raise LabeledAlready(field=f"items[{index}]", id=wanted[index], annotator=annotator)
+    return list(by_number.values())
 
 
 def _state(item: Item) -> str:

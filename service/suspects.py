@@ -20,19 +20,27 @@ class ListedSuspect:
 
 
 def page(
-    session: Session, project: Project, after: tuple[float, int] | None, limit: int
+    session: Session,
+    project: Project,
+    after: tuple[float, int] | None,
+    limit: int,
+    not_labeled_by: str | None = None,
 ) -> list[ListedSuspect]:
-    """The most doubtful first, after the position (quality, item number). What was relabeled or opened again since
-    the check is left out."""
+    """The most doubtful first, after the position (quality, item number). What was relabeled, opened again or made
+    gold since the check is left out."""
     query = (
         sa.select(Suspect, Item)
         .join(Item, Item.id == Suspect.item_id)
         .where(Suspect.project_id == project.id, Item.state == "done", Item.class_name == Suspect.class_name)
+        .where(~Item.gold)
         .order_by(Suspect.quality, Suspect.item_id)
         .limit(limit)
     )
     if after is not None:
         query = query.where(sa.tuple_(Suspect.quality, Suspect.item_id) > sa.tuple_(*after))
+    if not_labeled_by is not None:
+        theirs = sa.exists().where(Label.item_id == Item.id, Label.annotator == not_labeled_by, Label.current)
+        query = query.where(~theirs)
     found = session.execute(query).all()
     annotators: dict[int, list[str]] = {item.id: [] for _, item in found}
     labels = sa.select(Label.item_id, Label.annotator).where(Label.item_id.in_(annotators), Label.current)
@@ -42,8 +50,11 @@ def page(
 
 
 def queue(session: Session, project: Project, *, count: int, annotator: str | None) -> queues.Queued:
-    """Have the most doubtful `count` labeled again, by somebody else. Raises `NoSuspects`."""
-    worst = [public_id("i", found.item.id) for found in page(session, project, None, count)]
+    """Have the most doubtful `count` labeled again, by somebody else: `annotator`, of those that they have not labeled.
+    Raises `NoSuspects`."""
+    projects.lock_open(session, project)
+    found = page(session, project, None, count, not_labeled_by=annotator)
+    worst = [public_id("i", one.item.id) for one in found]
     if not worst:
         raise NoSuspects(project=public_id("p", project.id))
     return queues.add(session, project, worst, annotator)

@@ -5,19 +5,19 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import decisions, picks, projects, queues, reservations, training
-from service.errors import UnknownItem
-from service.store.ids import row_number
+from service import decisions, items, picks, projects, queues, reservations, training
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Item, Project, Score
 
 
-def withdraw(session: Session, project: Project, items: Sequence[str]) -> int:
+def withdraw(session: Session, project: Project, wanted: Sequence[str]) -> int:
     """Take items, by public id, out; how many were in. Nobody is asked for them, no head trains or is measured on
     them. Their labels stay on record, and count against the budget as before. Raises `UnknownItem`.
     """
     projects.lock_open(session, project)
-    taken = [item for item in _items(session, project, items) if item.state != "withdrawn"]
+    taken = [
+        item for item in dict.fromkeys(items.find_each(session, project, wanted)) if item.state != "withdrawn"
+    ]
     were_done = any(item.state == "done" for item in taken)
     for item in taken:
         item.state, item.gold = "withdrawn", False
@@ -31,13 +31,17 @@ def withdraw(session: Session, project: Project, items: Sequence[str]) -> int:
     return len(taken)
 
 
-def restore(session: Session, project: Project, items: Sequence[str]) -> int:
+def restore(session: Session, project: Project, wanted: Sequence[str]) -> int:
     """Put back what was withdrawn, or rejected as broken, and how many that were; the rejects count no more.
 
     A pool item is what its labels say. Raises `UnknownItem`.
     """
     projects.lock_open(session, project)
-    out = [item for item in _items(session, project, items) if item.state in ("withdrawn", "broken")]
+    out = [
+        item
+        for item in dict.fromkeys(items.find_each(session, project, wanted))
+        if item.state in ("withdrawn", "broken")
+    ]
     overlap = ProjectSettings.model_validate(project.settings).overlap
     for item in out:
         item.state = "available"
@@ -54,20 +58,10 @@ def restore(session: Session, project: Project, items: Sequence[str]) -> int:
     return len(out)
 
 
-def _score_what_has_none(session: Session, project: Project, items: Sequence[Item]) -> None:
+def _score_what_has_none(session: Session, project: Project, out: Sequence[Item]) -> None:
     """What was out while the pool was scored."""
     scored = sa.select(sa.func.count()).where(
-        Score.score_run_id == project.score_run_id, Score.item_id.in_([item.id for item in items])
+        Score.score_run_id == project.score_run_id, Score.item_id.in_([item.id for item in out])
     )
-    if (session.scalar(scored) or 0) < len(items):
+    if (session.scalar(scored) or 0) < len(out):
         training.score_new_items(session, project)
-
-
-def _items(session: Session, project: Project, items: Sequence[str]) -> list[Item]:
-    numbers = [row_number("i", public) for public in items]
-    query = sa.select(Item).where(Item.project_id == project.id, Item.id.in_(numbers))
-    found = {item.id: item for item in session.scalars(query)}
-    for index, number in enumerate(numbers):
-        if number not in found:
-            raise UnknownItem(field=f"items[{index}]", id=items[index])
-    return list(found.values())

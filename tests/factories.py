@@ -175,7 +175,8 @@ def make_head(session: Session, *, project: Project, score_run: ScoreRun, **valu
     defaults = {
         "version": version, "kind": {"name": "linear", "params": {}}, "classes": project.classes,
         "artifact": f"heads/{version}.npz",
-        "labels_used": 10, "trained_on": 10, "last_label_id": 10, "seed": 0, "metrics": {}, "seconds": 0.1,
+        "labels_used": 10, "trained_on": 10, "trained_digest": "", "last_label_id": 10, "seed": 0,
+        "metrics": {}, "seconds": 0.1,
     }  # fmt: skip
     return _add(session, Head(project_id=project.id, score_run_id=score_run.id, **defaults | values))
 

@@ -37,7 +37,9 @@ def accepted_format(request: Request, others: Sequence[str] = ()) -> str:
     for part in accept.split(","):
         name, *parameters = (piece.strip().lower() for piece in part.split(";"))
         quality = next((each[2:] for each in parameters if each.startswith("q=")), "1")
-        wanted.append((-float(quality) if quality.replace(".", "", 1).isdigit() else 0.0, name))
+        wanted.append(
+            (-float(quality) if quality.isascii() and quality.replace(".", "", 1).isdigit() else 0.0, name)
+        )
     for minus_quality, asked in sorted(wanted, key=lambda each: each[0]):
         name = asked if asked in known else _SYNONYMS.get(asked, asked)
         if minus_quality < 0 and name in known:

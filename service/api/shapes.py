@@ -65,7 +65,10 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _storable(cls, value: Any) -> Any:
-        _check_storable(value, "body")
+        try:
+            _check_storable(value, "body")
+        except RecursionError:
+            raise ValueError("body: nested too deeply") from None
         return value
 
 

@@ -425,6 +425,7 @@ class Head(Table):
     artifact: Mapped[str]
     labels_used: Mapped[int]
     trained_on: Mapped[int]  # items
+    trained_digest: Mapped[str]  # of these items and their classes
     last_label_id: Mapped[int]
     round_number: Mapped[int | None]  # the closed round it measures, if it does
     seed: Mapped[int]

@@ -254,8 +254,8 @@ def test_a_long_export_comes_in_pages(
     assert pq.read_table(io.BytesIO(parquet.content)).column("key").to_pylist() == [
         f"{n:03}" for n in range(10)
     ]
-    for accept in ("*/*", "application/json", "application/json;q=0.9, text/csv;q=0.1"):
-        summary = admin.get("/projects/p_1/scores", headers={"Accept": accept})
+    for accept in ("*/*", "application/json", "application/json;q=0.9, text/csv;q=0.1", "text/csv;q=², */*"):
+        summary = admin.get("/projects/p_1/scores", headers={b"Accept": accept.encode("latin-1")})
         assert summary.json()["score_run"] == "s_1"
 
 

@@ -245,3 +245,12 @@ def test_errors_have_stable_and_distinct_codes() -> None:
     codes = [each.code for each in classes if each.__module__ == "service.errors"]
     assert len(codes) == len(set(codes))
     assert all(re.fullmatch(r"[a-z_]+", code) for code in codes)
+
+
+@pytest.mark.parametrize("depth", [10, 940, 955, 960, 965, 980, 1_000, 5_000, 100_000])
+def test_however_deeply_a_body_is_nested(admin: TestClient, depth: int) -> None:
+    created(admin)
+    body = '{"labels": ' + "[" * depth + "]" * depth + "}"
+    answer = admin.post("/projects/p_1/labels", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (400, 422)
+    assert answer.json()["code"]

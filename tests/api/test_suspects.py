@@ -46,6 +46,21 @@ def test_the_most_doubtful_come_first_and_are_sent_out_again(admin: TestClient) 
     assert [item["id"] for item in batch["items"]] == ["i_4", "i_3"]
 
 
+@pytest.mark.usefixtures("suspects")
+def test_gold_items_are_suspects_no_more(admin: TestClient) -> None:
+    admin.post("/projects/p_1/gold", json={"items": [{"item": "i_4", "class": "coat"}]})
+    assert [one["item"] for one in admin.get("/projects/p_1/suspects").json()["items"]] == ["i_3", "i_1"]
+    assert admin.post("/projects/p_1/suspects/queue", json={"count": 9}).json()["added"] == 2
+
+
+@pytest.mark.usefixtures("suspects")
+def test_an_annotator_looks_again_at_what_others_labeled(admin: TestClient) -> None:
+    at = "/projects/p_1/suspects/queue"
+    refused = admin.post(at, json={"annotator": "ann"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "no_suspects")
+    assert admin.post(at, json={"annotator": "bob"}).json() == {"added": 3, "reopened": 3}
+
+
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_checking_now(admin: TestClient, engine: sa.Engine, caller: Callers) -> None:
     created(admin)

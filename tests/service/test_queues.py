@@ -1,8 +1,8 @@
 import pytest
 from sqlalchemy.orm import Session
 
-from service import queues, reservations
-from service.errors import ItemNotServable, UnknownItem
+from service import gold, queues, reservations, withdrawals
+from service.errors import ItemNotServable, LabeledAlready, UnknownItem
 from service.store.ids import public_id
 from service.store.tables import Item, Project
 from tests import factories
@@ -89,6 +89,28 @@ def test_a_disputed_item_asked_again_needs_one_more(session: Session) -> None:
     assert take(session, project, "eve") == []  # one is enough
     store(session, project, entry(item, "dan"))
     assert (item.state, item.class_name) == ("done", "cat")
+
+
+def test_nobody_is_kept_an_item_that_they_labeled_already(session: Session) -> None:
+    project, (done, unsure, new) = make_pool(session, 3)
+    store(session, project, entry(done), entry(unsure, skip="unsure"))
+    for item in (done, unsure):
+        with pytest.raises(LabeledAlready, match=r"items\[1\]"):
+            queues.add(session, project, ids(new, item), "ann")
+    assert (done.state, queue(session, project)) == ("done", [])
+    assert queues.add(session, project, ids(done, unsure, new), "bob") == queues.Queued(added=3, reopened=1)
+
+
+def test_what_is_no_id_is_named_by_its_place(session: Session) -> None:
+    project, (item,) = make_pool(session, 1)
+    wanted = [*ids(item), "nonsense"]
+    with pytest.raises(UnknownItem, match=r"items\[1\]"):
+        queues.add(session, project, wanted, None)
+    with pytest.raises(UnknownItem, match=r"items\[1\]"):
+        gold.mark(session, project, [(each, "cat") for each in wanted])
+    for act in (gold.unmark, withdrawals.withdraw, withdrawals.restore):
+        with pytest.raises(UnknownItem, match=r"items\[1\]"):
+            act(session, project, wanted)
 
 
 def test_what_nobody_can_label_is_refused(session: Session) -> None:

@@ -1,6 +1,7 @@
 """The pool of a project as its jobs see it: what a score run left, beside what the database knows."""
 
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Literal
 
 import numpy as np
@@ -92,6 +93,10 @@ class KnownItems:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def digest(self) -> str:
+        """Equal where the items and their classes are."""
+        return blake2b(self.ids.tobytes() + self.classes.tobytes(), digest_size=16).hexdigest()
 
     def keep(self, mask: Bools) -> "KnownItems":
         return KnownItems(self.ids[mask], self.classes[mask], self.decided_by[mask])

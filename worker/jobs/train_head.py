@@ -97,7 +97,7 @@ class _State:
             and newest.kind == self.settings.head.model_dump()
             and newest.classes == self.project.classes
             and newest.last_label_id == int(labeled.decided_by.max(initial=0))
-            and newest.trained_on == len(labeled)
+            and newest.trained_digest == labeled.digest()
         )
 
 
@@ -217,7 +217,8 @@ class _Trainer:
                 project_id=state.project.id, version=version, kind=state.settings.head.model_dump(),
                 classes=state.project.classes, score_run_id=state.score_run.id, artifact=artifact,
                 labels_used=wanted.labels_used, trained_on=len(wanted.training),
-                last_label_id=wanted.last_label_id, round_number=wanted.round_number,
+                last_label_id=wanted.last_label_id,
+                trained_digest=wanted.training.digest(), round_number=wanted.round_number,
                 seed=state.settings.seed, metrics=metrics, seconds=seconds,
             )  # fmt: skip
             session.add(head)

@@ -175,7 +175,7 @@ def test_nothing_new_trains_nothing(bench: Bench) -> None:
     assert bench.ranking(scored)[0].version == 2
 
 
-@pytest.mark.parametrize("change", ["label", "retracted", "kind", "classes", "score run"])
+@pytest.mark.parametrize("change", ["label", "retracted", "gold", "kind", "classes", "score run"])
 def test_what_changed_trains_anew(bench: Bench, change: str) -> None:
     scored = bench.project(test=30)
     with write_session(bench.engine) as session:
@@ -188,6 +188,13 @@ def test_what_changed_trains_anew(bench: Bench, change: str) -> None:
         elif change == "retracted":
             item = session.get_one(Item, scored.pool[0])
             item.state, item.class_name, item.decided_by = "available", None, None
+        elif change == "gold":  # neither the newest label nor their number tells
+            item = session.get_one(Item, scored.pool[0])
+            item.gold, item.class_name, item.decided_by = (
+                True,
+                "dog" if item.class_name == "cat" else "cat",
+                None,
+            )
         elif change == "kind":
             session.execute(sa.update(Head).values(kind={"name": "other", "params": {}}))
         elif change == "classes":
