@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service import decisions, gold, labels, queues, reservations, withdrawals
+from service.errors import LabeledAlready
 from service.labels import NewLabel
 from service.store.ids import public_id
 from service.store.tables import Item, Label, Project, QueuedItem, Reservation
@@ -73,7 +75,8 @@ class Chaos:
         item = self.item
         if item.state in ("available", "done") and not item.gold:
             annotator = self.rng.choice((*ANNOTATORS, None))
-            queues.add(self.session, self.project, [public_id("i", item.id)], annotator)
+            with suppress(LabeledAlready):
+                queues.add(self.session, self.project, [public_id("i", item.id)], annotator)
 
     def withdraw(self) -> None:
         withdrawals.withdraw(self.session, self.project, [public_id("i", self.item.id)])
