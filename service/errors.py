@@ -278,7 +278,7 @@ class WhichProject(ShortlistError):
 class WhichExport(ShortlistError):
     """There are several projects. Say which to export, by name or id: `shortlist export NAME`."""
 
-    status, code = 409, "which_project"
+    status, code = 409, "which_export"
 
 
 class TooManyWebhooks(ShortlistError):

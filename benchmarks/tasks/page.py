@@ -53,10 +53,10 @@ def print_table(found: Found) -> None:
         table = Table(title=pool)
         table.add_column("task", no_wrap=True)
         for column in _COLUMNS:
-            table.add_column(column, justify="right")
+            table.add_column(column, justify="right", min_width=5)
         for row in _ordered(rows):
             table.add_row(_name(row), *_cells(row))
-        Console().print(table)
+        Console(width=max(100, Console().width)).print(table)  # narrower, figures would be cut off
 
 
 def write_page(found: Found, setting: Setting, docs: Path) -> None:

@@ -101,7 +101,12 @@ def test_ready_means_database_migration_and_worker(anyone: TestClient, engine: s
         factories.make_worker(session)
     assert anyone.get("/readyz").json() == {"status": "ready", "workers": 1}
     with engine.begin() as connection:
-        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0000'"))
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    ahead = anyone.get("/readyz")
+    assert ahead.status_code == 503
+    assert "Update the program" in ahead.json()["detail"]
+    with engine.begin() as connection:
+        connection.execute(sa.text("DELETE FROM alembic_version"))
     behind = anyone.get("/readyz")
     assert behind.status_code == 503
     assert "shortlist migrate" in behind.json()["detail"]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import sqlalchemy as sa
 
@@ -38,6 +39,11 @@ def count(engine: sa.Engine, statement: str) -> int:
         return int(connection.execute(sa.text(statement)).scalar_one())
 
 
+def holds_a_job(engine: sa.Engine, process: subprocess.Popen[bytes]) -> bool:
+    running = f"SELECT count(*) FROM jobs WHERE state = 'running' AND worker = 'claimer {process.pid}'"
+    return count(engine, running) > 0
+
+
 def wait_for_effects(engine: sa.Engine, wanted: int) -> None:
     wait_until(lambda: count(engine, "SELECT count(*) FROM effects") >= wanted)
 
@@ -57,6 +63,7 @@ def test_every_effect_happens_once_although_workers_are_killed(engine: sa.Engine
         for _ in range(KILLS):
             wait_for_effects(engine, count(engine, "SELECT count(*) FROM effects") + 12)
             victim = dice.randrange(WORKERS)
+            wait_until(partial(holds_a_job, engine, processes[victim]))
             processes[victim].kill()
             processes[victim].wait()
             processes[victim] = start_claimer(url)

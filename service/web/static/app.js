@@ -64,9 +64,10 @@ function say(id, text) {
 const percent = (share) => (share == null ? null : `${(100 * share).toFixed(1)} %`);
 function clock(time) {
   if (!time) return null;
-  const [at, minute] = [new Date(time), { hour: "2-digit", minute: "2-digit" }];
-  if (at.toDateString() === new Date().toDateString()) return at.toLocaleTimeString([], minute);
-  return at.toLocaleString([], { year: "numeric", month: "short", day: "numeric", ...minute });
+  const [at, now] = [new Date(time), new Date()];
+  const day = at.toDateString() === now.toDateString() ? {} : { month: "short", day: "numeric" };
+  const year = at.getFullYear() === now.getFullYear() ? {} : { year: "numeric" };
+  return at.toLocaleString([], { ...year, ...day, hour: "2-digit", minute: "2-digit" });
 }
 
 function drawProjects({ items, next_cursor: more }, current) {
@@ -109,7 +110,7 @@ function drawCurve(points) {
   }
   for (let tick = 1; tick <= 5; tick++) {
     const labels = Math.round((most * tick) / 5);
-    lines.push(`<text x="${x(labels)}" y="${height - 22}" text-anchor="middle">${labels}</text>`);
+    lines.push(`<text x="${x(labels)}" y="${height - 22}" text-anchor="${tick === 5 ? "end" : "middle"}">${labels}</text>`);
   }
   lines.push(`<text x="${(left + width) / 2}" y="${height - 4}" text-anchor="middle">labels used</text>`);
   const dots = points.map((p) => `<circle cx="${x(p.labels_used)}" cy="${y(p.accuracy)}" r="3.5" fill="#1f5fbf"><title>${p.labels_used} labels: ${percent(p.accuracy)}</title></circle>`);
