@@ -67,7 +67,7 @@ function clock(time) {
   const [at, now] = [new Date(time), new Date()];
   const day = at.toDateString() === now.toDateString() ? {} : { month: "short", day: "numeric" };
   const year = at.getFullYear() === now.getFullYear() ? {} : { year: "numeric" };
-  return at.toLocaleString([], { ...year, ...day, hour: "2-digit", minute: "2-digit" });
+  return at.toLocaleString([], { ...year, ...day, hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 }
 
 function drawProjects({ items, next_cursor: more }, current) {
