@@ -97,9 +97,8 @@ def recoloured(images: Tensor, generator: torch.Generator, rows: int, strength: 
         black, white = (end.view(3, 1) for end in _black_and_white(device))
         range_ = white - black
         matrix = matrix * range_ / range_.T
-        means = grey @ (
-            (images.mean((2, 3))[:, :, None] - black) / range_
-        )  # (n, 3, 1): the brightness, thrice
+        # (n, 3, 1): the brightness, thrice
+        means = grey @ ((images.mean((2, 3))[:, :, None] - black) / range_)
         shift = black - matrix @ black + range_ * brightness * (1 - contrast) * means
         mixed: Tensor = matrix @ images.flatten(2) + shift
         return mixed.maximum(black).minimum(white).view(images.shape)
