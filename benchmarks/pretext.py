@@ -58,6 +58,7 @@ from worker.recipe import Recipe
 from worker.training import Training
 
 MILLION = 1_000_000
+_OF_MILLION = "_1m"  # ends the names of its figures
 SHARD = 512
 PLAIN_ITEMS = 128  # one by one they take long
 EPOCHS = 3
@@ -99,22 +100,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="shortlist-bench-") as name:
         folder = Path(name)
         if options.million:
-            figures = _kept() | _alone(memory, folder, MILLION)
-            command = "python -m benchmarks.pretext --million"
+            figures = _kept(of_million=False) | _alone(memory, folder, MILLION)
+            command, run = "python -m benchmarks.pretext --million", _OF_MILLION
         else:
-            figures = _kept("peak_gb_1m") | speed(folder, options)
+            figures, run = _kept(of_million=True) | speed(folder, options), ""
             command = (
                 f"python -m benchmarks.pretext --items {options.items} --side {options.side} --rounds {options.rounds} "
                 f"--device {options.device}"
             )
-        write_report("pretext", figures, command, *([folder] if options.no_write else []))
+        write_report("pretext", figures, command, folder if options.no_write else RESULTS, run)
 
 
-def _kept(*names: str) -> dict[str, Figure]:
-    """Figures of the run before, of which this run measures the others; all without names."""
+def _kept(*, of_million: bool) -> dict[str, Figure]:
+    """Figures of earlier runs of the other kind, with their command and date."""
     path = RESULTS / "pretext.json"
     before: dict[str, Figure] = json.loads(path.read_text()) if path.exists() else {}
-    return {name: value for name, value in before.items() if not names or name in names}
+    return {name: value for name, value in before.items() if name.endswith(_OF_MILLION) == of_million}
 
 
 def _alone(function: Callable[..., dict[str, Figure]], *arguments: object) -> dict[str, Figure]:
@@ -407,7 +408,7 @@ def memory(folder: Path, items: int) -> dict[str, Figure]:
     return peaks | {
         "peak_gb_1m": peaks["score_pool_peak_gb_1m"],
         "items_1m": items,
-        "cores": available_cores(),
+        "cores_1m": available_cores(),
     }
 
 

@@ -13,10 +13,15 @@ Figure = float | int | str | None
 RESULTS = Path(__file__).parent / "results"
 
 
-def write_report(name: str, figures: dict[str, Figure], command: str, folder: Path = RESULTS) -> Path:
-    """Units stand in the names of the figures (`label_to_ranking_s`). Returns the file's path."""
+def write_report(
+    name: str, figures: dict[str, Figure], command: str, folder: Path = RESULTS, run: str = ""
+) -> Path:
+    """Units stand in the names of the figures (`label_to_ranking_s`). Returns the file's path.
+
+    run: ends the names of command, machine and date, where one file holds the figures of several runs
+    """
     today = datetime.now(UTC).date().isoformat()
-    everything = figures | {"command": command, "machine": machine(), "date": today}
+    everything = figures | {f"command{run}": command, f"machine{run}": machine(), f"date{run}": today}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     path.write_text(json.dumps(everything, indent=2, ensure_ascii=False) + "\n")
