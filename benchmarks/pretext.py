@@ -108,7 +108,7 @@ def main() -> None:
                 f"python -m benchmarks.pretext --items {options.items} --side {options.side} --rounds {options.rounds} "
                 f"--device {options.device}"
             )
-        write_report("pretext", figures, command, folder if options.no_write else RESULTS, run)
+        write_report("pretext", figures, command, folder if options.no_write else RESULTS, run=run)
 
 
 def _kept(*, of_million: bool) -> dict[str, Figure]:

@@ -14,7 +14,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def write_report(
-    name: str, figures: dict[str, Figure], command: str, folder: Path = RESULTS, run: str = ""
+    name: str, figures: dict[str, Figure], command: str, folder: Path = RESULTS, *, run: str = ""
 ) -> Path:
     """Units stand in the names of the figures (`label_to_ranking_s`). Returns the file's path.
 
