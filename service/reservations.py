@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, load_only
+from sqlalchemy.orm import Session
 
 from service import picks, projects
 from service.errors import BoundToAnnotator, NotFound, ReservationExpired
@@ -43,7 +43,9 @@ _IMPORT_WAIT_S = 2  # items arrive while a source is being imported
 # What every call of next-batch runs. Made once: making a statement costs more than running it.
 _SERVED = (
     sa.select(
-        Reservation, Item, Ranking, Head.version, Score.pretext_loss, Score.percentile, Score.spread,
+        Item.id, Item.key, Item.uri, Reservation.arm, Reservation.rank, Reservation.score,
+        Ranking.version, Ranking.strategy, Ranking.seed, Ranking.score_run_id, Head.version,
+        Score.pretext_loss, Score.percentile, Score.spread,
         RankedItem.predicted_class, RankedItem.predicted_probability,
     )
     .join(Item, Item.id == Reservation.item_id)
@@ -58,10 +60,6 @@ _SERVED = (
     .outerjoin(Head, Head.id == Ranking.head_id)
     .where(Reservation.batch_id == sa.bindparam("batch"), Reservation.state == "open", _TO_LABEL)
     .order_by(Reservation.position)
-    .options(
-        load_only(Item.project_id, Item.key, Item.uri),
-        load_only(Reservation.arm, Reservation.rank, Reservation.score),
-    )
 )  # fmt: skip
 _EXPIRE = (
     sa.update(Reservation)
@@ -104,10 +102,17 @@ _RESERVE = NewRows(
 class Served:
     """A reserved item and what served it; a control item has no ranking, and no prediction to be swayed by."""
 
-    reservation: Reservation
-    item: Item
-    ranking: Ranking | None
-    head_version: int | None  # of the head the ranking was made with
+    item_id: int
+    key: str
+    uri: str
+    arm: str
+    rank: int | None
+    score: float | None
+    ranking: int | None  # its version; and what it was made with:
+    strategy: dict[str, Any] | None
+    seed: int | None
+    score_run_id: int | None
+    head: int | None  # its version
     pretext_loss: float | None  # in the project's score run
     percentile: float | None
     spread: float | None
@@ -186,7 +191,7 @@ def _allowed(
 def served_in(session: Session, project: Project, batch: Batch) -> list[Served]:
     """What of the batch is still to be labeled, in the order it was handed out."""
     given = {"batch": batch.id, "score_run": project.score_run_id}
-    return [Served(*row) for row in session.execute(_SERVED, given)]
+    return [Served(*tuple(row)) for row in session.execute(_SERVED, given)]
 
 
 def expire(session: Session, project: Project, now: datetime) -> None:

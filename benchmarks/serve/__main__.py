@@ -6,7 +6,7 @@ process of its own: that is what any answer costs on this machine at that moment
 batch, which is quick for a person (`--think-s`); few of them think less, so that 8 batches a second are asked for
 (`--batches-per-s`) and there is something to measure. 32 annotators then think for 4 s: 0.4 s a label.
 
-`make bench-serve`, or `python -m benchmarks.serve --items 10000 --annotators 8 32 --seconds 10 --labels 2000` for a
+`make bench-serve`, or `python -m benchmarks.serve --items 20000 --annotators 8 32 --seconds 10 --labels 2000` for a
 short look.
 """
 
@@ -28,6 +28,7 @@ from benchmarks.serve.site import Site
 
 PROCESSES = 2
 BATCH = 10
+TURNS = 4  # of each pool
 MANY = 1_000  # a batch of whoever only makes labels, to see what is left after them
 Seconds = dict[str, list[float]]
 
@@ -74,42 +75,50 @@ def measure(site: Site, empty: str, database: str, options: argparse.Namespace) 
         figures[f"service_memory_mb_{database}"] = site.memory_mb()
         console.print(f"{database}: {items} items registered in {seconds:.1f} s; {site.memory_mb():.0f} MB")
         sites.score_and_rank(site, projects[items])
+    sites.settle(site)
 
     def thinks(annotators: int) -> float:
         return float(min(options.think_s, annotators / options.batches_per_s))
 
-    p99: dict[tuple[int, int], float] = {}
-    for annotators in options.annotators:
-        # One pool after the other, so that they share what else the machine does.
-        for items in projects:
-            think_s = thinks(annotators)
-            wanted = BATCH * annotators * (2 + 1.5 * options.seconds / think_s)
-            if sites.available(site, projects[items]) < wanted:  # a small one is labeled soon
-                projects[items], _ = sites.register(site, items)
-                sites.score_and_rank(site, projects[items])
-            seconds_of = load(site, empty, projects[items], annotators, think_s, options.seconds)
-            name = f"{database}_{annotators}_{short(items)}"
-            figures |= described(seconds_of, name)
-            p99[annotators, items] = percentile(seconds_of["next_batch"], 99)
-            console.print(line(name, seconds_of))
-            sites.score_and_rank(site, projects[items])
     largest, smallest = max(projects), min(projects)
     most = 32 if 32 in options.annotators else max(options.annotators)
-    figures[f"p99_{short(largest)}_over_{short(smallest)}_{database}"] = (
-        p99[most, largest] / p99[most, smallest]
-    )
 
-    at_once = load(site, empty, projects[largest], most, 0, options.seconds)
+    def pool_of(items: int, needed: float) -> str:
+        if sites.available(site, projects[items]) < needed:  # a small one is labeled soon
+            projects[items], _ = sites.register(site, items)
+        sites.score_and_rank(site, projects[items])
+        return projects[items]
+
+    def measured(annotators: int, items: int, seconds: float) -> Seconds:
+        think_s = thinks(annotators)
+        pool = pool_of(items, BATCH * annotators * (2 + 1.5 * seconds / think_s))
+        return load(site, empty, pool, annotators, think_s, seconds)
+
+    for annotators in options.annotators:
+        # The pools take turns, so that they share what else the machine does.
+        of: dict[int, Seconds] = {items: {} for items in projects}
+        for _ in range(TURNS):
+            for items in projects:
+                extend(of[items], measured(annotators, items, options.seconds / TURNS))
+        for items in projects:
+            name = f"{database}_{annotators}_{short(items)}"
+            figures |= described(of[items], name)
+            console.print(line(name, of[items]))
+        if annotators == most:
+            name = f"{short(largest)}_over_{short(smallest)}_{database}"
+            figures |= compared(of[largest], of[smallest], name)
+
+    at_once = load(site, empty, pool_of(largest, 1000 * options.seconds), most, 0, options.seconds)
     figures[f"labels_per_s_{database}"] = BATCH * len(at_once["labels"]) / options.seconds
     console.print(line(f"{database}, {most} who think not at all", at_once))
     if options.labels:
-        before = p99[most, largest]
-        load(site, empty, projects[largest], 2, 0, 7200, labels=options.labels // 2, batch=MANY)
-        sites.score_and_rank(site, projects[largest])
-        after = load(site, empty, projects[largest], most, thinks(most), options.seconds)
-        console.print(line(f"{database} after {options.labels} labels", after))
-        p99_after = percentile(after["next_batch"], 99)
-        figures[f"p99_after_{short(options.labels)}_labels_over_start_{database}"] = p99_after / before
+        before = measured(most, largest, options.seconds)
+        console.print(line(f"{database} before {options.labels} labels", before))
+        pool = pool_of(largest, options.labels + 4 * MANY)
+        load(site, empty, pool, 2, 0, 7200, labels=options.labels // 2, batch=MANY)
+        after = measured(most, largest, options.seconds)
+        console.print(line(f"{database} after them", after))
+        figures |= compared(after, before, f"after_{short(options.labels)}_labels_over_start_{database}")
     figures[f"database_mb_{database}"] = sites.database_mb(site)
     return figures
 
@@ -160,6 +169,20 @@ def described(seconds: Seconds, name: str) -> dict[str, Figure]:
         seconds["empty"], 99
     )
     return figures
+
+
+def extend(all_of: Seconds, more: Seconds) -> None:
+    for what, values in more.items():
+        all_of.setdefault(what, []).extend(values)
+
+
+def compared(seconds: Seconds, start: Seconds, name: str) -> dict[str, Figure]:
+    """How many times as long a batch takes; a p99 is that of very few requests, so the median stands beside it."""
+    return {
+        f"p{percent}_{name}": percentile(seconds["next_batch"], percent)
+        / percentile(start["next_batch"], percent)
+        for percent in (50, 99)
+    }
 
 
 def percentile(values: list[float], percent: float) -> float:

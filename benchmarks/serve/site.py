@@ -173,6 +173,14 @@ def score_and_rank(site: Site, project: str) -> None:
         statistics.refresh(session, "scores")
 
 
+def settle(site: Site) -> None:
+    """What PostgreSQL does by itself in the minutes after so many new rows, done at once."""
+    if site.engine.dialect.name == "postgresql":
+        with site.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("VACUUM ANALYZE items, scores, ranked_items")
+            connection.exec_driver_sql("CHECKPOINT")
+
+
 def _scored(session: sa.orm.Session, project_id: int) -> int:
     model = PretextModel(
         project_id=project_id, version=1, state="ready", task={"name": "none", "params": {}}, backbone="none",

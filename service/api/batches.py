@@ -74,15 +74,14 @@ class BatchItem(Answer):
 
     @classmethod
     def of(cls, served: Served, project: Project, parts: Parts) -> Self:
-        item, reservation = served.item, served.reservation
         return cls(
-            id=public_id("i", item.id),
-            key=item.key,
-            uri=item.uri,
-            image_url=parts.links.url(item.project_id, item.id),
-            rank=reservation.rank,
-            score=reservation.score,
-            arm="control" if reservation.arm == "gold" else reservation.arm,
+            id=public_id("i", served.item_id),
+            key=served.key,
+            uri=served.uri,
+            image_url=parts.links.url(project.id, served.item_id),
+            rank=served.rank,
+            score=served.score,
+            arm="control" if served.arm == "gold" else served.arm,
             why=_why(served, project),
             prediction=_prediction(served),
         )
@@ -115,15 +114,14 @@ class BatchHeld(Answer):
 
 
 def _why(served: Served, project: Project) -> Why:
-    ranking = served.ranking
-    score_run_id = ranking.score_run_id if ranking else project.score_run_id
-    chosen_by = "queue" if served.reservation.arm == "queued" else "random"
+    score_run_id = project.score_run_id if served.ranking is None else served.score_run_id
+    chosen_by = "queue" if served.arm == "queued" else "random"
     return Why(
-        strategy=ranking.strategy["name"] if ranking else chosen_by,
-        ranking=ranking.version if ranking else None,
+        strategy=served.strategy["name"] if served.strategy else chosen_by,
+        ranking=served.ranking,
         score_run=public_id("s", score_run_id) if score_run_id is not None else None,
-        head=served.head_version,
-        seed=ranking.seed if ranking else None,
+        head=served.head,
+        seed=served.seed,
         pretext_loss=served.pretext_loss,
         pretext_loss_percentile=served.percentile,
         pretext_loss_spread=served.spread,
@@ -134,7 +132,7 @@ def _prediction(served: Served) -> Prediction | None:
     if served.predicted_class is None or served.predicted_probability is None:
         return None
     guess: dict[str, Any] = {"class": served.predicted_class}
-    return Prediction(**guess, probability=served.predicted_probability, head=served.head_version)
+    return Prediction(**guess, probability=served.predicted_probability, head=served.head)
 
 
 def _next_batch(

@@ -25,10 +25,10 @@ def test_gold_items_are_mixed_in_and_cost_nothing(session: Session) -> None:
     project, items = make_pool(session, 40, gold_fraction=0.25, budget=8)
     assert mark(session, project, *items[:8]) == 8
     batch = next_batch(session, project, "ann", 10)
-    arms = [served.reservation.arm for served in batch.served]
+    arms = [served.arm for served in batch.served]
     assert sorted(arms) == ["control"] * 6 + ["gold"] * 2  # eight of ten: the budget
     assert (project.served, project.served_control) == (6, 6)
-    wrong = [entry(served.item, class_name="dog") for served in batch.served]
+    wrong = [entry(session.get_one(Item, served.item_id), class_name="dog") for served in batch.served]
     assert store(session, project, *wrong).outcomes == ["accepted"] * 8
     assert project.labels_used == counted(session, project) == 6
     assert [label.used for label in rows(session)].count(False) == 2
@@ -41,8 +41,8 @@ def test_batches_of_one_have_their_share_too(session: Session) -> None:
     arms = []
     for _ in range(40):
         (served,) = next_batch(session, project, "ann", 1).served
-        store(session, project, entry(served.item))
-        arms.append(served.reservation.arm)
+        store(session, project, entry(session.get_one(Item, served.item_id)))
+        arms.append(served.arm)
     assert 3 <= arms.count("gold") <= 20  # 10 are expected; the seed is fixed
 
 
@@ -51,8 +51,8 @@ def test_nobody_gets_a_gold_item_twice_but_everybody_gets_them(session: Session)
     mark(session, project, items[0])
     for annotator in ("ann", "bob"):
         first, second = (next_batch(session, project, annotator, 4) for _ in range(2))
-        assert items[0] in [served.item for served in first.served]
-        assert items[0] not in [served.item for served in second.served]
+        assert items[0].id in [served.item_id for served in first.served]
+        assert items[0].id not in [served.item_id for served in second.served]
 
 
 def test_gold_items_alone_are_no_work(session: Session) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from service import reservations
 from service.store.ids import public_id
 from service.store.session import make_engine, write_session
+from service.store.tables import Item
 from tests import factories
 from tests.service.conftest import NOON
 from tests.service.test_labels import entry, make_pool, store
@@ -61,7 +62,8 @@ def test_next_batch_and_labels_scan_no_table(session: Session) -> None:
         found = reservations.next_batch(session, project, annotator="ann", size=3, new=False, now=NOON)
         assert found.batch is not None
         batch = public_id("b", found.batch.id)
-        stored = store(session, project, *(entry(served.item, batch=batch) for served in found.served))
+        served = [session.get_one(Item, each.item_id) for each in found.served]
+        stored = store(session, project, *(entry(item, batch=batch) for item in served))
         session.flush()
     assert stored.job_id is not None  # all of it ran
     assert len(statements) > 15

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, load_only
 
 from service import labels, reservations, rounds
 from service.errors import ItemInTestSplit, RevisionTaken, UnknownBatch, UnknownClass, UnknownItem
@@ -31,7 +31,11 @@ def store(session: Session, project: Project, *entries: NewLabel, after_s: float
 def take(session: Session, project: Project, annotator: str = "ann", after_s: float = 0) -> list[Reservation]:
     now = NOON + timedelta(seconds=after_s)
     batch = reservations.next_batch(session, project, annotator=annotator, size=100, new=True, now=now)
-    return [served.reservation for served in batch.served]
+    if batch.batch is None:
+        return []
+    mine = sa.select(Reservation).where(Reservation.batch_id == batch.batch.id).order_by(Reservation.position)
+    # Read when they are looked at: labels change them by a statement of their own.
+    return list(session.scalars(mine.options(load_only(Reservation.arm))))
 
 
 def rows(session: Session) -> list[Label]:

@@ -16,7 +16,7 @@ def ids(*items: Item) -> list[str]:
 
 def taken(session: Session, project: Project, annotator: str = "ann", size: int = 1) -> list[int]:
     batch = reservations.next_batch(session, project, annotator=annotator, size=size, new=True, now=NOON)
-    return [served.item.id for served in batch.served]
+    return [served.item_id for served in batch.served]
 
 
 def queue(session: Session, project: Project, annotator: str | None = None) -> list[int]:
@@ -31,8 +31,8 @@ def test_queued_items_come_first_and_in_their_order(session: Session) -> None:
     queues.add(session, project, ids(items[5], items[2]), None)
     queues.add(session, project, ids(items[3]), "ann")
     batch = reservations.next_batch(session, project, annotator="ann", size=4, new=False, now=NOON)
-    assert [served.item.id for served in batch.served] == [items[n].id for n in (3, 5, 2, 0)]
-    assert [served.reservation.arm for served in batch.served] == ["queued"] * 3 + ["selected"]
+    assert [served.item_id for served in batch.served] == [items[n].id for n in (3, 5, 2, 0)]
+    assert [served.arm for served in batch.served] == ["queued"] * 3 + ["selected"]
     assert (project.served, project.served_control) == (1, 0)
 
 

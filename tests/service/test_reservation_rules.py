@@ -99,7 +99,7 @@ class Annotating(RuleBasedStateMachine):
         found = reservations.next_batch(
             self.session, self.project, annotator=annotator, size=size, new=new, now=self.now
         )
-        served = {each.item.id for each in found.served}
+        served = {each.item_id for each in found.served}
         if own and not new:
             assert served == own
         elif free:

@@ -58,11 +58,11 @@ def label(
 
 
 def items_of(batch: NextBatch) -> list[int]:
-    return [served.item.id for served in batch.served]
+    return [served.item_id for served in batch.served]
 
 
 def arms_of(batch: NextBatch) -> list[str]:
-    return [served.reservation.arm for served in batch.served]
+    return [served.arm for served in batch.served]
 
 
 def test_before_any_ranking_random_items_are_served(session: Session) -> None:
@@ -82,8 +82,8 @@ def test_ranked_items_come_in_rank_order(session: Session) -> None:
     ranking = rank(session, project, [items[4], items[2], items[0]])
     batch = take(session, project, size=2)
     assert items_of(batch) == [items[4].id, items[2].id]
-    assert [served.reservation.rank for served in batch.served] == [1, 2]
-    assert [served.ranking for served in batch.served] == [ranking, ranking]
+    assert [served.rank for served in batch.served] == [1, 2]
+    assert [served.ranking for served in batch.served] == [ranking.version] * 2
 
 
 def test_asking_again_returns_the_open_batch(session: Session) -> None:
@@ -205,7 +205,7 @@ def test_control_items_lie_at_random_places_and_ranks_stay_in_order(session: Ses
     assert arms.count("control") == 20
     assert arms != sorted(arms)
     assert arms != sorted(arms, reverse=True)
-    ranks = [served.reservation.rank for served in batch.served if served.reservation.rank is not None]
+    ranks = [served.rank for served in batch.served if served.rank is not None]
     assert ranks == list(range(1, 21))
 
 
@@ -351,5 +351,5 @@ def test_what_a_ranking_leaves_out_is_served_when_nothing_else_is_left(session: 
 
     batch = take(session, project, size=4)
 
-    arms = {served.item.id: served.reservation.arm for served in batch.served}
+    arms = {served.item_id: served.arm for served in batch.served}
     assert arms == dict(zip([item.id for item in items], ["selected"] * 2 + ["control"] * 2, strict=True))
