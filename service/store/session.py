@@ -20,7 +20,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from service.errors import DatabaseUnreachable
 
 _REST_S = 5.0
-_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON")
+# FULL: with WAL and NORMAL, the default of many, a power cut takes back what was committed and answered.
+_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON")
 
 
 def make_engine(url: str, **options: Any) -> sa.Engine:
