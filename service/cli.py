@@ -6,7 +6,6 @@ import shlex
 import sys
 import threading
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlencode
@@ -189,16 +188,15 @@ def export(
 ) -> None:
     """The labels of a project, as GET /projects/{project}/labels gives them."""
     from service.api import exports  # here, because it loads the web framework
-    from service.api.labels import EXPORT_COLUMNS, export_page
+    from service.api.labels import EXPORT_COLUMNS, export_pages
 
     media_type = {"ndjson": exports.NDJSON, "csv": exports.CSV, "parquet": exports.PARQUET}[format]
     with ExitStack() as stack:
         engine = stack.enter_context(serving.database(_settings(data_dir=data_dir)))
         migrations.check(engine)
         with read_session(engine) as session:
-            project_id = _project(session, project).id
+            tables = export_pages(engine, session, _project(session, project).id, history)
         file = stack.enter_context(output.open("wb")) if output else sys.stdout.buffer
-        tables = exports.pages(engine, partial(export_page, project_id, history))
         for piece in exports.encoded(media_type, EXPORT_COLUMNS, tables):
             file.write(piece)
 

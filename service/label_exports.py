@@ -16,17 +16,35 @@ class ExportedLabel:
     key: str
 
 
-def page(session: Session, project_id: int, *, history: bool, after: int, limit: int) -> list[ExportedLabel]:
-    """In the order they came, after label number `after`; `history`: with replaced and stale revisions."""
+def newest(session: Session, project_id: int) -> int:
+    """The number of the project's last label, 0 without any."""
+    return session.scalar(sa.select(sa.func.max(Label.id)).where(Label.project_id == project_id)) or 0
+
+
+def page(
+    session: Session, project_id: int, *, history: bool, last: int, after: int, limit: int
+) -> list[ExportedLabel]:
+    """In the order they came, after label number `after`; `history`: with replaced and stale revisions.
+
+    All is as it was when label number `last` had come, so that what is revised between two pages is neither missed
+    nor told twice.
+    """
     query = (
         sa.select(Label, Item.key)
         .join(Item, Item.id == Label.item_id)
-        .where(Label.project_id == project_id, Label.id > after)
+        .where(Label.project_id == project_id, Label.id > after, Label.id <= last)
         .order_by(Label.id)
         .limit(limit)
     )
     if not history:
-        query = query.where(Label.current)
+        later = aliased(Label)
+        replaced = sa.exists().where(
+            later.item_id == Label.item_id,
+            later.annotator == Label.annotator,
+            later.revision > Label.revision,
+            later.id <= last,
+        )
+        query = query.where(~replaced, sa.or_(Label.class_name.is_not(None), Label.skip.is_not(None)))
     return [ExportedLabel(label, key) for label, key in session.execute(query)]
 
 

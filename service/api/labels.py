@@ -1,8 +1,10 @@
+from collections.abc import Iterator
 from functools import partial
 from itertools import chain
 from typing import Annotated, Any, Self
 
 import pyarrow as pa
+import sqlalchemy as sa
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import Field, model_validator
@@ -178,19 +180,25 @@ def export_labels(
     """
     project = projects.find(session, project_id, caller.project_id)
     media_type = exports.accepted_format(request)
-    tables, schema = exports.pages(parts.engine, partial(export_page, project.id, history)), EXPORT_COLUMNS
+    tables, schema = export_pages(parts.engine, session, project.id, history), EXPORT_COLUMNS
     if suggestions:
         schema = pa.schema([*EXPORT_COLUMNS, *SUGGESTION_COLUMNS])
         tables = chain(tables, exports.pages(parts.engine, partial(_suggestions_page, project)))
     return exports.streamed(f"labels-{project_id}", media_type, schema, tables)
 
 
-def export_page(
-    project_id: int, history: bool, session: Session, after: int, limit: int
-) -> list[tuple[int, dict[str, Any]]]:
-    """Labels with their positions, for `exports.pages`."""
-    found = label_exports.page(session, project_id, history=history, after=after, limit=limit)
-    return [(exported.label.id, _row(exported)) for exported in found]
+def export_pages(
+    engine: sa.Engine, session: Session, project_id: int, history: bool
+) -> Iterator[list[dict[str, Any]]]:
+    """The labels there are now, whatever comes in while they are read."""
+    last = label_exports.newest(session, project_id)
+
+    def fetch(session: Session, after: int, limit: int) -> list[tuple[int, dict[str, Any]]]:
+        found = label_exports.page(session, project_id, history=history, last=last, after=after, limit=limit)
+        # Without the others, each is the current one, also where it was replaced since.
+        return [(each.label.id, _row(each, current=not history or each.label.current)) for each in found]
+
+    return exports.pages(engine, fetch)
 
 
 def _suggestions_page(
@@ -211,7 +219,7 @@ def _suggestions_page(
     ]
 
 
-def _row(exported: label_exports.ExportedLabel) -> dict[str, Any]:
+def _row(exported: label_exports.ExportedLabel, current: bool) -> dict[str, Any]:
     label = exported.label
     return {
         "item": public_id("i", label.item_id),
@@ -220,7 +228,7 @@ def _row(exported: label_exports.ExportedLabel) -> dict[str, Any]:
         "class": label.class_name,
         "skip": label.skip,
         "revision": label.revision,
-        "current": label.current,
+        "current": current,
         "used": label.used,
         "outcome": label.outcome,
         "arm": label.arm,
