@@ -3,6 +3,8 @@
 import io
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -25,7 +27,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_header_lock = threading.Lock()
+_filters_lock = threading.Lock()
 
 
 def open_rgb(data: bytes, max_pixels: int) -> Image.Image:
@@ -42,16 +44,22 @@ def open_scaled(data: bytes, max_pixels: int, side: int | None) -> tuple[Image.I
     if not data:
         raise BadImage(reason="the file is empty")
     try:
-        image, orientation = _header(data)
+        with _no_warnings():
+            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         pixels = image.width * image.height
         if pixels == 0:
             raise BadImage(reason="it has no pixels")
         if pixels > max_pixels:
             raise BadImage(reason=f"{image.width} x {image.height} pixels are more than {max_pixels} allowed")
         size = image.size
+        # In a PNG the orientation may come after the pixels; a TIFF no longer knows it once they are decoded.
+        late = image.format == "PNG" and "exif" not in image.info
+        orientation = None if late else _orientation(image)
         if side is not None:
             image.draft(None, (2 * side, 2 * side))
         image.load()
+        if late:
+            orientation = _orientation(image)
         if orientation in _UPRIGHT:
             image = image.transpose(_UPRIGHT[orientation])
             size = size if orientation <= 4 else size[::-1]
@@ -64,19 +72,25 @@ def open_scaled(data: bytes, max_pixels: int, side: int | None) -> tuple[Image.I
         raise BadImage(reason=f"broken or truncated ({str(error) or type(error).__name__})") from error
 
 
-def _header(data: bytes) -> tuple[Image.Image, int | None]:
-    """Size and orientation, nothing decoded. Odd metadata makes Pillow warn; the image is good all the same.
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Odd metadata makes Pillow warn; the image is good all the same.
 
-    Warning filters belong to the process, not to the thread: hence the lock.
+    Warning filters belong to the process, not to the thread: hence the lock. Nothing is decoded under it.
     """
-    with _header_lock, warnings.catch_warnings():
+    with _filters_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        try:
-            orientation = image.getexif().get(_ORIENTATION_TAG)
-        except Exception:  # unreadable metadata: the image is taken as it lies
-            orientation = None
-        return image, orientation if isinstance(orientation, int) else None
+        yield
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """As far as the file has been read: `PngImageFile.getexif` would decode the pixels to read on."""
+    try:
+        with _no_warnings():
+            orientation = Image.Image.getexif(image).get(_ORIENTATION_TAG)
+    except Exception:  # unreadable metadata: the image is taken as it lies
+        return None
+    return orientation if isinstance(orientation, int) else None
 
 
 def _rgb(image: Image.Image) -> Image.Image:

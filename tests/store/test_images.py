@@ -2,12 +2,13 @@
 
 import contextlib
 import struct
+import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from service.errors import BadImage
 from service.store.images import open_rgb
@@ -125,6 +126,20 @@ def test_exif_rotation_is_applied(orientation: int) -> None:
     assert (pixels(encoded(stored, "PNG", exif=exif)) == np.asarray(upright)).all()
 
 
+@pytest.mark.parametrize("name", [b"eXIf", b"iTXt"])
+def test_an_orientation_behind_the_pixels_of_a_png_is_applied(name: bytes) -> None:
+    upright, exif = picture(3, 8, 5), Image.Exif()
+    exif[0x0112] = 6
+    said = {
+        b"eXIf": exif.tobytes().removeprefix(b"Exif\0\0"),
+        b"iTXt": b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>',
+    }[name]
+    png = encoded(upright.transpose(Image.Transpose.ROTATE_90))
+    end = len(png) - len(chunk(b"IEND", b""))
+
+    assert (pixels(png[:end] + chunk(name, said) + png[end:]) == np.asarray(upright)).all()
+
+
 def test_odd_metadata_neither_warn_nor_harm() -> None:
     image = picture(4)
     broken_exif = encoded(image, "JPEG", exif=b"Exif\x00\x00II*\x00\x08\x00\x00\x00\xff\xff\x12\x01")
@@ -151,12 +166,13 @@ def test_bad_images_say_why(data: bytes, reason: str) -> None:
     assert str(caught.value) == f"This image cannot be used: {caught.value.reason}."
 
 
+def chunk(name: bytes, data: bytes) -> bytes:
+    """One chunk of a PNG."""
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
 def bomb(side: int) -> bytes:
     """A PNG of a few bytes that claims side x side pixels."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
@@ -165,6 +181,29 @@ def bomb(side: int) -> bytes:
 def test_a_decompression_bomb_is_refused_by_its_header(side: int) -> None:
     with pytest.raises(BadImage, match=f"{side} x {side} pixels"):
         open_rgb(bomb(side), LIMIT)
+
+
+def test_nothing_of_a_bomb_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[ImageFile.ImageFile] = []
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: decoded.append(image))
+
+    with pytest.raises(BadImage, match="2000 x 2000 pixels"):
+        open_rgb(encoded(Image.new("1", (2000, 2000))), LIMIT)
+    assert not decoded
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"])
+def test_images_are_decoded_side_by_side(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    both, load = threading.Barrier(2, timeout=10), ImageFile.ImageFile.load
+
+    def load_together(image: ImageFile.ImageFile) -> object:
+        both.wait()
+        return load(image)
+
+    data = encoded(picture(7), kind)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load_together)
+    with ThreadPoolExecutor(2) as threads:
+        assert len(list(threads.map(pixels, [data, data]))) == 2
 
 
 def test_no_pixels() -> None:
