@@ -54,6 +54,7 @@ def up_command(
         engine = stack.enter_context(serving.database(settings))
         stack.enter_context(up.alone_in(settings.data_dir))
         migrations.upgrade(engine)
+        settings = up.with_known_sources(engine, settings)
         imported = None
         if folder:
             wanted = [name.strip() for name in classes.split(",") if name.strip()]

@@ -25,7 +25,16 @@ class ItemLabels:
 
     def votes(self) -> list[Label]:
         """What counts for the item's class."""
-        return [label for label in self.labels if _counts(label) and label.class_name is not None]
+        return [label for label in self.counted() if label.class_name is not None]
+
+    def counted(self) -> list[Label]:
+        return [label for label in self.labels if _counts(label)]
+
+    def count_all(self) -> None:
+        """What came too late to count, as the item was done, does count now. Not so rejects: some were overruled, as
+        the item was restored, and whoever finds it broken can say so again now that it is open."""
+        for label in self.labels:
+            label.used = label.used or (label.current and label.skip != "broken")
 
     def decide(self, overlap: int) -> bool:
         """Settle the item's state by its labels; whether that changed anything."""
@@ -35,8 +44,7 @@ class ItemLabels:
         agreeing = overlap + self.item.asked_again
         decision = self._decision(agreeing)
         if decision[0] == "available" and was[0] != "available":
-            for label in self.labels:  # open again: what came too late to count does count now
-                label.used = label.used or label.current
+            self.count_all()
             decision = self._decision(agreeing)
         if decision == was:
             return False
@@ -63,7 +71,7 @@ class ItemLabels:
 
     def _decision(self, agreeing: int) -> tuple[str, str | None]:
         """So many equal labels make it done; of two more the majority does, of equals the earliest."""
-        if any(_counts(label) and label.skip == "broken" for label in self.labels):
+        if any(label.skip == "broken" for label in self.counted()):
             return "broken", None
         votes = self.votes()
         if votes:

@@ -48,8 +48,7 @@ def unmark(session: Session, project: Project, wanted: Sequence[str]) -> int:
     for labels in decisions.load(session, gold).values():
         votes_before = len(labels.votes())
         labels.item.gold, labels.item.state, labels.item.class_name = False, "available", None
-        for label in labels.labels:
-            label.used = label.current
+        labels.count_all()
         labels.settle(overlap)
         project.labels_used += len(labels.votes()) - votes_before
     if gold:

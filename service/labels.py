@@ -169,12 +169,13 @@ class _Call:
 
     def take(self, index: int, entry: NewLabel) -> Outcome:
         found = self._check(index, entry)
-        votes_before = len(found.votes())
+        counted_before, votes_before = found.counted(), len(found.votes())
         earlier = found.of(entry.annotator)
         outcome = self._again(index, entry, found, earlier) if earlier else self._first(entry, found)
         if outcome in ("duplicate", "stale"):
             return outcome
-        if found.decide(self.overlap):
+        # What does not count changes nothing, nor what `check_labels` made of those that do.
+        if found.counted() != counted_before and found.decide(self.overlap):
             self.changed_items.append(found.item)
         self.project.labels_used += len(found.votes()) - votes_before
         if self.project.labels_used - self._labels_before >= self.round_size:
@@ -222,7 +223,7 @@ class _Call:
             raise RevisionTaken(
                 field=f"labels[{index}].revision", revision=revision, next=newest.revision + 1
             )
-        used = newest.used if newest.current else found.item.state == "available"
+        used = (newest.current and newest.used) or found.item.state == "available"
         label = self._add(entry, found, used=used)
         label.revision = newest.revision + 1 if revision is None else revision
         label.arm, label.batch_id, label.ranking_id = newest.arm, newest.batch_id, newest.ranking_id

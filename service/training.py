@@ -42,13 +42,6 @@ def _lent(session: Session, project_id: int) -> int | None:
     return session.scalar(served.where(Project.id == project_id))
 
 
-def score_new_items(session: Session, project: Project) -> None:
-    """Items that join a project which is being served get their score, and a rank, without a new pretraining."""
-    if project.score_run_id is not None:
-        score_run = session.get_one(ScoreRun, project.score_run_id)
-        pipeline.queue_score_pool(session, project, score_run.pretext_model_id)
-
-
 def retrain(session: Session, project: Project) -> Job:
     """Train the head now, without waiting for more labels. Raises `NoScoreRun`, `NoLabels`."""
     projects.lock_open(session, project)

@@ -75,6 +75,16 @@ def key_of_this_run(engine: sa.Engine, settings: Settings) -> Iterator[str]:
             keys.revoke_named(session, name, utc_now())
 
 
+def with_known_sources(engine: sa.Engine, settings: Settings) -> Settings:
+    """What was imported from this machine by an earlier start may be read by this one, too."""
+    with read_session(engine) as session:
+        known = session.scalars(sa.select(Source.uri).distinct().order_by(Source.uri))
+        local = [uri for uri in known if uri.startswith("/") and "," not in uri]
+    return settings.model_copy(
+        update={"source_roots": tuple(dict.fromkeys((*settings.source_roots, *local)))}
+    )
+
+
 def queue_images(
     session: Session, settings: Settings, images: Path, name: str, classes: list[str]
 ) -> tuple[int, int]:

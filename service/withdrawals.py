@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service import decisions, items, picks, projects, queues, reservations, training
+from service.store import pipeline
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Item, Project, Score
 
@@ -64,4 +65,4 @@ def _score_what_has_none(session: Session, project: Project, out: Sequence[Item]
         Score.score_run_id == project.score_run_id, Score.item_id.in_([item.id for item in out])
     )
     if (session.scalar(scored) or 0) < len(out):
-        training.score_new_items(session, project)
+        pipeline.queue_score_new_items(session, project)

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from service import cli, keys, up
-from service.cli import _greet
+from service.cli import _environment, _greet
 from service.errors import ClassesDiffer, ClassesMissing, Invalid, KeyRefused, SourceNotAllowed
 from service.settings import Settings
 from service.store import jobs
@@ -287,6 +287,18 @@ class TestQueueImages:
         with read_session(engine) as session:
             assert session.scalars(sa.select(Project.classes)).all() == [["cat", "dog"]]
             assert set(session.scalars(sa.select(Source.uri))) == {str(images)}
+
+    def test_a_later_start_reads_what_an_earlier_one_imported(
+        self, engine: sa.Engine, settings: Settings, images: Path
+    ) -> None:
+        self.queue(engine, settings, images, ["cat", "dog"])
+        with write_session(engine) as session:
+            for uri in ("s3://bucket/pets", "/data/a,b", str(images)):
+                session.add(Source(project_id=1, uri=uri, split="pool"))
+        later = settings.model_copy(update={"source_roots": ("/other",)})
+        known = up.with_known_sources(engine, later)
+        assert known.source_roots == ("/other", str(images))
+        assert _environment(known)["SHORTLIST_SOURCE_ROOTS"] == f"/other,{images}"
 
     def test_a_new_project_needs_classes(self, engine: sa.Engine, settings: Settings, images: Path) -> None:
         with pytest.raises(ClassesMissing, match="pets"):

@@ -9,7 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from pydantic import Field, ValidationError
 
-from service import items, projects, training
+from service import items, projects
 from service.api.depends import Admin, Parts, PartsDep
 from service.api.lines import chunks
 from service.api.middleware import NDJSON
@@ -17,7 +17,7 @@ from service.api.once import OnceRoute
 from service.api.shapes import Answer, Body, Text, with_example
 from service.errors import NotJson
 from service.items import NewItem, Refusal, Split
-from service.store import statistics
+from service.store import pipeline, statistics
 from service.store.ids import public_id
 from service.store.session import read_session, write_session
 from service.store.tables import Project
@@ -90,7 +90,7 @@ class _Registration:
             project = projects.find(session, public_id("p", self.project.id))  # it may be gone by now
             added = items.register(session, project, good)
             if added:
-                training.score_new_items(session, project)
+                pipeline.queue_score_new_items(session, project)
         self.added += added
         self.known += len(good) - added
 

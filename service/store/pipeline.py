@@ -3,11 +3,12 @@
 Both programs queue jobs through these functions, in the transaction of the change that causes them.
 """
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.store import jobs
 from service.store.project_settings import ProjectSettings
-from service.store.tables import PretextModel, Project, Source
+from service.store.tables import Job, PretextModel, Project, ScoreRun, Source
 
 
 def queue_import(session: Session, source: Source) -> int:
@@ -33,6 +34,24 @@ def queue_score_pool(session: Session, project: Project, pretext_model_id: int) 
         session, "score_pool", {"pretext_model_id": pretext_model_id}, project_id=project.id, queue="gpu",
         coalesce_key=key, serial_key=key,
     )  # fmt: skip
+
+
+def queue_score_new_items(session: Session, project: Project) -> None:
+    """Items came, or came back: they get their score, and a rank, without a new pretraining.
+
+    By the pretext model that is to be served: that of the scoring that waits or runs, else that of the scores there
+    are. Nothing is queued before a first one.
+    """
+    wanted = (
+        sa.select(Job.payload["pretext_model_id"].as_integer())
+        .where(Job.project_id == project.id, Job.kind == "score_pool", Job.state.in_(("queued", "running")))
+        .order_by(Job.state, Job.id.desc())  # who waits comes after who runs
+        .limit(1)
+    )
+    served = sa.select(ScoreRun.pretext_model_id).where(ScoreRun.id == project.score_run_id)
+    model_id = session.scalar(wanted) or session.scalar(served)
+    if model_id is not None:
+        queue_score_pool(session, project, model_id)
 
 
 def queue_probe_pretext(session: Session, project: Project) -> int:

@@ -282,3 +282,14 @@ def test_rounds_tell_how_well_annotators_agree(session: Session) -> None:
     first, second = rounds.page(session, project, 0, 10)
     assert (first.shared, first.agreed) == (6, 6)
     assert (second.shared, second.agreed) == (3, 2)
+
+
+def test_what_does_not_count_leaves_the_consensus_alone(session: Session) -> None:
+    project, (item,) = make_pool(session, 1, overlap=2)
+    store(session, project, entry(item, "ann", class_name="dog"), entry(item, "bob"), entry(item, "cid"))
+    assert (item.state, item.class_name) == ("done", "cat")
+    item.class_name = "dog"  # as `check_labels` does, by what it knows of the annotators
+    store(session, project, entry(item, "dan", skip="unsure"), entry(item, "eve"))
+    assert (item.state, item.class_name) == ("done", "dog")
+    store(session, project, entry(item, "ann"))  # one that counts
+    assert (item.state, item.class_name) == ("done", "cat")

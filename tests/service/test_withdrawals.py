@@ -4,6 +4,7 @@ from sqlalchemy.orm import Session
 
 from service import gold, queues, withdrawals
 from service.errors import UnknownItem
+from service.labels import NewLabel
 from service.store.ids import public_id
 from service.store.tables import Item, Job
 from tests import factories
@@ -52,6 +53,28 @@ def test_restoring_a_rejected_item_overrules_the_reject(session: Session) -> Non
     assert item.state == "available"
     store(session, project, entry(item, "bob"))
     assert item.state == "done"
+
+
+def test_an_overruled_reject_stays_overruled(session: Session) -> None:
+    project, (item,) = make_pool(session, 1)
+    store(session, project, entry(item, skip="broken"))
+    withdrawals.restore(session, project, ids(item))
+    store(session, project, entry(item, "bob"))
+    assert item.state == "done"
+    store(session, project, NewLabel(item=public_id("i", item.id), annotator="bob"))  # undone
+    assert (item.state, project.labels_used) == ("available", 0)
+    gold.mark(session, project, [(public_id("i", item.id), "dog")])
+    gold.unmark(session, project, ids(item))
+    assert (item.state, project.labels_used) == ("available", 0)
+
+
+def test_who_rejected_a_restored_item_may_label_it(session: Session) -> None:
+    project, (item,) = make_pool(session, 1)
+    store(session, project, entry(item, skip="broken"))
+    withdrawals.restore(session, project, ids(item))
+    assert store(session, project, entry(item)).outcomes == ["revised"]
+    assert (item.state, item.class_name) == ("done", "cat")
+    assert project.labels_used == counted(session, project) == 1
 
 
 def test_gold_and_test_items(session: Session) -> None:

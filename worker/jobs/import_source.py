@@ -22,10 +22,10 @@ from service.store import statistics
 from service.store.images import FORMATS, open_rgb
 from service.store.item_bytes import ItemBytes
 from service.store.listing import Candidate, Listing, list_source
-from service.store.pipeline import queue_score_pool
+from service.store.pipeline import queue_score_new_items
 from service.store.project_settings import ProjectSettings
 from service.store.shuffle import shuffle_position
-from service.store.tables import Item, Project, ScoreRun, Source
+from service.store.tables import Item, Project, Source
 from worker.jobs.context import JobContext, JobFailed
 
 _CHUNK = 256  # items a transaction
@@ -45,7 +45,7 @@ def run(context: JobContext) -> dict[str, Any]:
     }  # fmt: skip
     with context.finish(result) as session:
         if counts["added"]:
-            _score_what_is_new(session, source.project_id)
+            queue_score_new_items(session, session.get_one(Project, source.project_id))
     return result
 
 
@@ -58,14 +58,6 @@ def _nothing_found(source: Source, listing: Listing) -> str:
             f" {listing.ignored} other files were left out: import Parquet and manifests by their own path."
         )
     return sentence
-
-
-def _score_what_is_new(session: Session, project_id: int) -> None:
-    """Items added to a project that is being served join its ranking without a new pretraining."""
-    project = session.get_one(Project, project_id)
-    if project.score_run_id is not None:
-        score_run = session.get_one(ScoreRun, project.score_run_id)
-        queue_score_pool(session, project, score_run.pretext_model_id)
 
 
 @dataclass(frozen=True)

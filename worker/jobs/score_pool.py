@@ -23,7 +23,7 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from service.store.jobs import progressed
-from service.store.pipeline import queue_rank, queue_train_head
+from service.store.pipeline import queue_rank, queue_score_new_items, queue_train_head
 from service.store.project_settings import ProjectSettings
 from service.store.scores import load_duplicates, load_scores
 from service.store.tables import Item, PretextModel, Project, ScoreRun, ScoreShard, utc_now
@@ -66,7 +66,11 @@ def run(context: JobContext) -> dict[str, Any]:
 
 
 def _begin(context: JobContext) -> tuple[ScoreRun, PretextModel]:
-    """The run that this very job began, or a new one over the items there are now."""
+    """The run that this very job began, or a new one, over the items there are now.
+
+    While the job waited for another try, items may have come, and the wish to score with a newer pretext model: such
+    wishes go to the job that waits.
+    """
     with context.publish() as session:
         model = session.get(PretextModel, context.job.payload["pretext_model_id"])
         if model is None or model.artifact is None:
@@ -76,9 +80,14 @@ def _begin(context: JobContext) -> tuple[ScoreRun, PretextModel]:
             ScoreRun.job_id == context.job.id,
             ScoreRun.state == "running",
         )
-        score_run = session.scalars(mine).one_or_none()
+        score_run = session.scalars(mine.where(ScoreRun.pretext_model_id == model.id)).one_or_none()
+        scored = (Item.project_id == context.job.project_id, Item.state.in_(SCORED_STATES))
+        last = session.scalar(sa.select(sa.func.max(Item.id)).where(*scored))
+        if score_run is not None and last is not None and last > score_run.last_item_id:
+            open_end = ScoreShard.last_item_id >= score_run.last_item_id  # it may have got more items
+            session.execute(sa.delete(ScoreShard).where(ScoreShard.score_run_id == score_run.id, open_end))
+            score_run.last_item_id = last
         if score_run is None:
-            scored = (Item.project_id == context.job.project_id, Item.state.in_(SCORED_STATES))
             if session.scalar(sa.select(Item.id).where(*scored, Item.split == "pool").limit(1)) is None:
                 raise JobFailed("There is nothing to score: the pool is empty. Import a source first.")
             score_run = ScoreRun(
@@ -86,7 +95,7 @@ def _begin(context: JobContext) -> tuple[ScoreRun, PretextModel]:
                 pretext_model_id=model.id,
                 state="running",
                 job_id=context.job.id,
-                last_item_id=session.scalar(sa.select(sa.func.max(Item.id)).where(*scored)),
+                last_item_id=last,
             )
             session.add(score_run)
     return score_run, model
@@ -190,6 +199,11 @@ def _switch(context: JobContext, score_run: ScoreRun, model: PretextModel) -> di
         queue_rank(session, project)
         if project.labels_used >= ProjectSettings.model_validate(project.settings).retrain_min_labels:
             queue_train_head(session, project, at_once=True)
+        came_since = sa.exists().where(
+            Item.project_id == project.id, Item.id > score_run.last_item_id, Item.state.in_(SCORED_STATES)
+        )
+        if session.scalar(sa.select(came_since)):
+            queue_score_new_items(session, project)
     return result
 
 

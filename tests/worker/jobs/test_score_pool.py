@@ -181,17 +181,18 @@ def test_after_a_crash_only_missing_shards_are_scored(
         run(first)
     monkeypatch.setattr(score_pool, "_record", record)
     hand_back(first)
-    scoring.add(2, first=14)  # comes too late for this run
+    scoring.add(2, first=14)
     with read_session(scoring.engine) as session:
         stored = set(session.scalars(sa.select(ScoreShard.artifact)))
     computed.clear()
     run(scoring.claim_again())
 
-    assert sum(computed) == 14 - 8 + first_shard_gap(scoring)
+    assert sum(computed) == 14 - 8 + 2 + first_shard_gap(scoring)
     with read_session(scoring.engine) as session:
         assert stored < set(session.scalars(sa.select(ScoreShard.artifact)))
     assert len(scoring.score_runs()) == 1
-    assert np.allclose(scoring.served().losses, expected.losses, atol=1e-5)
+    assert np.allclose(scoring.served().losses[:14], expected.losses, atol=1e-5)
+    assert len(scoring.served().ids) == 16
 
 
 def first_shard_gap(scoring: Scoring) -> int:
@@ -224,6 +225,84 @@ def test_a_crash_while_storing_the_scores_does_not_double_them(
 
     with read_session(scoring.engine) as session:
         assert session.scalar(sa.select(sa.func.count(Score.item_id))) == 9
+
+
+def crash_in(name: str, patch: pytest.MonkeyPatch) -> None:
+    def crash(*_: Any) -> None:
+        raise Crash
+
+    patch.setattr(score_pool, name, crash)
+
+
+@on_sqlite
+@pytest.mark.parametrize("first", [2, 3, 4, 5])
+def test_items_that_come_before_another_try_belong_to_it(
+    scoring: Scoring, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All shards are stored; the last of them is done again where it has room."""
+    scoring.add(first)
+    job = scoring.claim()
+    with monkeypatch.context() as patch:
+        crash_in("_switch", patch)
+        with pytest.raises(Crash):
+            run(job)
+    hand_back(job)
+    scoring.add(3, first=first)
+    run(scoring.claim_again())
+    assert scoring.served().ids.tolist() == [item.id for item in scoring.items()]
+    assert len(scoring.score_runs()) == 1
+
+
+@on_sqlite
+def test_another_try_with_a_newer_model_begins_anew(
+    scoring: Scoring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scoring.add(9)
+    job = scoring.claim()
+    with monkeypatch.context() as patch:
+        crash_in("_switch", patch)
+        with pytest.raises(Crash):
+            run(job)
+    hand_back(job)
+    with write_session(scoring.engine) as session:
+        project = session.get_one(Project, scoring.project.id)
+        config = CONFIG | {"seed": 1}
+        newer = make_pretext_model(
+            session, project=project, version=2, config=config, artifact="n.safetensors"
+        )
+        store_net(new_net(newer), newer, scoring.artifacts, "n.safetensors")
+        queue_score_pool(session, project, newer.id)
+        number = newer.id
+    run(scoring.claim_again())
+    served = scoring.served()
+    assert [one.pretext_model_id for one in scoring.score_runs()] == [scoring.model.id, number]
+    with read_session(scoring.engine) as session:
+        assert session.get_one(Project, scoring.project.id).score_run_id == scoring.score_runs()[1].id
+    scoring.model = newer
+    assert np.allclose(scoring.run().losses, served.losses, atol=1e-5)
+
+
+@on_sqlite
+def test_items_that_come_while_the_pool_is_scored_are_scored_next(
+    scoring: Scoring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scoring.add(5)
+    consolidate = score_pool._consolidate
+
+    def come_late(*given: Any) -> Any:
+        scoring.add(2, first=5)
+        return consolidate(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(score_pool, "_consolidate", come_late)
+        assert len(scoring.run().ids) == 5
+    with write_session(scoring.engine) as session:
+        session.execute(sa.delete(Job).where(Job.kind != "score_pool"))
+    run(scoring.claim_again())
+    assert len(scoring.served().ids) == 7
+    with read_session(scoring.engine) as session:
+        waiting = sa.select(Job).where(Job.kind == "score_pool", Job.state == "queued")
+        assert session.scalars(waiting).all() == []
 
 
 @on_sqlite
