@@ -61,6 +61,7 @@ def list_source(uri: str, item_bytes: ItemBytes, label_column: str | None) -> Li
     place = item_bytes.check_root(uri)
     try:
         filesystem, path = fsspec.core.url_to_fs(place)
+        filesystem.invalidate_cache()  # it may have kept its listings since an earlier import in this process
         if filesystem.isdir(path):
             return (RemoteFolder if is_url(place) else LocalFolder)(place, label_column)
         if not filesystem.exists(path):
