@@ -23,7 +23,7 @@ class Artifacts:
     def __init__(self, url: str, cache_dir: Path) -> None:
         self._fs, self._root = fsspec.core.url_to_fs(url)
         self._local = isinstance(self._fs, LocalFileSystem)
-        self._cache_dir = cache_dir  # where remote artifacts are kept for memory mapping
+        self._cache_dir = cache_dir  # where remote artifacts are written, and kept for memory mapping
 
     def _path(self, name: str) -> str:
         parts = PurePosixPath(name).parts
@@ -48,11 +48,7 @@ class Artifacts:
     @contextmanager
     def _writing(self, name: str) -> Iterator[IO[bytes]]:
         path = self._path(name)
-        if not self._local:  # object stores show an object only once it is complete
-            with self._fs.open(path, "wb") as file:
-                yield file
-            return
-        target = Path(path)
+        target = Path(path) if self._local else self._cache_dir / name
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
         try:
@@ -60,7 +56,10 @@ class Artifacts:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(target)
+            if self._local:
+                temporary.replace(target)
+            else:  # object stores show an object only once it is complete
+                self._fs.put_file(str(temporary), path)
         finally:
             temporary.unlink(missing_ok=True)
 
