@@ -6,14 +6,15 @@ one file in the worker.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from service.store.tables import CatalogueEntry, Worker, utc_now
+from service.store.jobs import clock
+from service.store.tables import CatalogueEntry, Worker
 
 Kind = Literal["strategy", "pretext_task", "head", "backbone"]
 
@@ -34,7 +35,7 @@ class Announcement:
 
 def announce(session: Session, announcements: Sequence[Announcement]) -> None:
     """Store what a starting worker offers. What it lacks goes, unless another live worker may have it."""
-    now = utc_now()
+    now = _now(session)
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     for each in sorted(announcements, key=lambda each: (each.kind, each.name)):
         # Workers that start together announce together: an upsert, and all in one order, so none waits in a circle.
@@ -50,9 +51,9 @@ def announce(session: Session, announcements: Sequence[Announcement]) -> None:
 
 def see_worker(session: Session, worker: Worker) -> None:
     """The worker is alive now; the first call makes it known, and forgets those that are long silent."""
-    worker.seen_at = utc_now()
+    worker.seen_at = _now(session)
     session.merge(worker)
-    forgotten = utc_now() - timedelta(seconds=FORGOTTEN_S)
+    forgotten = worker.seen_at - timedelta(seconds=FORGOTTEN_S)
     session.execute(sa.delete(Worker).where(Worker.seen_at < forgotten))
 
 
@@ -61,5 +62,10 @@ def forget_worker(session: Session, worker_id: str) -> None:
 
 
 def live_workers(session: Session) -> Sequence[Worker]:
-    since = utc_now() - timedelta(seconds=SILENT_S)
+    since = _now(session) - timedelta(seconds=SILENT_S)
     return session.scalars(sa.select(Worker).where(Worker.seen_at >= since).order_by(Worker.id)).all()
+
+
+def _now(session: Session) -> datetime:
+    """By the database's clock, as those of two machines may differ by more than a worker's silence."""
+    return datetime.fromtimestamp(session.scalars(sa.select(clock(session))).one(), UTC)
