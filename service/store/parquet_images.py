@@ -15,6 +15,7 @@ from service.errors import ParquetWithoutImages, SourceUnreadable
 
 _OPEN_FILES = 8
 _ROW_GROUPS = 8
+_ROW_GROUP_BYTES = 256 * 2**20  # of all that are kept; the last one is, whatever its size
 
 
 def open_parquet(uri: str) -> pq.ParquetFile:
@@ -71,8 +72,13 @@ class ParquetImages:
             if group == len(file.ends):
                 raise SourceUnreadable(uri=uri, reason=f"it has no row {row}")
             column = _recent(self._groups, (uri, group), _ROW_GROUPS, lambda: _read_group(uri, file, group))
+            while len(self._groups) > 1 and self._kept_bytes() > _ROW_GROUP_BYTES:
+                self._groups.popitem(last=False)
             start = file.ends[group - 1] if group else 0
         return column[row - start].as_py() or b""
+
+    def _kept_bytes(self) -> int:
+        return sum(column.nbytes for column in self._groups.values())
 
 
 def _read_group(uri: str, file: _File, group: int) -> pa.ChunkedArray:

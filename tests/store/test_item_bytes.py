@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow.parquet as pq
 import pytest
 
 from service.errors import ParquetWithoutImages, SourceNotAllowed, SourceUnreadable
 from service.settings import Settings
+from service.store import parquet_images
 from service.store.item_bytes import ItemBytes
 from tests.pictures import write_parquet
 
@@ -120,3 +122,29 @@ def test_many_threads_read_one_parquet_file(tmp_path: Path) -> None:
         found = list(threads.map(lambda row: allowed.read(f"{path}#row={row}"), range(200)))
 
     assert found == [b"%d" % row for row in range(200)]
+
+
+@pytest.mark.parametrize(
+    ("room", "groups_read"),
+    [(10_000, [0, 1, 2]), (2_500, [0, 1, 2, 1]), (10, [0, 1, 0, 2, 1])],
+    ids=["for all", "for two", "for none"],
+)
+def test_the_row_groups_that_are_kept_have_a_limit_in_bytes(
+    room: int, groups_read: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    read_row_group = pq.ParquetFile.read_row_group
+
+    def noted(file: pq.ParquetFile, group: int, **options: Any) -> Any:
+        read.append(group)
+        return read_row_group(file, group, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", noted)
+    monkeypatch.setattr(parquet_images, "_ROW_GROUP_BYTES", room)
+    images = [bytes([row]) * 500 for row in range(6)]
+    path = write_parquet(tmp_path / "a.parquet", {"image": images}, row_group_size=2)
+    allowed = reader(tmp_path)
+
+    for row in (0, 1, 2, 3, 0, 4, 5, 2):
+        assert allowed.read(f"{path}#row={row}") == images[row]
+    assert read == groups_read
