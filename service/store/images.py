@@ -52,9 +52,9 @@ def open_scaled(data: bytes, max_pixels: int, side: int | None) -> tuple[Image.I
         if pixels > max_pixels:
             raise BadImage(reason=f"{image.width} x {image.height} pixels are more than {max_pixels} allowed")
         size = image.size
-        # In a PNG the orientation may come after the pixels; a TIFF no longer knows it once they are decoded.
-        late = image.format == "PNG" and "exif" not in image.info
-        orientation = None if late else _orientation(image)
+        late = image.format == "PNG" and "exif" not in image.info  # the orientation may come after the pixels
+        turned = image.format == "TIFF"  # by Pillow itself, and its size is that of the upright image
+        orientation = None if late or turned else _orientation(image)
         if side is not None:
             image.draft(None, (2 * side, 2 * side))
         image.load()

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from service.errors import BadImage
-from service.store.images import open_rgb
+from service.store.images import open_rgb, open_scaled
 from tests.pictures import encoded, picture
 
 LIMIT = 1_000_000
@@ -113,8 +113,9 @@ def test_floats_that_are_no_numbers_are_bad() -> None:
         open_rgb(encoded(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "TIFF"), LIMIT)
 
 
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])  # Pillow turns the second by itself
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_rotation_is_applied(orientation: int) -> None:
+def test_exif_rotation_is_applied(orientation: int, format: str) -> None:
     upright = picture(3, 8, 5)
     undo = {
         1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4,
@@ -123,7 +124,9 @@ def test_exif_rotation_is_applied(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
 
-    assert (pixels(encoded(stored, "PNG", exif=exif)) == np.asarray(upright)).all()
+    data = encoded(stored, format, exif=exif)
+    assert (pixels(data) == np.asarray(upright)).all()
+    assert open_scaled(data, LIMIT, 64)[1] == upright.size
 
 
 @pytest.mark.parametrize("name", [b"eXIf", b"iTXt"])
