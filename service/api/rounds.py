@@ -82,7 +82,9 @@ class HeadMetrics(Answer):
 
 
 class RoundAnswer(Answer):
-    """Select, label, retrain, measure: once. Closed after `round_size` labels, measured soon after."""
+    """Select, label, retrain, measure: once. Closed after `round_size` labels, measured soon after. Of many rounds
+    closed at once, as by an import, some are measured, the newest among them; the others stay `closed`.
+    """
 
     model_config = with_example(
         {
@@ -287,7 +289,9 @@ class MetricsAnswer(Answer):
     round: int
     round_labels: int
     round_size: int
-    learning_curve: list[CurvePoint]
+    learning_curve: list[CurvePoint] = Field(
+        description="measured rounds; of 300 and more an even choice, with the first and the newest"
+    )
     label_rate: LabelRate
     agreement: AgreementAnswer | None = Field(description="null while no item was labeled by several")
     class_balance: dict[str, int] = Field(description="decided pool items by class")

@@ -1,4 +1,6 @@
-"""Job train_head: a head for every closed round that has none, then one on all labels, served from now on.
+"""Job train_head: a head for each round closed since the newest measured one, then one on all labels, served from
+now on. Where an import closed many rounds at once, some of them stand for all (`ROUNDS_AT_ONCE`); the others stay
+without a head.
 
 A head trains on the pool items that labels up to its last one decided. `worker.jobs.measure_head` says how it is
 measured, and whether it is promoted, that is, put to use. A round's metrics stay those of its own head, promoted or
@@ -8,7 +10,7 @@ A head that trains on images (`worker.heads.images`) takes minutes, so it is cro
 training, and its probabilities for all scored items are worked out then and stored beside it.
 
 Random choices come from (seed of the project, last label), so a head can be trained again. A job that is run
-again goes on where it was.
+again goes on after the newest round it measured.
 """
 
 import time
@@ -47,6 +49,9 @@ from worker.jobs.pool import (
 )
 from worker.pool_view import Floats, Ints
 
+# An import can close thousands of rounds. So many points show how accuracy grew; each is a head trained and measured,
+# up to fifteen fits, before the newest labels are in use.
+ROUNDS_AT_ONCE = 20
 _TRAINING = 0.8  # share of the progress of a head that trains on images; the rest is predicting
 
 
@@ -60,7 +65,7 @@ class _State:
     labeled: KnownItems
     test: KnownItems
     control: Ints
-    unmeasured: list[Round]  # closed, without a head
+    unmeasured: list[Round]  # closed since the newest one that has a head
     newest: Head | None
     classes_changed: bool  # by a consensus, since the newest head
 
@@ -70,9 +75,13 @@ class _State:
         if project.score_run_id is None:
             return None
         settings = ProjectSettings.model_validate(project.settings)
-        unmeasured = sa.select(Round).where(
-            Round.project_id == project.id, Round.last_label_id.is_not(None), Round.head_id.is_(None)
+        measured = sa.select(sa.func.max(Round.number)).where(
+            Round.project_id == project.id, Round.head_id.is_not(None)
         )
+        unmeasured = sa.select(Round).where(
+            Round.project_id == project.id, Round.last_label_id.is_not(None),
+            Round.number > sa.func.coalesce(measured.scalar_subquery(), 0),
+        )  # fmt: skip
         newest = newest_head(session, project.id)
         check = session.get(LabelCheck, project.id)
         return _State(
@@ -103,9 +112,8 @@ class _State:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """A head to train; `round_number` is the closed round it measures, if any."""
+    """A head to train on the labels up to `last_label_id`; `round_number` is the closed round it measures, if any."""
 
-    training: KnownItems
     last_label_id: int
     labels_used: int
     round_number: int | None
@@ -157,7 +165,6 @@ class _Trainer:
         """
         rounds = [
             _Wanted(
-                training=self._labeled.keep(self._labeled.decided_by <= closed.last_label_id),
                 last_label_id=closed.last_label_id,
                 labels_used=closed.labels_before + (closed.labels or 0),
                 round_number=closed.number,
@@ -165,13 +172,16 @@ class _Trainer:
             for closed in self._state.unmeasured
             if closed.last_label_id is not None
         ]
-        found = [one for one in rounds if self._missing(one.training) is None]
+        found = [one for one in _spread(rounds) if self._missing(self._training_of(one)) is None]
         last = int(self._labeled.decided_by.max(initial=0))
         missing = self._missing(self._labeled)
         covered = found and found[-1].last_label_id >= last
         if missing is None and not covered and (found or not self._state.serves(self._labeled)):
-            found.append(_Wanted(self._labeled, last, self._state.project.labels_used, None))
+            found.append(_Wanted(last, self._state.project.labels_used, None))
         return found, missing
+
+    def _training_of(self, wanted: _Wanted) -> KnownItems:
+        return self._labeled.keep(self._labeled.decided_by <= wanted.last_label_id)
 
     def _missing(self, training: KnownItems) -> str | None:
         least = self._state.settings.retrain_min_labels
@@ -186,18 +196,15 @@ class _Trainer:
     def train(self, wanted: _Wanted, report: Callable[[float, str], None]) -> int:
         """Train, measure, store; returns the version."""
         started = time.perf_counter()
+        training = self._training_of(wanted)
         state, rng = self._state, np.random.default_rng([self._state.settings.seed, wanted.last_label_id])
         trained: FittedHead | OnImages
         if isinstance(self._kind, ImageHead):
-            trained = self._fit_images(self._kind, wanted.training, rng, report)
+            trained = self._fit_images(self._kind, training, rng, report)
             fitted: FittedHead | FittedImageHead = trained.fitted
         else:
-            trained = fitted = self._fit(
-                self._scored.embeddings_of(wanted.training.ids), wanted.training.classes, rng
-            )
-        held_out, metrics = self._measurer.measure(
-            trained, wanted.training, wanted.round_number is not None, rng
-        )
+            trained = fitted = self._fit(self._scored.embeddings_of(training.ids), training.classes, rng)
+        held_out, metrics = self._measurer.measure(trained, training, wanted.round_number is not None, rng)
         with self._context.read() as session:
             newest = newest_head(session, state.project.id)
             note = self._measurer.reason_against(session, held_out)
@@ -216,9 +223,9 @@ class _Trainer:
             head = Head(
                 project_id=state.project.id, version=version, kind=state.settings.head.model_dump(),
                 classes=state.project.classes, score_run_id=state.score_run.id, artifact=artifact,
-                labels_used=wanted.labels_used, trained_on=len(wanted.training),
+                labels_used=wanted.labels_used, trained_on=len(training),
                 last_label_id=wanted.last_label_id,
-                trained_digest=wanted.training.digest(), round_number=wanted.round_number,
+                trained_digest=training.digest(), round_number=wanted.round_number,
                 seed=state.settings.seed, metrics=metrics, seconds=seconds,
             )  # fmt: skip
             session.add(head)
@@ -268,3 +275,12 @@ class _Trainer:
         return PoolGraph(
             self._scored.embeddings, np.random.default_rng(self._state.settings.seed), rows, small
         )
+
+
+def _spread(rounds: list[_Wanted]) -> list[_Wanted]:
+    """At most ROUNDS_AT_ONCE of them, evenly by labels used, with the newest."""
+    if len(rounds) <= ROUNDS_AT_ONCE:
+        return rounds
+    labels_used = [one.labels_used for one in rounds]
+    rows = np.searchsorted(labels_used, np.linspace(labels_used[0], labels_used[-1], ROUNDS_AT_ONCE))
+    return [rounds[row] for row in np.unique(rows)]

@@ -1,4 +1,5 @@
 import re
+import weakref
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,11 @@ from tests import factories
 from tests.worker import running
 from tests.worker.jobs.scored_projects import CLASSES, Bench, ScoredProject, label
 from worker.heads.linear import LinearHead
+from worker.jobs import train_head
 from worker.jobs.context import JobFailed
+from worker.jobs.measure_head import HeadMeasurer
+from worker.jobs.pool import KnownItems
+from worker.pool_view import Bools
 
 METRICS = {
     "measured_on", "items", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "nll", "ece", "recall",
@@ -153,6 +158,44 @@ def test_every_closed_round_gets_its_head_then_all_labels(bench: Bench) -> None:
         assert _rounds(session, scored) == {1: heads[0].id, 2: heads[1].id, 3: None}
         assert session.get_one(Round, (scored.id, 1)).measured_at is not None
         assert session.get_one(Project, scored.id).head_id == heads[2].id
+
+
+def test_of_many_rounds_closed_at_once_some_are_measured_the_newest_among_them(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an import closes them; and what a round's head trains on is there only while it trains."""
+    kept: list[weakref.ref[KnownItems]] = []
+    alive: list[int] = []
+    keep, measure = KnownItems.keep, HeadMeasurer.measure
+
+    def keep_seen(self: KnownItems, mask: Bools) -> KnownItems:
+        items = keep(self, mask)
+        kept.append(weakref.ref(items))
+        return items
+
+    def measure_seen(self: HeadMeasurer, *arguments: Any) -> Any:
+        alive.append(sum(one() is not None for one in kept))
+        return measure(self, *arguments)
+
+    monkeypatch.setattr(KnownItems, "keep", keep_seen)
+    monkeypatch.setattr(HeadMeasurer, "measure", measure_seen)
+    scored = bench.project(pool=182, test=30)
+    with write_session(bench.engine) as session:
+        for start in range(0, 180, 3):
+            _close_round(session, scored, label(session, scored, scored.pool[start : start + 3]), 3)
+        label(session, scored, scored.pool[180:])
+
+    bench.train_head(scored)
+
+    *measured, last = bench.heads(scored)
+    numbers = [head.round_number or 0 for head in measured]
+    assert 15 <= len(numbers) <= train_head.ROUNDS_AT_ONCE
+    assert numbers[-1] == 60
+    assert set(np.diff(numbers)) <= {3, 4}
+    assert [head.trained_on for head in measured] == [3 * number for number in numbers]
+    assert (last.round_number, last.trained_on) == (None, 182)
+    assert max(alive) == 3  # all labels, those of the test split, those of the head
+    assert bench.train_head(scored)["heads"] == []  # the others are not wanted any more
 
 
 def test_a_round_that_ends_with_the_last_label_needs_no_second_head(bench: Bench) -> None:
@@ -311,6 +354,33 @@ def test_a_job_that_is_run_again_goes_on_where_it_was(bench: Bench) -> None:
     assert [head.round_number for head in bench.heads(scored)] == [1, 2]
     with read_session(bench.engine) as session:
         assert session.get_one(Project, scored.id).head_id == bench.heads(scored)[1].id
+
+
+def test_a_job_that_is_run_again_goes_on_through_many_rounds(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after the first of three chosen from seven: the second run goes on from there to the newest."""
+    monkeypatch.setattr(train_head, "ROUNDS_AT_ONCE", 3)
+    scored = bench.project(test=30)
+    with write_session(bench.engine) as session:
+        for start in range(0, 105, 15):
+            _close_round(session, scored, label(session, scored, scored.pool[start : start + 15]), 15)
+        pipeline.queue_train_head(session, session.get_one(Project, scored.id), at_once=True)
+    killed = running.claim(bench.engine, bench.settings, bench.artifacts)
+    killed.report = _raise_at_second_call()
+    with pytest.raises(KeyboardInterrupt):
+        running.run(killed)
+    assert [head.round_number for head in bench.heads(scored)] == [1]
+    running.hand_back(killed)
+
+    running.run(running.claim(bench.engine, bench.settings, bench.artifacts))
+
+    numbers = [head.round_number or 0 for head in bench.heads(scored)]
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) == 1 + 3
+    assert numbers[-1] == 7
+    with read_session(bench.engine) as session:
+        assert session.get_one(Project, scored.id).head_id == bench.heads(scored)[-1].id
 
 
 def _raise_at_second_call() -> Any:
