@@ -55,6 +55,20 @@ class SourceUnreadable(ShortlistError):
     status, code = 422, "source_unreadable"
 
 
+class SourceUnreachable(SourceUnreadable):
+    """{uri!r} cannot be read: {reason}. See that this machine reaches its place (mount, network, access)."""
+
+    status, code = 503, "source_unreachable"
+
+
+class ItemNotFetched(ShortlistError):
+    """The item {key!r} could not be fetched, and others may not be either: {reason}. See that each worker reaches the
+    source (mount, network, access, SHORTLIST_SOURCE_ROOTS), or withdraw the item, then score again; all items stay as
+    they are, and the job is tried again by itself while it has attempts left."""
+
+    status, code = 503, "item_not_fetched"
+
+
 class ParquetWithoutImages(ShortlistError):
     """{uri!r} has no column of images: name it `image`, and store the file's bytes, or a struct with `bytes`."""
 
@@ -127,8 +141,8 @@ class ItemInTestSplit(ShortlistError):
 
 
 class ItemNotServable(ShortlistError):
-    """`{field}`: item {id!r} is {state}, so nobody can be asked to label it. Leave it out; what was withdrawn or
-    rejected as broken can be restored first."""
+    """`{field}`: item {id!r} is {state}, so nobody can be asked to label it. Leave it out; what was withdrawn,
+    quarantined or rejected as broken can be restored first."""
 
     status, code = 422, "item_not_servable"
 

@@ -33,7 +33,8 @@ def withdraw(session: Session, project: Project, wanted: Sequence[str]) -> int:
 
 
 def restore(session: Session, project: Project, wanted: Sequence[str]) -> int:
-    """Put back what was withdrawn, or rejected as broken, and how many that were; the rejects count no more.
+    """Put back what was withdrawn, quarantined, or rejected as broken, and how many that were; the rejects count no
+    more, and what still cannot be read is quarantined again when it is scored.
 
     A pool item is what its labels say. Raises `UnknownItem`.
     """
@@ -41,11 +42,11 @@ def restore(session: Session, project: Project, wanted: Sequence[str]) -> int:
     out = [
         item
         for item in dict.fromkeys(items.find_each(session, project, wanted))
-        if item.state in ("withdrawn", "broken")
+        if item.state in ("withdrawn", "broken", "quarantined")
     ]
     overlap = ProjectSettings.model_validate(project.settings).overlap
     for item in out:
-        item.state = "available"
+        item.state, item.quarantine_reason = "available", None
     for labels in decisions.load(session, (item for item in out if item.split == "pool")).values():
         votes_before = len(labels.votes())
         for label in labels.labels:

@@ -123,7 +123,8 @@ def withdraw_items(project_id: str, body: ItemIds, session: WriteSession, caller
 
 @router.post("/items/restore")
 def restore_items(project_id: str, body: ItemIds, session: WriteSession, caller: Admin) -> Changed:
-    """Put back items that were withdrawn, or that annotators rejected as broken: these rejects count no more."""
+    """Put back items that were withdrawn, that annotators rejected as broken (these rejects count no more), or that
+    were quarantined: these are read and scored anew."""
     project = projects.find(session, project_id, caller.project_id)
     return Changed(changed=withdrawals.restore(session, project, body.items))
 

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import fsspec.core
 
-from service.errors import SourceNotAllowed, SourceUnreadable
+from service.errors import SourceNotAllowed, SourceUnreachable, SourceUnreadable
 from service.settings import Settings
 from service.store.parquet_images import ParquetImages
 
@@ -30,21 +30,42 @@ class ItemBytes:
     def read(self, uri: str) -> bytes:
         """`/a/b.png`, `s3://bucket/b.png` or `/a/b.parquet#row=17`.
 
-        Raises `SourceNotAllowed` outside the roots (symlinks are followed first), and `SourceUnreadable` when
-        there is nothing, or nothing that can be read.
+        Raises `SourceNotAllowed` outside the roots (symlinks are followed first), `SourceUnreadable` when there is
+        nothing, or nothing that can be read, and `SourceUnreachable`, one of these, when that may pass.
         """
         if row := _PARQUET_ROW.fullmatch(uri):
-            return self._parquet.read(self.check_root(row["file"]), int(row["row"]))
+            file = self.check_root(row["file"])
+            try:
+                return self._parquet.read(file, int(row["row"]))
+            except SourceUnreadable as error:
+                if isinstance(error.__cause__, OSError):
+                    raise self._unreadable(uri, file, error.__cause__) from error
+                raise
         allowed = self.check_root(uri)
         try:
             if is_url(allowed):
                 filesystem, path = fsspec.core.url_to_fs(allowed)
                 return bytes(filesystem.cat_file(path))
             return Path(allowed).read_bytes()
-        except FileNotFoundError:
-            raise SourceUnreadable(uri=uri, reason="there is no such file") from None
-        except (OSError, ValueError, ImportError) as error:
-            raise SourceUnreadable(uri=uri, reason=str(error)) from error
+        except Exception as error:  # each file system has its client's own classes
+            raise self._unreadable(uri, allowed, error) from error
+
+    def _unreadable(self, uri: str, place: str, error: Exception) -> SourceUnreadable:
+        """`SourceUnreachable` unless the file is surely the cause: not there, in a place where others are."""
+        if isinstance(error, IsADirectoryError):
+            return SourceUnreadable(uri=uri, reason="it is a folder")
+        if not isinstance(error, FileNotFoundError):
+            return SourceUnreachable(uri=uri, reason=(str(error) or type(error).__name__).rstrip("."))
+        if is_url(place):
+            return SourceUnreadable(uri=uri, reason="there is no such file")
+        if not any(_is_below(place, root) and os.path.isdir(root) for root in self._located_roots):
+            return SourceUnreachable(uri=uri, reason="its root, of SHORTLIST_SOURCE_ROOTS, is not there")
+        above = next(folder for folder in Path(place).parents if os.path.isdir(folder))
+        if _is_empty(above):  # as the place of a disk that is not mounted
+            return SourceUnreachable(
+                uri=uri, reason=f"there is no such file, and the folder {str(above)!r} is empty"
+            )
+        return SourceUnreadable(uri=uri, reason="there is no such file")
 
     def check_root(self, uri: str) -> str:
         """The uri, symlinks resolved, if it is an allowed root or below one. Raises `SourceNotAllowed`."""
@@ -55,6 +76,13 @@ class ItemBytes:
         if located is None or not any(_is_below(located, root) for root in self._located_roots):
             raise SourceNotAllowed(uri=uri, roots=", ".join(self._roots) or "none are set")
         return located
+
+
+def _is_empty(folder: Path) -> bool:
+    try:
+        return next(folder.iterdir(), None) is None
+    except OSError:  # it may be entered, but not listed
+        return False
 
 
 def is_url(uri: str) -> bool:

@@ -87,6 +87,16 @@ def test_gold_and_test_items(session: Session) -> None:
     assert (item.state, tested.state, tested.class_name) == ("available", "available", "cat")
 
 
+def test_quarantined_items_come_back_and_are_scored(session: Session) -> None:
+    project, (item,) = make_pool(session, 1)
+    project.score_run_id = factories.make_score_run(session, project=project).id
+    item.state, item.quarantine_reason = "quarantined", "there is no such file"
+    assert withdrawals.restore(session, project, ids(item)) == 1
+    found = session.execute(sa.select(Item.state, Item.quarantine_reason).where(Item.id == item.id)).one()
+    assert tuple(found) == ("available", None)
+    assert session.scalars(sa.select(Job.kind)).all() == ["score_pool"]
+
+
 def test_items_of_others_are_unknown(session: Session) -> None:
     project, (item,) = make_pool(session, 1)
     _, (foreign,) = make_pool(session, 1)

@@ -8,7 +8,7 @@ import fsspec
 import pyarrow.parquet as pq
 import pytest
 
-from service.errors import ParquetWithoutImages, SourceNotAllowed, SourceUnreadable
+from service.errors import ParquetWithoutImages, SourceNotAllowed, SourceUnreachable, SourceUnreadable
 from service.settings import Settings
 from service.store import parquet_images
 from service.store.item_bytes import ItemBytes
@@ -82,6 +82,21 @@ def test_what_cannot_be_read_says_so(name: str, tmp_path: Path) -> None:
 
     with pytest.raises(SourceUnreadable, match=r"cannot be read: .+"):
         reader(tmp_path).read(f"{tmp_path}/{name}")
+
+
+@pytest.mark.parametrize("name", ["gone.png", "gone.parquet#row=1"])
+def test_a_missing_file_among_others_is_not_out_of_reach(name: str, tmp_path: Path) -> None:
+    allowed, uri = reader(tmp_path / "root"), f"{tmp_path}/root/empty/{name}"
+    for missing in (None, "root", "root/empty"):
+        if missing:
+            (tmp_path / missing).mkdir()
+        with pytest.raises(SourceUnreachable):
+            allowed.read(uri)
+
+    (tmp_path / "root" / "empty" / "there.png").write_bytes(b"x")
+    with pytest.raises(SourceUnreadable) as raised:
+        allowed.read(uri)
+    assert type(raised.value) is SourceUnreadable
 
 
 @pytest.mark.parametrize("column", ["image", "img", "picture"])

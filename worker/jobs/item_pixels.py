@@ -9,7 +9,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from service.errors import BadImage, SourceNotAllowed, SourceUnreadable
+from service.errors import BadImage, SourceNotAllowed, SourceUnreachable, SourceUnreadable
 from service.settings import Settings
 from service.store.images import open_scaled
 from service.store.item_bytes import ItemBytes
@@ -30,6 +30,7 @@ class Decoded:
     width: int | None = None
     height: int | None = None
     file_size: int | None = None  # bytes
+    fetched: bool = True  # else there are no bytes for a reason that is not the item's, and may pass
 
 
 class ItemPixels:
@@ -53,7 +54,7 @@ class ItemPixels:
         return list(chain.from_iterable(decoded))
 
     def stack(self, uris: Sequence[str], image_size: int) -> Tensor:
-        """(m, 3, s, s) uint8, less those that cannot be read: scoring quarantines these, with the reason."""
+        """(m, 3, s, s) uint8, less those that cannot be read: scoring says what is wrong with these."""
         decoded = [one.pixels for one in self.decode(uris, image_size) if one.pixels is not None]
         return (
             torch.stack(decoded)
@@ -71,5 +72,6 @@ class ItemPixels:
                 image, (width, height) = open_scaled(data, self._max_pixels, image_size)
                 pixels = to_pixels(image, image_size)
         except (BadImage, SourceNotAllowed, SourceUnreadable) as error:
-            return Decoded(None, str(error.fields.get("reason", error)), content_hash)
+            fetched = not isinstance(error, (SourceNotAllowed, SourceUnreachable))
+            return Decoded(None, str(error.fields.get("reason", error)), content_hash, fetched=fetched)
         return Decoded(pixels, None, content_hash, width, height, len(data))

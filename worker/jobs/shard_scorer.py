@@ -8,6 +8,7 @@ import structlog
 import torch
 from torch import Tensor, nn
 
+from service.errors import ItemNotFetched
 from service.store.tables import Item, PretextModel, ScoreRun
 from worker.device import available_cores, to_device
 from worker.folding import folded
@@ -137,6 +138,7 @@ class ShardScorer:
         return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
 
     def load(self, shard: Shard) -> Loaded:
+        """Raises `ItemNotFetched` where bytes are out of reach: nobody's items are given up for that."""
         with self._context.read() as session:
             items = list(
                 session.execute(
@@ -160,6 +162,9 @@ class ShardScorer:
             known |= fill
         open_rows = np.flatnonzero(~known)
         decoded = self._decode([items[row] for row in open_rows])
+        for row, one in zip(open_rows, decoded, strict=True):
+            if not one.fetched:
+                raise ItemNotFetched(key=items[row].key, reason=str(one.reason).rstrip("."))
         good = [one.pixels for one in decoded if one.pixels is not None]
         return Loaded(
             shard,

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from service.errors import ItemNotFetched
 from service.settings import Settings
 from service.store.artifacts import Artifacts
 from service.store.pipeline import queue_score_pool
@@ -376,10 +377,38 @@ def test_an_empty_pool_says_so(count: int, scoring: Scoring) -> None:
 def test_a_pool_of_which_nothing_can_be_read_says_so(scoring: Scoring) -> None:
     scoring.add(2)
     for path in scoring.folder.iterdir():
-        path.unlink()
+        path.write_bytes(b"x")
 
     with pytest.raises(JobFailed, match="No item of the pool can be read"):
         scoring.run()
+
+
+@on_sqlite
+@pytest.mark.parametrize("away", ["folder emptied", "root gone", "no roots", "no access"])
+def test_what_may_be_fetched_another_time_is_not_quarantined(
+    away: str, scoring: Scoring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scoring.add(5)
+    settings: dict[str, Any] = {}
+    if away == "folder emptied":
+        for path in scoring.folder.iterdir():
+            path.unlink()
+    elif away == "root gone":
+        settings["source_roots"] = (str(scoring.folder),)
+        scoring.folder.rename(tmp_path / "elsewhere")
+    elif away == "no roots":
+        settings["source_roots"] = ()
+    else:
+
+        def fail(path: Path) -> bytes:
+            raise TimeoutError(110, "Connection timed out")
+
+        monkeypatch.setattr(Path, "read_bytes", fail)
+
+    with pytest.raises(ItemNotFetched, match=r"00000\.png.*SHORTLIST_SOURCE_ROOTS.*withdraw") as raised:
+        scoring.run(**settings)
+    assert raised.value.status >= 500  # so that the job is tried again
+    assert {item.state for item in scoring.items()} == {"available"}
 
 
 @on_sqlite
