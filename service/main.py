@@ -31,7 +31,7 @@ from service.api import (
     webhooks,
 )
 from service.api import keys as key_routes
-from service.api.depends import SESSIONS, WRITERS, Parts
+from service.api.depends import SESSIONS, WRITERS, Parts, Turns
 from service.api.description import DescribedApp
 from service.api.event_streams import EventStreams
 from service.api.head_requests import HeadAsGet
@@ -72,6 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
         registry=CollectorRegistry(),
         slots=anyio.CapacityLimiter(SESSIONS),
         write_slots=anyio.CapacityLimiter(1 if engine.dialect.name == "sqlite" else WRITERS),
+        turns=Turns(),
         rate_limits=RateLimits(settings.rate_limit_per_s),
         use_notes=UseNotes(),
         event_streams=EventStreams(engine, settings.event_streams_per_key, settings.event_stream_s),

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from service import projects, reservations
-from service.api.depends import Annotator, Parts, PartsDep, WriteSession
+from service.api.depends import Annotator, Parts, PartsDep, TurnSession, WriteSession
 from service.api.once import OnceRoute
 from service.api.shapes import Answer, Body, Name, with_example
 from service.errors import AnnotatorMissing
@@ -163,7 +163,7 @@ def _next_batch(
 def next_batch(
     project_id: str,
     body: BatchRequest,
-    session: WriteSession,
+    session: TurnSession,
     caller: Annotator,
     parts: PartsDep,
     response: Response,

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from service import label_exports, labels, projects
 from service.api import exports
-from service.api.depends import Annotator, PartsDep, Reader, ReadSession, WriteSession
+from service.api.depends import Annotator, PartsDep, Reader, ReadSession, TurnSession, WriteSession
 from service.api.once import OnceRoute
 from service.api.shapes import Answer, Body, Name, Text, with_example
 from service.errors import AnnotatorMissing
@@ -133,7 +133,7 @@ def _store(project: Project, body: Labels, session: Session, caller: Principal) 
 
 
 @router.post("/projects/{project_id}/labels")
-def send_labels(project_id: str, body: Labels, session: WriteSession, caller: Annotator) -> LabelsAnswer:
+def send_labels(project_id: str, body: Labels, session: TurnSession, caller: Annotator) -> LabelsAnswer:
     """Store up to 1,000 labels, all or nothing; a 422 names the one that is wrong, `labels[3].class`.
 
     Sending the same again is safe: it is answered as `duplicate`. A label with `"class": null` withdraws the

@@ -313,7 +313,8 @@ class MetricsAnswer(Answer):
             items=found.states,
             test_items=found.test_items,
             round=found.round.number,
-            round_labels=project.labels_used - found.round.labels_before,
+            # An undo may take back what closed the round before.
+            round_labels=max(0, project.labels_used - found.round.labels_before),
             round_size=found.settings.round_size,
             learning_curve=[CurvePoint(**point) for point in found.learning_curve],
             label_rate=LabelRate(last_hour=found.labels_last_hour, annotators=found.annotators_last_hour),

@@ -127,6 +127,22 @@ def test_classes_with_labels_stay(admin: TestClient, engine: sa.Engine) -> None:
     assert admin.patch("/projects/p_1", json={"classes": more}).json()["classes"] == more
     refused = admin.patch("/projects/p_1", json={"classes": ["shirt", "bag"]})
     assert (refused.status_code, refused.json()["code"]) == (409, "class_in_use")
+    with write_session(engine) as session:
+        project = session.get_one(Project, 1)
+        factories.make_item(session, project=project, gold=True, state="done", class_name="bag")
+    refused = admin.patch("/projects/p_1", json={"classes": ["coat", "shirt"]})
+    assert (refused.status_code, refused.json()["code"]) == (409, "class_in_use")
+
+
+def test_an_undo_right_after_a_round_closed(admin: TestClient, engine: sa.Engine) -> None:
+    created(admin, round_size=1)
+    with write_session(engine) as session:
+        factories.make_item(session, project=session.get_one(Project, 1))
+    label = {"item": "i_1", "class": "shirt", "annotator": "ann"}
+    for one in (label, label | {"class": None}):
+        admin.post("/projects/p_1/labels", json={"labels": [one]}).raise_for_status()
+    found = admin.get("/projects/p_1/metrics").json()
+    assert (found["labels_used"], found["round"], found["round_labels"]) == (0, 2, 0)
 
 
 def test_deleting_takes_all_along(admin: TestClient, engine: sa.Engine) -> None:
