@@ -393,6 +393,13 @@ class NotReady(ShortlistError):
     status, code = 503, "not_ready"
 
 
+class GoneMeanwhile(ShortlistError):
+    """Something that this request refers to was changed or deleted at the same moment. Look again, and send it
+    once more."""
+
+    status, code = 409, "gone_meanwhile"
+
+
 class DatabaseBusy(ShortlistError):
     """The database cannot answer just now. Nothing was stored; try again in a moment."""
 

@@ -63,17 +63,20 @@ def suggestions(session: Session, project: Project, *, after: int, limit: int) -
     does.
     """
     representative, twin, pair = aliased(Item), aliased(Item), aliased(Duplicate)
-    of_twin = (
-        sa.select(sa.func.min(twin.class_name))
-        .join(pair, (pair.item_id == twin.id) & (pair.score_run_id == project.score_run_id))
-        .where(pair.duplicate_of_id == Duplicate.duplicate_of_id, twin.state == "done")
-        .scalar_subquery()
+    # Once for each group: asked for each duplicate, a pool of a thousand blank frames would look at a million pairs.
+    of_twins = (
+        sa.select(pair.duplicate_of_id, sa.func.min(twin.class_name).label("class_name"))
+        .join(twin, twin.id == pair.item_id)
+        .where(pair.score_run_id == project.score_run_id, twin.state == "done")
+        .group_by(pair.duplicate_of_id)
+        .subquery()
     )
-    class_name = sa.func.coalesce(representative.class_name, of_twin)
+    class_name = sa.func.coalesce(representative.class_name, of_twins.c.class_name)
     query = (
         sa.select(Item.id, Item.key, Duplicate.duplicate_of_id, class_name)
         .join(Duplicate, Duplicate.item_id == Item.id)
         .join(representative, representative.id == Duplicate.duplicate_of_id)
+        .outerjoin(of_twins, of_twins.c.duplicate_of_id == Duplicate.duplicate_of_id)
         .where(Duplicate.score_run_id == project.score_run_id, Item.id > after)
         .where(Item.state == "available", class_name.is_not(None))
         .order_by(Item.id)

@@ -19,6 +19,7 @@ from starlette.routing import compile_path
 
 from service.errors import (
     DatabaseBusy,
+    GoneMeanwhile,
     IdempotencyKeyInUse,
     NotJson,
     ShortlistError,
@@ -57,7 +58,7 @@ class ProblemResponse(JSONResponse):
 
 _KINDS = (
     ShortlistError, RequestValidationError, HTTPException, ClientDisconnect, sa.exc.OperationalError,
-    sa.exc.TimeoutError, Exception,
+    sa.exc.TimeoutError, sa.exc.IntegrityError, Exception,
 )  # fmt: skip
 
 
@@ -85,6 +86,9 @@ def _answer(request: Request, error: Exception) -> ProblemResponse:
         case sa.exc.OperationalError() | sa.exc.TimeoutError():
             _log.error("database", error=str(getattr(error, "orig", error)))
             return of(DatabaseBusy())
+        case sa.exc.IntegrityError():  # on PostgreSQL, a project that is deleted while items come in
+            _log.warning("refused by the database", path=request.url.path, error=str(error.orig))
+            return of(GoneMeanwhile())
         case _:
             _log.error("unexpected", path=request.url.path, exc_info=error)
             return _problem(500, "internal", "Something went wrong here; the service's log says more.")

@@ -6,13 +6,16 @@ import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session
 
+from service import items
 from service.errors import ShortlistError
 from service.settings import Settings
 from service.store.session import write_session
@@ -194,6 +197,23 @@ def test_a_database_that_fails_is_said_without_details(
         "1",
     )
     assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_items_for_a_project_that_is_deleted_meanwhile(
+    admin: TestClient, engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    created(admin)
+    register = items.register
+
+    def after_the_deletion(session: Session, project: Project, good: list[items.NewItem]) -> int:
+        with write_session(engine) as other:
+            other.delete(other.get_one(Project, project.id))
+        return register(session, project, good)
+
+    monkeypatch.setattr(items, "register", after_the_deletion)
+    answer = admin.post("/projects/p_1/items", json={"items": [{"key": "a", "uri": str(tmp_path / "a.png")}]})
+    assert (answer.status_code, answer.json()["code"]) == (409, "gone_meanwhile")
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
