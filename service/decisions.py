@@ -28,7 +28,7 @@ class ItemLabels:
         return [label for label in self.counted() if label.class_name is not None]
 
     def counted(self) -> list[Label]:
-        return [label for label in self.labels if _counts(label)]
+        return [label for label in self.labels if label.current and label.used]
 
     def count_all(self) -> None:
         """What came too late to count, as the item was done, does count now. Not so rejects: some were overruled, as
@@ -87,7 +87,3 @@ def load(session: Session, items: Iterable[Item]) -> dict[int, ItemLabels]:
     for label in session.scalars(_LABELS, {"items": list(found)}):
         found[label.item_id].labels.append(label)
     return found
-
-
-def _counts(label: Label) -> bool:
-    return label.current and label.used

@@ -235,7 +235,7 @@ def _artifacts(session: Session, project: Project) -> list[str]:
 
 def _in_use(session: Session, project: Project, class_name: str) -> bool:
     labeled = sa.exists().where(Label.project_id == project.id, Label.class_name == class_name)
-    # The database's words for the items that come with a class: only so it uses their indexes.
+    # Items of the test split, and gold ones; as constants, so that both databases use their partial indexes.
     known = (
         sa.exists().where(Item.project_id == project.id, Item.class_name == class_name, which)
         for which in (Item.split == sa.literal_column("'test'"), sa.text("items.gold"))

@@ -76,7 +76,7 @@ def key_of_this_run(engine: sa.Engine, settings: Settings) -> Iterator[str]:
 
 
 def with_known_sources(engine: sa.Engine, settings: Settings) -> Settings:
-    """What was imported from this machine by an earlier start may be read by this one, too."""
+    """The folders and files that earlier starts imported from were allowed then, and are now."""
     with read_session(engine) as session:
         known = session.scalars(sa.select(Source.uri).distinct().order_by(Source.uri))
         local = [uri for uri in known if uri.startswith("/") and "," not in uri]

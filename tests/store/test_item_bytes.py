@@ -86,14 +86,16 @@ def test_what_cannot_be_read_says_so(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["gone.png", "gone.parquet#row=1"])
 def test_a_missing_file_among_others_is_not_out_of_reach(name: str, tmp_path: Path) -> None:
-    allowed, uri = reader(tmp_path / "root"), f"{tmp_path}/root/empty/{name}"
-    for missing in (None, "root", "root/empty"):
+    pool = tmp_path / "pool"
+    folder = pool / "shirts"
+    allowed, uri = reader(pool), f"{folder}/{name}"
+    for missing in (None, pool, folder):
         if missing:
-            (tmp_path / missing).mkdir()
+            missing.mkdir()
         with pytest.raises(SourceUnreachable):
             allowed.read(uri)
 
-    (tmp_path / "root" / "empty" / "there.png").write_bytes(b"x")
+    (folder / "there.png").write_bytes(b"x")
     with pytest.raises(SourceUnreadable) as raised:
         allowed.read(uri)
     assert type(raised.value) is SourceUnreadable

@@ -228,26 +228,26 @@ def test_a_crash_while_storing_the_scores_does_not_double_them(
         assert session.scalar(sa.select(sa.func.count(Score.item_id))) == 9
 
 
-def crash_in(name: str, patch: pytest.MonkeyPatch) -> None:
+def crash_when_all_is_scored(scoring: Scoring) -> None:
+    """All shards are stored, and the job waits for another try."""
+
     def crash(*_: Any) -> None:
         raise Crash
 
-    patch.setattr(score_pool, name, crash)
+    job = scoring.claim()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(score_pool, "_switch", crash)
+        with pytest.raises(Crash):
+            run(job)
+    hand_back(job)
 
 
 @on_sqlite
 @pytest.mark.parametrize("first", [2, 3, 4, 5])
-def test_items_that_come_before_another_try_belong_to_it(
-    scoring: Scoring, first: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All shards are stored; the last of them is done again where it has room."""
+def test_items_that_come_before_another_try_belong_to_it(scoring: Scoring, first: int) -> None:
+    """The last of the stored shards is done again where it has room."""
     scoring.add(first)
-    job = scoring.claim()
-    with monkeypatch.context() as patch:
-        crash_in("_switch", patch)
-        with pytest.raises(Crash):
-            run(job)
-    hand_back(job)
+    crash_when_all_is_scored(scoring)
     scoring.add(3, first=first)
     run(scoring.claim_again())
     assert scoring.served().ids.tolist() == [item.id for item in scoring.items()]
@@ -255,16 +255,9 @@ def test_items_that_come_before_another_try_belong_to_it(
 
 
 @on_sqlite
-def test_another_try_with_a_newer_model_begins_anew(
-    scoring: Scoring, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_try_with_a_newer_model_begins_anew(scoring: Scoring) -> None:
     scoring.add(9)
-    job = scoring.claim()
-    with monkeypatch.context() as patch:
-        crash_in("_switch", patch)
-        with pytest.raises(Crash):
-            run(job)
-    hand_back(job)
+    crash_when_all_is_scored(scoring)
     with write_session(scoring.engine) as session:
         project = session.get_one(Project, scoring.project.id)
         config = CONFIG | {"seed": 1}
