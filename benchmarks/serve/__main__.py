@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from benchmarks.report import Figure, write_report
+from benchmarks.report import RESULTS, Figure, write_report
 from benchmarks.serve import site as sites
 from benchmarks.serve.annotators import Task
 from benchmarks.serve.site import Site
@@ -51,23 +51,29 @@ def main() -> None:
     parser.add_argument("--no-write", action="store_true", help="leave benchmarks/results as it is")
     options = parser.parse_args()
     command = f"python -m benchmarks.serve {' '.join(sys.argv[1:])}".strip()
-    figures: dict[str, Figure] = {
-        "batches_per_s": options.batches_per_s, "think_s": options.think_s, "batch": BATCH,
-        "seconds": options.seconds,
-    }  # fmt: skip
     with (
         tempfile.TemporaryDirectory() as elsewhere,
         sites.started([sys.executable, "-m", "benchmarks.serve.empty"], {}) as (_, empty),
     ):
         for database in options.databases:
             with sites.running(database) as site:
-                figures |= measure(site, empty, database, options)
-            # Each time, as the other one may fail.
-            write_report("serve", figures, command, *([Path(elsewhere)] if options.no_write else []))
+                figures = _kept(but=database) | measure(site, empty, database, options)
+            folder = Path(elsewhere) if options.no_write else RESULTS
+            write_report("serve", figures, command, folder, run=f"_{database}")
+
+
+def _kept(*, but: str) -> dict[str, Figure]:
+    """Figures of earlier runs on the other database, with their command and date."""
+    path = RESULTS / "serve.json"
+    before: dict[str, Figure] = json.loads(path.read_text()) if path.exists() else {}
+    return {name: value for name, value in before.items() if but not in name.split("_")}
 
 
 def measure(site: Site, empty: str, database: str, options: argparse.Namespace) -> dict[str, Figure]:
-    figures: dict[str, Figure] = {}
+    figures: dict[str, Figure] = {
+        f"batches_per_s_{database}": options.batches_per_s, f"think_s_{database}": options.think_s,
+        f"batch_{database}": BATCH, f"seconds_{database}": options.seconds,
+    }  # fmt: skip
     projects = {}
     for items in sorted(options.items):
         projects[items], seconds = sites.register(site, items)
