@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from functools import partial
+from typing import Annotated, TypeVar
 from weakref import WeakValueDictionary
 
 import anyio
 import sqlalchemy as sa
 from fastapi import BackgroundTasks, Depends, Query, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CollectorRegistry
 from sqlalchemy.orm import Session
@@ -28,6 +30,8 @@ from service.store.tables import utc_now
 # one that has it can always go on: it needs a thread again to finish.
 SESSIONS = 16
 WRITERS = 4  # those that write
+
+T = TypeVar("T")
 
 
 class Turns:
@@ -59,6 +63,16 @@ class Parts:
     use_notes: UseNotes
     event_streams: EventStreams
 
+    async def write(self, do: Callable[[Session], T]) -> T:
+        """A transaction that is not a whole request's (`WriteSession`): it waits in the same queue."""
+
+        def transaction() -> T:
+            with write_session(self.engine) as session:
+                return do(session)
+
+        async with self.write_slots:
+            return await run_in_threadpool(transaction)
+
 
 # Dependencies that wait for nothing are `async`: FastAPI sends the others to a thread and back.
 async def get_parts(request: Request) -> Parts:
@@ -83,13 +97,8 @@ def get_caller(
         caller = keys.recognise(connection, parts.secret, credentials.credentials)
     parts.rate_limits.take(caller.key_id)
     if not caller.noted and parts.use_notes.due(caller.key_id):
-        background.add_task(_note_use, parts.engine, caller.key_id)
+        background.add_task(parts.write, partial(keys.note_use, key_id=caller.key_id, now=utc_now()))
     return caller
-
-
-def _note_use(engine: sa.Engine, key_id: int) -> None:
-    with write_session(engine) as session:
-        keys.note_use(session, key_id, utc_now())
 
 
 Caller = Annotated[Principal, Depends(get_caller)]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field, ValidationError
+from sqlalchemy.orm import Session
 
 from service import labels, projects
 from service.api.depends import Annotator, Parts, PartsDep
@@ -15,9 +16,9 @@ from service.api.middleware import NDJSON
 from service.api.shapes import Answer, with_example
 from service.errors import NotJson, ShortlistError
 from service.keys import Principal
-from service.labels import NewLabel
+from service.labels import NewLabel, Stored
 from service.store.ids import public_id
-from service.store.session import read_session, write_session
+from service.store.session import read_session
 from service.store.tables import Project, utc_now
 
 router = APIRouter(prefix="/projects/{project_id}/labels", tags=["labeling"])
@@ -69,7 +70,23 @@ class _Import:
     refused: list[RefusedLabel] = field(default_factory=list)
     refused_count: int = 0
 
-    def take(self, lines: list[bytes]) -> None:
+    async def take(self, lines: list[bytes]) -> None:
+        numbered = await run_in_threadpool(self._read, lines)
+        public = public_id("p", self.project.id)
+
+        def store(session: Session) -> tuple[Stored, list[tuple[int, str]]]:
+            project = projects.find(session, public)  # it may be gone by now
+            return labels.store_good(session, project, [entry for _, entry in numbered], utc_now())
+
+        async with self.parts.turns.of(public):
+            stored, refused = await self.parts.write(store)
+        self.labels_used = stored.labels_used
+        self.outcomes.update(stored.outcomes)
+        for index, code in refused:
+            self._refuse(numbered[index][0], code)
+
+    def _read(self, lines: list[bytes]) -> list[tuple[int, NewLabel]]:
+        """What may be stored, by its line; the others are noted."""
         numbered: list[tuple[int, NewLabel]] = []
         for number, line in enumerate(lines, self.line + 1):
             if line.strip():
@@ -79,13 +96,7 @@ class _Import:
                 else:
                     self._refuse(number, entry)
         self.line += len(lines)
-        with write_session(self.parts.engine) as session:
-            project = projects.find(session, public_id("p", self.project.id))  # it may be gone by now
-            stored, refused = labels.store_good(session, project, [entry for _, entry in numbered], utc_now())
-        self.labels_used = stored.labels_used
-        self.outcomes.update(stored.outcomes)
-        for index, code in refused:
-            self._refuse(numbered[index][0], code)
+        return numbered
 
     def _entry(self, line: bytes) -> NewLabel | str:
         """Or why it is none."""
@@ -127,5 +138,5 @@ async def import_labels(
         raise NotJson(expected=NDJSON)
     found = _Import(parts, project, caller, labels_used=project.labels_used)
     async for lines in chunks(request, _CHUNK_LABELS):
-        await run_in_threadpool(found.take, lines)
+        await found.take(lines)
     return found.answer()

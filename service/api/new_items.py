@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from pydantic import Field, ValidationError
+from sqlalchemy.orm import Session
 
 from service import items, projects
 from service.api.depends import Admin, Parts, PartsDep
@@ -19,7 +20,7 @@ from service.errors import NotJson
 from service.items import NewItem, Refusal, Split
 from service.store import pipeline, statistics
 from service.store.ids import public_id
-from service.store.session import read_session, write_session
+from service.store.session import read_session
 from service.store.tables import Project
 
 router = APIRouter(prefix="/projects/{project_id}/items", tags=["items"], route_class=OnceRoute)
@@ -85,12 +86,15 @@ class _Registration:
                 good.append(given)
         return good
 
-    def store(self, good: list[NewItem]) -> None:
-        with write_session(self.parts.engine) as session:
+    async def store(self, good: list[NewItem]) -> None:
+        def register(session: Session) -> int:
             project = projects.find(session, public_id("p", self.project.id))  # it may be gone by now
             added = items.register(session, project, good)
             if added:
                 pipeline.queue_score_new_items(session, project)
+            return added
+
+        added = await self.parts.write(register)
         self.added += added
         self.known += len(good) - added
 
@@ -99,10 +103,9 @@ class _Registration:
         self.line += len(lines)
         return self.read([(number, _parsed(line)) for number, line in numbered if line.strip()])
 
-    def finish(self) -> ItemsAnswer:
+    async def finish(self) -> ItemsAnswer:
         if self.added >= statistics.MANY_ROWS:
-            with write_session(self.parts.engine) as session:
-                statistics.refresh(session, "items")
+            await self.parts.write(lambda session: statistics.refresh(session, "items"))
         return ItemsAnswer(
             added=self.added, known=self.known, refused=self.refused, refused_count=self.refused_count
         )
@@ -145,10 +148,10 @@ async def add_items(project_id: str, request: Request, caller: Admin, parts: Par
     elif kind == "application/json":
         body = _validated(await request.body())
         good = await run_in_threadpool(registration.read, list(enumerate(body.items, 1)))
-        await run_in_threadpool(registration.store, good)
+        await registration.store(good)
     else:
         raise NotJson(expected=f"application/json` or `{NDJSON}")
-    return await run_in_threadpool(registration.finish)
+    return await registration.finish()
 
 
 async def _streamed(request: Request, registration: _Registration) -> None:
@@ -159,7 +162,7 @@ async def _streamed(request: Request, registration: _Registration) -> None:
             good = await run_in_threadpool(registration.read_lines, lines)
             if storing is not None:
                 await storing
-            storing = asyncio.create_task(run_in_threadpool(registration.store, good))
+            storing = asyncio.create_task(registration.store(good))
     finally:
         if storing is not None:
             await storing

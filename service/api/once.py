@@ -1,19 +1,19 @@
 """`Idempotency-Key`: a POST that is sent again is answered again, not done again."""
 
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
-from sqlalchemy.orm import Session
 
 from service import idempotency, keys
 from service.api.depends import Parts
 from service.api.middleware import NDJSON
 from service.errors import Invalid
 from service.idempotency import Answer, Claim
-from service.store.session import read_session, write_session
+from service.store.session import read_session
 from service.store.tables import utc_now
 
 _HEADER = "Idempotency-Key"
@@ -58,9 +58,11 @@ class OnceRoute(APIRoute):
                 return _again(before)
             response = await handle(request)
             if response.status_code < 300:
-                await run_in_threadpool(
-                    _keep, parts, getattr(request.state, "session", None), claim, response
-                )
+                keep = partial(idempotency.keep, claim=claim, answer=_answer(response), now=utc_now())
+                if hasattr(request.state, "session"):  # the request's own transaction, not committed yet
+                    await run_in_threadpool(keep, request.state.session)
+                else:
+                    await parts.write(keep)
             return response
 
         return once
@@ -81,16 +83,10 @@ def _again(before: Answer) -> Response:
     return Response(before.body, before.status, {**before.headers, "Idempotency-Replayed": "true"})
 
 
-def _keep(parts: Parts, session: Session | None, claim: Claim, response: Response) -> None:
-    """In the request's own transaction, which is not committed yet."""
+def _answer(response: Response) -> Answer:
     secret = response.headers.get("cache-control") == "no-store"
-    answer = Answer(
+    return Answer(
         status=response.status_code,
         headers={name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers},
         body=None if secret else bytes(response.body).decode(),
     )
-    if session is not None:
-        idempotency.keep(session, claim, answer, utc_now())
-        return
-    with write_session(parts.engine) as own:
-        idempotency.keep(own, claim, answer, utc_now())
