@@ -1,47 +1,30 @@
-"""Projects: made, found, locked, changed, deleted."""
+"""Projects: made, found, locked, deleted. How they change is in `changes`."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service import catalogue, rounds
 from service.errors import (
-    ClassInUse,
     Invalid,
     NameTaken,
     NoProject,
     NotFound,
     PretextInUse,
     ProjectArchived,
-    ProjectChanged,
     WhichProject,
 )
-from service.store import jobs, pipeline
+from service.store import pipeline
 from service.store.ids import public_id, row_number
 from service.store.project_settings import ProjectSettings
-from service.store.tables import (
-    Item,
-    Job,
-    Label,
-    PretextModel,
-    Project,
-    Ranking,
-    Reservation,
-    ScoreRun,
-    utc_now,
-)
+from service.store.tables import Job, PretextModel, Project, ScoreRun
 
 State = Literal["active", "paused", "archived"]
 
 _FOR_UPDATE = {"key_share": True}
 _LOCKED = "locked project"  # in `Session.info`: a session is one transaction, and holds its locks to its end
-
-# What the order of the items depends on: a change of these is not left waiting for the next labels.
-_ORDERING = {
-    "strategy", "cold_start", "collapse_duplicates", "control_fraction", "budget", "round_size", "seed",
-}  # fmt: skip
 
 
 def create(
@@ -143,62 +126,8 @@ def page(
     return list(session.scalars(query))
 
 
-def change(
-    session: Session,
-    project: Project,
-    *,
-    changes: dict[str, Any],
-    name: str | None,
-    classes: Sequence[str] | None,
-    state: State | None,
-    if_match: str | None,
-) -> Project:
-    """changes: settings to set. Raises `ProjectChanged` when `if_match` is not the ETag in force."""
-    lock(session, project)
-    if if_match is not None and not _matches(if_match, etag(project)):
-        raise ProjectChanged
-    if state is not None:
-        project.state = state
-        if state == "archived":
-            _stop(session, project)
-    if changes:
-        catalogue.check(session, ProjectSettings.model_validate(changes))
-        settings = ProjectSettings.model_validate(project.settings | changes)
-        if "overlap" in changes and project.ranking_id is not None:  # there may be room for more annotators
-            session.get_one(Ranking, project.ranking_id).low_water = 1
-        project.settings = settings.model_dump(mode="json", exclude_unset=True)
-        if project.score_run_id is not None and not _ORDERING.isdisjoint(changes):
-            pipeline.queue_rank(session, project)
-    if classes is not None:
-        for gone in set(project.classes) - set(classes):
-            if _in_use(session, project, gone):
-                raise ClassInUse(name=gone)
-        project.classes = list(classes)
-    if name is not None:
-        project.name = name
-    project.version += 1
-    flush_name(session, project.name)
-    return project
-
-
-def _stop(session: Session, project: Project) -> None:
-    """Nobody works on it any more: its jobs are cancelled, what annotators hold runs out."""
-    running = sa.select(Job.id).where(Job.project_id == project.id, Job.state.in_(("queued", "running")))
-    for job_id in session.scalars(running).all():
-        jobs.request_cancel(session, job_id)
-    session.execute(
-        sa.update(Reservation)
-        .where(Reservation.project_id == project.id, Reservation.state == sa.literal_column("'open'"))
-        .values(expires_at=utc_now())
-    )
-
-
 def etag(project: Project) -> str:
     return f'"{project.id}-{project.version}"'
-
-
-def _matches(header: str, tag: str) -> bool:
-    return header.strip() == "*" or tag in (part.strip() for part in header.split(","))
 
 
 def delete(session: Session, project: Project) -> None:
@@ -231,16 +160,6 @@ def _artifacts(session: Session, project: Project) -> list[str]:
         *(f"pretext/{number}" for number in session.scalars(models)),
         *(f"scores/{number}" for number in session.scalars(runs)),
     ]
-
-
-def _in_use(session: Session, project: Project, class_name: str) -> bool:
-    labeled = sa.exists().where(Label.project_id == project.id, Label.class_name == class_name)
-    # Items of the test split, and gold ones; as constants, so that both databases use their partial indexes.
-    known = (
-        sa.exists().where(Item.project_id == project.id, Item.class_name == class_name, which)
-        for which in (Item.split == sa.literal_column("'test'"), sa.text("items.gold"))
-    )
-    return bool(session.scalar(sa.select(sa.or_(labeled, *known))))
 
 
 def flush_name(session: Session, name: str) -> None:

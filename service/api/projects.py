@@ -6,7 +6,7 @@ from fastapi import APIRouter, Header, Query, Response
 from pydantic import Field, field_validator
 from pydantic.config import JsonDict
 
-from service import copies, projects
+from service import changes, copies, projects
 from service.api.depends import Admin, Caller, ReadSession, WriteSession
 from service.api.etag import ETagRoute
 from service.api.jobs import JobAnswer, accepted
@@ -152,7 +152,7 @@ def change_project(
     """Change name, classes or settings. Running jobs finish with the old settings."""
     project = projects.find(session, project_id, caller.project_id)
     settings = body.model_fields_set & ProjectSettings.model_fields.keys()
-    projects.change(
+    changes.change(
         session,
         project,
         changes=body.model_dump(include=settings),

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import decisions, gold, labels, queues, reservations, withdrawals
+from service import changes, decisions, gold, labels, queues, reservations, withdrawals
 from service.errors import LabeledAlready
 from service.labels import NewLabel
 from service.store.ids import public_id
@@ -36,7 +36,7 @@ class Chaos:
         self.now += timedelta(seconds=self.rng.choice((1, 1, 1, 40)))
         steps: list[Callable[[], object]] = [
             self.label, self.label, self.label, self.undo, self.skip, self.take, self.take, self.queue,
-            self.withdraw, self.restore, self.mark, self.unmark, self.revise_out_of_order,
+            self.withdraw, self.restore, self.mark, self.unmark, self.revise_out_of_order, self.change_overlap,
         ]  # fmt: skip
         self.rng.choice(steps)()
         self.session.flush()
@@ -92,6 +92,13 @@ class Chaos:
     def unmark(self) -> None:
         gold.unmark(self.session, self.project, [public_id("i", self.item.id)])
 
+    def change_overlap(self) -> None:
+        self.overlap = self.rng.randrange(1, 4)
+        values = {"overlap": self.overlap}
+        changes.change(
+            self.session, self.project, changes=values, name=None, classes=None, state=None, if_match=None
+        )
+
     def check(self) -> None:
         session, project = self.session, self.project
         assert project.labels_used == counted(session, project)
@@ -106,7 +113,9 @@ class Chaos:
                 assert item.decided_by in {label.id for label in found.labels}, item_id
             elif item.state == "available":
                 assert item.class_name is None
-                assert len(votes) < self.overlap + item.asked_again + 2
+                agreeing = self.overlap + item.asked_again
+                assert len(votes) < agreeing + 2
+                assert max(Counter(label.class_name for label in votes).values(), default=0) < agreeing
         queued = session.scalars(sa.select(Item).join(QueuedItem, QueuedItem.item_id == Item.id))
         assert all(item.state == "available" for item in queued)
         self.check_reservations()

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import gold, labels, projects, reservations
+from service import changes, gold, labels, reservations
 from service.errors import BoundToAnnotator, ReservationExpired
 from service.labels import NewLabel
 from service.reservations import NextBatch
@@ -297,8 +297,8 @@ def test_what_may_be_served_again_is_served_by_its_rank(
     if how == "gold no more":
         gold.unmark(session, project, [first])
     else:
-        changes = {"overlap": 2}
-        projects.change(session, project, changes=changes, name=None, classes=None, state=None, if_match=None)
+        values = {"overlap": 2}
+        changes.change(session, project, changes=values, name=None, classes=None, state=None, if_match=None)
     session.flush()
     assert items_of(take(session, project, "cleo", size=1)) == [items[0].id]
 
