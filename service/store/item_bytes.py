@@ -25,7 +25,7 @@ class ItemBytes:
     def __init__(self, settings: Settings) -> None:
         self._roots = settings.source_roots
         self._located_roots = tuple(_located(self._roots))
-        self._parquet = ParquetImages()
+        self._parquet = ParquetImages(settings.data_dir / "cache")
 
     def read(self, uri: str) -> bytes:
         """`/a/b.png`, `s3://bucket/b.png` or `/a/b.parquet#row=17`.

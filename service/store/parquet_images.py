@@ -1,10 +1,19 @@
-"""Images in Parquet: which column holds them, and reading them by row."""
+"""Images in Parquet: which column holds them, and reading them by row.
+
+A row group is read whole and kept in memory, unless it is large: see `_LargeGroup`.
+"""
 
 import bisect
+import os
+import tempfile
 import threading
+import weakref
+from array import array
 from collections import OrderedDict
+from functools import partial
 from itertools import accumulate
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import fsspec
 import pyarrow as pa
@@ -16,12 +25,17 @@ from service.errors import ParquetWithoutImages, SourceUnreadable
 _OPEN_FILES = 8
 _ROW_GROUPS = 8
 _ROW_GROUP_BYTES = 256 * 2**20  # of all that are kept; the last one is, whatever its size
+_LARGE_BYTES = 128 * 2**20  # of a row group's images, from which on it is not held in memory
+_LARGE_GROUPS = 4  # kept on the disk
+_SLICE_BYTES = 8 * 2**20  # of a large row group that are in memory
+_READ_BYTES = 2**20  # of a file at a time: else a row group's whole column, as it is stored, is in memory
 
 
 def open_parquet(uri: str) -> pq.ParquetFile:
     """Raises `SourceUnreadable`."""
     try:
-        return pq.ParquetFile(fsspec.open(uri, "rb").open())
+        file = fsspec.open(uri, "rb").open()
+        return pq.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False)
     except (OSError, ValueError, ImportError) as error:  # ArrowInvalid is a ValueError
         raise SourceUnreadable(uri=uri, reason=str(error) or type(error).__name__) from error
 
@@ -54,14 +68,83 @@ class _File:
         metadata = self.parquet.metadata
         self.ends = list(accumulate(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)))
         self.column = image_column(self.parquet.schema_arrow, uri)
+        paths = (f"{self.parquet.schema.column(number).path}." for number in range(metadata.num_columns))
+        self._leaves = [
+            number for number, path in enumerate(paths) if path.startswith(f"{self.column}.")
+        ]  # of a struct there are several
+
+    def image_bytes_of(self, group: int) -> int:
+        """How much memory the images of a row group take."""
+        metadata = self.parquet.metadata.row_group(group)
+        return sum(metadata.column(leaf).total_uncompressed_size for leaf in self._leaves)
+
+
+class _Group(Protocol):
+    def image(self, row: int) -> bytes:
+        """In row `row` of the group. Raises `OSError`, `ValueError` and `IndexError`, as Arrow does."""
+        ...
+
+
+class _SmallGroup:
+    """In memory."""
+
+    def __init__(self, file: _File, group: int) -> None:
+        table = file.parquet.read_row_group(group, columns=[file.column])
+        self._images = image_bytes(table[file.column])
+        self.nbytes: int = self._images.nbytes
+
+    def image(self, row: int) -> bytes:
+        return self._images[row].as_py() or b""
+
+
+class _LargeGroup:
+    """On the disk, in a file without a name, as far as rows were asked for.
+
+    Parquet cannot be read from the middle of a row group. So it is read once, from its beginning on and a slice at a
+    time, whatever the order of the rows and the number of threads that ask for them.
+    """
+
+    def __init__(self, file: _File, group: int, folder: Path) -> None:
+        rows = file.parquet.metadata.row_group(group).num_rows
+        slice_rows = max(1, rows * _SLICE_BYTES // file.image_bytes_of(group))
+        self._slices = file.parquet.iter_batches(slice_rows, [group], [file.column])
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
+        self._ends = array("q", [0])
+
+    def image(self, row: int) -> bytes:
+        while row + 1 >= len(self._ends):
+            rows = next(self._slices, None)
+            if rows is None:
+                raise IndexError("a row group ends before its last row")
+            self._store(rows)
+        start, end = self._ends[row : row + 2]
+        return os.pread(self._file.fileno(), end - start, start)
+
+    def _store(self, rows: pa.RecordBatch) -> None:
+        images = [image.as_py() or b"" for image in image_bytes(rows.column(0))]
+        left = memoryview(b"".join(images))
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            reason = f"a large row group cannot be unpacked in {str(self._folder)!r}: {error.strerror}"
+            raise OSError(error.errno, reason) from error
+        self._ends.extend(list(accumulate(map(len, images), initial=self._ends[-1]))[1:])
 
 
 class ParquetImages:
-    """Reads single rows; the last files stay open and the last row groups in memory. Thread-safe."""
+    """Reads single rows; the last files stay open, and the last row groups in memory or, where they are large, in
+    `folder`. Thread-safe.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._files: OrderedDict[str, _File] = OrderedDict()
-        self._groups: OrderedDict[tuple[str, int], pa.ChunkedArray] = OrderedDict()
+        self._small: OrderedDict[tuple[str, int], _SmallGroup] = OrderedDict()
+        self._large: OrderedDict[tuple[str, int], _LargeGroup] = OrderedDict()
         self._lock = threading.Lock()
 
     def read(self, uri: str, row: int) -> bytes:
@@ -71,21 +154,23 @@ class ParquetImages:
             group = bisect.bisect_right(file.ends, row)
             if group == len(file.ends):
                 raise SourceUnreadable(uri=uri, reason=f"it has no row {row}")
-            column = _recent(self._groups, (uri, group), _ROW_GROUPS, lambda: _read_group(uri, file, group))
-            while len(self._groups) > 1 and self._kept_bytes() > _ROW_GROUP_BYTES:
-                self._groups.popitem(last=False)
             start = file.ends[group - 1] if group else 0
-        return column[row - start].as_py() or b""
+            try:
+                return self._group(uri, file, group).image(row - start)
+            except (OSError, ValueError, IndexError) as error:
+                self._large.pop((uri, group), None)  # what has failed to read on would only go on to fail
+                raise SourceUnreadable(uri=uri, reason=str(error)) from error
 
-    def _kept_bytes(self) -> int:
-        return sum(column.nbytes for column in self._groups.values())
-
-
-def _read_group(uri: str, file: _File, group: int) -> pa.ChunkedArray:
-    try:
-        return image_bytes(file.parquet.read_row_group(group, columns=[file.column])[file.column])
-    except (OSError, ValueError) as error:
-        raise SourceUnreadable(uri=uri, reason=str(error)) from error
+    def _group(self, uri: str, file: _File, group: int) -> _Group:
+        key = uri, group
+        if file.image_bytes_of(group) > _LARGE_BYTES:
+            make = partial(_LargeGroup, file, group, self._folder)
+            large: _LargeGroup = _recent(self._large, key, _LARGE_GROUPS, make)
+            return large
+        small: _SmallGroup = _recent(self._small, key, _ROW_GROUPS, partial(_SmallGroup, file, group))
+        while len(self._small) > 1 and sum(one.nbytes for one in self._small.values()) > _ROW_GROUP_BYTES:
+            self._small.popitem(last=False)
+        return small
 
 
 def _recent(cache: OrderedDict[Any, Any], key: Any, size: int, make: Any) -> Any:

@@ -1,10 +1,16 @@
 """Items are read below the allowed roots, and nowhere else."""
 
+import errno
+import random
+import tempfile
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -165,3 +171,110 @@ def test_the_row_groups_that_are_kept_have_a_limit_in_bytes(
     for row in (0, 1, 2, 3, 0, 4, 5, 2):
         assert allowed.read(f"{path}#row={row}") == images[row]
     assert read == groups_read
+
+
+@pytest.fixture
+def slices(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Row groups from 1 kB on are large, and read in slices of half as much; how many rows each slice had."""
+    monkeypatch.setattr(parquet_images, "_LARGE_BYTES", 1_000)
+    monkeypatch.setattr(parquet_images, "_SLICE_BYTES", 500)
+    read: list[int] = []
+    iter_batches = pq.ParquetFile.iter_batches
+
+    def noted(*given: Any) -> Any:
+        for batch in iter_batches(*given):
+            read.append(batch.num_rows)
+            yield batch
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", noted)
+    return read
+
+
+def large_parquet(tmp_path: Path, rows: int = 60) -> tuple[ItemBytes, str, list[bytes]]:
+    """Two large row groups, and one that is not."""
+    images = [np.random.default_rng(row).bytes(100) for row in range(rows)]
+    path = write_parquet(tmp_path / "a.parquet", {"image": images}, row_group_size=28)
+    allowed = ItemBytes(Settings(source_roots=(str(tmp_path),), data_dir=tmp_path / "data"))
+    return allowed, f"{path}#row=", images
+
+
+@pytest.mark.parametrize("order", ["sequential", "backwards", "random"])
+def test_a_large_row_group_is_read_once_in_slices(order: str, tmp_path: Path, slices: list[int]) -> None:
+    allowed, place, images = large_parquet(tmp_path)
+    rows = list(range(60))
+    if order == "backwards":
+        rows.reverse()
+    elif order == "random":
+        random.Random(0).shuffle(rows)
+
+    assert [allowed.read(f"{place}{row}") for row in rows] == [images[row] for row in rows]
+    assert [allowed.read(f"{place}{row}") for row in rows] == [images[row] for row in rows]
+    assert sum(slices) == 2 * 28
+    assert max(slices) <= 5
+
+
+def test_of_a_large_row_group_no_more_is_read_than_was_asked_for(tmp_path: Path, slices: list[int]) -> None:
+    allowed, place, images = large_parquet(tmp_path)
+    assert allowed.read(f"{place}7") == images[7]
+    assert 8 <= sum(slices) < 15
+
+
+@pytest.mark.usefixtures("slices")
+def test_many_threads_read_a_large_row_group(tmp_path: Path) -> None:
+    allowed, place, images = large_parquet(tmp_path)
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(lambda row: allowed.read(f"{place}{row}"), range(60))) == images
+
+
+@pytest.mark.usefixtures("slices")
+def test_structs_and_nulls_in_a_large_row_group(tmp_path: Path) -> None:
+    rows = [{"bytes": b"x" * 400, "path": "x.png"}, {"bytes": None, "path": "y.png"}, None] * 3
+    path = write_parquet(tmp_path / "a.parquet", {"image": rows, "key": ["k" * 900] * 9}, row_group_size=9)
+    allowed = ItemBytes(Settings(source_roots=(str(tmp_path),), data_dir=tmp_path / "data"))
+
+    assert [allowed.read(f"{path}#row={row}") for row in range(9)] == [b"x" * 400, b"", b""] * 3
+
+
+def test_a_large_row_group_that_could_not_be_read_on_is_read_anew(
+    tmp_path: Path, slices: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed, place, images = large_parquet(tmp_path)
+    assert allowed.read(f"{place}0") == images[0]
+    as_bytes = parquet_images.image_bytes
+
+    def cut(_: Any) -> Any:
+        raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+
+    monkeypatch.setattr(parquet_images, "image_bytes", cut)
+    with pytest.raises(SourceUnreachable, match="timed out"):
+        allowed.read(f"{place}20")
+    monkeypatch.setattr(parquet_images, "image_bytes", as_bytes)
+    assert [allowed.read(f"{place}{row}") for row in range(28)] == images[:28]
+
+
+@pytest.mark.usefixtures("slices")
+def test_no_room_for_a_large_row_group_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        def write(self, _: bytes) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def close(self) -> None: ...
+
+    allowed, place, _ = large_parquet(tmp_path)
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir, buffering: Full())
+    with pytest.raises(SourceUnreachable, match=r"unpacked in .*cache.*No space left"):
+        allowed.read(f"{place}3")
+
+
+def test_a_row_group_is_not_in_memory_as_it_is_stored(tmp_path: Path) -> None:
+    """8 MB of it, of which a listing takes 256 rows, 1 MB, at a time."""
+    images = [np.random.default_rng(row).bytes(4_000) for row in range(2_000)]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image": images}), path, use_dictionary=False, write_batch_size=64)
+    tracemalloc.start()
+    try:
+        batches = parquet_images.open_parquet(str(path)).iter_batches(256, columns=["image"])
+        assert sum(batch.num_rows for batch in batches) == 2_000
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
