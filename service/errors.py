@@ -69,6 +69,14 @@ class ItemNotFetched(ShortlistError):
     status, code = 503, "item_not_fetched"
 
 
+class ImageNotFetched(ShortlistError):
+    """The image {key!r} could not be fetched, and others may not be either: {reason}. What could be read is imported.
+    See that each worker reaches the source (mount, network, access), then import it again to add the rest; the job is
+    tried again by itself while it has attempts left."""
+
+    status, code = 503, "image_not_fetched"
+
+
 class ParquetWithoutImages(ShortlistError):
     """{uri!r} has no column of images: name it `image`, and store the file's bytes, or a struct with `bytes`."""
 

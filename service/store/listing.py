@@ -10,8 +10,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
 import fsspec.core
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from service.errors import SourceUnreadable
+from service.errors import SourceUnreachable, SourceUnreadable
 from service.store.images import SUFFIXES
 from service.store.item_bytes import ItemBytes, is_url
 from service.store.parquet_images import image_bytes, image_column, open_parquet
@@ -34,7 +36,9 @@ class Candidate:
 
 
 class Listing(ABC):
-    """Iterating streams the candidates in a fixed order; the counts are complete when it has ended."""
+    """Iterating streams the candidates in a fixed order; the counts are complete when it has ended. Raises
+    `SourceUnreadable`, and `SourceUnreachable`, one of these, when that may pass.
+    """
 
     def __init__(self, uri: str, label_column: str | None) -> None:
         self.uri = uri
@@ -57,7 +61,9 @@ class Listing(ABC):
 
 
 def list_source(uri: str, item_bytes: ItemBytes, label_column: str | None) -> Listing:
-    """Raises `SourceNotAllowed`, and `SourceUnreadable` when there is nothing that can be imported."""
+    """Raises `SourceNotAllowed`, `SourceUnreadable` when there is nothing that can be imported, and
+    `SourceUnreachable`, one of these, when that may pass.
+    """
     place = item_bytes.check_root(uri)
     try:
         filesystem, path = fsspec.core.url_to_fs(place)
@@ -65,9 +71,13 @@ def list_source(uri: str, item_bytes: ItemBytes, label_column: str | None) -> Li
         if filesystem.isdir(path):
             return (RemoteFolder if is_url(place) else LocalFolder)(place, label_column)
         if not filesystem.exists(path):
-            raise SourceUnreadable(uri=uri, reason="there is no such file or folder")
-    except (OSError, ValueError, ImportError) as error:
+            filesystem.info(path)  # raises what was the matter; `exists` takes it for a no
+    except FileNotFoundError as error:
+        raise SourceUnreadable(uri=uri, reason="there is no such file or folder") from error
+    except (ValueError, ImportError) as error:
         raise SourceUnreadable(uri=uri, reason=str(error)) from error
+    except Exception as error:  # each file system has its client's own classes
+        raise _unreachable(uri, error) from error
     suffix = PurePosixPath(place).suffix.lower()
     if suffix in _PARQUET:
         return ParquetFile(place, label_column)
@@ -75,6 +85,10 @@ def list_source(uri: str, item_bytes: ItemBytes, label_column: str | None) -> Li
         return Manifest(place, label_column)
     known = ", ".join(_MANIFESTS + _PARQUET)
     raise SourceUnreadable(uri=uri, reason=f"a source is a folder of images, or a file that ends in {known}")
+
+
+def _unreachable(uri: str, error: Exception) -> SourceUnreachable:
+    return SourceUnreachable(uri=uri, reason=(str(error) or type(error).__name__).rstrip("."))
 
 
 def _class_folder(key: str) -> str | None:
@@ -110,7 +124,7 @@ class RemoteFolder(Listing):
 
     def __iter__(self) -> Iterator[Candidate]:
         filesystem, root = fsspec.core.url_to_fs(self.uri)
-        for folder, subfolders, names in filesystem.walk(root, on_error="raise"):
+        for folder, subfolders, names in self._walk(filesystem, root):
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
             for name in sorted(names):
                 if name.startswith(".") or PurePosixPath(name).suffix.lower() not in SUFFIXES:
@@ -119,6 +133,12 @@ class RemoteFolder(Listing):
                 path = f"{folder.rstrip('/')}/{name}"
                 key = path.removeprefix(root.rstrip("/")).lstrip("/")
                 yield Candidate(key, f"{self.uri}/{key}", _class_folder(key))
+
+    def _walk(self, filesystem: Any, root: str) -> Iterator[tuple[str, list[str], list[str]]]:
+        try:
+            yield from filesystem.walk(root, on_error="raise")
+        except Exception as error:  # each file system has its client's own classes
+            raise _unreachable(self.uri, error) from error
 
 
 class Manifest(Listing):
@@ -149,8 +169,10 @@ class Manifest(Listing):
                     yield from _csv_rows(file, "\t" if self.uri.lower().endswith(".tsv") else ",")
                 else:
                     yield from self._json_rows(file)
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
+        except (UnicodeDecodeError, csv.Error) as error:
             raise SourceUnreadable(uri=self.uri, reason=str(error)) from error
+        except OSError as error:
+            raise _unreachable(self.uri, error) from error
 
     def _json_rows(self, file: TextIO) -> Iterator[tuple[int, Mapping[str, Any]]]:
         for number, line in enumerate(file, 1):
@@ -181,9 +203,9 @@ class ParquetFile(Listing):
         column = image_column(file.schema_arrow, self.uri)
         if self.label_column and self.label_column not in names:
             raise SourceUnreadable(uri=self.uri, reason=f"it has no column {self.label_column!r}")
-        wanted = [name for name in ("key", self.label_column) if name in names]
+        wanted = [name for name in ("key", self.label_column) if name is not None and name in names]
         stem, number = PurePosixPath(self.uri).name, 0
-        for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=[column, *wanted]):
+        for batch in self._batches(file, [column, *wanted]):
             others = {name: batch.column(name).to_pylist() for name in wanted}
             for row, data in enumerate(image_bytes(batch.column(column))):
                 key = others["key"][row] if "key" in others else None
@@ -196,6 +218,14 @@ class ParquetFile(Listing):
                     has_own_key=key not in (None, ""),
                 )
                 number += 1
+
+    def _batches(self, file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from file.iter_batches(batch_size=_PARQUET_ROWS, columns=columns)
+        except ValueError as error:  # ArrowInvalid
+            raise SourceUnreadable(uri=self.uri, reason=str(error)) from error
+        except OSError as error:
+            raise _unreachable(self.uri, error) from error
 
     def total(self) -> int:
         return int(open_parquet(self.uri).metadata.num_rows)

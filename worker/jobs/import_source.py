@@ -1,7 +1,9 @@
 """Job import_source: a source becomes items. Each file is decoded once, so that later steps can trust it.
 
-Bad files are quarantined with the reason and stop nothing. Importing again adds what is new, and looks again
-at what was quarantined. Classes come with the `test` split only: a pool item's class is what annotators say.
+Bad files are quarantined with the reason and stop nothing. What is out of reach is left out: the job fails for it at
+its end, or at once where nothing can be reached any more, and what was read stays. Importing again adds what is new,
+and looks again at what was quarantined. Classes come with the `test` split only: a pool item's class is what
+annotators say.
 """
 
 import os
@@ -17,10 +19,18 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from service.errors import BadImage, SourceNotAllowed, SourceUnreadable
+from service.errors import (
+    BadImage,
+    ImageNotFetched,
+    ShortlistError,
+    SourceNotAllowed,
+    SourceUnreachable,
+    SourceUnreadable,
+)
 from service.store import statistics
 from service.store.images import FORMATS, open_rgb
 from service.store.item_bytes import ItemBytes
+from service.store.jobs import progressed
 from service.store.listing import Candidate, Listing, list_source
 from service.store.pipeline import queue_score_new_items
 from service.store.project_settings import ProjectSettings
@@ -29,6 +39,7 @@ from service.store.tables import Item, Project, Source
 from worker.jobs.context import JobContext, JobFailed
 
 _CHUNK = 256  # items a transaction
+_AWAY = 32  # images in a row that are out of reach: the source is, and no more are tried
 
 
 def run(context: JobContext) -> dict[str, Any]:
@@ -37,7 +48,14 @@ def run(context: JobContext) -> dict[str, Any]:
         project = session.get_one(Project, source.project_id)
     item_bytes = ItemBytes(context.settings)
     listing = list_source(source.uri, item_bytes, source.label_column)
-    counts = _Import(context, source, project, listing, item_bytes).run()
+    importing = _Import(context, source, project, listing, item_bytes)
+    try:
+        counts = importing.run()
+    except ShortlistError:
+        if importing.counts["added"]:  # another import would know these, and not have them scored
+            with context.publish() as session:
+                queue_score_new_items(session, session.get_one(Project, source.project_id))
+        raise
     if not any(counts.values()):
         raise JobFailed(_nothing_found(source, listing))
     result = counts | {
@@ -80,11 +98,14 @@ class _Look:
 
 
 def _look(found: Candidate, item_bytes: ItemBytes, max_pixels: int) -> _Look:
+    """Raises `SourceUnreachable`."""
     content_hash = None
     try:
         data = item_bytes.read(found.uri) if found.data is None else found.data
         content_hash = blake2b(data, digest_size=16).hexdigest()
         width, height = open_rgb(data, max_pixels).size
+    except SourceUnreachable:
+        raise
     except (BadImage, SourceNotAllowed, SourceUnreadable) as error:
         return _Look(content_hash, reason=str(error.fields.get("reason", error)))
     return _Look(content_hash, width, height)
@@ -106,14 +127,17 @@ class _Import:
         self.classes = frozenset(project.classes)
         self.seed = ProjectSettings.model_validate(project.settings).seed
         self.listing = listing
-        self.look = partial(_look, item_bytes=item_bytes, max_pixels=context.settings.max_image_pixels)
+        self.decode = partial(_look, item_bytes=item_bytes, max_pixels=context.settings.max_image_pixels)
         self.counts = {"added": 0, "known": 0, "quarantined": 0}
+        self.out_of_reach: ImageNotFetched | None = None
+        self.misses = 0  # images in a row that were out of reach
 
     def run(self) -> dict[str, int]:
+        """Raises `ImageNotFetched` once all is imported that can be."""
         total, seen = self.listing.total(), 0
         candidates = map(self._keyed, self.listing)
         with ThreadPoolExecutor(self.context.settings.threads or os.cpu_count()) as threads:
-            while chunk := list(islice(candidates, _CHUNK)):
+            while self.misses < _AWAY and (chunk := list(islice(candidates, _CHUNK))):
                 seen += len(chunk)
                 self._take(list(self._acceptable(chunk)), threads)
                 of_all = f" of {total:,}" if total else ""
@@ -121,7 +145,22 @@ class _Import:
         if self.counts["added"] >= statistics.MANY_ROWS:
             with self.context.publish() as session:
                 statistics.refresh(session, "items")
+        if self.out_of_reach is not None:
+            raise self.out_of_reach
         return self.counts
+
+    def look(self, found: Candidate) -> _Look | None:
+        """None where the image is out of reach."""
+        if self.misses >= _AWAY:
+            return None
+        try:
+            look = self.decode(found)
+        except SourceUnreachable as error:
+            self.misses += 1
+            self.out_of_reach = ImageNotFetched(key=found.key, reason=error.fields["reason"])
+            return None
+        self.misses = 0
+        return look
 
     def _keyed(self, found: Candidate) -> Candidate:
         """Folders of the pool and of the test split often use the same names: `cat/0001.png` is in both."""
@@ -152,14 +191,15 @@ class _Import:
             query = sa.select(Item).where(Item.project_id == self.source.project_id, Item.key.in_(keys))
             items = {item.key: item for item in session.scalars(query)}
         fresh = [found for found in chunk if found.key not in items]
-        rows = [
-            self._row(found, look) for found, look in zip(fresh, threads.map(self.look, fresh), strict=True)
-        ]
+        looks = zip(fresh, threads.map(self.look, fresh), strict=True)
+        rows = [self._row(found, look) for found, look in looks if look is not None]
         changes = [
             change for found in chunk if found.key in items for change in self._again(found, items[found.key])
         ]
         with self.context.publish() as session:
-            self._insert(session, rows)
+            if rows:
+                self._insert(session, rows)
+                progressed(session, self.context.job)
             for item_id, change in changes:
                 session.execute(sa.update(Item).where(Item.id == item_id).values(change))
             session.execute(sa.update(Source).where(Source.id == self.source.id).values(self.counts))
@@ -170,14 +210,17 @@ class _Import:
             self.counts["quarantined" if item.state == "quarantined" else "added"] += 1
         elif item.split != self.source.split:
             self.listing.refuse(f"{found.key!r} is in the {item.split} split already.")
-        elif item.state == "quarantined":
-            look = self.look(found)
+        elif item.state != "quarantined" and item.uri == found.uri:
+            self.counts["known"] += 1
+        elif (look := self.look(found)) is not None:
+            yield from self._changes(found, item, look)
+
+    def _changes(self, found: Candidate, item: Item, look: _Look) -> Iterator[tuple[int, dict[str, Any]]]:
+        if item.state == "quarantined":
             self.counts["known" if look.reason else "added"] += 1
             if not look.reason:  # it has been repaired
                 yield item.id, {"uri": found.uri, "source_id": self.source.id, **look.columns()}
-        elif item.uri == found.uri:
-            self.counts["known"] += 1
-        elif item.content_hash is not None and self.look(found).content_hash == item.content_hash:
+        elif item.content_hash is not None and look.content_hash == item.content_hash:
             self.counts["known"] += 1
             yield item.id, {"uri": found.uri}  # it has moved
         else:
@@ -200,8 +243,6 @@ class _Import:
 
     def _insert(self, session: Session, rows: list[dict[str, Any]]) -> None:
         """What somebody else registered under the same key meanwhile stays as it is."""
-        if not rows:
-            return
         dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
         insert = dialect.insert(Item).on_conflict_do_nothing(index_elements=["project_id", "key"])
         states = session.scalars(insert.returning(Item.state), rows).all()

@@ -9,12 +9,14 @@ from typing import Any
 import fsspec
 import pytest
 import sqlalchemy as sa
+from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
-from service.errors import ShortlistError
+from service.errors import ImageNotFetched, ShortlistError, SourceUnreachable
 from service.settings import Settings
 from service.store.artifacts import Artifacts
 from service.store.images import open_rgb
+from service.store.jobs import fail
 from service.store.pipeline import queue_import
 from service.store.session import read_session, write_session
 from service.store.tables import Item, Job, Project, Source
@@ -339,6 +341,152 @@ def test_what_is_added_to_a_served_pool_is_scored(importing: Importing, tmp_path
     assert jobs_of(importing, "score_pool") == 0
     importing(write_pictures(root, 2))
     assert jobs_of(importing, "score_pool") == 1
+
+
+@pytest.fixture
+def out_of_reach(monkeypatch: pytest.MonkeyPatch) -> tuple[set[str], list[str]]:
+    """Names of files that cannot be fetched, and those that were asked for."""
+    names: set[str] = set()
+    asked: list[str] = []
+    read_bytes = Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        asked.append(path.name)
+        if path.name in names:
+            raise TimeoutError(110, "Connection timed out")
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    return names, asked
+
+
+def test_what_is_out_of_reach_is_left_out_and_fails_the_import(
+    importing: Importing, tmp_path: Path, out_of_reach: tuple[set[str], list[str]]
+) -> None:
+    with write_session(importing.engine) as session:
+        project = session.get_one(Project, importing.project.id)
+        project.score_run_id = make_score_run(session, project=project).id
+    root = write_pictures(tmp_path / "pool", 4)
+    (root / "bad.png").write_bytes(b"x")
+    names, _ = out_of_reach
+    names |= {"00001.png", "00003.png"}
+    context = importing.claim(root)
+
+    with pytest.raises(ImageNotFetched, match=r"0000[13]\.png.*timed out.*import it again") as raised:
+        run(context)
+
+    assert raised.value.status >= 500  # so that the job is tried again
+    states = {item.key: item.state for item in importing.items()}
+    assert states == {"00000.png": "available", "00002.png": "available", "bad.png": "quarantined"}
+    assert jobs_of(importing, "score_pool") == 1  # what was added waits for nothing
+
+    names.clear()
+    hand_back(context)
+    with write_session(importing.engine) as session:
+        session.execute(sa.delete(Job).where(Job.kind == "score_pool"))
+    run(claim(importing.engine, importing.settings, importing.artifacts))
+    with read_session(importing.engine) as session:
+        source = session.scalars(sa.select(Source)).one()
+    assert (source.added, source.known, source.quarantined) == (4, 0, 1)
+
+
+@on_sqlite
+def test_an_import_stops_once_its_source_is_away_and_goes_on_when_it_is_back(
+    importing: Importing, tmp_path: Path, out_of_reach: tuple[set[str], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(import_source, "_CHUNK", 4)
+    monkeypatch.setattr(import_source, "_AWAY", 6)
+    root = write_pictures(tmp_path / "pool", 30)
+    names, asked = out_of_reach
+    names |= {f"{number:05}.png" for number in range(5, 30)}
+
+    with pytest.raises(ImageNotFetched):
+        importing(root)
+    assert len(importing.items()) == 5
+    assert len(asked) == 5 + 6
+    with read_session(importing.engine) as session:
+        assert session.scalars(sa.select(Source)).one().added == 5
+
+    names.clear()
+    with write_session(importing.engine) as session:
+        session.execute(sa.delete(Job))
+    assert counts(importing(root)) == (25, 5, 0)
+    assert {item.state for item in importing.items()} == {"available"}
+
+
+@on_sqlite
+def test_an_import_that_gets_on_is_not_given_up(
+    importing: Importing, tmp_path: Path, out_of_reach: tuple[set[str], list[str]]
+) -> None:
+    root = write_pictures(tmp_path / "pool", 5)
+    names, _ = out_of_reach
+    names |= {f"{number:05}.png" for number in range(5)}
+    context = importing.claim(root)
+    for number in range(5):
+        with pytest.raises(ImageNotFetched):
+            run(context)
+        fail(importing.engine, context.job, "out of reach")
+        with write_session(importing.engine) as session:
+            session.execute(sa.update(Job).values(run_at=0.0))
+        names.remove(f"{number:05}.png")
+        context = claim(importing.engine, importing.settings, importing.artifacts)
+    run(context)
+    assert len(importing.items()) == 5
+
+
+@on_sqlite
+def test_quarantined_items_and_moved_ones_stay_as_they_are_while_they_are_out_of_reach(
+    importing: Importing, tmp_path: Path, out_of_reach: tuple[set[str], list[str]]
+) -> None:
+    root = write_pictures(tmp_path / "one", 1)
+    (root / "bad.png").write_bytes(b"x")
+    importing(root)
+    before = [(item.key, item.state, item.uri) for item in importing.items()]
+    elsewhere = root.rename(tmp_path / "two")
+    names, _ = out_of_reach
+    names |= {"00000.png", "bad.png"}
+
+    with pytest.raises(ImageNotFetched):
+        importing(elsewhere)
+
+    assert [(item.key, item.state, item.uri) for item in importing.items()] == before
+
+
+@on_sqlite
+def test_a_bucket_that_goes_away_while_it_is_listed(
+    importing: Importing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        with fsspec.open(f"memory://import-lost/{number}/0.png", "wb") as file:
+            file.write(encoded(picture(number)))
+    importing.settings = importing.settings.model_copy(update={"source_roots": ("memory://import-lost",)})
+    monkeypatch.setattr(import_source, "_CHUNK", 1)
+    ls = MemoryFileSystem.ls
+
+    def ls_and_go(self: MemoryFileSystem, path: str, detail: bool = True, **options: Any) -> Any:
+        if path.endswith("/1"):
+            raise LookupError("Could not connect to the endpoint URL")  # no OSError, as botocore's
+        return ls(self, path, detail, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", ls_and_go)
+    with pytest.raises(SourceUnreachable, match=r"import-lost.*[Cc]ould not connect.*mount, network"):
+        importing("memory://import-lost")
+    assert importing.keys() == ["0/0.png"]
+
+
+@on_sqlite
+@pytest.mark.parametrize("name", ["", "/pool.parquet"])
+def test_a_bucket_that_is_away_is_not_said_to_be_empty(
+    name: str, importing: Importing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def info(*_: Any, **__: Any) -> Any:
+        raise TimeoutError(110, "Connection timed out")
+
+    monkeypatch.setattr(MemoryFileSystem, "info", info)
+    importing.settings = importing.settings.model_copy(update={"source_roots": ("memory://import-away",)})
+    with pytest.raises(SourceUnreachable, match="timed out"):
+        importing(f"memory://import-away{name}")
 
 
 def jobs_of(importing: Importing, kind: str) -> int:
