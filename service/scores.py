@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.errors import NoScoreRun
+from service.errors import GoneMeanwhile, NoScoreRun
 from service.store.ids import public_id
 from service.store.tables import Item, Json, PretextModel, Project, Score, ScoreRun
 
@@ -39,7 +39,9 @@ def gates(session: Session, project: Project, models: list[PretextModel]) -> dic
 
 
 def page(session: Session, score_run_id: int, after: int, limit: int) -> list[ItemScore]:
-    """By item number, after item `after`."""
+    """By item number, after item `after`. Raises `GoneMeanwhile` once the score run is removed: what is missing would
+    look like the end.
+    """
     query = (
         sa.select(Score.item_id, Item.key, Item.split, Score.pretext_loss, Score.percentile, Score.spread)
         .join(Item, Item.id == Score.item_id)
@@ -47,4 +49,8 @@ def page(session: Session, score_run_id: int, after: int, limit: int) -> list[It
         .order_by(Score.item_id)
         .limit(limit)
     )
-    return [ItemScore(*row) for row in session.execute(query)]
+    found = [ItemScore(*row) for row in session.execute(query)]
+    score_run = session.get(ScoreRun, score_run_id)
+    if score_run is None or score_run.state == "removed":
+        raise GoneMeanwhile
+    return found

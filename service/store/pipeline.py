@@ -79,8 +79,16 @@ def queue_rank(session: Session, project: Project) -> int:
     )
 
 
+def queue_remove_score_runs(session: Session, project: Project) -> int:
+    """Those that nothing needs any more, now that another one is served."""
+    key = f"remove_score_runs:{project.id}"
+    return jobs.enqueue(
+        session, "remove_score_runs", {}, project_id=project.id, queue="cpu", coalesce_key=key, serial_key=key
+    )
+
+
 def queue_delete_artifacts(session: Session, folders: list[str], *, later: bool) -> int:
-    """Of a project that is gone. `later`: once whoever still runs a job of it has lost its lease and knows."""
+    """Of what is gone. `later`: once whoever still runs a job on it has lost its lease and knows."""
     delay_s = jobs.NOTICED_S if later else 0.0
     return jobs.enqueue(session, "delete_artifacts", {"folders": folders}, queue="cpu", delay_s=delay_s)
 

@@ -182,7 +182,7 @@ class ScoreRun(Table):
     """One pass of one pretext model over a project's items: losses + embeddings.
 
     `artifact` names the consolidated arrays (see `worker/jobs/score_pool.py`); project.score_run_id points at
-    the one being served.
+    the one being served. Of one that was removed (`worker/jobs/remove_score_runs.py`) only this row is left.
     """
 
     __tablename__ = "score_runs"
@@ -193,7 +193,7 @@ class ScoreRun(Table):
     pretext_model_id: Mapped[int] = mapped_column(
         sa.ForeignKey("pretext_models.id", ondelete="CASCADE"), index=True
     )
-    state: Mapped[str]  # running | complete
+    state: Mapped[str]  # running | complete | removed
     job_id: Mapped[int | None]  # the job that fills it, also when it has to start again
     last_item_id: Mapped[int]  # items that come later belong to the next run
     artifact: Mapped[str | None]

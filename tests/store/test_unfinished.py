@@ -1,15 +1,23 @@
-"""However a training ends, its pretext model says so, and its checkpoints go."""
+"""However a training ends, its pretext model says so, and its checkpoints go; so does a score run that is given up."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
 
 from service.store import jobs
-from service.store.pipeline import queue_train_pretext
+from service.store.pipeline import queue_score_pool, queue_train_pretext
 from service.store.session import read_session, write_session
-from service.store.tables import Job, PretextModel, Project
-from tests.factories import make_pretext_model, make_project
+from service.store.tables import Job, PretextModel, Project, Score, ScoreRun
+from tests.factories import (
+    make_item,
+    make_pretext_model,
+    make_project,
+    make_score,
+    make_score_run,
+    make_score_shard,
+)
 
 
 def claim(engine: sa.Engine) -> jobs.ClaimedJob | None:
@@ -120,3 +128,38 @@ def test_the_model_ends_as_its_job_did(
     ended = state != "training"
     assert [model.checkpoint is None for model in models] == [True, ended, False]
     assert deleted == ([([f"pretext/{numbers[1]}"], 60)] if ended else [])
+
+
+@pytest.mark.parametrize(
+    ("happens", "goes"),
+    [(cancelled_while_it_ran, True), (failed, True), (lost_too_often, True), (to_be_tried_again, False)],
+)
+def test_a_score_run_that_nobody_completes_goes(
+    engine: sa.Engine, happens: Callable[[sa.Engine, jobs.ClaimedJob], None], goes: bool
+) -> None:
+    with write_session(engine) as session:
+        project = make_project(session)
+        model = make_pretext_model(session, project=project)
+        job_id = queue_score_pool(session, project, model.id)
+        make = partial(make_score_run, session, project=project, pretext_model=model)
+        done = make(job_id=job_id)
+        mine = make(job_id=job_id, state="running", artifact=None)
+        other = make(job_id=job_id + 100, state="running", artifact=None)
+        make_score_shard(session, score_run=mine)
+        make_score(session, score_run=mine, item=make_item(session, project=project))
+        numbers = [done.id, mine.id, other.id]
+    job = claim(engine)
+    assert job is not None
+
+    happens(engine, job)
+
+    with read_session(engine) as session:
+        left = list(session.scalars(sa.select(ScoreRun.id).order_by(ScoreRun.id)))
+        scores = session.scalar(sa.select(sa.func.count(Score.item_id)))
+        deletions = sa.select(Job.payload, Job.run_at - Job.created_at).where(Job.kind == "delete_artifacts")
+        deleted = [(payload["folders"], round(delay)) for payload, delay in session.execute(deletions)]
+    if goes:
+        assert (left, scores) == ([numbers[0], numbers[2]], 0)
+        assert deleted == [([f"scores/{numbers[1]}"], 60)]  # a shard may be written this very moment
+    else:
+        assert (left, scores, deleted) == (numbers, 1, [])

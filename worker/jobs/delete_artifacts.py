@@ -1,4 +1,4 @@
-"""Job delete_artifacts: the stored files of a project that was deleted."""
+"""Job delete_artifacts: the stored files of a project that was deleted, of a training or scoring that was given up."""
 
 from worker.jobs.context import JobContext
 

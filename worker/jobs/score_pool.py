@@ -11,7 +11,8 @@ stand, in the order of the item ids and for both splits,
     <artifact>/embeddings.npy   (n, d) float16
     <artifact>/thumbnails.npy   (n, f) uint8
 
-and the `Score` and `Duplicate` rows; then one transaction switches what is served.
+and the `Score` and `Duplicate` rows; then one transaction switches what is served. What nothing needs of earlier runs
+is removed by job remove_score_runs.
 """
 
 import time
@@ -23,7 +24,13 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from service.store.jobs import progressed
-from service.store.pipeline import queue_rank, queue_score_new_items, queue_train_head
+from service.store.pipeline import (
+    queue_delete_artifacts,
+    queue_rank,
+    queue_remove_score_runs,
+    queue_score_new_items,
+    queue_train_head,
+)
 from service.store.project_settings import ProjectSettings
 from service.store.scores import load_duplicates, load_scores
 from service.store.tables import Item, PretextModel, Project, ScoreRun, ScoreShard, utc_now
@@ -80,7 +87,13 @@ def _begin(context: JobContext) -> tuple[ScoreRun, PretextModel]:
             ScoreRun.job_id == context.job.id,
             ScoreRun.state == "running",
         )
-        score_run = session.scalars(mine.where(ScoreRun.pretext_model_id == model.id)).one_or_none()
+        score_run = None
+        for begun in session.scalars(mine).all():
+            if begun.pretext_model_id == model.id:
+                score_run = begun
+            else:
+                session.delete(begun)
+                queue_delete_artifacts(session, [f"scores/{begun.id}"], later=True)
         scored = (Item.project_id == context.job.project_id, Item.state.in_(SCORED_STATES))
         last = session.scalar(sa.select(sa.func.max(Item.id)).where(*scored))
         if score_run is not None and last is not None and last > score_run.last_item_id:
@@ -196,6 +209,8 @@ def _switch(context: JobContext, score_run: ScoreRun, model: PretextModel) -> di
         if before is not None and before.pretext_model_id == row.pretext_model_id:
             row.gate = before.gate  # new items do not change the embeddings of the labeled ones
         project.score_run_id = score_run.id
+        if before is not None:
+            queue_remove_score_runs(session, project)
         queue_rank(session, project)
         if project.labels_used >= ProjectSettings.model_validate(project.settings).retrain_min_labels:
             queue_train_head(session, project, at_once=True)

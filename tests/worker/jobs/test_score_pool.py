@@ -267,11 +267,15 @@ def test_another_try_with_a_newer_model_begins_anew(scoring: Scoring) -> None:
         store_net(new_net(newer), newer, scoring.artifacts, "n.safetensors")
         queue_score_pool(session, project, newer.id)
         number = newer.id
+    (begun,) = scoring.score_runs()
     run(scoring.claim_again())
     served = scoring.served()
-    assert [one.pretext_model_id for one in scoring.score_runs()] == [scoring.model.id, number]
+    (found,) = scoring.score_runs()
+    assert found.pretext_model_id == number
     with read_session(scoring.engine) as session:
-        assert session.get_one(Project, scoring.project.id).score_run_id == scoring.score_runs()[1].id
+        assert session.get_one(Project, scoring.project.id).score_run_id == found.id
+        deletion = session.scalars(sa.select(Job).where(Job.kind == "delete_artifacts")).one()
+    assert deletion.payload == {"folders": [f"scores/{begun.id}"]}
     scoring.model = newer
     assert np.allclose(scoring.run().losses, served.losses, atol=1e-5)
 
@@ -311,6 +315,24 @@ def test_after_a_re_import_only_new_items_are_scored(scoring: Scoring, computed:
     assert len(after.ids) == 11
     assert (after.losses[:9] == before.losses).all()
     assert (after.embeddings[:9] == before.embeddings).all()
+
+
+@on_sqlite
+def test_however_often_items_come_two_score_runs_are_stored(scoring: Scoring) -> None:
+    scoring.add(3)
+    scoring.run()
+    assert "remove_score_runs" not in scoring.queued()
+    for number in range(3, 7):
+        scoring.add(1, first=number)
+        expected = scoring.run()
+        with write_session(scoring.engine) as session:
+            session.execute(sa.delete(Job).where(Job.kind == "rank"))
+        run(scoring.claim_again())
+        folders = {path.name for path in (scoring.settings.data_dir / "artifacts/scores").iterdir()}
+        assert folders == {str(each.id) for each in scoring.score_runs()[-2:]}
+    assert (scoring.served().losses == expected.losses).all()
+    assert len(scoring.served().ids) == 7
+    assert [each.state for each in scoring.score_runs()] == ["removed"] * 3 + ["complete"] * 2
 
 
 def test_equal_items_of_the_models_own_project_are_copied(scoring: Scoring, computed: list[int]) -> None:
