@@ -2,6 +2,8 @@
 
 import errno
 import os
+import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from service.errors import ArtifactNotStored
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_YOUNG_S = 3600.0
 
 
 class Artifacts:
@@ -81,7 +84,17 @@ class Artifacts:
             temporary = cached.with_name(f".{cached.name}.{uuid.uuid4().hex}.tmp")
             self._fs.get_file(path, str(temporary))
             temporary.replace(cached)
+            self._forget_deleted(PurePosixPath(name).parts[0])
         return cached
+
+    def _forget_deleted(self, kind: str) -> None:
+        """Drop what is kept here of folders that were deleted in the store, by whichever worker. Who has mapped a file
+        keeps it; a young folder may be on its way to the store.
+        """
+        for kept in (self._cache_dir / kind).iterdir():
+            old = kept.is_dir() and time.time() - kept.stat().st_mtime > _YOUNG_S
+            if old and not self.exists(f"{kind}/{kept.name}"):
+                shutil.rmtree(kept, ignore_errors=True)
 
     def delete(self, prefix: str) -> None:
         """Remove an artifact, or all below a folder; missing is fine."""

@@ -1,5 +1,6 @@
 """An artifact is written whole or not at all, wherever the store is."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,22 @@ def test_nothing_is_shown_before_it_is_whole(store: Artifacts) -> None:
         assert not store.exists("scores/1/a.bin")
 
     assert store.exists("scores/1/a.bin")
+
+
+def test_what_another_worker_deleted_is_not_kept_either(tmp_path: Path) -> None:
+    """A folder that was only just made may be on its way to the store."""
+    url, cache = f"memory://artifacts/{tmp_path.name}", tmp_path / "cache"
+    here, other = Artifacts(url, cache), Artifacts(url, tmp_path / "other cache")
+    for run in "1234":
+        with other.writing(f"scores/{run}/a.bin") as file:
+            file.write(b"whole")
+    for run in "123":
+        here.local_path(f"scores/{run}/a.bin")
+    for run in "12":
+        os.utime(cache / "scores" / run, (0.0, 0.0))
+    for run in "13":
+        other.delete(f"scores/{run}")
+
+    here.local_path("scores/4/a.bin")
+
+    assert {path.parent.name for path in files(cache)} == {"2", "3", "4"}
