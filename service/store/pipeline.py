@@ -80,11 +80,12 @@ def queue_rank(session: Session, project: Project) -> int:
 
 
 def queue_remove_score_runs(session: Session, project: Project) -> int:
-    """Those that nothing needs any more, now that another one is served."""
+    """Those that nothing needs any more, now that another one is served; behind all that anybody waits for."""
     key = f"remove_score_runs:{project.id}"
     return jobs.enqueue(
-        session, "remove_score_runs", {}, project_id=project.id, queue="cpu", coalesce_key=key, serial_key=key
-    )
+        session, "remove_score_runs", {}, project_id=project.id, queue="cpu", priority=-1, coalesce_key=key,
+        serial_key=key,
+    )  # fmt: skip
 
 
 def queue_delete_artifacts(session: Session, folders: list[str], *, later: bool) -> int:

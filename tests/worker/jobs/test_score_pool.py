@@ -261,9 +261,7 @@ def test_another_try_with_a_newer_model_begins_anew(scoring: Scoring) -> None:
     with write_session(scoring.engine) as session:
         project = session.get_one(Project, scoring.project.id)
         config = CONFIG | {"seed": 1}
-        newer = make_pretext_model(
-            session, project=project, version=2, config=config, artifact="n.safetensors"
-        )
+        newer = make_pretext_model(session, project=project, config=config, artifact="n.safetensors")
         store_net(new_net(newer), newer, scoring.artifacts, "n.safetensors")
         queue_score_pool(session, project, newer.id)
         number = newer.id
