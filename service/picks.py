@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from service.store import pipeline
+from service.store.control_arm import TESTED
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Batch, Item, Label, Project, QueuedItem, RankedItem, Ranking, Reservation
 
@@ -46,9 +47,7 @@ LOOK = (
         sa.or_(QueuedItem.annotator.is_(None), QueuedItem.annotator == _ANNOTATOR),
     )
     .label("any_queued"),
-    sa.exists()
-    .where(Item.project_id == sa.bindparam("project"), Item.split == sa.literal_column("'test'"))
-    .label("any_test"),
+    sa.exists().where(Item.project_id == sa.bindparam("project"), TESTED).label("any_test"),
     sa.select(Ranking.low_water)
     .where(Ranking.id == sa.bindparam("ranking", type_=sa.BigInteger))
     .scalar_subquery()
@@ -61,7 +60,7 @@ class Look:
     """What one cheap query tells of the project, so that others need not be asked."""
 
     any_queued: bool  # for the annotator or for everybody
-    any_test: bool  # item of the test split
+    any_test: bool  # item that heads are measured on
     low_water: int | None  # of the ranking that is served
 
 

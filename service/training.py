@@ -53,9 +53,12 @@ def retrain(session: Session, project: Project) -> Job:
 
 
 def retrain_if_due(session: Session, project: Project) -> int | None:
-    """Queue a training after a change of labels, once there are enough of them; the job's number."""
+    """Queue a training after a change of labels, once there are enough of them; the job's number. Also where there are
+    not enough any more: the head in use then goes.
+    """
     settings = ProjectSettings.model_validate(project.settings)
-    if project.score_run_id is None or project.labels_used < settings.retrain_min_labels:
+    too_few = project.labels_used < settings.retrain_min_labels and project.head_id is None
+    if project.score_run_id is None or too_few:
         return None
     return pipeline.queue_train_head(session, project)
 

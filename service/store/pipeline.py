@@ -54,6 +54,15 @@ def queue_score_new_items(session: Session, project: Project) -> None:
         queue_score_pool(session, project, model_id)
 
 
+def scores_another_model(session: Session, project: Project, pretext_model_id: int) -> bool:
+    """Whether the pool is about to be scored by another pretext model than this one."""
+    other = sa.exists().where(
+        Job.project_id == project.id, Job.kind == "score_pool", Job.state.in_(("queued", "running")),
+        Job.payload["pretext_model_id"].as_integer() != pretext_model_id,
+    )  # fmt: skip
+    return bool(session.scalar(sa.select(other)))
+
+
 def queue_probe_pretext(session: Session, project: Project) -> int:
     """Judge the embeddings that are served by the labels so far; never before a head or a ranking."""
     key = f"probe_pretext:{project.id}"

@@ -264,6 +264,14 @@ def test_too_few_labels_queue_nothing(session: Session) -> None:
     assert store(session, project, entry(items[2])).job_id is not None
 
 
+def test_a_head_that_lost_its_labels_is_looked_at_again(session: Session) -> None:
+    project, items = make_pool(session, 6, retrain_min_labels=3)
+    score_run = factories.make_score_run(session, project=project)
+    project.score_run_id = score_run.id
+    project.head_id = factories.make_head(session, project=project, score_run=score_run).id
+    assert store(session, project, entry(items[0])).job_id is not None
+
+
 def test_a_thousand_labels_at_once(session: Session) -> None:
     project, items = make_pool(session, 1000, round_size=400)
     stored = store(session, project, *(entry(item) for item in items))

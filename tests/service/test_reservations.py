@@ -10,7 +10,9 @@ from service import changes, gold, labels, reservations
 from service.errors import BoundToAnnotator, ReservationExpired
 from service.labels import NewLabel
 from service.reservations import NextBatch
+from service.store.control_arm import control_item_ids
 from service.store.ids import public_id
+from service.store.project_settings import ProjectSettings
 from service.store.session import write_session
 from service.store.tables import Item, Job, Project, Ranking, Reservation, ScoreRun
 from tests import factories
@@ -216,6 +218,16 @@ def test_a_test_split_switches_the_control_arm_off(session: Session) -> None:
     assert arms_of(take(session, project, size=30)) == ["selected"] * 30
 
 
+@pytest.mark.parametrize("state", ["withdrawn", "quarantined"])
+def test_a_test_split_that_measures_nothing_switches_nothing_off(session: Session, state: str) -> None:
+    project, items = make_pool(session, 40)
+    factories.make_item(session, project=project, split="test", class_name="cat", state=state)
+    rank(session, project, items[10:])
+    assert arms_of(take(session, project, size=10)).count("control") == 1
+    settings = ProjectSettings.model_validate(project.settings)
+    assert control_item_ids(session, project.id, settings) == [item.id for item in items[:4]]
+
+
 def test_a_used_up_ranking_is_filled_up_with_random_items_and_made_anew(session: Session) -> None:
     project, items = make_pool(session, 10, control_fraction=0)
     ranking = rank(session, project, items[5:7])
@@ -344,8 +356,8 @@ def test_eight_annotators_at_once_share_no_item(engine: sa.Engine) -> None:
 
 def test_what_a_ranking_leaves_out_is_served_when_nothing_else_is_left(session: Session) -> None:
     project, items = make_pool(session, 4, control_fraction=0)
-    ranking = rank(session, project, items[:2])
-    factories.make_barred_item(session, ranking=ranking, item=items[2])
+    rank(session, project, items[:2])
+    factories.make_barred_item(session, item=items[2])
     run = session.get_one(ScoreRun, project.score_run_id)
     factories.make_duplicate(session, score_run=run, item=items[3], of=items[0])
 

@@ -57,7 +57,8 @@ def softened(classes: Ints, n_classes: int) -> Floats:
 def sureness_of(soft_classes: Floats) -> Floats:
     """(…, c), rows sum to 1 -> (…,) 1 - entropy / ln c: 0 for a guess, 1 for certainty."""
     logarithms = np.log(np.maximum(soft_classes, 1e-12))
-    return np.asarray(1 + (soft_classes * logarithms).sum(axis=-1) / np.log(max(soft_classes.shape[-1], 2)))
+    sureness = 1 + (soft_classes * logarithms).sum(axis=-1) / np.log(max(soft_classes.shape[-1], 2))
+    return np.asarray(np.maximum(sureness, 0))  # a guess can come out below it, by rounding
 
 
 def calibrate(logits: Floats, classes: Ints) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.store.control_arm import control_item_ids
+from service.store.control_arm import control_item_ids, has_test_split
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Label, Project, Ranking
 from worker import gate
@@ -38,9 +38,9 @@ class Judges:
         return Judges(
             labeled=labeled,
             test=test,
-            control=_of_control(session, project.id, settings, labeled),
+            control=of_control_arm(session, project.id, settings, labeled),
             all_random=_all_random(session, project.id) and bool((labeled.decided_by > 0).all()),
-            control_share=settings.control_share(has_test_split=len(test) > 0),
+            control_share=settings.control_share(has_test_split(session, project.id)),
         )
 
     def among(self, scored: ScoredItems) -> "Judges":
@@ -113,7 +113,9 @@ def _some(count: int, rng: np.random.Generator) -> Ints:
     return np.sort(rng.permutation(count)[: gate.AT_MOST])
 
 
-def _of_control(session: Session, project_id: int, settings: ProjectSettings, labeled: KnownItems) -> Bools:
+def of_control_arm(
+    session: Session, project_id: int, settings: ProjectSettings, labeled: KnownItems
+) -> Bools:
     """(m,) of the labeled items. Not the control items whose labels were imported, or asked for by a person: who
     chose them may have had a reason.
     """

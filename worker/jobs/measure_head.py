@@ -1,7 +1,8 @@
 """How a head is measured, and what speaks against putting it to use.
 
-On the test split; where there is none, a round's head is measured on the control items by cross-fitting: each is
-predicted by a head that never saw its label. (Between rounds more trainings would only keep the next ranking waiting.)
+On the test split; where there is none, a round's head is measured on the labeled items that the control arm asked for,
+by cross-fitting: each is predicted by a head that never saw its label. (Between rounds more trainings would only keep
+the next ranking waiting.)
 `Head.metrics`:
 
     {"measured_on": "test" | "control" | null, "items", "accuracy", "accuracy_low", "accuracy_high" (95 %),
@@ -17,8 +18,8 @@ Numbers are null, and the confusion empty, where nothing could be measured.
 A head is promoted unless it is worse, beyond noise, than the newest promoted head that was measured: the 95 %
 interval of the difference in accuracy on the items both were measured on lies below 0. A head between rounds
 that is not measured itself goes with the newest measured one, so labels that spoiled a round's head are not
-let in by the next. Heads for other embeddings or other classes are not compared: those before cannot be used
-any more.
+let in by the next. Heads of another pretext model or for other classes are not compared: those before cannot be used
+any more. Nor is a head that learned from more than twice as many items: most of its labels were withdrawn.
 """
 
 from collections.abc import Callable
@@ -41,6 +42,12 @@ from worker.pool_view import Floats, Ints
 
 PROMOTED = Head.metrics["promoted"].as_boolean()
 _MEASURED = Head.metrics["measured_on"].as_string().is_not(None)
+
+
+def of_model(pretext_model_id: int) -> sa.ColumnElement[bool]:
+    """Heads on embeddings by this pretext model, in whichever of its score runs."""
+    runs = sa.select(ScoreRun.id).where(ScoreRun.pretext_model_id == pretext_model_id)
+    return Head.score_run_id.in_(runs)
 
 
 def newest_head(session: Session, project_id: int, *which: sa.ColumnElement[bool]) -> Head | None:
@@ -125,9 +132,9 @@ class HeadMeasurer:
         """Made anew once there are a quarter more control labels: it takes up to nine fits, and a ranking waits."""
         test = (self.scored.embeddings_of(self.test.ids), self.test.classes) if len(self.test) else None
         with self.context.read() as session:
-            before = newest_head(session, self.project.id, *self._alike, Head.round_number.is_not(None))
+            before = newest_head(session, self.project.id, self._alike, Head.round_number.is_not(None))
         kind = self.settings.head.model_dump()
-        if before is not None and before.kind == kind and self._comparable(before):
+        if before is not None and before.kind == kind and before.classes == self.project.classes:
             curve: list[dict[str, Any]] = before.metrics["random_curve"]
             if curve and len(classes) < 1.25 * curve[-1]["labels" if test else "items"]:
                 return curve
@@ -136,22 +143,21 @@ class HeadMeasurer:
         )
 
     @property
-    def _alike(self) -> tuple[sa.ColumnElement[bool], ...]:
+    def _alike(self) -> sa.ColumnElement[bool]:
         """Heads of the same embeddings."""
-        return (Head.score_run_id == self.score_run.id,)
+        return of_model(self.score_run.pretext_model_id)
 
-    def _comparable(self, head: Head) -> bool:
-        return head.classes == self.project.classes
-
-    def reason_against(self, session: Session, held_out: HeldOut | None) -> str | None:
-        """Why not to promote a head, in a sentence; None where nothing speaks against it."""
-        alike = (*self._alike, _MEASURED)
-        if held_out is None:
-            newest = newest_head(session, self.project.id, *alike)
-            return newest.metrics.get("note") if newest is not None and self._comparable(newest) else None
-        before = newest_head(session, self.project.id, *alike, PROMOTED)
-        if before is None or not self._comparable(before):
+    def reason_against(self, session: Session, held_out: HeldOut | None, trained_on: int) -> str | None:
+        """Why not to promote a head that learned from so many items, in a sentence; None where nothing speaks
+        against it.
+        """
+        found = [self._alike, _MEASURED] + ([PROMOTED] if held_out is not None else [])
+        before = newest_head(session, self.project.id, *found)
+        if before is None or before.classes != self.project.classes or before.trained_on > 2 * trained_on:
             return None
+        if held_out is None:
+            note: str | None = before.metrics.get("note")
+            return note
         if before.metrics["measured_on"] != held_out.measured_on:
             return None
         compared = compare(self.context.artifacts, before.artifact, held_out)

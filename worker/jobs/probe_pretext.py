@@ -4,7 +4,8 @@ What no strategy chose judges them: the test split, where it is large enough, as
 control arm asked for; else all labels, if all of them were drawn at random. All labels teach the probes.
 
 The verdict stands in `ScoreRun.gate`. After a no-go the pool is ranked at random; and where the untrained
-backbone did better, it is stored as the next version of the pretext model, and the pool is scored by it.
+backbone did better, it is stored as the next version of the pretext model, and the pool is scored by it, unless it
+is about to be scored by a newer one: that one is judged in its turn.
 """
 
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ def run(context: JobContext) -> dict[str, Any] | None:
         project = session.get_one(Project, context.job.project_id)
         session.get_one(ScoreRun, state.score_run.id).gate = found.as_json()
         if project.score_run_id == state.score_run.id:
-            if instead:
+            if instead and not pipeline.scores_another_model(session, project, state.model.id):
                 model = session.get_one(PretextModel, state.model.id)
                 standing_in = untrained_version(session, model, project.id, artifact, found.reason)
                 pipeline.queue_score_pool(session, project, standing_in.id)

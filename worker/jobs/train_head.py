@@ -1,6 +1,6 @@
 """Job train_head: a head for each round closed since the newest measured one, then one on all labels, served from
-now on. Where an import closed many rounds at once, some of them stand for all (`ROUNDS_AT_ONCE`); the others stay
-without a head.
+now on; where labels became too few for a head, none is served. Where an import closed many rounds at once, some of them
+stand for all (`ROUNDS_AT_ONCE`); the others stay without a head.
 
 A head trains on the pool items that labels up to its last one decided. `worker.jobs.measure_head` says how it is
 measured, and whether it is promoted, that is, put to use. A round's metrics stay those of its own head, promoted or
@@ -24,7 +24,6 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.store import outbox, pipeline
-from service.store.control_arm import control_item_ids
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Head, LabelCheck, Project, Round, ScoreRun, utc_now
 from worker.heads import FittedHead, heads
@@ -37,6 +36,7 @@ from worker.jobs.context import JobContext
 from worker.jobs.held_out import store_answers
 from worker.jobs.item_images import ItemImages
 from worker.jobs.item_pixels import ItemPixels
+from worker.jobs.judges import of_control_arm
 from worker.jobs.measure_head import PROMOTED, HeadMeasurer, OnImages, newest_head
 from worker.jobs.pool import (
     KnownItems,
@@ -64,7 +64,7 @@ class _State:
     score_run: ScoreRun
     labeled: KnownItems
     test: KnownItems
-    control: Ints
+    control: Ints  # labeled items that the control arm asked for
     unmeasured: list[Round]  # closed since the newest one that has a head
     newest: Head | None
     classes_changed: bool  # by a consensus, since the newest head
@@ -84,13 +84,14 @@ class _State:
         )  # fmt: skip
         newest = newest_head(session, project.id)
         check = session.get(LabelCheck, project.id)
+        labeled = labeled_items(session, project.id, project.classes)
         return _State(
             project=project,
             settings=settings,
             score_run=session.get_one(ScoreRun, project.score_run_id),
-            labeled=labeled_items(session, project.id, project.classes),
+            labeled=labeled,
             test=test_items(session, project.id, project.classes),
-            control=np.array(control_item_ids(session, project.id, settings), np.int64),
+            control=labeled.ids[of_control_arm(session, project.id, settings, labeled)],
             unmeasured=list(session.scalars(unmeasured.order_by(Round.number))),
             newest=newest,
             classes_changed=bool(check and check.changed and newest and check.created_at > newest.created_at),
@@ -138,7 +139,9 @@ def run(context: JobContext) -> dict[str, Any] | None:
     with context.finish(result) as session:
         project = session.get_one(Project, state.project.id)
         served = newest_head(session, project.id, PROMOTED)
-        if served is not None and served.id != project.head_id:
+        if missing is not None:  # labels were withdrawn, and the head that learned from them goes too
+            project.head_id = None
+        elif served is not None and served.id != project.head_id:
             project.head_id = served.id
             told = {"head": served.version, "labels_used": served.labels_used}
             outbox.tell(session, project.id, "head.promoted", told)
@@ -207,7 +210,7 @@ class _Trainer:
         held_out, metrics = self._measurer.measure(trained, training, wanted.round_number is not None, rng)
         with self._context.read() as session:
             newest = newest_head(session, state.project.id)
-            note = self._measurer.reason_against(session, held_out)
+            note = self._measurer.reason_against(session, held_out, len(training))
         metrics |= {"promoted": note is None, "note": note}
         seconds = time.perf_counter() - started
         version = newest.version + 1 if newest is not None else 1

@@ -3,6 +3,7 @@ import pytest
 
 from worker.heads import pool_graph
 from worker.heads.auto import AutoHead
+from worker.heads.calibration import sureness_of
 from worker.heads.finetune import FinetuneHead
 from worker.heads.linear import LinearHead
 from worker.heads.mlp import MlpHead
@@ -23,6 +24,14 @@ def _clusters(n: int, rng: np.random.Generator) -> tuple[Floats, Ints]:
     clusters = rng.integers(16, size=n)
     centers = np.random.default_rng(1).normal(size=(16, 16)) * 2
     return (centers[clusters] + rng.normal(size=(n, 16))).astype(np.float32), clusters % 4
+
+
+def test_a_guess_is_never_surer_than_nothing() -> None:
+    """Not even by rounding: sureness is a weight."""
+    guesses = [sureness_of(np.full((1, classes), 1 / classes, np.float32))[0] for classes in range(2, 40)]
+    assert min(guesses) >= 0
+    assert max(guesses) < 1e-5
+    assert sureness_of(np.eye(3, dtype=np.float32)) == pytest.approx(1)
 
 
 def test_classes_spread_along_a_ring() -> None:

@@ -147,6 +147,28 @@ def test_after_a_no_go_ranking_is_random_and_the_untrained_backbone_scores(
     assert set(served.gate["linear"]) == {"trained", "pixels"}
 
 
+@pytest.mark.parametrize("running", [True, False])
+def test_a_newer_model_that_is_about_to_score_is_not_put_aside_for_the_untrained_one(
+    bench: Bench, tmp_path: Path, running: bool
+) -> None:
+    labeled = Labeled(bench, tmp_path / "pool", labels=60, knows=False)
+    labeled.rank()
+    with write_session(bench.engine) as session:
+        project = session.get_one(Project, labeled.project_id)
+        newer = make_pretext_model(session, project=project, config=CONFIG)
+        job = session.get_one(Job, pipeline.queue_score_pool(session, project, newer.id))
+        job.state = "running" if running else "queued"
+        job.queue = "elsewhere"
+    labeled.run("probe_pretext")
+
+    assert labeled.gate()["verdict"] == "no-go"
+    assert len(labeled.models()) == 2
+    with read_session(bench.engine) as session:
+        scorings = session.scalars(sa.select(Job).where(Job.kind == "score_pool")).all()
+    assert [job.payload for job in scorings] == [{"pretext_model_id": newer.id}]
+    assert "rank" in labeled.queued()
+
+
 def test_an_untrained_backbone_that_is_no_good_leaves_random(bench: Bench, tmp_path: Path) -> None:
     labeled = Labeled(bench, tmp_path / "pool", labels=60, knows=False, epochs=0)
     labeled.rank()

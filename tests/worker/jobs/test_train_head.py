@@ -107,6 +107,26 @@ def test_without_a_test_split_control_items_measure_by_cross_fitting(bench: Benc
     assert head.metrics["accuracy_high"] - head.metrics["accuracy_low"] > 0.2
 
 
+def test_control_items_that_somebody_else_chose_measure_nothing(bench: Bench) -> None:
+    """Nor are they part of random selection's curve: whoever imported these labels chose one class."""
+    scored = bench.project(pool=300, settings={"control_fraction": 0.5})
+    with write_session(bench.engine) as session:
+        control = control_item_ids(session, scored.id, ProjectSettings(control_fraction=0.5))
+        of_one_class = [item for item in control if scored.true_class(item) == "cat"]
+        rest = [item for item in control if item not in of_one_class]
+        label(session, scored, of_one_class[:10], arm="imported")
+        label(session, scored, of_one_class[10:20], arm="queued")
+        _close_round(session, scored, label(session, scored, rest[:60]), 80)
+
+    bench.train_head(scored)
+
+    (head,) = bench.heads(scored)
+    assert head.trained_on == 80
+    assert (head.metrics["measured_on"], head.metrics["items"]) == ("control", 60)
+    assert np.array(head.metrics["confusion"]).sum(axis=1)[0] == 0
+    assert head.metrics["random_curve"][-1]["items"] == 60
+
+
 def test_control_items_measure_what_was_learned(bench: Bench) -> None:
     scored = bench.project(pool=200, settings={"control_fraction": 0.1})
     with write_session(bench.engine) as session:
@@ -445,6 +465,35 @@ def test_a_refused_head_is_not_let_in_between_rounds(bench: Bench) -> None:
     assert between.metrics["note"] == second.metrics["note"]
     with read_session(bench.engine) as session:
         assert session.get_one(Project, scored.id).head_id == first.id
+
+
+@pytest.mark.parametrize("left", [5, 20])
+def test_a_head_goes_with_its_labels(bench: Bench, left: int) -> None:
+    """Where too few are left for a head there is none; else there is a new one, however good the old one was."""
+    scored = bench.project(pool=200, test=100)
+    with write_session(bench.engine) as session:
+        label(session, scored, scored.pool[:90])
+    bench.train_head(scored)
+    with write_session(bench.engine) as session:
+        for item_id in scored.pool[:90]:
+            item = session.get_one(Item, item_id)
+            item.state, item.class_name, item.decided_by = "withdrawn", None, None
+        label(session, scored, scored.pool[90 : 90 + left - 1], class_name="cat")
+        label(session, scored, [scored.pool[180]], class_name="dog")
+
+    result = bench.train_head(scored)
+
+    with read_session(bench.engine) as session:
+        served = session.get_one(Project, scored.id).head_id
+    first, *new = bench.heads(scored)
+    assert served == (new[0].id if new else None)
+    assert bench.ranking(scored)[0].head_id == served
+    assert bool(new) == (left == 20) == (result["missing"] is None)
+    assert first.metrics["accuracy"] > 0.9
+
+    bench.train_head(scored)
+    with read_session(bench.engine) as session:
+        assert session.get_one(Project, scored.id).head_id == served
 
 
 def test_new_embeddings_are_not_compared_with_old_ones(bench: Bench) -> None:
