@@ -10,12 +10,14 @@ from worker.pool_view import Bools, Floats, Ints
 _BINS = 15  # of the calibration error, as Guo et al. 2017 have it
 _LEAST_PAIRS = 10  # a correlation of fewer says nothing
 _Z = 1.959963984540054  # 95 %, two-sided
+_CONFUSED = 200  # classes at most, in a confusion matrix
 
 
 @dataclass(frozen=True)
 class Measures:
     """accuracy_low, accuracy_high: 95 % interval. recall: None for a class without items.
-    confusion[t][p]: items of class t predicted as class p."""
+    confusion[t][p]: items of class t predicted as class p; empty for more than 200 classes, where it would be
+    megabytes."""
 
     items: int
     accuracy: float
@@ -32,9 +34,13 @@ def measure(probabilities: Floats, classes: Ints) -> Measures:
     """probabilities (n, c), classes (n,) in [0, c), n >= 1."""
     n, n_classes = probabilities.shape
     predicted = probabilities.argmax(axis=1)
-    confusion = np.zeros((n_classes, n_classes), np.int64)
-    np.add.at(confusion, (classes, predicted), 1)
-    right, true_items, predicted_items = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    right, true_items, predicted_items = (
+        np.bincount(found, minlength=n_classes)
+        for found in (classes[predicted == classes], classes, predicted)
+    )
+    confusion = np.zeros((n_classes, n_classes) if n_classes <= _CONFUSED else (0, 0), np.int64)
+    if confusion.size:
+        np.add.at(confusion, (classes, predicted), 1)
     low, high = wilson_interval(int(right.sum()), n)
     occurring = (true_items + predicted_items) > 0
     f1 = 2 * right[occurring] / (true_items + predicted_items)[occurring]

@@ -11,7 +11,9 @@ def top_two(probabilities: Floats) -> tuple[Floats, Floats]:
     """(n, c) -> the largest and the second largest probability, (n,) each; with one class the second is 0."""
     if probabilities.shape[1] == 1:
         return probabilities[:, 0], np.zeros(len(probabilities), np.float32)
-    two = np.partition(probabilities, -2, axis=1)[:, -2:]
+    two = np.empty((len(probabilities), 2), probabilities.dtype)
+    for start in range(0, len(probabilities), _ROWS):
+        two[start : start + _ROWS] = np.partition(probabilities[start : start + _ROWS], -2, axis=1)[:, -2:]
     return two[:, 1], two[:, 0]
 
 

@@ -64,10 +64,12 @@ class HeadMetrics(Answer):
     nll: float | None = Field(None, description="mean negative log-likelihood, nats")
     ece: float | None = Field(None, description="expected calibration error")
     recall: dict[str, float | None] | None = Field(
-        None, description="by class; null where there is no item. Not with `brief`"
+        None, description="by class; null where there is no item. Not with `brief`, not in `/metrics`"
     )
     confusion: list[list[int]] | None = Field(
-        None, description="rows: true class, in the project's order. Not with `brief`"
+        None,
+        description="rows: true class, in the project's order; empty for more than 200 classes. Not with `brief`, not "
+        "in `/metrics`",
     )
     temperature: float | None = None
     pretext_loss_correlation: CorrelationAnswer | None = Field(
@@ -79,6 +81,10 @@ class HeadMetrics(Answer):
     trained: str | None = Field(None, description="the head that was trained; with `auto`, the one it chose")
     promoted: bool | None = Field(None, description="false: worse than the head before, which stays in use")
     note: str | None = Field(None, description="why it was not promoted")
+
+
+def _measured(head: Head, *, brief: bool) -> HeadMetrics:
+    return HeadMetrics(**{k: v for k, v in head.metrics.items() if not (brief and k in _BY_CLASS)})
 
 
 class RoundAnswer(Answer):
@@ -119,11 +125,6 @@ class RoundAnswer(Answer):
     def of(cls, report: RoundReport, *, brief: bool = False) -> Self:
         found, head = report.round, report.head
         closed = found.closed_at is not None
-        measured = {
-            name: value
-            for name, value in (head.metrics if head else {}).items()
-            if not (brief and name in _BY_CLASS)
-        }
         return cls(
             number=found.number,
             state="measured" if head else "closed" if closed else "open",
@@ -135,7 +136,7 @@ class RoundAnswer(Answer):
             score_run=_public("s", found.score_run_id),
             ranking=_public("r", found.ranking_id),
             head=head.version if head else None,
-            metrics=HeadMetrics(**measured) if head else None,
+            metrics=_measured(head, brief=brief) if head else None,
             agreement=ShareAnswer.of(Share(report.shared, report.agreed)) if report.shared else None,
             opened_at=found.opened_at,
             closed_at=found.closed_at,
@@ -255,7 +256,7 @@ class HeadAnswer(Answer):
             kind=head.kind,
             labels_used=head.labels_used,
             trained_on=head.trained_on,
-            metrics=HeadMetrics(**head.metrics),
+            metrics=_measured(head, brief=True),
             created_at=head.created_at,
         )
 

@@ -32,6 +32,17 @@ def test_agrees_with_scikit_learn() -> None:
     assert found.confusion == confusion_matrix(classes, predicted).tolist()
 
 
+@pytest.mark.parametrize(("n_classes", "rows"), [(200, 200), (201, 0)])
+def test_a_confusion_matrix_of_many_classes_would_be_too_large(n_classes: int, rows: int) -> None:
+    probabilities, classes = _predictions(n_classes=n_classes)
+
+    found = measure(probabilities, classes)
+
+    assert len(found.confusion) == rows
+    assert len(found.recall) == n_classes
+    assert found.accuracy == pytest.approx((probabilities.argmax(axis=1) == classes).mean())
+
+
 def test_a_class_without_items_has_no_recall() -> None:
     probabilities = np.array([[0.9, 0.1, 0], [0.2, 0.8, 0]], np.float32)
 

@@ -1,5 +1,7 @@
 import numpy as np
+import pytest
 
+from worker import uncertainty
 from worker.uncertainty import top_two, unsureness
 
 
@@ -7,6 +9,13 @@ def test_unsureness_is_one_minus_the_margin() -> None:
     probabilities = np.array([[0.2, 0.5, 0.3], [1, 0, 0], [0.4, 0.4, 0.2]], np.float32)
 
     np.testing.assert_allclose(unsureness(probabilities), [0.8, 0, 1], atol=1e-6)
+
+
+def test_top_two_are_found_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    probabilities = np.random.default_rng(0).random((100, 7), np.float32)
+    monkeypatch.setattr(uncertainty, "_ROWS", 32)
+
+    np.testing.assert_array_equal(np.stack(top_two(probabilities)), np.sort(probabilities)[:, :-3:-1].T)
 
 
 def test_top_two_of_one_class() -> None:

@@ -13,7 +13,7 @@ the next ranking waiting.)
      "trained": name of the head, or of the one `auto` chose, "temperature",
      "promoted": whether it was put to use, "note": why not, or null}
 
-Numbers are null, and the confusion empty, where nothing could be measured.
+Numbers are null, and the confusion empty, where nothing could be measured; for more than 200 classes it is empty, too.
 
 A head is promoted unless it is worse, beyond noise, than the newest promoted head that was measured: the 95 %
 interval of the difference in accuracy on the items both were measured on lies below 0. A head between rounds
