@@ -17,11 +17,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.store.jobs import NOTICED_S
 from service.store.tables import Duplicate, Job, Project, Score, ScoreRun, ScoreShard
 from worker.jobs.context import JobContext
 
 _ROWS_A_TRANSACTION = 20_000
+_COMMITTED_S = 5.0  # after a job's end was noted, others see what it has served
 
 
 def run(context: JobContext) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def _removed(session: Session, project_id: int | None, job_id: int) -> list[int]
     kept = {each.id for each in complete[-2:]} | {newest.get(number) for number in _models_in_use(session)}
     oldest_job = _oldest_start(session, project_id, job_id)
     for each, next_one in pairwise(complete):
-        if each.id not in kept and _replaced_at(session, next_one) + NOTICED_S < oldest_job:
+        if each.id not in kept and _replaced_at(session, next_one) + _COMMITTED_S < oldest_job:
             each.state = "removed"
     return [each.id for each in runs if each.state == "removed"]
 
