@@ -107,7 +107,7 @@ def _listed(
     columns = Item, *score_columns, Duplicate.duplicate_of_id, BarredItem.probability
     score = (Score.item_id == Item.id) & (Score.score_run_id == project.score_run_id)
     copy = (Duplicate.item_id == Item.id) & (Duplicate.score_run_id == project.score_run_id)
-    bar = (BarredItem.item_id == Item.id) & (BarredItem.ranking_id == project.ranking_id)
+    bar = (BarredItem.item_id == Item.id) & (BarredItem.project_id == project.id)
     bar &= Item.state == "available"  # since the ranking it may have been labeled
     return (
         sa.select(*columns)

@@ -127,9 +127,9 @@ def make_ranked_item(session: Session, *, ranking: Ranking, item: Item, **values
     return _add(session, RankedItem(ranking_id=ranking.id, item_id=item.id, **defaults | values))
 
 
-def make_barred_item(session: Session, *, ranking: Ranking, item: Item, **values: Any) -> BarredItem:
+def make_barred_item(session: Session, *, item: Item, **values: Any) -> BarredItem:
     defaults = {"probability": 0.9}
-    return _add(session, BarredItem(ranking_id=ranking.id, item_id=item.id, **defaults | values))
+    return _add(session, BarredItem(item_id=item.id, project_id=item.project_id, **defaults | values))
 
 
 def make_batch(session: Session, *, project: Project, **values: Any) -> Batch:

@@ -470,6 +470,30 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_score_runs_project_id"), ["project_id"], unique=False)
 
     op.create_table(
+        "barred_items",
+        sa.Column(
+            "item_id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=False,
+            nullable=False,
+        ),
+        sa.Column("project_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("probability", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["item_id"], ["items.id"], name=op.f("fk_barred_items_item_id_items"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["project_id"],
+            ["projects.id"],
+            name=op.f("fk_barred_items_project_id_projects"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("item_id", name=op.f("pk_barred_items")),
+    )
+    with op.batch_alter_table("barred_items", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_barred_items_project_id"), ["project_id"], unique=False)
+
+    op.create_table(
         "duplicates",
         sa.Column("score_run_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column(
@@ -763,30 +787,6 @@ def upgrade() -> None:
         batch_op.create_index("ix_suspects_project_id_quality", ["project_id", "quality"], unique=False)
 
     op.create_table(
-        "barred_items",
-        sa.Column("ranking_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column(
-            "item_id",
-            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
-            autoincrement=False,
-            nullable=False,
-        ),
-        sa.Column("probability", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["item_id"], ["items.id"], name=op.f("fk_barred_items_item_id_items"), ondelete="CASCADE"
-        ),
-        sa.ForeignKeyConstraint(
-            ["ranking_id"],
-            ["rankings.id"],
-            name=op.f("fk_barred_items_ranking_id_rankings"),
-            ondelete="CASCADE",
-        ),
-        sa.PrimaryKeyConstraint("ranking_id", "item_id", name=op.f("pk_barred_items")),
-    )
-    with op.batch_alter_table("barred_items", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_barred_items_item_id"), ["item_id"], unique=False)
-
-    op.create_table(
         "ranked_items",
         sa.Column("ranking_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column(
@@ -819,10 +819,6 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_ranked_items_item_id"))
 
     op.drop_table("ranked_items")
-    with op.batch_alter_table("barred_items", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_barred_items_item_id"))
-
-    op.drop_table("barred_items")
     with op.batch_alter_table("suspects", schema=None) as batch_op:
         batch_op.drop_index("ix_suspects_project_id_quality")
 
@@ -878,6 +874,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_duplicates_duplicate_of_id"))
 
     op.drop_table("duplicates")
+    with op.batch_alter_table("barred_items", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_barred_items_project_id"))
+
+    op.drop_table("barred_items")
     with op.batch_alter_table("score_runs", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_score_runs_project_id"))
         batch_op.drop_index(batch_op.f("ix_score_runs_pretext_model_id"))

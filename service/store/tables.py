@@ -286,17 +286,15 @@ class RankedItem(Table):
 
 
 class BarredItem(Table):
-    """An available item that a ranking left out: probably broken, judging by the annotators' own rejects."""
+    """An available item that the newest ranking left out: probably broken, judging by the annotators' own rejects."""
 
     __tablename__ = "barred_items"
 
-    ranking_id: Mapped[int] = mapped_column(
-        sa.ForeignKey("rankings.id", ondelete="CASCADE"), primary_key=True
-    )
     item_id: Mapped[int] = mapped_column(
-        sa.ForeignKey("items.id", ondelete="CASCADE"), primary_key=True, autoincrement=False, index=True
+        sa.ForeignKey("items.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
     )
-    probability: Mapped[float]  # of being broken
+    project_id: Mapped[int] = _project()
+    probability: Mapped[float]  # of being broken; within 0.01 of what the newest ranking found
 
 
 class Batch(Table):

@@ -232,14 +232,11 @@ def test_a_twin_of_an_unlabeled_representative_suggests(admin: TestClient, engin
 def test_barred_items_are_listed_with_the_probability(admin: TestClient, engine: sa.Engine) -> None:
     assert admin.get("/projects/p_1/items?barred=true").json()["items"] == []
     with write_session(engine) as session:
-        project = session.get_one(Project, 1)
         items = list(session.scalars(sa.select(Item).order_by(Item.id)))
-        run = session.get_one(ScoreRun, project.score_run_id)
-        older, newer = (factories.make_ranking(session, project=project, score_run=run) for _ in range(2))
-        project.ranking_id = newer.id
-        factories.make_barred_item(session, ranking=older, item=items[0])
         for place in (2, 3, 5):  # 2 has been labeled since
-            factories.make_barred_item(session, ranking=newer, item=items[place], probability=place / 10)
+            factories.make_barred_item(session, item=items[place], probability=place / 10)
+        elsewhere = factories.make_item(session, project=factories.make_project(session))
+        factories.make_barred_item(session, item=elsewhere)
     barred = admin.get("/projects/p_1/items?barred=true").json()["items"]
     assert [(item["key"], item["barred_probability"]) for item in barred] == [("3", 0.3), ("5", 0.5)]
     rest = admin.get("/projects/p_1/items?barred=false").json()["items"]

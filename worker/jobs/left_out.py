@@ -3,18 +3,26 @@
 Neither leaves the pool: both are still served at random, as control items, or when nothing else is left.
 """
 
+import math
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.store.tables import Duplicate
+from service.store.tables import BarredItem, Duplicate
+from worker.jobs.context import JobContext
 from worker.jobs.pool import ScoredItems
 from worker.junk import BARRED_ABOVE, broken_probabilities
 from worker.pool_view import Bools, Floats, Ints
 
 NO_COPIES = np.empty((0, 2), np.int64)
+_MOVED = 0.01  # each ranking fits the reject head anew, and moves nearly all probabilities a little
+_CHUNK = 5_000  # rows in one transaction
+# On SQLite who waits for the lock looks again after up to 100 ms, and would find the next transaction under way.
+_SQLITE_PAUSE_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -72,3 +80,41 @@ def _spare_copies(scored: ScoredItems, copies: Ints, free: Bools, done: Bools) -
     spare = free.copy()
     spare[rows[np.unique(group[rows], return_index=True)[1]]] = False
     return spare | (free & settled[group])
+
+
+def barred_items(scored: ScoredItems, unseen: LeftOut) -> dict[int, float]:
+    """The probability of being broken by item id."""
+    ids, probabilities = scored.ids[unseen.junk], unseen.broken_probabilities[unseen.junk]
+    return dict(zip(ids.tolist(), probabilities.tolist(), strict=True))
+
+
+def bar(context: JobContext, project_id: int, barred: Mapping[int, float]) -> None:
+    """Store which items of the project the ranking bars: what is not as the ranking before left it, piece by piece.
+
+    Only lists tell of it, nothing is served by it: so it need not change at once, nor together with the ranking.
+    """
+    stored = sa.select(BarredItem.item_id, BarredItem.probability).where(BarredItem.project_id == project_id)
+    with context.read() as session:
+        before = dict(session.execute(stored).all())
+    changed = [
+        item_id
+        for item_id in sorted(before.keys() | barred.keys())
+        if abs(before.get(item_id, math.inf) - barred.get(item_id, math.inf)) > _MOVED
+    ]
+    for start in range(0, len(changed), _CHUNK):
+        piece = changed[start : start + _CHUNK]
+        rows = [
+            {"item_id": item_id, "project_id": project_id, "probability": barred[item_id]}
+            for item_id in piece
+            if item_id in barred
+        ]
+        with context.publish() as session:
+            session.execute(
+                sa.delete(BarredItem)
+                .where(BarredItem.item_id.in_(piece))
+                .execution_options(synchronize_session=False)
+            )
+            if rows:
+                session.execute(sa.insert(BarredItem), rows)
+        if context.engine.dialect.name == "sqlite":
+            time.sleep(_SQLITE_PAUSE_S)

@@ -22,7 +22,6 @@ from service.store.control_arm import control_item_ids
 from service.store.ids import public_id
 from service.store.project_settings import Choice, ProjectSettings
 from service.store.tables import (
-    BarredItem,
     Head,
     Item,
     Project,
@@ -34,7 +33,7 @@ from service.store.tables import (
 from worker.gate import is_due
 from worker.jobs.choices import chosen
 from worker.jobs.context import JobContext, JobFailed
-from worker.jobs.left_out import NO_COPIES, LeftOut, copies_of, left_out
+from worker.jobs.left_out import NO_COPIES, LeftOut, bar, barred_items, copies_of, left_out
 from worker.jobs.pool import (
     KnownItems,
     ScoredItems,
@@ -135,11 +134,12 @@ def run(context: JobContext) -> dict[str, Any] | None:
     if not pool.available.any() and not unseen.seen.all():
         note = "What is left is barred as probably broken, or a duplicate: it is served at random."
     rows = _ranked_items(state, seen, pool, selection)
-    barred = _barred_items(scored, unseen)
+    barred = barred_items(scored, unseen)
     result = {
         "items": len(rows), "strategy": choice.name, "note": note,
         "barred": len(barred), "duplicates": int(unseen.copies.sum()),
     }  # fmt: skip
+    bar(context, state.project.id, barred)
     with context.finish(result) as session:
         version = session.scalar(
             sa.select(sa.func.max(Ranking.version)).where(Ranking.project_id == state.project.id)
@@ -157,8 +157,6 @@ def run(context: JobContext) -> dict[str, Any] | None:
             session.execute(sa.insert(RankedItem), [{"ranking_id": ranking.id, **row} for row in rows])
         if len(rows) >= statistics.MANY_ROWS:
             statistics.refresh(session, "ranked_items")
-        if barred:
-            session.execute(sa.insert(BarredItem), [{"ranking_id": ranking.id, **row} for row in barred])
         project = session.get_one(Project, state.project.id)
         project.ranking_id = ranking.id
         outbox.tell(session, project.id, "ranking.ready", _told(ranking))
@@ -204,15 +202,6 @@ def _left_out(state: _State, scored: ScoredItems) -> LeftOut:
         copies=state.copies,
         rng=np.random.default_rng([state.settings.seed, state.project.labels_used]),
     )
-
-
-def _barred_items(scored: ScoredItems, unseen: LeftOut) -> list[dict[str, Any]]:
-    """Rows of `BarredItem`, without the ranking's id."""
-    ids, probabilities = scored.ids[unseen.junk], unseen.broken_probabilities[unseen.junk]
-    return [
-        {"item_id": item_id, "probability": probability}
-        for item_id, probability in zip(ids.tolist(), probabilities.tolist(), strict=True)
-    ]
 
 
 def _pool_view(context: JobContext, state: _State, scored: ScoredItems) -> PoolView:
@@ -299,9 +288,7 @@ def _ranked_items(
 
 
 def _forget_old_items(session: Session, newest: Ranking) -> None:
-    """Rankings stay on record; their items go once nobody is being served from them any more. What was barred
-    is judged again by every ranking.
-    """
+    """Rankings stay on record; their items go once nobody is being served from them any more."""
     served = sa.select(Reservation.ranking_id).where(
         Reservation.project_id == newest.project_id,
         Reservation.state == sa.literal_column("'open'"),
@@ -315,13 +302,5 @@ def _forget_old_items(session: Session, newest: Ranking) -> None:
     session.execute(
         sa.delete(RankedItem)
         .where(RankedItem.ranking_id.in_(old))
-        .execution_options(synchronize_session=False)
-    )
-    earlier = sa.select(Ranking.id).where(
-        Ranking.project_id == newest.project_id, Ranking.version < newest.version
-    )
-    session.execute(
-        sa.delete(BarredItem)
-        .where(BarredItem.ranking_id.in_(earlier))
         .execution_options(synchronize_session=False)
     )

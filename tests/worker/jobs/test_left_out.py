@@ -1,5 +1,7 @@
 """What rankings leave out: all but one of a group of duplicates, and what the reject head bars."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import sqlalchemy as sa
@@ -35,9 +37,9 @@ def set_state(bench: Bench, scored: ScoredProject, places: list[int], state: str
 
 
 def barred(bench: Bench, scored: ScoredProject) -> dict[int, float]:
-    """Of all rankings: place in the pool -> probability."""
+    """Place in the pool -> probability."""
     with read_session(bench.engine) as session:
-        rows = session.scalars(sa.select(BarredItem))
+        rows = session.scalars(sa.select(BarredItem).where(BarredItem.project_id == scored.id))
         return {scored.pool.index(row.item_id): row.probability for row in rows}
 
 
@@ -145,6 +147,52 @@ def test_every_ranking_judges_again(bench: Bench) -> None:
     bench.rank(scored)
 
     assert not set(barred(bench, scored)) & set(range(40))
+
+
+def test_a_ranking_writes_only_what_is_not_as_the_one_before_left_it(bench: Bench) -> None:
+    scored = with_junk(bench)
+    bench.rank(scored)
+    first = barred(bench, scored)
+    elsewhere = bench.project(pool=1)
+    with write_session(bench.engine) as session:
+
+        def row(place: int) -> BarredItem:
+            return session.get_one(BarredItem, scored.pool[place])
+
+        row(5).probability -= 0.005  # so little is not written again
+        row(6).probability -= 0.2
+        session.delete(row(7))
+        factories.make_barred_item(session, item=session.get_one(Item, scored.pool[50]))
+        factories.make_barred_item(session, item=session.get_one(Item, elsewhere.pool[0]))
+
+    bench.rank(scored)
+
+    with read_session(bench.engine) as session:
+        assert session.get_one(BarredItem, elsewhere.pool[0]).project_id == elsewhere.id
+    assert barred(bench, scored) == first | {5: pytest.approx(first[5] - 0.005)}
+
+
+def test_many_barred_items_are_written_piece_by_piece(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Annotators on SQLite wait for each transaction."""
+    monkeypatch.setattr("worker.jobs.left_out._CHUNK", 10)
+    monkeypatch.setattr("worker.jobs.left_out._SQLITE_PAUSE_S", 0.0)
+    scored = with_junk(bench)
+    transactions: list[int] = []  # rows of barred items written by each
+
+    def begin(connection: sa.Connection) -> None:
+        transactions.append(0)
+
+    def note(_: Any, __: Any, statement: str, parameters: Any, ___: Any, many: bool) -> None:
+        if statement.startswith("INSERT INTO barred_items"):
+            transactions[-1] += len(parameters) if many else 1
+
+    sa.event.listen(bench.engine, "begin", begin)
+    sa.event.listen(bench.engine, "before_cursor_execute", note)
+
+    bench.rank(scored)
+
+    assert [rows for rows in transactions if rows] == [10, 10, 10, 5]
+    assert set(barred(bench, scored)) == set(range(5, 40))
 
 
 def test_when_only_junk_is_left_the_ranking_is_empty(bench: Bench) -> None:
