@@ -415,6 +415,13 @@ def upgrade() -> None:
             sqlite_where=sa.text("split = 'test'"),
             postgresql_where=sa.text("split = 'test'"),
         )
+        batch_op.create_index(
+            "ix_items_tested",
+            ["project_id"],
+            unique=False,
+            sqlite_where=sa.text("split = 'test' AND state = 'available'"),
+            postgresql_where=sa.text("split = 'test' AND state = 'available'"),
+        )
 
     op.create_table(
         "kept_answers",
@@ -888,6 +895,11 @@ def downgrade() -> None:
 
     op.drop_table("kept_answers")
     with op.batch_alter_table("items", schema=None) as batch_op:
+        batch_op.drop_index(
+            "ix_items_tested",
+            sqlite_where=sa.text("split = 'test' AND state = 'available'"),
+            postgresql_where=sa.text("split = 'test' AND state = 'available'"),
+        )
         batch_op.drop_index(
             "ix_items_test",
             sqlite_where=sa.text("split = 'test'"),

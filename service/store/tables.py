@@ -120,6 +120,7 @@ class Item(Table):
             "ix_items_available", "project_id", "shuffle", **_when("state = 'available' AND split = 'pool'")
         ),
         sa.Index("ix_items_test", "project_id", "id", **_when("split = 'test'")),
+        sa.Index("ix_items_tested", "project_id", **_when("split = 'test' AND state = 'available'")),
         sa.Index("ix_items_done", "project_id", "class", **_when("state = 'done' AND split = 'pool'")),
         sa.Index("ix_items_gold", "project_id", "shuffle", **_when("gold")),
         sa.Index("ix_items_aside", "project_id", "state", **_when("state NOT IN ('available', 'done')")),

@@ -31,9 +31,12 @@ from service.store.tables import (
     ScoreRun,
 )
 from worker.gate import is_due
+from worker.heads import heads
+from worker.heads.images import ImageHead
 from worker.jobs.choices import chosen
 from worker.jobs.context import JobContext, JobFailed
 from worker.jobs.left_out import NO_COPIES, LeftOut, bar, barred_items, copies_of, left_out
+from worker.jobs.measure_head import of_model
 from worker.jobs.pool import (
     KnownItems,
     ScoredItems,
@@ -49,6 +52,7 @@ from worker.strategies import ColdStart, strategies
 # Enough for several rounds, so that serving never waits; few enough that a ranking is stored at once.
 _ROUNDS, _AT_LEAST, _AT_MOST = 4, 200, 20_000
 _AT_RANDOM = Choice(name="random")
+_HELD = sa.select(sa.func.count()).where(Reservation.state == sa.literal_column("'open'"))
 _KEPT = 3  # newest rankings whose items are kept, beside those that open reservations came from
 
 
@@ -59,7 +63,7 @@ class _State:
     project: Project
     settings: ProjectSettings
     score_run: ScoreRun
-    head: Head | None  # the served one, where it goes with the score run
+    head: Head | None  # the served one, where it knows the items of the score run
     labeled: KnownItems  # but for the control arm
     labels: int  # with the control arm
     done: Ints
@@ -67,6 +71,7 @@ class _State:
     aside: Ints  # cannot be served: broken, quarantined, withdrawn
     control: Ints  # kept for the control arm
     test: Ints
+    held: int  # open reservations: their items are available, and no one else gets them
     copies: Ints  # (m, 2) a duplicate and the representative of its group; none where they are not collapsed
     loss_weight: float  # see `PoolView`
 
@@ -82,14 +87,14 @@ class _State:
         if project.score_run_id is None:
             return None
         settings = ProjectSettings.model_validate(project.settings)
-        head = session.get(Head, project.head_id) if project.head_id is not None else None
+        score_run = session.get_one(ScoreRun, project.score_run_id)
         control = np.array(control_item_ids(session, project.id, settings), np.int64)
         labeled = labeled_items(session, project.id, project.classes)
         return _State(
             project=project,
             settings=settings,
-            score_run=session.get_one(ScoreRun, project.score_run_id),
-            head=head if head is not None and head.score_run_id == project.score_run_id else None,
+            score_run=score_run,
+            head=_head_for(session, project.head_id, score_run),
             labeled=labeled.keep(~np.isin(labeled.ids, control)),
             labels=len(labeled),
             done=item_ids(session, project.id, "done"),
@@ -97,15 +102,28 @@ class _State:
             aside=item_ids(session, project.id, "aside"),
             control=control,
             test=item_ids(session, project.id, "test"),
+            held=session.scalar(_HELD.where(Reservation.project_id == project.id)) or 0,
             copies=copies_of(session, project.score_run_id) if settings.collapse_duplicates else NO_COPIES,
-            loss_weight=_loss_weight(session, project.score_run_id),
+            loss_weight=_loss_weight(session, score_run),
         )
 
 
-def _loss_weight(session: Session, score_run_id: int) -> float:
-    """As the newest head that was measured with these pretext losses found it."""
+def _head_for(session: Session, head_id: int | None, score_run: ScoreRun) -> Head | None:
+    """The head, where it knows the embeddings of the score run: those by the same pretext model are the same. What a
+    head on images says is stored, for the items of its own score run only.
+    """
+    query = sa.select(Head).where(Head.id == head_id, of_model(score_run.pretext_model_id))
+    head = session.scalar(query)
+    if head is None or head.score_run_id == score_run.id:
+        return head
+    on_images = isinstance(chosen(heads(), Choice.model_validate(head.kind), "head"), ImageHead)
+    return None if on_images else head
+
+
+def _loss_weight(session: Session, score_run: ScoreRun) -> float:
+    """As the newest head that was measured with losses of the same pretext model found it."""
     measured = sa.select(Head.metrics).where(
-        Head.score_run_id == score_run_id,
+        of_model(score_run.pretext_model_id),
         Head.metrics["pretext_loss_correlation", "rho"].as_float().is_not(None),
     )
     metrics = session.scalar(measured.order_by(Head.version.desc()).limit(1))
@@ -243,7 +261,8 @@ def _select(state: _State, pool: PoolView) -> tuple[Choice, str | None, Selectio
     if state.no_go is not None and wanted.name != _AT_RANDOM.name:
         note = f"{_AT_RANDOM.name} stands in for {wanted.name}, because the gate says no-go: {state.no_go}"
         wanted, strategy = _AT_RANDOM, chosen(strategies(), _AT_RANDOM, "strategy")
-    n = min(max(_ROUNDS * pool.round_size, _AT_LEAST), _AT_MOST, int(pool.available.sum()))
+    n = max(_ROUNDS * pool.round_size, _AT_LEAST) + state.held
+    n = min(n, _AT_MOST, int(pool.available.sum()))
     if n == 0:
         return wanted, "No item is available.", Selection(np.empty(0, np.int64), np.empty(0, np.float32))
 

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from service.store.control_arm import control_item_ids
 from service.store.project_settings import ProjectSettings
 from service.store.session import read_session, write_session
-from service.store.tables import Item, Project, RankedItem, Ranking
+from service.store.tables import Head, Item, PretextModel, Project, RankedItem, Ranking
 from tests import factories
 from tests.worker.jobs.scored_projects import (
     CLASSES,
@@ -125,7 +125,50 @@ def test_uses_the_head_that_goes_with_the_score_run(bench: Bench) -> None:
     assert rows[-1].predicted_probability > rows[0].predicted_probability
 
 
-def test_a_head_of_another_score_run_is_left_alone(bench: Bench) -> None:
+@pytest.mark.parametrize(("head", "stays"), [("linear", True), ("finetune", False)])
+def test_new_items_by_the_same_pretext_model_are_ranked_by_the_head_there_is(
+    bench: Bench, head: str, stays: bool
+) -> None:
+    """A head on images told what it knows of the items there were; what it says of the new ones is not known yet."""
+    scored = bench.project(settings={"strategy": "margin", "cold_start": "random", "control_fraction": 0})
+    with write_session(bench.engine) as session:
+        label(session, scored, scored.pool[:30])
+    bench.train_head(scored)
+    with write_session(bench.engine) as session:
+        project = session.get_one(Project, scored.id)
+        before = score_run_of(session, scored)
+        model = session.get_one(PretextModel, before.pretext_model_id)
+        run = factories.make_score_run(
+            session, project=project, pretext_model=model, artifact="scores/1/arrays"
+        )
+        project.score_run_id = run.id
+        session.get_one(Head, project.head_id).kind = {"name": head, "params": {}}
+
+    bench.rank(scored)
+
+    ranking, rows = bench.ranking(scored)
+    assert ranking.score_run_id == run.id
+    assert (ranking.head_id is not None) == stays
+    assert ranking.strategy["name"] == ("margin" if stays else "random")
+    assert (rows[0].predicted_class is not None) == stays
+
+
+def test_what_is_held_comes_on_top_of_what_is_ranked(bench: Bench) -> None:
+    """Items in open batches are available, and a strategy would give them again."""
+    scored = bench.project(pool=300, settings={"round_size": 1, "control_fraction": 0})
+    bench.rank(scored)
+    assert len(bench.ranking(scored)[1]) == 200
+    with write_session(bench.engine) as session:
+        batch = factories.make_batch(session, project=session.get_one(Project, scored.id))
+        for item_id in scored.pool[:40]:
+            factories.make_reservation(session, batch=batch, item=session.get_one(Item, item_id))
+
+    bench.rank(scored)
+
+    assert len(bench.ranking(scored)[1]) == 240
+
+
+def test_a_head_of_another_pretext_model_is_left_alone(bench: Bench) -> None:
     scored = bench.project(settings={"strategy": "margin", "cold_start": "random"})
     with write_session(bench.engine) as session:
         project = session.get_one(Project, scored.id)
