@@ -70,7 +70,13 @@ class ProjectSettings(BaseModel):
         Choice(name="shortlist"), description="ranks while there is no head, where the strategy needs one"
     )
     head: PluginChoice = Field(Choice(name="linear"), description="downstream classifier")
-    round_size: int = Field(50, ge=1, le=100_000, description="labels that close a round")
+    round_size: int = Field(
+        50,
+        ge=1,
+        le=100_000,
+        description="labels that close a round. A ranking holds the items of four rounds, 200 at least; what a batch "
+        "asks for beyond them is random",
+    )
     control_fraction: float | None = Field(
         None,
         ge=0,
