@@ -48,6 +48,10 @@ def main() -> None:
     parser.add_argument(
         "--labels", type=int, default=500_000, help="made before the last measurement, 0: none"
     )
+    parser.add_argument(
+        "--labels-seconds", type=float, default=120,
+        help="of the measurements before and after these labels: what differs little takes more requests to be seen",
+    )  # fmt: skip
     parser.add_argument("--no-write", action="store_true", help="leave benchmarks/results as it is")
     options = parser.parse_args()
     command = f"python -m benchmarks.serve {' '.join(sys.argv[1:])}".strip()
@@ -118,11 +122,11 @@ def measure(site: Site, empty: str, database: str, options: argparse.Namespace) 
     figures[f"labels_per_s_{database}"] = BATCH * len(at_once["labels"]) / options.seconds
     console.print(line(f"{database}, {most} who think not at all", at_once))
     if options.labels:
-        before = measured(most, largest, options.seconds)
+        before = measured(most, largest, options.labels_seconds)
         console.print(line(f"{database} before {options.labels} labels", before))
         pool = pool_of(largest, options.labels + 4 * MANY)
         load(site, empty, pool, 2, 0, 7200, labels=options.labels // 2, batch=MANY)
-        after = measured(most, largest, options.seconds)
+        after = measured(most, largest, options.labels_seconds)
         console.print(line(f"{database} after them", after))
         figures |= compared(after, before, f"after_{short(options.labels)}_labels_over_start_{database}")
     figures[f"database_mb_{database}"] = sites.database_mb(site)
