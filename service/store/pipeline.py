@@ -10,6 +10,11 @@ from service.store import jobs
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Job, PretextModel, Project, ScoreRun, Source
 
+# The pretext models by which pools are to be scored.
+SCORING = sa.select(Job.payload["pretext_model_id"].as_integer()).where(
+    Job.kind == "score_pool", Job.state.in_(("queued", "running"))
+)
+
 
 def queue_import(session: Session, source: Source) -> int:
     return jobs.enqueue(
@@ -37,30 +42,21 @@ def queue_score_pool(session: Session, project: Project, pretext_model_id: int) 
 
 
 def queue_score_new_items(session: Session, project: Project) -> None:
-    """Items came, or came back: they get their score, and a rank, without a new pretraining.
-
-    By the pretext model that is to be served: that of the scoring that waits or runs, else that of the scores there
-    are. Nothing is queued before a first one.
+    """Items came, or came back: they get their score, and a rank, without a new pretraining. Nothing is queued before
+    a first one.
     """
-    wanted = (
-        sa.select(Job.payload["pretext_model_id"].as_integer())
-        .where(Job.project_id == project.id, Job.kind == "score_pool", Job.state.in_(("queued", "running")))
-        .order_by(Job.state, Job.id.desc())  # who waits comes after who runs
-        .limit(1)
-    )
-    served = sa.select(ScoreRun.pretext_model_id).where(ScoreRun.id == project.score_run_id)
-    model_id = session.scalar(wanted) or session.scalar(served)
+    model_id = model_to_serve(session, project)
     if model_id is not None:
         queue_score_pool(session, project, model_id)
 
 
-def scores_another_model(session: Session, project: Project, pretext_model_id: int) -> bool:
-    """Whether the pool is about to be scored by another pretext model than this one."""
-    other = sa.exists().where(
-        Job.project_id == project.id, Job.kind == "score_pool", Job.state.in_(("queued", "running")),
-        Job.payload["pretext_model_id"].as_integer() != pretext_model_id,
-    )  # fmt: skip
-    return bool(session.scalar(sa.select(other)))
+def model_to_serve(session: Session, project: Project) -> int | None:
+    """The pretext model of the scoring that waits or runs, else that of the scores there are."""
+    wanted = SCORING.where(Job.project_id == project.id).order_by(
+        Job.state, Job.id.desc()
+    )  # queued before running
+    served = sa.select(ScoreRun.pretext_model_id).where(ScoreRun.id == project.score_run_id)
+    return session.scalar(wanted.limit(1)) or session.scalar(served)
 
 
 def queue_probe_pretext(session: Session, project: Project) -> int:

@@ -102,6 +102,8 @@ def bar(context: JobContext, project_id: int, barred: Mapping[int, float]) -> No
         if abs(before.get(item_id, math.inf) - barred.get(item_id, math.inf)) > _MOVED
     ]
     for start in range(0, len(changed), _CHUNK):
+        if start and context.engine.dialect.name == "sqlite":
+            time.sleep(_SQLITE_PAUSE_S)
         piece = changed[start : start + _CHUNK]
         rows = [
             {"item_id": item_id, "project_id": project_id, "probability": barred[item_id]}
@@ -116,5 +118,3 @@ def bar(context: JobContext, project_id: int, barred: Mapping[int, float]) -> No
             )
             if rows:
                 session.execute(sa.insert(BarredItem), rows)
-        if context.engine.dialect.name == "sqlite":
-            time.sleep(_SQLITE_PAUSE_S)

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.store.artifacts import Artifacts
+from service.store.control_arm import TESTED
 from service.store.project_settings import Choice
 from service.store.tables import Head, Item, ScoreRun
 from worker.heads import heads
@@ -22,7 +23,7 @@ _WHICH = {
     "aside": sa.text("items.state NOT IN ('available', 'done')"),  # broken, quarantined, withdrawn
     "broken": sa.text("items.state NOT IN ('available', 'done') AND items.state = 'broken'"),
     "test": sa.text("items.split = 'test'"),
-    "tested": sa.text("items.split = 'test' AND items.state = 'available'"),
+    "tested": TESTED,
 }
 Which = Literal["done", "aside", "broken", "test", "tested"]
 

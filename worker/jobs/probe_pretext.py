@@ -76,7 +76,7 @@ def run(context: JobContext) -> dict[str, Any] | None:
         project = session.get_one(Project, context.job.project_id)
         session.get_one(ScoreRun, state.score_run.id).gate = found.as_json()
         if project.score_run_id == state.score_run.id:
-            if instead and not pipeline.scores_another_model(session, project, state.model.id):
+            if instead and pipeline.model_to_serve(session, project) == state.model.id:
                 model = session.get_one(PretextModel, state.model.id)
                 standing_in = untrained_version(session, model, project.id, artifact, found.reason)
                 pipeline.queue_score_pool(session, project, standing_in.id)

@@ -17,6 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service.store import pipeline
 from service.store.tables import Duplicate, Job, Project, Score, ScoreRun, ScoreShard
 from worker.jobs.context import JobContext
 
@@ -57,10 +58,7 @@ def _removed(session: Session, project_id: int | None, job_id: int) -> list[int]
 
 def _models_in_use(session: Session) -> set[int]:
     served = sa.select(ScoreRun.pretext_model_id).join(Project, Project.score_run_id == ScoreRun.id)
-    wanted = sa.select(Job.payload["pretext_model_id"].as_integer()).where(
-        Job.kind == "score_pool", Job.state.in_(("queued", "running"))
-    )
-    return {*session.scalars(served), *session.scalars(wanted)}
+    return {*session.scalars(served), *session.scalars(pipeline.SCORING)}
 
 
 def _oldest_start(session: Session, project_id: int | None, job_id: int) -> float:
