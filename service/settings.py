@@ -82,8 +82,8 @@ class Settings(BaseSettings):
     pixel_map_bytes: int = Field(
         100 * 2**30,
         ge=0,
-        description="larger ones lie decoded on the worker's disk, up to this size in all; a tenth of the disk is left "
-        "free, and what does not fit is decoded again in each epoch",
+        description="larger ones lie decoded on the worker's disk, up to this size in all; 10 GiB of the disk, or "
+        "a tenth of a smaller one, are left free, and what does not fit is decoded again in each epoch",
     )
 
     log_format: Literal["auto", "console", "json"] = Field(

@@ -25,7 +25,6 @@ from worker.jobs.mapped_pixels import ItemRow, MappedPixels, ids_of, origins_of
 from worker.pixel_map import PixelMap, bytes_below, origin
 from worker.pool_view import Ints
 
-_LEFT_FREE = 0.1  # of the disk
 # The last: somebody else made room meanwhile.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOENT)
 
@@ -87,21 +86,26 @@ class PoolPixels(MappedPixels):
                 shutil.rmtree(stale, ignore_errors=True)
         others = sorted((each for each in root.glob("*/*") if each != mine), key=_used_at)
         more = max(0, wanted - bytes_below(mine))
-        disk = shutil.disk_usage(root)
-        room = disk.free - _LEFT_FREE * disk.total
+        room = _room(root)
         if more > room + sum(map(bytes_below, others)):
             return False
         while bytes_below(root) + more > most or more > room:
             if not others:
                 return False
             shutil.rmtree(others.pop(0), ignore_errors=True)
-            room = shutil.disk_usage(root).free - _LEFT_FREE * disk.total
+            room = _room(root)
         return True
 
 
 def maps_of(settings: Settings) -> Path:
     """The folder of all maps of this worker."""
     return settings.data_dir / "pixels"
+
+
+def _room(root: Path) -> int:
+    """Bytes that maps may still take: others, the database among them, write to this disk too."""
+    disk = shutil.disk_usage(root)
+    return disk.free - min(disk.total // 10, 10 * 2**30)
 
 
 def _used_at(folder: Path) -> float:

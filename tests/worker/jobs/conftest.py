@@ -1,5 +1,8 @@
 """Fixtures for tests of jobs."""
 
+import shutil
+from types import SimpleNamespace
+
 import pytest
 import sqlalchemy as sa
 
@@ -11,3 +14,10 @@ from tests.worker.jobs.scored_projects import Bench
 @pytest.fixture
 def bench(engine: sa.Engine, settings: Settings, artifacts: Artifacts) -> Bench:
     return Bench(engine, settings, artifacts)
+
+
+@pytest.fixture(autouse=True)
+def roomy_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether decoded pixels go to the disk is not left to what else lies on this machine's."""
+    usage = SimpleNamespace(total=10**12, free=10**11 // 2)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)

@@ -169,15 +169,21 @@ def test_a_disk_that_fills_up_leaves_a_pool_that_is_streamed(
     assert not pool.files()
 
 
+@pytest.mark.parametrize(
+    "usage",
+    [
+        SimpleNamespace(total=10**9, free=9 * 10**7),  # of the tenth that is left free
+        SimpleNamespace(total=10**12, free=9 * 2**30),  # of a large disk 10 GiB are
+    ],
+)
 def test_without_room_nothing_is_begun_and_nothing_removed(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch
+    usage: SimpleNamespace, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = pool.context()
     with ItemPixels(pool.settings) as item_pixels:
         other = PoolPixels(context, item_pixels, 9).map.folder
     other.mkdir(parents=True)
     (other / "0.u8").write_bytes(b"pixels")
-    usage = SimpleNamespace(total=10**9, free=9 * 10**7)  # of the tenth that is left free
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
 
     assert sum(map(len, pool.epoch(context))) == 6
