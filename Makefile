@@ -61,8 +61,9 @@ bench-tasks: venv ## all pretext tasks on two pools, docs/pretext-tasks.md, for 
 bench-select: venv ## time and memory of every strategy; against scikit-activeml where '.[bench]' is installed
 	$(BIN)/python -m benchmarks.select $(ARGS)
 
-bench-serve: venv ## how long annotators wait, on SQLite and PostgreSQL, up to a million items; about an hour
+bench-serve: venv ## how long annotators wait, on SQLite and PostgreSQL, up to a million items; two hours
 	$(BIN)/python -m benchmarks.serve $(ARGS)
+	$(BIN)/python -m benchmarks.serve.after_labels
 
 bench-system: venv ## the whole system against random picks and a network from scratch; goes on where it was stopped
 	$(BIN)/python -m benchmarks.system $(ARGS)
