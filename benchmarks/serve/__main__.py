@@ -96,7 +96,6 @@ def measure(site: Site, empty: str, database: str, options: argparse.Namespace) 
     at_once = load(site, empty, pool_of(largest, 1000 * options.seconds), most, 0, options.seconds)
     figures[f"labels_per_s_{database}"] = BATCH * len(at_once["labels"]) / options.seconds
     console.print(line(f"{database}, {most} who think not at all", at_once))
-    figures[f"database_mb_{database}"] = sites.database_mb(site)
     return figures
 
 

@@ -4,7 +4,7 @@ Two services on databases of their own have pools of the same size. One of them 
 on both in turns, so that both share what else the machine does: two moments some minutes apart differ by more than
 what is looked for. Nothing is vacuumed after the labels but what PostgreSQL does by itself.
 
-`python -m benchmarks.serve.after_labels`, or with `--items 20000 --labels 5000 --seconds 10` for a short look.
+`python -m benchmarks.serve.after_labels`, or with `--items 20000 --labels 5000 --seconds 10 --think-s 1` for a short look.
 """
 
 import argparse
@@ -67,8 +67,9 @@ def measure(
             extend(found[site], load(site, empty, project, options.annotators, options.think_s, seconds))
     after = f"after_{short(options.labels)}_labels"
     figures: dict[str, Figure] = {}
-    for site, name in ((young, f"{after}_without_{database}"), (aged, f"{after}_{database}")):
+    for site, name in ((young, f"{after}_twin_{database}"), (aged, f"{after}_{database}")):
         figures |= described(found[site], name)
+        figures[f"database_mb_{name}"] = sites.database_mb(site)
         console.print(line(name, found[site]))
     return figures | compared(found[aged], found[young], f"{after}_over_start_{database}")
 
