@@ -4,7 +4,8 @@ Two services on databases of their own have pools of the same size. One of them 
 on both in turns, so that both share what else the machine does: two moments some minutes apart differ by more than
 what is looked for. Nothing is vacuumed after the labels but what PostgreSQL does by itself.
 
-`python -m benchmarks.serve.after_labels`, or with `--items 20000 --labels 5000 --seconds 10 --think-s 1` for a short look.
+`python -m benchmarks.serve.after_labels`, or with `--items 20000 --labels 5000 --seconds 10 --think-s 1` for a short
+look.
 """
 
 import argparse
