@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from service.operations.up import NEEDS_A_PERSON as WHAT_UP_KNOWS
 from service.settings import Settings
 from service.store import catalogue, jobs
 from service.store.session import read_session, write_session
 from service.store.tables import Job, Project, Worker
-from service.up import NEEDS_A_PERSON as WHAT_UP_KNOWS
 from tests.worker.processes import alive, environment, wait_until, worker
 from worker.main import NEEDS_A_PERSON
 

@@ -1,0 +1,36 @@
+"""What this worker can do, described for the catalogue: every plug-in's docstring and parameter schema."""
+
+import inspect
+from collections.abc import Mapping
+
+from pydantic import BaseModel
+
+from service.store.catalogue import Announcement, Kind
+from worker.heads import heads
+from worker.modalities.image.backbones import SmallBackbone
+from worker.pretext import pretext_tasks
+from worker.strategies import strategies
+
+
+def announcements() -> tuple[Announcement, ...]:
+    return (
+        *_described("strategy", strategies()),
+        *_described("pretext_task", pretext_tasks()),
+        *_described("head", heads()),
+        _small_backbone(),
+    )
+
+
+def _described(kind: Kind, plug_ins: Mapping[str, type[BaseModel]]) -> list[Announcement]:
+    return [
+        Announcement(kind, name, inspect.getdoc(plug_in) or "", plug_in.model_json_schema())
+        for name, plug_in in plug_ins.items()
+    ]
+
+
+def _small_backbone() -> Announcement:
+    about = inspect.getdoc(SmallBackbone) or ""
+    no_parameters = {"type": "object", "properties": {}, "additionalProperties": False}
+    return Announcement(
+        "backbone", "small", f"{about}\n\nAny timm model works too, by its name.", no_parameters
+    )

@@ -1,0 +1,121 @@
+"""The runner: a child of the supervisor that runs job after job, with torch imported once.
+
+It holds no lease. It ends when its supervisor does, also when that is killed with -9.
+"""
+
+import importlib
+import importlib.util
+import os
+import pkgutil
+import queue
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+
+import sqlalchemy as sa
+import structlog
+
+from service.errors import ShortlistError
+from service.logs import configure_logs
+from service.store import jobs
+from service.store.artifacts import Artifacts
+from service.store.jobs import ClaimedJob
+from service.store.session import make_engine
+from worker.die_with_parent import die_with_parent
+from worker.jobs.context import JobContext, JobFailed
+from worker.supervision.runner_process import Ended, Progress, Ready, Refused, Start
+
+REPORT_INTERVAL_S = 0.2
+
+log = structlog.get_logger()
+
+
+class Runner:
+    def __init__(self, pipe: Connection, start: Start) -> None:
+        self._pipe = pipe
+        self._settings = start.settings
+        self._jobs_package = start.jobs_package
+        self._engine: sa.Engine = make_engine(start.settings.database)
+        self._artifacts = Artifacts(start.settings.artifacts, start.settings.data_dir / "cache")
+        self._reported_at = 0.0
+
+    def run(self, job: ClaimedJob) -> Ended:
+        """Run the job to its end; what it raises becomes the answer."""
+        context = JobContext(
+            job=job,
+            settings=self._settings,
+            engine=self._engine,
+            artifacts=self._artifacts,
+            report=self._report,
+        )
+        name = f"{self._jobs_package}.{job.kind}"
+        if importlib.util.find_spec(name) is None:
+            sentence = f"This worker knows no jobs of kind {job.kind!r}. Bring it to the service's version."
+            return Ended(error=sentence, retry=False)
+        try:
+            result = importlib.import_module(name).run(context)
+            if not context.finished:
+                with context.finish(result):
+                    pass
+        except jobs.LeaseLost:
+            return Ended(lease_lost=True)
+        except JobFailed as error:
+            return Ended(error=str(error), retry=False)
+        except ShortlistError as error:
+            return Ended(error=str(error), retry=error.status >= 500)
+        except Exception as error:
+            log.exception("job raised", job=job.id, kind=job.kind)
+            last_line = (str(error).strip().splitlines() or ["no message"])[-1]
+            return Ended(error=f"{type(error).__name__}: {last_line}", broken=True)
+        return Ended()
+
+    def _report(self, fraction: float, message: str) -> None:
+        now = time.monotonic()
+        if now - self._reported_at >= REPORT_INTERVAL_S:
+            self._reported_at = now
+            self._pipe.send(Progress(float(fraction), message))
+
+
+def main() -> None:
+    pipe, supervisor_pid = Connection(int(sys.argv[1])), int(sys.argv[2])
+    die_with_parent(supervisor_pid)  # the pipe's end says it too, but not to code that hogs the GIL
+    start: Start = pipe.recv()
+    configure_logs(start.settings)
+    inbox: queue.Queue[ClaimedJob] = queue.Queue()
+    threading.Thread(target=_read, args=(pipe, inbox), daemon=True).start()
+
+    pipe.send(_warm_up(start))
+    runner = Runner(pipe, start)
+    while True:
+        pipe.send(runner.run(inbox.get()))
+
+
+def _read(pipe: Connection, inbox: "queue.Queue[ClaimedJob]") -> None:
+    while True:
+        try:
+            inbox.put(pipe.recv())
+        except (EOFError, OSError):
+            os._exit(1)
+
+
+def _warm_up(start: Start) -> Ready | Refused:
+    """Import what the jobs will need, so that none of them waits for it."""
+    jobs_package = importlib.import_module(start.jobs_package)
+    for module in pkgutil.iter_modules(jobs_package.__path__):
+        importlib.import_module(f"{start.jobs_package}.{module.name}")
+    if not start.plug_ins:
+        return Ready(device=start.settings.device, catalogue=())
+    from worker.device import choose_devices, use_threads
+    from worker.supervision.announcements import announcements
+
+    use_threads(start.settings.threads)
+    try:
+        device = choose_devices(start.settings.device, start.settings.devices)[0]
+    except ValueError as error:
+        return Refused(f"SHORTLIST_DEVICE: {error}")
+    return Ready(device=str(device), catalogue=announcements())
+
+
+if __name__ == "__main__":
+    main()
