@@ -1,9 +1,10 @@
 """Pins what pretext tasks, scoring and training computed at commit 23285fa, and the inputs of gate and duplicates.
 
 `before/pretext.npz` holds, for every registered task on the `small` backbone at 32 pixels, losses, spreads and
-embeddings of 32 fixed images: by an untrained net, and for three tasks by one that `Training` trained. Nets are
-compared with rtol 1e-5 and 1e-3, because CPUs differ; SHORTLIST_TEST_EXACT=1 tightens both to 1e-6, for the machine
-that wrote the file. SHORTLIST_WRITE_FIXTURES=1 makes the tests write it.
+embeddings of 32 fixed images: by an untrained net, and for three tasks by one that `Training` trained. Untrained nets
+are compared with rtol 1e-5, trained ones with 1e-3 and their embeddings more loosely, because CPUs differ;
+SHORTLIST_TEST_EXACT=1 tightens all to 1e-6, for the machine that wrote the file. SHORTLIST_WRITE_FIXTURES=1 makes the
+tests write it.
 """
 
 from collections.abc import Iterator
@@ -139,7 +140,8 @@ def test_a_timm_backbone_scores_as_before() -> None:
 @pytest.mark.parametrize("name", TRAINED)
 def test_training_leads_where_it_led_before(name: str) -> None:
     """Two epochs of four batches, as `worker.jobs.pretext_training` trains. Each step makes what CPUs do
-    differently larger, so the tolerance is wider."""
+    differently larger, so the tolerance is wider: with the instructions of AVX2 instead of AVX-512, single
+    embeddings were seen to move by 0.02, losses by less than 0.001."""
     task = pretext_tasks()[name]()
     pool = images(64, seed=2)
 
@@ -160,7 +162,9 @@ def test_training_leads_where_it_led_before(name: str) -> None:
     for measure in training.history[0].keys() - SPEED:
         epochs = [epoch[measure] for epoch in training.history]
         found[f"trained/{name}/history/{measure}"] = np.array(epochs, np.float64)
+    embeddings = {f"trained/{name}/embeddings": found.pop(f"trained/{name}/embeddings")}
     check(found, 1e-3, 1e-3)
+    check(embeddings, 1e-3, 0.05)
 
 
 def test_thumbnails_and_what_is_a_duplicate() -> None:
