@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 
 from tests.upgrades.recorded import BEFORE, EXACT, WRITING
+from worker.arrays import Floats
 from worker.heads import heads
 from worker.heads.linear import LinearHead
 from worker.heads.pool_graph import PoolGraph
-from worker.pool_view import Floats, PoolView
+from worker.selection.pool_view import PoolView
 from worker.strategies import ColdStart, strategies
 
 FILE = BEFORE / "picks.json"

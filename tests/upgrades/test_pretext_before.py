@@ -19,16 +19,16 @@ import torch
 from torch import Tensor, nn
 
 from tests.upgrades.recorded import BEFORE, EXACT, WRITING
-from worker.backbone import make_backbone
-from worker.dataset import Dataset
-from worker.duplicates import representatives, threshold
-from worker.gate import linear_probe, nearest_neighbours
-from worker.modalities.image import augmented, normalised
-from worker.modalities.thumbnails import changed_slightly, differences, thumbnails
+from worker.evaluation.gate import linear_probe, nearest_neighbours
+from worker.modalities.image.backbones import make_backbone
+from worker.modalities.image.pixels import augmented, normalised
+from worker.modalities.image.sketches import changed_slightly, differences, thumbnails
+from worker.pool.dataset import Dataset
 from worker.pretext import PretextTask, pretext_tasks
-from worker.recipe import Recipe
-from worker.scoring import Scored, score
-from worker.training import Training
+from worker.pretraining.loop import Training
+from worker.pretraining.recipe import Recipe
+from worker.scoring.duplicates import representatives, threshold
+from worker.scoring.score import Scored, score
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -139,7 +139,7 @@ def test_a_timm_backbone_scores_as_before() -> None:
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_training_leads_where_it_led_before(name: str) -> None:
-    """Two epochs of four batches, as `worker.jobs.pretext_training` trains. Each step makes what CPUs do
+    """Two epochs of four batches, as `worker.pretraining.train` trains. Each step makes what CPUs do
     differently larger, so the tolerance is wider: with the instructions of AVX2 instead of AVX-512, single
     embeddings were seen to move by 0.02, losses by less than 0.001."""
     task = pretext_tasks()[name]()
