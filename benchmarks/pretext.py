@@ -35,6 +35,7 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional
+from worker.jobs.score_pool.shard_scorer import Shard, ShardScorer
 
 from benchmarks.report import RESULTS, Figure, write_report
 from service.settings import Settings
@@ -48,12 +49,12 @@ from worker.engines.local import LocalEngine
 from worker.evaluation.diagnostics import peak_memory_gb
 from worker.jobs import score_pool, train_pretext
 from worker.jobs.context import JobContext
-from worker.jobs.pretext_net import load_net, new_net, store_net
-from worker.jobs.score_pool.shard_scorer import Shard, ShardScorer
+from worker.jobs.specs import store_net
 from worker.modalities.image.pixels import augmented, normalised, to_pixels
 from worker.modalities.image.pretext.rotation import Rotation
+from worker.models.nets import new_net
 from worker.pool.dataset import Dataset
-from worker.pool.reader import ItemPixels
+from worker.pool.reader import ItemReader
 from worker.pretraining.loop import Training
 from worker.pretraining.recipe import Recipe
 
@@ -190,7 +191,7 @@ def ours(bench: Bench, device: torch.device, parquet: bool, losses: dict[str, Fl
             uri = f"{folder}/pool.parquet#row={number}" if parquet else str(bench.paths[number])
             session.execute(sa.update(Item).where(Item.id == item_id).values(uri=uri))
     shards = [Shard(first, first + SHARD - 1) for first in range(ids[0], ids[-1] + 1, SHARD)]
-    with ItemPixels(bench.settings) as item_pixels:
+    with ItemReader(bench.settings) as item_pixels:
         scorer = ShardScorer(bench.context, bench.run, bench.model, item_pixels, device)
         scorer.tune(len(ids))
         begun = time.perf_counter()
@@ -203,7 +204,7 @@ def ours(bench: Bench, device: torch.device, parquet: bool, losses: dict[str, Fl
 
 def limit(bench: Bench, device: torch.device) -> float:
     """Images a second of the network alone, four views each, folded as ours is."""
-    with ItemPixels(bench.settings) as item_pixels:
+    with ItemReader(bench.settings) as item_pixels:
         scorer = ShardScorer(bench.context, bench.run, bench.model, item_pixels, device)
     scorer.tune(len(bench.paths))
     batch = normalised(_pixels(bench, scorer.batch)).to(device)
@@ -255,9 +256,7 @@ def our_training(bench: Bench, device: torch.device) -> float:
         dataset=Dataset(len(pixels), lambda rows: pixels[torch.from_numpy(rows)]),
         recipe=recipe,
         device=device,
-        prepare=lambda batch, generator: normalised(
-            augmented(batch, generator, True) if generator else batch
-        ),
+        prepare=lambda batch, generator: normalised(augmented(batch, generator) if generator else batch),
         sample=pixels[:512],
         save=lambda state: None,
         save_interval_s=60,

@@ -141,7 +141,7 @@ def open_pool(folder: Path) -> PoolView:
     classes = np.load(folder / "classes.npy")
     return PoolView(
         embeddings=np.load(folder / "embeddings.npy", mmap_mode="r"),
-        thumbnails=np.load(folder / "thumbnails.npy", mmap_mode="r"),
+        appearance=np.load(folder / "thumbnails.npy", mmap_mode="r"),
         pretext_losses=np.load(folder / "losses.npy"),
         available=classes < 0,
         classes=classes,

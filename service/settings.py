@@ -61,6 +61,7 @@ class Settings(BaseSettings):
         False, description="whether webhooks may be sent to loopback and private addresses"
     )
 
+    max_text_bytes: int = Field(1_000_000, ge=1, description="a text that is longer is quarantined")
     max_image_pixels: int = Field(
         64_000_000, ge=1, description="an image with more pixels is quarantined, never decoded"
     )
@@ -83,7 +84,7 @@ class Settings(BaseSettings):
     memory_cache_bytes: int = Field(
         2 * 2**30, ge=0, description="decoded pools up to this size stay in memory while training"
     )
-    pixel_map_bytes: int = Field(
+    decoded_cache_bytes: int = Field(
         100 * 2**30,
         ge=0,
         description="larger ones lie decoded on the worker's disk, up to this size in all; 10 GiB of the disk, or "

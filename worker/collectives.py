@@ -6,7 +6,6 @@ gives back what it got, so that the same code serves both.
 
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,8 +13,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
-
-from worker.pool.dataset import Dataset
 
 
 def world_size() -> int:
@@ -99,13 +96,6 @@ class _Total(torch.autograd.Function):
 
 
 # ---- a step of all ----
-
-
-def sharded(dataset: Dataset) -> Dataset:
-    """The same batches; of each, every trainer loads an equal part."""
-    if world_size() == 1:
-        return dataset
-    return replace(dataset, load=lambda rows: dataset.load(np.array_split(rows, world_size())[rank()]))
 
 
 def data_parallel(net: nn.Module, losses: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -52,8 +52,8 @@ def autocast(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
 
 
-def to_device(pixels: Tensor, device: torch.device) -> Tensor:
-    """uint8 (n, 3, s, s) to the device, without waiting for it on CUDA; channels_last in memory."""
+def to_device(items: Tensor, device: torch.device) -> Tensor:
+    """Decoded items to the device, without waiting for it on CUDA; pictures lie channels_last in memory."""
     if device.type == "cuda":
-        pixels = pixels.pin_memory().to(device, non_blocking=True)
-    return pixels.contiguous(memory_format=torch.channels_last)
+        items = items.pin_memory().to(device, non_blocking=True)
+    return items.contiguous(memory_format=torch.channels_last) if items.ndim == 4 else items

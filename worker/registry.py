@@ -11,7 +11,12 @@ from functools import cache
 from itertools import chain
 from typing import Any, TypeVar
 
+from pydantic import BaseModel, ValidationError
+
+from worker.errors import PlugInUnusable, UnknownPlugIn
+
 P = TypeVar("P", bound=type)
+M = TypeVar("M", bound=BaseModel)
 
 
 @cache
@@ -39,3 +44,25 @@ def plug_ins(base: P, *packages: str) -> dict[str, P]:
                 if twin is not candidate:
                     raise ValueError(f"{candidate.name!r} names both {twin} and {candidate}")
     return dict(sorted(found.items()))
+
+
+def plug_in_from(known: dict[str, type[M]], name: str, params: dict[str, Any], setting: str) -> M:
+    """The plug-in that the project's `setting` names, with its parameters. Raises `UnknownPlugIn` and
+    `PlugInUnusable`."""
+    plug_in = known.get(name)
+    if plug_in is None:
+        raise UnknownPlugIn(
+            f"This worker knows no {setting} {name!r}. Set the project's {setting} to one of "
+            f"{', '.join(known)}, or start a worker that has it.",
+            setting,
+            name,
+        )
+    try:
+        return plug_in.model_validate(params)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "params"
+        raise PlugInUnusable(
+            f"The project's {setting} {name!r} cannot take {where}: {first['msg']}. "
+            "Change it in the project's settings."
+        ) from error

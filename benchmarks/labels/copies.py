@@ -5,7 +5,7 @@ import torch
 
 from benchmarks.labels.pools import Pixels
 from worker.arrays import Ints
-from worker.modalities.image.sketches import changed_slightly, differences, thumbnails
+from worker.modalities.image.sketches import ImageSketcher, changed_slightly, differences, thumbnails
 from worker.scoring.duplicates import representatives, threshold
 
 _SAMPLE = 256  # items whose slightly changed views set the threshold
@@ -22,6 +22,6 @@ def find_copies(pixels: Pixels) -> Ints:
         differences(np.concatenate(views), own, own[:, None] + len(own))[:, 0],
         differences(views[0], own, np.roll(own, 1)[:, None])[:, 0],
     )
-    represented = representatives(thumbnails(everything), [None] * len(pixels), largest)
+    represented = representatives(ImageSketcher(), thumbnails(everything), [None] * len(pixels), largest)
     found = np.flatnonzero(represented != np.arange(len(pixels)))
     return np.column_stack([found, represented[found]])

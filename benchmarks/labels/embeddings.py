@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from benchmarks.labels.copies import find_copies
 from benchmarks.labels.pools import Pixels, Pool
 from worker.arrays import Bytes, Floats, Halves, Ints
-from worker.modalities.image import backbones, pixels
+from worker.modalities.image import Image, backbones, pixels
 from worker.modalities.image.backbones import make_backbone
 from worker.modalities.image.pixels import augmented, normalised
 from worker.modalities.image.pretext import rotation
@@ -106,11 +106,11 @@ def train(pixels: Pixels, recipe: Recipe) -> nn.Module:
     """As job train_pretext does it, with the defaults of a project."""
     torch.manual_seed(recipe.seed)
     task, size = Rotation(), pixels.shape[-1]
-    net = task.make_net(*make_backbone("small", False, size), size)
+    net = task.make_net(*make_backbone("small", False, Image(image_size=size)), size)
     everything = torch.from_numpy(pixels)
 
     def prepare(batch: Tensor, generator: torch.Generator | None) -> Tensor:
-        return normalised(augmented(batch, generator, task.flips) if generator else batch)
+        return normalised(augmented(batch, generator) if generator else batch)
 
     Training(
         net=net.to(memory_format=torch.channels_last),

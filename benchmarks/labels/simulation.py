@@ -16,7 +16,7 @@ from worker.arrays import Bools, Floats, Ints
 from worker.heads import FittedHead
 from worker.heads.linear import LinearHead
 from worker.jobs.rank.exclusions import left_out
-from worker.jobs.specs import ScoredItems
+from worker.scoring.scored_items import ScoredItems
 from worker.selection.pool_view import PoolView
 from worker.strategies import ColdStart, Strategy, strategies
 
@@ -117,7 +117,7 @@ class _Known:
             n_classes=self._pool.n_classes,
             round_size=n,
             labels_used=before,
-            thumbnails=self._pool.thumbnails[seen],
+            appearance=self._pool.thumbnails[seen],
         )
 
     def annotate(self, items: Ints, n: int, rng: np.random.Generator) -> None:

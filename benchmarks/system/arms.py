@@ -39,7 +39,6 @@ from worker.heads.pool_graph import PoolGraph
 from worker.heads.propagate import PropagateHead
 from worker.modalities.image.backbones import SmallBackbone
 from worker.modalities.image.pixels import augmented, normalised
-from worker.modalities.image.pretext.rotation import Rotation
 from worker.modalities.image.sketches import thumbnails
 from worker.pretraining.recipe import Recipe
 from worker.selection.pool_view import PoolView
@@ -116,8 +115,8 @@ def _prepared(path: Path) -> tuple[Prepared, PoolGraph]:
     arrays = {name: tensor.numpy() for name, tensor in found.items()}
     pool = make_pool(POOL)
     small = thumbnails(torch.from_numpy(pool.pixels))
-    graph = PoolGraph(arrays["embeddings"], np.random.default_rng(0), thumbnails=small)
-    return Prepared(pool=pool, backbone=backbone, thumbnails=small, **arrays), graph
+    graph = PoolGraph(arrays["embeddings"], np.random.default_rng(0), appearance=small)
+    return Prepared(pool=pool, backbone=backbone, appearance=small, **arrays), graph
 
 
 def run(arm: str, seed: int, labels: int | None, path: Path) -> list[Row]:
@@ -159,7 +158,7 @@ def _from_scratch(pixels: Tensor, classes: Ints, n_classes: int, seed: int, step
         if len(rows) < min(_BATCH, len(truth)):
             rows = torch.cat([rows, torch.randperm(len(truth), generator=generator)])
         now, rows = rows[:_BATCH], rows[_BATCH:]
-        logits = net(_batch(augmented(pixels[now], generator, flips=True)))
+        logits = net(_batch(augmented(pixels[now], generator)))
         loss = functional.cross_entropy(logits, truth[now], label_smoothing=_SMOOTHING)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -189,7 +188,7 @@ def _ours(
             n_classes=pool.n_classes,
             round_size=labels - before,
             labels_used=before,
-            thumbnails=prepared.thumbnails,
+            appearance=prepared.thumbnails,
         )
         picks = strategy.select(view, labels - before, rng).items
         classes[picks] = pool.classes[picks]
@@ -216,7 +215,6 @@ def _finetuned(prepared: Prepared, graph: PoolGraph, rows: Ints, seed: int) -> R
         read=lambda some: everything[torch.from_numpy(some)],
         backbone=prepared.new_backbone,
         device=_CPU,
-        flips=Rotation.flips,
         report=lambda done, message: None,
     )
     fitted = FinetuneHead(calibrated=False).fit_images(

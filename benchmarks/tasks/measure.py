@@ -18,7 +18,7 @@ from benchmarks.tasks import supervised
 from worker.arrays import Floats
 from worker.evaluation.diagnostics import collapse, of_embeddings
 from worker.evaluation.metrics import rank_correlation
-from worker.modalities.image import backbones, pixels, views
+from worker.modalities.image import Image, backbones, pixels, views
 from worker.modalities.image.backbones import make_backbone
 from worker.modalities.image.pixels import augmented, normalised
 from worker.modalities.image.pretext import decoder
@@ -126,10 +126,10 @@ def _core_seconds() -> float:
 def _train(pixels: Tensor, task: PretextTask, recipe_: Recipe) -> Training:
     torch.manual_seed(recipe_.seed)
     size = pixels.shape[-1]
-    net = task.make_net(*make_backbone("small", False, size), size)
+    net = task.make_net(*make_backbone("small", False, Image(image_size=size)), size)
 
     def prepare(batch: Tensor, generator: torch.Generator | None) -> Tensor:
-        return normalised(augmented(batch, generator, task.flips) if generator else batch)
+        return normalised(augmented(batch, generator) if generator else batch)
 
     training_ = Training(
         net=net.to(memory_format=torch.channels_last),

@@ -59,7 +59,7 @@ def _train(pixels: Tensor, classes: Tensor, n_classes: int, epochs: int, seed: i
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps)
     for _ in range(epochs):
         for rows in torch.split(torch.randperm(len(pixels), generator=generator), _BATCH):
-            batch = normalised(augmented(pixels[rows], generator, flips=True))
+            batch = normalised(augmented(pixels[rows], generator))
             loss = functional.cross_entropy(net(batch), classes[rows])
             optimizer.zero_grad()
             torch.autograd.backward(loss)

@@ -45,8 +45,8 @@ class GateAnswer(Answer):
         {
             "verdict": "go", "labels": 2000, "items": 200, "judged_on": "control",
             "reason": "On 200 control items the linear probe of the trained …",
-            "linear": {"trained": 0.81, "untrained": 0.76, "pixels": 0.74},
-            "knn": {"trained": 0.78, "untrained": 0.71, "pixels": 0.72},
+            "linear": {"trained": 0.81, "untrained": 0.76, "raw": 0.74},
+            "knn": {"trained": 0.78, "untrained": 0.71, "raw": 0.72},
         }
     )  # fmt: skip
 

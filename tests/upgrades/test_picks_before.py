@@ -62,7 +62,7 @@ def truth_of(pool: str) -> tuple[PoolView, np.ndarray]:
     view = PoolView(
         embeddings=embeddings, pretext_losses=losses, available=np.ones(ITEMS, np.bool_),
         classes=np.full(ITEMS, -1), probabilities=None, n_classes=CLASSES, round_size=10, labels_used=0,
-        thumbnails=thumbnails.astype(np.uint8),
+        appearance=thumbnails.astype(np.uint8),
     )  # fmt: skip
     return view, cluster % CLASSES
 
@@ -81,7 +81,7 @@ def labeled(pool: str) -> PoolView:
 
 def said_by(name: str, view: PoolView) -> Floats:
     """(400, 3) by a head of that name, taught by the labels of the pool."""
-    graph = PoolGraph(view.embeddings, np.random.default_rng(0), thumbnails=view.thumbnails)
+    graph = PoolGraph(view.embeddings, np.random.default_rng(0), appearance=view.thumbnails)
     known = view.labeled
     fitted = heads()[name]().fit(
         view.embeddings[known], view.classes[known], view.n_classes, np.random.default_rng(0), graph

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from tests.upgrades.recorded import BEFORE, EXACT, WRITING
 from worker.evaluation.gate import linear_probe, nearest_neighbours
+from worker.modalities.image import Image
 from worker.modalities.image.backbones import make_backbone
 from worker.modalities.image.pixels import augmented, normalised
-from worker.modalities.image.sketches import changed_slightly, differences, thumbnails
+from worker.modalities.image.sketches import ImageSketcher, changed_slightly, differences, thumbnails
 from worker.pool.dataset import Dataset
 from worker.pretext import PretextTask, pretext_tasks
 from worker.pretraining.loop import Training
@@ -91,7 +92,7 @@ def images(n: int, seed: int = 0) -> Tensor:
 def new_net(task: PretextTask, backbone: str = "small") -> nn.Module:
     """Untrained, the same each time, and laid out in memory as the jobs do it."""
     torch.manual_seed(0)
-    net = task.make_net(*make_backbone(backbone, pretrained=False, image_size=SIDE), SIDE)
+    net = task.make_net(*make_backbone(backbone, pretrained=False, image_size=SIDE), Image(image_size=SIDE))
     return net.to(device=CPU, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
@@ -112,7 +113,7 @@ def untrained(task: PretextTask, backbone: str = "small") -> Scored:
     net = new_net(task, backbone).eval()
     with torch.no_grad():
         sample = normalised(channels_last(images(48, seed=1)))
-        task.settle(net, sample, torch.Generator().manual_seed(0))
+        task.finalise(net, sample, torch.Generator().manual_seed(0))
     return scored_by(net, task)
 
 
@@ -146,7 +147,7 @@ def test_training_leads_where_it_led_before(name: str) -> None:
     pool = images(64, seed=2)
 
     def prepare(pixels: Tensor, generator: torch.Generator | None) -> Tensor:
-        return normalised(augmented(pixels, generator, task.flips) if generator else pixels)
+        return normalised(augmented(pixels, generator) if generator else pixels)
 
     training = Training(
         net=new_net(task), task=task, dataset=Dataset(len(pool), lambda rows: pool[torch.from_numpy(rows)]),
@@ -175,7 +176,7 @@ def test_thumbnails_and_what_is_a_duplicate() -> None:
     strangers = differences(rows, np.arange(SCORED - 1), np.arange(1, SCORED)[:, None])[:, 0]
     largest = threshold(views, strangers)
     found: Arrays = {
-        "representatives": representatives(rows, [None] * len(rows), largest),
+        "representatives": representatives(ImageSketcher(), rows, [None] * len(rows), largest),
         "representatives/equal bytes only": representatives(
             rows, [str(row % 20) for row in range(len(rows))], 0.0
         ),

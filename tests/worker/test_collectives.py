@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from tests.worker.pretraining.test_loop import make_training, pixels, without_speed
 from worker import collectives
+from worker.modalities.image import Image
 from worker.modalities.image.backbones import make_backbone
 from worker.modalities.image.pixels import normalised
 from worker.modalities.image.pretext.rotation import Rotation
@@ -57,7 +58,7 @@ class Found:
 
 def train(task: PretextTask, **values: Any) -> Found:
     torch.manual_seed(0)
-    net = task.make_net(*make_backbone("small", pretrained=False, image_size=12), 12)
+    net = task.make_net(*make_backbone("small", pretrained=False, image_size=12), Image(image_size=12))
     saved, warnings = list[int](), list[str]()
     training = make_training(
         IMAGES, task=task, recipe=RECIPE, prepare=lambda batch, _: normalised(batch),
@@ -162,7 +163,7 @@ def test_alone_everything_is_what_it_was() -> None:
 
     assert (collectives.world_size(), collectives.rank(), collectives.all_gather_counts(7)) == (1, 0, [7])
     assert collectives.all_gather(rows) is collectives.all_reduce_sum(rows) is rows
-    assert collectives.sharded(dataset) is dataset
+    assert sharded(dataset) is dataset
     assert collectives.row_offset(rows) == 0
     assert torch.equal(collectives.all_reduce_mean(rows), rows.mean(0))
     assert torch.equal(collectives.weighted_mean(rows[:, 0], 5), rows[:, 0].mean())

@@ -59,7 +59,6 @@ class _Fit:
             read=lambda rows: pixels[torch.from_numpy(rows)],
             backbone=_backbone,
             device=CPU,
-            flips=True,
             report=lambda done, message: self.reported.append(done),
         )
         graph = PoolGraph(embeddings, np.random.default_rng(0))

@@ -7,6 +7,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from worker.modalities.image import Image
 from worker.modalities.image.backbones import make_backbone
 from worker.modalities.image.pixels import normalised
 from worker.pretext import PretextTask, pretext_tasks
@@ -20,7 +21,7 @@ every_task = pytest.mark.parametrize(
 
 def _net(task: PretextTask, backbone: str = "small", size: int = SIZE, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return task.make_net(*make_backbone(backbone, pretrained=False, image_size=size), size)
+    return task.make_net(*make_backbone(backbone, pretrained=False, image_size=size), Image(image_size=size))
 
 
 def _images(n: int, size: int = SIZE) -> Tensor:
@@ -48,7 +49,7 @@ def _learn(task: PretextTask, net: nn.Module, images: Tensor, steps: int) -> Non
 
 
 def _settle(task: PretextTask, net: nn.Module, sample: Tensor) -> nn.Module:
-    task.settle(net.eval(), sample, torch.Generator().manual_seed(5))
+    task.finalise(net.eval(), sample, torch.Generator().manual_seed(5))
     return net
 
 
@@ -129,7 +130,7 @@ def test_scoring_changes_nothing(task: PretextTask) -> None:
     before = copy.deepcopy(net.state_dict())
 
     _losses(task, net, _images(4))
-    task.measures(net, _images(4))
+    task.diagnostics(net, _images(4))
 
     assert not net.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
@@ -186,7 +187,7 @@ def test_the_network_gives_its_backbone_back(task: PretextTask) -> None:
 
 @every_task
 def test_measures_are_numbers(task: PretextTask) -> None:
-    assert all(isinstance(value, float) for value in task.measures(_net(task).eval(), _images(4)).values())
+    assert all(isinstance(value, float) for value in task.diagnostics(_net(task).eval(), _images(4)).values())
 
 
 @every_task

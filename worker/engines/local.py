@@ -2,32 +2,19 @@
 
 from collections.abc import Generator, Iterable
 from contextlib import closing
-from typing import Protocol, TypeVar
+from typing import ClassVar
 
+from worker.engines import Engine, L, R, S, Work
 from worker.pool.dataset import ahead
 
-Shard = TypeVar("Shard", contravariant=True)
-Loaded = TypeVar("Loaded")
-Stored = TypeVar("Stored", covariant=True)
 
+class LocalEngine(Engine):
+    name: ClassVar[str] = "local"
 
-class ShardFunction(Protocol[Shard, Loaded, Stored]):
-    """What runs on a shard. It stores the result itself, under a name that only this shard has."""
-
-    def load(self, shard: Shard) -> Loaded:
-        """Read and decode; runs ahead, in another thread."""
-        ...
-
-    def compute(self, loaded: Loaded) -> Stored:
-        """On the device; stores the artifact and says where."""
-        ...
-
-
-class LocalEngine:
     def map(
-        self, function: ShardFunction[Shard, Loaded, Stored], shards: Iterable[Shard]
-    ) -> Generator[Stored, None, None]:
-        """The finished shards, in order."""
-        with closing(ahead(map(function.load, shards), depth=1)) as loaded_shards:
-            for loaded in loaded_shards:
-                yield function.compute(loaded)
+        self, work: Work[S, L, R], shards: Iterable[S], *, device: str, processes: int = 1
+    ) -> Generator[R, None, None]:
+        """In the order of the shards."""
+        with closing(work.open(device)) as running, closing(ahead(map(running.load, shards), 1)) as loaded:
+            for shard in loaded:
+                yield running.compute(shard)

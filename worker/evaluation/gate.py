@@ -1,6 +1,6 @@
 """The gate of a pretext model: do its embeddings know more of the classes than what costs nothing?
 
-Probes learn from all labels so far, for the trained backbone, the same backbone untrained, and the pixels. They are
+Probes learn from all labels so far, for the trained backbone, the same backbone untrained, and raw features. They are
 judged only on items that no strategy chose: the labels a strategy asks for are those that its own embeddings get
 wrong, so on these any other features look better. A verdict needs the 95 % interval of the paired difference on its
 side, so a few labels, or a close race, are "not enough labels". The interval covers both choices, of the items that
@@ -17,7 +17,7 @@ from worker.arrays import Bools, Floats, Ints
 from worker.evaluation.metrics import paired_difference
 
 Verdict = Literal["go", "no-go", "not enough labels"]
-Rival = Literal["untrained", "pixels"]
+Rival = Literal["untrained", "raw"]
 # test: the test split. control: what the control arm asked for. random: all labels, where chance asked for them all.
 JudgedOn = Literal["test", "control", "random"]
 
@@ -31,7 +31,7 @@ _PARTS = 5  # of the labels that teach; each is left out once, to see how much h
 _PENALTIES = np.logspace(-4, 2, 13)  # of the ridge, times the mean eigenvalue
 _NEIGHBOURS = 10
 _TEMPERATURE = 0.07
-_NAMES = {"trained": "the trained backbone", "untrained": "the untrained backbone", "pixels": "raw pixels"}
+_NAMES = {"trained": "the trained backbone", "untrained": "the untrained backbone", "raw": "raw features"}
 _ITEMS = {
     "test": "items of the test split",
     "control": "control items",
@@ -42,7 +42,7 @@ _ITEMS = {
 @dataclass(frozen=True)
 class Gate:
     """linear, knn: accuracy by what was compared, `trained` and its rivals, on `items` that are `judged_on`. labels:
-    the labeled items that there were. better: the rival to use instead, where there is one; never the pixels, which
+    the labeled items that there were. better: the rival to use instead, where there is one; never raw features, which
     no ranking can use.
     """
 
@@ -71,9 +71,9 @@ def enough(classes: Ints) -> bool:
 
 
 def too_few(labels: int, readable: int) -> Gate:
-    """Of the labeled items, so many have an image that can be read."""
+    """Of the labeled items, so many can be read."""
     reason = (
-        f"The gate needs {_LEAST_LABELS} labeled items whose images can be read, and two classes with "
+        f"The gate needs {_LEAST_LABELS} labeled items that can be read, and two classes with "
         f"{_LEAST_OF_A_CLASS} each; there are {readable} such items so far."
     )
     return Gate("not enough labels", reason, labels, 0, None, {}, {})

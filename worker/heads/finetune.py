@@ -144,7 +144,7 @@ class FinetuneHead(ImageHead):
                 group["lr"] = self.learning_rate * times * _rate(step / steps)
             rows = torch.from_numpy(rng.choice(len(shares), _BATCH, p=shares))
             batch = to_device(pixels[rows], images.device)
-            batch = normalised(augmented(batch, generator, images.flips))
+            batch = normalised(augmented(batch, generator))
             with autocast(images.device):
                 logits = net(batch)
             misses = -(targets[rows].to(images.device) * torch.log_softmax(logits.float(), dim=1)).sum(dim=1)

@@ -22,7 +22,6 @@ class Images:
     labeled   (n, 3, s, s) uint8, in the order of the embeddings
     read      rows (b,) of the pool -> uint8 (b, 3, s, s)
     backbone  a new copy of the pretext model's, on the device
-    flips     whether a mirrored item is as good to train on
     report    share done 0..1 and what is being done; cheap
     """
 
@@ -30,7 +29,6 @@ class Images:
     read: Callable[[Ints], Tensor]
     backbone: Callable[[], nn.Module]
     device: torch.device
-    flips: bool
     report: Callable[[float, str], None]
 
 

@@ -58,7 +58,7 @@ class PoolGraph:
 
     def nodes_of(self, embeddings: Halves | Floats) -> Ints:
         """(n, d) -> (n,) the nearest node."""
-        return nearest(self._space.without_thumbnails(finite(embeddings)), self._places, 1)[1][:, 0]
+        return nearest(self._space.without_appearance(finite(embeddings)), self._places, 1)[1][:, 0]
 
     def classes_reached(
         self, embeddings: Halves | Floats, classes: Ints, n_classes: int, seen: Floats, chosen: Ints
@@ -94,7 +94,7 @@ class PoolGraph:
     @cached_property
     def _places(self) -> Floats:
         """(m, d)"""
-        return self._space.without_thumbnails(finite(self._embeddings))
+        return self._space.without_appearance(finite(self._embeddings))
 
     @cached_property
     def _similarities(self) -> Tensor:

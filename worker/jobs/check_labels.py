@@ -20,10 +20,12 @@ from service.store import pipeline
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Item, Label, LabelCheck, Project, ScoreRun, Suspect, utc_now
 from worker.arrays import Floats, Ints
+from worker.evaluation.known_items import KnownItems
 from worker.evaluation.label_quality import Agreement, Consensus, agreement, consensus, doubtful
 from worker.heads.linear import held_out_probabilities
 from worker.jobs.context import JobContext
-from worker.jobs.specs import KnownItems, ScoredItems, labeled_items
+from worker.jobs.specs import labeled_items
+from worker.scoring.scored_items import ScoredItems
 
 _DUE_FROM, _DUE_AGAIN = 100, 1.5  # labeled items; times as many as the check before knew
 _LEAST_ITEMS = 20  # labeled; with fewer the heads know too little to contradict anybody
@@ -93,7 +95,7 @@ def run(context: JobContext) -> dict[str, Any]:
         state = _State.read(session, context.job.project_id)
     if state is None:
         return {"missing": "The pool has no scores yet; labels are checked after the first score run."}
-    scored = ScoredItems.open(context.artifacts, state.score_run)
+    scored = ScoredItems.open(context.artifacts, str(state.score_run.artifact))
     known = state.labeled.keep(scored.where(state.labeled.ids) >= 0)
     if len(known) < _LEAST_ITEMS or len(np.unique(known.classes)) < 2:
         return {"missing": f"Checking labels takes {_LEAST_ITEMS} labeled items of at least two classes."}

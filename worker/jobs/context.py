@@ -14,13 +14,6 @@ from service.store.artifacts import Artifacts
 from service.store.session import read_session, write_session
 
 
-class JobFailed(Exception):
-    """A person must act, so the job is not tried again. The sentence is what they read in `job.error`."""
-
-    def __init__(self, sentence: str) -> None:
-        super().__init__(sentence)
-
-
 @dataclass(kw_only=True)
 class JobContext:
     job: jobs.ClaimedJob

@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session, aliased
 
 from service.store import pipeline
 from service.store.tables import Item, Label, Project, Round, ScoreRun, Table
-from worker.jobs.context import JobContext, JobFailed
+from worker.errors import JobFailed
+from worker.jobs.context import JobContext
 
 _CHUNK = 2_000  # items a transaction; annotators of the source wait for one
 

@@ -18,8 +18,9 @@ from timm.models import save_for_hf
 from torch import nn
 
 from service.store.tables import PretextModel
-from worker.jobs.context import JobContext, JobFailed
-from worker.jobs.pretext_net import load_net
+from worker.errors import JobFailed
+from worker.jobs.context import JobContext
+from worker.jobs.specs import open_net
 from worker.modalities.image.backbones import SmallBackbone
 from worker.modalities.image.pixels import MEAN, STD
 
@@ -29,7 +30,7 @@ def run(context: JobContext) -> dict[str, Any]:
         model = session.get(PretextModel, context.job.payload["pretext_model_id"])
     if model is None or model.artifact is None:
         raise JobFailed("The pretext model is not there any more, or was never finished: pretrain again.")
-    net = load_net(model, context.artifacts, torch.device("cpu"))
+    net = open_net(model, context.artifacts, torch.device("cpu"))
     backbone = net.get_submodule("backbone").to(
         memory_format=torch.contiguous_format
     )  # safetensors wants that

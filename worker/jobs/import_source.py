@@ -36,7 +36,8 @@ from service.store.pipeline import queue_score_new_items
 from service.store.project_settings import ProjectSettings
 from service.store.shuffle import shuffle_position
 from service.store.tables import Item, Project, Source
-from worker.jobs.context import JobContext, JobFailed
+from worker.errors import JobFailed
+from worker.jobs.context import JobContext
 
 _CHUNK = 256  # items a transaction
 _AWAY = 32  # images in a row that are out of reach: the source is, and no more are tried

@@ -8,6 +8,7 @@ backbone did better, it is stored as the next version of the pretext model, and 
 is about to be scored by a newer one: that one is judged in its turn.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,6 @@ import structlog
 import torch
 from sqlalchemy.orm import Session
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
 
 from service.store import pipeline
 from service.store.tables import PretextModel, Project, ScoreRun
@@ -24,15 +24,13 @@ from worker.arrays import Floats, Ints
 from worker.device import autocast, choose_device, to_device, use_threads
 from worker.evaluation import gate
 from worker.jobs.context import JobContext
-from worker.jobs.pretext_net import is_untrained, new_net, on_device, store_net, untrained_version
 from worker.jobs.probe_sets import Judges
-from worker.jobs.specs import ScoredItems
-from worker.modalities.image.pixels import normalised
+from worker.jobs.specs import is_untrained, spec_of, store_net, untrained_version, uris_of
 from worker.models.layers import at_layer
-from worker.pool.parts import pixels_of
-from worker.pool.reader import ItemPixels
-
-_SIDE = 32  # of the pixels that are compared
+from worker.models.nets import new_net, on_device
+from worker.pool.parts import decoded_parts
+from worker.pool.reader import ItemReader
+from worker.scoring.scored_items import ScoredItems
 
 log = structlog.get_logger()
 
@@ -67,7 +65,7 @@ def run(context: JobContext) -> dict[str, Any] | None:
     instead = found.better == "untrained"
     artifact = f"pretext/{state.model.id}/untrained-{context.job.token}.safetensors"
     if instead:
-        store_net(new_net(state.model), state.model, context.artifacts, artifact)
+        store_net(new_net(spec_of(state.model)), state.model, context.artifacts, artifact)
     if found.verdict == "no-go":
         log.warning(
             "pretext gate", project=context.job.project_id, verdict=found.verdict, reason=found.reason
@@ -86,7 +84,7 @@ def run(context: JobContext) -> dict[str, Any] | None:
 
 
 def _judge(context: JobContext, state: _State) -> gate.Gate:
-    scored = ScoredItems.open(context.artifacts, state.score_run)
+    scored = ScoredItems.open(context.artifacts, str(state.score_run.artifact))
     labels = len(state.judges.labeled)
     if not gate.enough(state.judges.labeled.classes):
         return gate.too_few(labels, labels)
@@ -95,36 +93,41 @@ def _judge(context: JobContext, state: _State) -> gate.Gate:
     sample = judges.by_test_split(rng) or judges.by_labels(rng)
     if sample is None:
         return gate.too_few_unbiased(labels, int(judges.unbiased.sum()), judges.control_share)
-    small, untrained, readable = _features(context, state.model, sample.ids)
+    raw, untrained, readable = _features(context, state.model, sample.ids, rng)
     sample = sample.keep(readable)
     if not sample.enough:
         return gate.too_few(labels, min(int(sample.taught.sum()), int(sample.judged.sum())))
-    rivals: dict[gate.Rival, Floats] = {"pixels": small}
+    rivals: dict[gate.Rival, Floats] = {"raw": raw}
     if untrained is not None:
         rivals["untrained"] = untrained
     trained = scored.embeddings[scored.where(sample.ids)].astype(np.float32)
     return gate.judge(trained, rivals, sample.classes, sample.taught, sample.judged, sample.judged_on, labels)
 
 
-def _features(context: JobContext, model: PretextModel, ids: Ints) -> tuple[Floats, Floats | None, Ints]:
-    """Of the items that can be read: their pixels, small, (m, p); their embeddings by the untrained backbone, (m, d),
+def _features(
+    context: JobContext, model: PretextModel, ids: Ints, rng: np.random.Generator
+) -> tuple[Floats, Floats | None, Ints]:
+    """Of the items that can be read: their raw features, (m, p); their embeddings by the untrained backbone, (m, d),
     None where that is the model itself; and which of the ids (n,) they are, (m,).
     """
-    side: int = model.config["image_size"]
-    device = choose_device(context.settings.device)
+    spec = spec_of(model)
+    modality, device = spec.make_modality(), choose_device(context.settings.device)
     backbone: nn.Module | None = None
     if not is_untrained(model):
-        whole = on_device(new_net(model), device).eval().get_submodule("backbone")
-        backbone = at_layer(whole, model.config.get("layer"))
-    small, embeddings, readable = [], [], [np.empty(0, np.int64)]
-    with ItemPixels(context.settings) as item_pixels, torch.no_grad(), autocast(device):
-        for rows, pixels in pixels_of(context, item_pixels, ids, side):
+        whole = on_device(new_net(spec), device).eval().get_submodule("backbone")
+        backbone = at_layer(whole, spec.layer)
+    embeddings, readable = list[Tensor](), [np.empty(0, np.int64)]
+    with context.read() as session:
+        uris = uris_of(session, ids)
+
+    def parts() -> Iterator[Tensor]:
+        for rows, items in decoded_parts(reader, modality, ids, uris):
             readable.append(rows)
-            small.append(adaptive_avg_pool2d(pixels.float(), min(side, _SIDE)).flatten(1))
             if backbone is not None:
-                embeddings.append(backbone(normalised(to_device(pixels, device))).float().cpu())
-    return _joined(small), _joined(embeddings) if backbone is not None else None, np.concatenate(readable)
+                embeddings.append(backbone(modality.prepare(to_device(items, device))).float().cpu())
+            yield items
 
-
-def _joined(parts: list[Tensor]) -> Floats:
-    return torch.cat(parts).numpy() if parts else np.empty((0, 1), np.float32)
+    with ItemReader(context.settings) as reader, torch.no_grad(), autocast(device):
+        raw = modality.raw_features(parts(), rng)
+    untrained = torch.cat(embeddings).numpy() if embeddings else np.empty((0, 1), np.float32)
+    return raw, untrained if backbone is not None else None, np.concatenate(readable)

@@ -15,7 +15,9 @@ from service.store.project_settings import ProjectSettings
 from service.store.tables import Label, Project, Ranking
 from worker.arrays import Bools, Ints
 from worker.evaluation import gate
-from worker.jobs.specs import KnownItems, ScoredItems, labeled_items, test_items
+from worker.evaluation.known_items import KnownItems
+from worker.jobs.specs import labeled_items, test_items
+from worker.scoring.scored_items import ScoredItems
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,29 @@
-"""The pool of a project as its jobs see it: what a score run left, beside what the database knows."""
+"""Rows to the plain data that whatever computes is given."""
 
-from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Literal
 
 import numpy as np
 import sqlalchemy as sa
+import torch
 from sqlalchemy.orm import Session
+from torch import nn
 
 from service.store.artifacts import Artifacts
 from service.store.control_arm import TESTED
 from service.store.project_settings import Choice
-from service.store.tables import Head, Item, ScoreRun
-from worker.arrays import Bools, Floats, Halves, Ints
+from service.store.tables import Head, Item, PretextModel, Project, utc_now
+from worker.arrays import Floats, Ints
+from worker.evaluation.known_items import KnownItems
+from worker.heads import Head as HeadKind
 from worker.heads import heads
-from worker.jobs.plug_in_from import chosen
-from worker.modalities.image.sketches import Thumbnails
+from worker.jobs.context import JobContext
+from worker.models.nets import as_safetensors, load_net
+from worker.models.spec import ModelSpec
+from worker.pool.cache_room import CacheNames
+from worker.pool.decoded_cache import origin
+from worker.pool.items import ItemRef
+from worker.registry import plug_in_from
+from worker.scoring.scored_items import ScoredItems
 
 # Constants in the statements, not parameters, so that both databases use the partial indexes.
 _WHICH = {
@@ -26,81 +34,6 @@ _WHICH = {
     "tested": TESTED,
 }
 Which = Literal["done", "aside", "broken", "test", "tested"]
-
-
-@dataclass(frozen=True)
-class ScoredItems:
-    """Arrays aligned by row: ids (n,) int64 ascending, losses (n,) float32, embeddings (n, d) float16,
-    mapped.
-    """
-
-    ids: Ints
-    losses: Floats
-    embeddings: Halves
-
-    @staticmethod
-    def open(artifacts: Artifacts, run: ScoreRun) -> "ScoredItems":
-        """All items of a complete score run, of both splits."""
-        ids, losses, embeddings = (
-            np.load(artifacts.local_path(f"{run.artifact}/{name}.npy"), mmap_mode="r")
-            for name in ("ids", "losses", "embeddings")
-        )
-        return ScoredItems(np.asarray(ids), np.asarray(losses), np.asarray(embeddings))
-
-    def where(self, ids: Ints) -> Ints:
-        """(m,) item ids -> rows (m,); -1 for an item that was not scored."""
-        if not len(self.ids):
-            return np.full(len(ids), -1)
-        rows = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
-        return np.where(self.ids[rows] == ids, rows, -1)
-
-    def embeddings_of(self, ids: Ints) -> Floats:
-        """(m, d) float32 of scored items (m,)."""
-        return self.embeddings[self.where(ids)].astype(np.float32)
-
-    def among(self, ids: Ints) -> Bools:
-        """(n,) whether a row's item is one of `ids` (m,)."""
-        found = np.zeros(len(self.ids), np.bool_)
-        rows = self.where(ids)
-        found[rows[rows >= 0]] = True
-        return found
-
-    def keep(self, mask: Bools) -> "ScoredItems":
-        """The rows where `mask` (n,) holds; copied only where it leaves any out."""
-        if mask.all():
-            return self
-        return ScoredItems(self.ids[mask], self.losses[mask], self.embeddings[mask])
-
-
-def open_spreads(artifacts: Artifacts, artifact: str) -> Floats:
-    """(n,) float32, aligned with the other arrays of a score run: how far the losses of an item's views differ."""
-    return np.asarray(np.load(artifacts.local_path(f"{artifact}/spreads.npy"), mmap_mode="r"))
-
-
-def open_thumbnails(artifacts: Artifacts, artifact: str) -> Thumbnails:
-    """(n, f) uint8, aligned with the other arrays of a score run, mapped."""
-    return np.asarray(np.load(artifacts.local_path(f"{artifact}/thumbnails.npy"), mmap_mode="r"))
-
-
-@dataclass(frozen=True)
-class KnownItems:
-    """Items whose class is known, by rising id: ids (m,), classes (m,) as indices, and decided_by (m,), the
-    label that decided it, 0 where none did.
-    """
-
-    ids: Ints
-    classes: Ints
-    decided_by: Ints
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def digest(self) -> str:
-        """Equal where the items and their classes are."""
-        return blake2b(self.ids.tobytes() + self.classes.tobytes(), digest_size=16).hexdigest()
-
-    def keep(self, mask: Bools) -> "KnownItems":
-        return KnownItems(self.ids[mask], self.classes[mask], self.decided_by[mask])
 
 
 def labeled_items(session: Session, project_id: int, classes: list[str]) -> KnownItems:
@@ -155,9 +88,101 @@ def _probabilities_by(artifacts: Artifacts, head: Head, scored: ScoredItems) -> 
             rows = np.searchsorted(arrays["ids"], scored.ids)
             return np.asarray(arrays["probabilities"][rows])
     with np.load(artifacts.local_path(head.artifact), allow_pickle=False) as arrays:
-        fitted = chosen(heads(), Choice.model_validate(head.kind), "head").load(dict(arrays))
+        fitted = chosen_head(Choice.model_validate(head.kind)).load(dict(arrays))
     return fitted.probabilities(scored.embeddings)
 
 
 def _probabilities_of(head_artifact: str) -> str:
     return f"{head_artifact.removesuffix('.npz')}-probabilities.npz"
+
+
+def chosen_head(choice: Choice) -> HeadKind:
+    """Raises `UnknownPlugIn` and `PlugInUnusable`."""
+    return plug_in_from(heads(), choice.name, choice.params, "head")
+
+
+# ---- pretext models ----
+
+
+def spec_of(model: PretextModel) -> ModelSpec:
+    config = model.config
+    return ModelSpec(
+        task=model.task,
+        backbone=model.backbone,
+        # Models of before there were other kinds of items know only how large their images are.
+        input=config.get("input") or {"modality": "image", "image_size": config["image_size"]},
+        seed=config["seed"],
+        pretrained=config["pretrained"],
+        layer=config.get("layer"),
+    )
+
+
+def open_net(
+    model: PretextModel, artifacts: Artifacts, device: torch.device, other_half: bool = False
+) -> nn.Module:
+    """The finished model in eval mode, on the device."""
+    with artifacts.open(of_other_half(str(model.artifact)) if other_half else str(model.artifact)) as file:
+        return load_net(spec_of(model), file.read(), device)
+
+
+def store_net(net: nn.Module, model: PretextModel, artifacts: Artifacts, name: str) -> None:
+    with artifacts.writing(name) as file:
+        file.write(as_safetensors(net, spec_of(model), model.config))
+
+
+def of_other_half(artifact: str) -> str:
+    """Out of fold, a model's artifact is of the first half of the pool; the second network lies beside it."""
+    return f"{artifact.removesuffix('.safetensors')}-other.safetensors"
+
+
+def untrained_version(
+    session: Session, model: PretextModel, project_id: int, artifact: str, reason: str
+) -> PretextModel:
+    """The next version of the project's pretext model: the untrained network of `model`, in its stead."""
+    newest = sa.select(sa.func.max(PretextModel.version)).where(PretextModel.project_id == project_id)
+    made = PretextModel(
+        project_id=project_id,
+        version=(session.scalar(newest) or 0) + 1,
+        state="ready",
+        task=model.task,
+        backbone=model.backbone,
+        config=model.config | {"epochs": 0, "out_of_fold": None},
+        artifact=artifact,
+        diagnostics={"note": f"The untrained backbone, in place of pretext model {model.version}: {reason}"},
+        finished_at=utc_now(),
+    )
+    session.add(made)
+    session.flush()
+    return made
+
+
+def is_untrained(model: PretextModel) -> bool:
+    return model.config.get("epochs") == 0
+
+
+# ---- items ----
+
+
+def half_of(shuffle: int) -> int:
+    """0 or 1: the half that an item belongs to out of fold, by `Item.shuffle`. It never changes, and is random."""
+    return shuffle % 2
+
+
+def item_refs(session: Session, ids: Ints) -> list[ItemRef]:
+    """In the order of the ids, less those that are gone."""
+    found = session.execute(sa.select(Item.id, Item.uri).where(Item.id.in_(ids.tolist())))
+    uris: dict[int, str] = dict(found.tuples().all())
+    return [ItemRef(number, uris[number]) for number in ids.tolist() if number in uris]
+
+
+def uris_of(session: Session, ids: Ints) -> dict[int, str]:
+    """By id, less those that are gone."""
+    return {item.id: item.uri for item in item_refs(session, ids)}
+
+
+def cache_names(context: JobContext) -> CacheNames:
+    """For the job's project. Numbers of deleted projects may be given again, so the time is part of the name."""
+    with context.read() as session:
+        projects = session.execute(sa.select(Project.id, Project.created_at)).all()
+    names = {row.id: f"{row.id}-{origin(row.created_at.isoformat()):x}" for row in projects}
+    return CacheNames(names[context.job.project_id or 0], frozenset(names.values()))

@@ -10,21 +10,25 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from worker.modalities.image.backbones import SmallBackbone
-
 _CANDIDATES = 6  # at most, spread over the depth: transformers have dozens of alike blocks
 
 
 def candidates(backbone: nn.Module) -> list[str]:
-    """Names of layers, in the order in which an image goes through them. For timm what it calls features."""
-    if isinstance(backbone, SmallBackbone):
-        return ["stage1", "stage2", "stage3"]
+    """Names of layers, in the order of the forward: the backbone's own `layers`, or what timm calls features."""
+    own = getattr(backbone, "layers", None)
+    if isinstance(own, tuple):
+        return list(own)
     known = dict(backbone.named_modules())
     names = [info["module"] for info in getattr(backbone, "feature_info", [])]
     names = [name for name in dict.fromkeys(names) if name in known]
     if len(names) <= _CANDIDATES:
         return names
     return [names[round(step * (len(names) - 1) / (_CANDIDATES - 1))] for step in range(_CANDIDATES)]
+
+
+def joins_layers(backbone: nn.Module) -> bool:
+    """Whether the backbone's own output is made of more than its last layer, as those of the modalities' own are."""
+    return isinstance(getattr(backbone, "layers", None), tuple)
 
 
 def pooled(backbone: nn.Module, layer: str, output: Tensor) -> Tensor:
@@ -48,7 +52,7 @@ def _channels_last(backbone: nn.Module, layer: str, output: Tensor) -> bool:
 def embeddings_at(
     backbone: nn.Module, layers: Sequence[str | None], images: Tensor
 ) -> dict[str | None, Tensor]:
-    """By layer, (n, 3, s, s) -> (n, c): all from one pass. Layers are left out that give no single tensor, or are not
+    """By layer, prepared items -> (n, c): all from one pass. Layers are left out that give no single tensor, or are not
     called: some backbones have branches, or go through the parts of a list.
     """
     found: dict[str | None, Tensor] = {}
@@ -71,7 +75,7 @@ def embeddings_at(
 
 
 class AtLayer(nn.Module):
-    """A backbone whose embedding is taken from a layer: (n, 3, s, s) -> (n, c)."""
+    """A backbone whose embedding is taken from a layer: prepared items -> (n, c)."""
 
     def __init__(self, backbone: nn.Module, layer: str) -> None:
         super().__init__()

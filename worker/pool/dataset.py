@@ -1,14 +1,15 @@
-"""The pool as batches of pixels: from memory when it fits, else decoded ahead of the device."""
+"""The pool as batches of decoded items: from memory when it fits, else decoded ahead of the device."""
 
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 from torch import Tensor
 
+from worker import collectives
 from worker.arrays import Ints
 
 T = TypeVar("T")
@@ -18,7 +19,7 @@ _WINDOW = 8  # blocks shuffled together where access is sequential
 
 @dataclass(frozen=True)
 class Dataset:
-    """`size` items; `load` takes rows (b,) and gives uint8 (b, 3, s, s), less the items that cannot be read.
+    """`size` items; `load` takes rows (b,) and gives them decoded, (b, *item_shape), less what cannot be read.
 
     `block` is 1 where any row is as near as any other. Where rows lie in files that are read in blocks, an
     epoch visits blocks in random order, and rows at random within a few of them.
@@ -35,6 +36,16 @@ class Dataset:
             order[start : start + batch_size] for start in range(first * batch_size, self.size, batch_size)
         )
         return (self.load(some) for some in rows)
+
+
+def sharded(dataset: Dataset) -> Dataset:
+    """The same batches; each rank loads an equal part of every one."""
+    if collectives.world_size() == 1:
+        return dataset
+    return replace(
+        dataset,
+        load=lambda rows: dataset.load(np.array_split(rows, collectives.world_size())[collectives.rank()]),
+    )
 
 
 def epoch_order(size: int, block: int, rng: np.random.Generator) -> Ints:

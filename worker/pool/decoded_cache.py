@@ -1,19 +1,21 @@
-"""Decoded pixels on the disk, for pools that do not fit into memory: each item is decoded once, not in every epoch.
+"""Decoded items on the disk, for pools that do not fit into memory: each item is decoded once, not in every epoch.
 
 A folder of files, each of a range of item ids. A file is written whole and then named, and never changes. Reading
 maps one file after the other and lets it go: the system keeps in its cache what it has room for, and this process
 holds no more than the rows it asked for.
 
-    <range>.u8      uint64 (r,): what an item's pixels were made of, 0 where there are none
-                    uint8 (r, 3, s, s): its pixels; where there are none, the file has a hole and takes no room
+    <range>.items   uint64 (r,): what an item was decoded from, 0 where there is none
+                    (r, *item_shape): the item; where there is none, the file has a hole and takes no room
 """
 
+import math
 import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,7 @@ import torch
 from torch import Tensor
 
 from worker.arrays import Bools, Ints
+from worker.modalities import Modality
 
 Origins = npt.NDArray[np.uint64]
 
@@ -29,16 +32,16 @@ _FILE_ITEMS = 2**13  # of tiny images too: as many are asked for at a time
 
 
 def origin(uri: str) -> int:
-    """What an item is made of, as a number above 0: of an item that has moved, the pixels are made anew."""
+    """What an item is made of, as a number above 0: of an item that has moved, the items are made anew."""
     return int.from_bytes(blake2b(uri.encode(errors="surrogatepass"), digest_size=8).digest()) or 1
 
 
 @dataclass(frozen=True)
-class PixelMap:
-    """Pixels of side `side`, below `folder`."""
+class DecodedCache:
+    """Items as the modality decodes them, below `folder`."""
 
     folder: Path
-    side: int
+    modality: Modality
 
     @property
     def range_size(self) -> int:
@@ -47,7 +50,7 @@ class PixelMap:
 
     @property
     def _item_bytes(self) -> int:
-        return 3 * self.side * self.side
+        return item_bytes(self.modality)
 
     def by_range(self, ids: Ints) -> Iterator[tuple[int, Ints]]:
         """The number of each range that has some of the ids (n,), and the rows of these."""
@@ -57,27 +60,27 @@ class PixelMap:
         yield from zip(found.tolist(), np.split(order, starts)[1:], strict=True)
 
     def has(self, number: int, ids: Ints, origins: Origins) -> Bools:
-        """(n,) which of these items, all of one range, are in the map."""
+        """(n,) which of these items, all of one range, are in the cache."""
         opened = self._open(number)
         if opened is None:
             return np.zeros(len(ids), np.bool_)
         return np.asarray(opened[0][ids % self.range_size] == origins)
 
     def read(self, ids: Ints, origins: Origins) -> tuple[Bools, Tensor]:
-        """Of the items (n,), which are in the map, and the pixels of these, (m, 3, s, s) uint8."""
+        """Of the items (n,), which are in the cache, and the items of these, (m, *item_shape)."""
         found = np.zeros(len(ids), np.bool_)
-        pixels = torch.empty((len(ids), 3, self.side, self.side), dtype=torch.uint8)
+        items = torch.empty((len(ids), *self.modality.item_shape), dtype=self.modality.dtype)
         for number, rows in self.by_range(ids):
             opened = self._open(number)
             if opened is None:
                 continue
             known, mapped = opened
             there = rows[known[ids[rows] % self.range_size] == origins[rows]]
-            pixels[torch.from_numpy(there)] = torch.from_numpy(mapped[ids[there] % self.range_size])
+            items[torch.from_numpy(there)] = torch.from_numpy(mapped[ids[there] % self.range_size])
             found[there] = True
-        return found, pixels if found.all() else pixels[torch.from_numpy(found)]
+        return found, items if found.all() else items[torch.from_numpy(found)]
 
-    def write(self, number: int, ids: Ints, origins: Origins, pixels: Tensor) -> None:
+    def write(self, number: int, ids: Ints, origins: Origins, items: Tensor) -> None:
         """Add items of one range to its file. Raises `OSError` when there is no room."""
         slots = ids % self.range_size
         opened = self._open(number)
@@ -89,7 +92,7 @@ class PixelMap:
             with unfinished.open("wb") as file:
                 file.write(known.tobytes())
                 file.truncate(known.nbytes + self.range_size * self._item_bytes)
-                new = dict(zip(slots.tolist(), pixels.numpy(), strict=True))
+                new = dict(zip(slots.tolist(), items.numpy(), strict=True))
                 for slot in np.flatnonzero(known).tolist():
                     made = new.get(slot)
                     if made is None and before is not None:
@@ -102,20 +105,31 @@ class PixelMap:
             unfinished.unlink(missing_ok=True)
             raise
 
-    def _open(self, number: int) -> tuple[Origins, npt.NDArray[np.uint8]] | None:
-        """(r,) and (r, 3, s, s), both of the same file, also when it is replaced or removed meanwhile; None where there
-        is none.
+    def _open(self, number: int) -> tuple[Origins, npt.NDArray[Any]] | None:
+        """(r,) and (r, *item_shape), both of the same file, also when it is replaced or removed meanwhile; None where
+        there is none.
         """
-        shape = (self.range_size, 3, self.side, self.side)
+        shape = (self.range_size, *self.modality.item_shape)
         try:
             with self._path(number).open("rb") as file:
                 origins = np.fromfile(file, np.uint64, self.range_size)
-                return origins, np.memmap(file, np.uint8, "r", offset=origins.nbytes, shape=shape)
+                return origins, np.memmap(
+                    file, _numpy(self.modality.dtype), "r", offset=origins.nbytes, shape=shape
+                )
         except FileNotFoundError:
             return None
 
     def _path(self, number: int) -> Path:
-        return self.folder / f"{number}.u8"
+        return self.folder / f"{number}.items"
+
+
+def item_bytes(modality: Modality) -> int:
+    """That one decoded item takes."""
+    return math.prod(modality.item_shape) * modality.dtype.itemsize
+
+
+def _numpy(dtype: torch.dtype) -> np.dtype[Any]:
+    return torch.empty(0, dtype=dtype).numpy().dtype
 
 
 def bytes_below(folder: Path) -> int:

@@ -1,33 +1,27 @@
-"""Some of a project's items as pixels, part by part, so that memory never holds all of them."""
+"""Some items, decoded part by part, so that memory never holds all of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
-import sqlalchemy as sa
-import torch
 from torch import Tensor
 
-from service.store.tables import Item
 from worker.arrays import Ints
-from worker.jobs.context import JobContext
-from worker.pool.reader import ItemPixels
+from worker.modalities import Modality
+from worker.pool.reader import ItemReader, stacked
 
 _AT_A_TIME = 64
 
 
-def pixels_of(
-    context: JobContext, item_pixels: ItemPixels, ids: Ints, side: int
+def decoded_parts(
+    reader: ItemReader, modality: Modality, ids: Ints, uris: Mapping[int, str]
 ) -> Iterator[tuple[Ints, Tensor]]:
-    """Of items (n,): rows (m,) and their pixels (m, 3, s, s) uint8, at most 64 at a time and at least one, less those
-    that cannot be read.
+    """Of items (n,): rows (m,) and the decoded items (m, *item_shape), at most 64 at a time and at least one, less
+    those that have no uri, by id, or cannot be read.
     """
-    with context.read() as session:
-        rows = session.execute(sa.select(Item.id, Item.uri).where(Item.id.in_(ids.tolist())))
-        uris = {row.id: row.uri for row in rows}
     known = np.array([number for number, item_id in enumerate(ids.tolist()) if item_id in uris], np.int64)
     for start in range(0, len(known), _AT_A_TIME):
         part = known[start : start + _AT_A_TIME]
-        decoded = item_pixels.decode([uris[int(item_id)] for item_id in ids[part]], side)
-        pixels = [one.pixels for one in decoded if one.pixels is not None]
-        if pixels:
-            yield part[[one.pixels is not None for one in decoded]], torch.stack(pixels)
+        decoded = reader.decode([uris[int(item_id)] for item_id in ids[part]], modality)
+        items = [one.item for one in decoded if one.item is not None]
+        if items:
+            yield part[[one.item is not None for one in decoded]], stacked(items, modality)

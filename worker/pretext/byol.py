@@ -1,23 +1,24 @@
 """What does a slower self make of another view?"""
 
-from typing import ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from worker.modalities.image.views import view
-from worker.pretext import PretextTask
+from worker.pretext import PretextNet, PretextTask
 from worker.pretext.projection import cosine_losses, hidden, mlp, projection_std
 from worker.pretext.teacher import follow, frozen_copy, rising
+
+if TYPE_CHECKING:
+    from worker.modalities import Modality
 
 _WIDTH = 256
 
 
-class BYOLNet(nn.Module):
-    def __init__(self, backbone: nn.Module, dimensions: int) -> None:
-        super().__init__()
-        self.backbone = backbone
+class BYOLNet(PretextNet):
+    def __init__(self, backbone: nn.Module, dimensions: int, modality: "Modality") -> None:
+        super().__init__(backbone, modality)
         self.projection = mlp(dimensions, hidden(dimensions), _WIDTH)
         self.predictor = mlp(_WIDTH, hidden(dimensions), _WIDTH)
         self.teacher = nn.Sequential(frozen_copy(backbone), frozen_copy(self.projection))
@@ -42,17 +43,17 @@ class BYOL(PretextTask):
         0.99, ge=0, lt=1, description="How slowly the copy follows at the start; 1 at the end."
     )
 
-    def make_net(self, backbone: nn.Module, dimensions: int, image_size: int) -> nn.Module:
-        return BYOLNet(backbone, dimensions)
+    def make_net(self, backbone: nn.Module, dimensions: int, modality: "Modality") -> nn.Module:
+        return BYOLNet(backbone, dimensions, modality)
 
     def losses(self, net: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
         net = cast(BYOLNet, net)
-        views = torch.cat([view(batch, generator, each=net.training) for _ in range(2)])
+        views = torch.cat([net.modality.view(batch, generator, each=net.training) for _ in range(2)])
         with torch.no_grad():
             targets = net.teacher(views)
         return cosine_losses(net(views), targets.roll(len(batch), 0)).view(2, len(batch)).mean(0)
 
-    def measures(self, net: nn.Module, batch: Tensor) -> dict[str, float]:
+    def diagnostics(self, net: nn.Module, batch: Tensor) -> dict[str, float]:
         net = cast(BYOLNet, net)
         return projection_std(net.projection(net.backbone(batch)))
 

@@ -1,7 +1,7 @@
 """Several pretext tasks at once, on one backbone."""
 
 import math
-from typing import Annotated, ClassVar, cast
+from typing import TYPE_CHECKING, Annotated, ClassVar, cast
 
 import torch
 from pydantic import AfterValidator, Field
@@ -9,6 +9,9 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
 from worker.pretext import PretextTask, pretext_tasks
+
+if TYPE_CHECKING:
+    from worker.modalities import Modality
 
 
 class CombinedNet(nn.Module):
@@ -53,8 +56,8 @@ class Combined(PretextTask):
         {"rotation": 1.0, "reconstruction": 0.5}, description="Which tasks, with which weights."
     )
 
-    def make_net(self, backbone: nn.Module, dimensions: int, image_size: int) -> nn.Module:
-        parts = {name: task.make_net(backbone, dimensions, image_size) for name, task, _ in self._parts()}
+    def make_net(self, backbone: nn.Module, dimensions: int, modality: "Modality") -> nn.Module:
+        parts = {name: task.make_net(backbone, dimensions, modality) for name, task, _ in self._parts()}
         return CombinedNet(backbone, parts)
 
     def losses(self, net: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
@@ -66,11 +69,11 @@ class Combined(PretextTask):
                 total = total + weight / views * task.losses(part, batch, generator)
         return total
 
-    def measures(self, net: nn.Module, batch: Tensor) -> dict[str, float]:
+    def diagnostics(self, net: nn.Module, batch: Tensor) -> dict[str, float]:
         """Of what several parts measure, the smallest: one that collapses is to be seen."""
         found: dict[str, float] = {}
         for name, task, _ in self._parts():
-            for measure, value in task.measures(cast(CombinedNet, net).parts[name], batch).items():
+            for measure, value in task.diagnostics(cast(CombinedNet, net).parts[name], batch).items():
                 found[measure] = min(value, found.get(measure, value))
         return found
 
@@ -78,9 +81,9 @@ class Combined(PretextTask):
         for name, task, _ in self._parts():
             task.after_step(cast(CombinedNet, net).parts[name], done)
 
-    def settle(self, net: nn.Module, sample: Tensor, generator: torch.Generator) -> None:
+    def finalise(self, net: nn.Module, sample: Tensor, generator: torch.Generator) -> None:
         for name, task, _ in self._parts():
-            task.settle(cast(CombinedNet, net).parts[name], sample, generator)
+            task.finalise(cast(CombinedNet, net).parts[name], sample, generator)
 
     def _parts(self) -> list[tuple[str, PretextTask, float]]:
         known = pretext_tasks()

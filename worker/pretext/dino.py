@@ -1,6 +1,6 @@
 """Of which kind is it, judged from a part?"""
 
-from typing import Annotated, ClassVar, cast
+from typing import TYPE_CHECKING, Annotated, ClassVar, cast
 
 import torch
 from pydantic import AfterValidator, Field
@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from worker import collectives
-from worker.modalities.image.views import view
-from worker.pretext import PretextTask
-from worker.pretext.crop_side import crop_side
+from worker.pretext import PretextNet, PretextTask
 from worker.pretext.projection import hidden, mlp
 from worker.pretext.teacher import follow, frozen_copy, rising
+
+if TYPE_CHECKING:
+    from worker.modalities import Modality
 
 _STUDENT, _TEACHER = 0.1, 0.04  # temperatures
 _CENTRE_MOMENTUM = 0.9
@@ -35,17 +36,16 @@ class _Head(nn.Module):
         return functional.linear(places, functional.normalize(self.prototypes)).float()
 
 
-class DINONet(nn.Module):
+class DINONet(PretextNet):
     """`centre` (prototypes,) is the mean of what the teacher said, less of which it says."""
 
     centre: Tensor
 
-    def __init__(self, backbone: nn.Module, dimensions: int, image_size: int, prototypes: int) -> None:
-        super().__init__()
-        self.backbone = backbone
+    def __init__(self, backbone: nn.Module, dimensions: int, modality: "Modality", prototypes: int) -> None:
+        super().__init__(backbone, modality)
         self.head = _Head(dimensions, prototypes)
         self.teacher = nn.Sequential(frozen_copy(backbone), frozen_copy(self.head))
-        self.crop_side = crop_side(backbone, image_size)
+        self.small_view = modality.small_view(backbone)
         self.register_buffer("centre", torch.zeros(prototypes))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -79,19 +79,19 @@ class DINO(PretextTask):
         0.99, ge=0, lt=1, description="How slowly the copy follows at the start; 1 at the end."
     )
 
-    def make_net(self, backbone: nn.Module, dimensions: int, image_size: int) -> nn.Module:
-        return DINONet(backbone, dimensions, image_size, self.prototypes)
+    def make_net(self, backbone: nn.Module, dimensions: int, modality: "Modality") -> nn.Module:
+        return DINONet(backbone, dimensions, modality, self.prototypes)
 
     def losses(self, net: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
         net = cast(DINONet, net)
         each = net.training
-        large = torch.cat([view(batch, generator, each=each, scale=_LARGE) for _ in range(2)])
+        large = torch.cat([net.modality.view(batch, generator, each=each, share=_LARGE) for _ in range(2)])
         with torch.no_grad():
             taught = net.teacher(large)
         students = list(net(large).chunk(2))
         if self.small_crops:
             small = [
-                view(batch, generator, each=each, scale=_SMALL, side=net.crop_side)
+                net.modality.view(batch, generator, each=each, share=_SMALL, size=net.small_view)
                 for _ in range(self.small_crops)
             ]
             students += net(torch.cat(small)).chunk(self.small_crops)

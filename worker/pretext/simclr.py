@@ -1,6 +1,6 @@
 """Which of all these is the same image?"""
 
-from typing import ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 from pydantic import Field
@@ -8,16 +8,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from worker import collectives
-from worker.modalities.image.views import view
-from worker.pretext import PretextTask
+from worker.pretext import PretextNet, PretextTask
 from worker.pretext.projection import hidden, mlp
+
+if TYPE_CHECKING:
+    from worker.modalities import Modality
 
 _BANK = 2_048
 _WIDTH = 128
 _CHUNK = 64
 
 
-class SimCLRNet(nn.Module):
+class SimCLRNet(PretextNet):
     """Images (n, 3, s, s) -> (n, 128) of length 1. The first `banked` rows of the bank are what scoring compares
     with; before the training has ended they are random.
     """
@@ -25,9 +27,8 @@ class SimCLRNet(nn.Module):
     bank: Tensor
     banked: Tensor
 
-    def __init__(self, backbone: nn.Module, dimensions: int) -> None:
-        super().__init__()
-        self.backbone = backbone
+    def __init__(self, backbone: nn.Module, dimensions: int, modality: "Modality") -> None:
+        super().__init__(backbone, modality)
         self.projection = mlp(dimensions, hidden(dimensions), _WIDTH)
         self.register_buffer("bank", functional.normalize(torch.randn(_BANK, _WIDTH)))
         self.register_buffer("banked", torch.tensor(_BANK))
@@ -52,12 +53,12 @@ class SimCLR(PretextTask):
 
     temperature: float = Field(0.2, gt=0, description="Lower looks harder at the most similar images.")
 
-    def make_net(self, backbone: nn.Module, dimensions: int, image_size: int) -> nn.Module:
-        return SimCLRNet(backbone, dimensions)
+    def make_net(self, backbone: nn.Module, dimensions: int, modality: "Modality") -> nn.Module:
+        return SimCLRNet(backbone, dimensions, modality)
 
     def losses(self, net: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
         net = cast(SimCLRNet, net)
-        views = net(torch.cat([view(batch, generator, each=net.training) for _ in range(2)]))
+        views = net(torch.cat([net.modality.view(batch, generator, each=net.training) for _ in range(2)]))
         with torch.autocast(batch.device.type, enabled=False):
             positives = (views * views.roll(len(batch), 0)).sum(1)
             if net.training:
@@ -71,7 +72,7 @@ class SimCLR(PretextTask):
         return losses.view(2, len(batch)).mean(0)
 
     @torch.no_grad()
-    def settle(self, net: nn.Module, sample: Tensor, generator: torch.Generator) -> None:
+    def finalise(self, net: nn.Module, sample: Tensor, generator: torch.Generator) -> None:
         net = cast(SimCLRNet, net)
         kept = sample[:_BANK]
         for start in range(0, len(kept), _CHUNK):

@@ -1,20 +1,21 @@
 """What is the same in two views, with nothing to compare with?"""
 
-from typing import ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from worker.modalities.image.views import view
-from worker.pretext import PretextTask
+from worker.pretext import PretextNet, PretextTask
 from worker.pretext.projection import cosine_losses, hidden, mlp, projection_std
 
+if TYPE_CHECKING:
+    from worker.modalities import Modality
 
-class SimSiamNet(nn.Module):
-    def __init__(self, backbone: nn.Module, dimensions: int) -> None:
-        super().__init__()
+
+class SimSiamNet(PretextNet):
+    def __init__(self, backbone: nn.Module, dimensions: int, modality: "Modality") -> None:
+        super().__init__(backbone, modality)
         width = hidden(dimensions)
-        self.backbone = backbone
         # The batch norm at the end is what keeps it from collapsing, beside the predictor.
         self.projection = nn.Sequential(
             mlp(dimensions, width, width, width), nn.BatchNorm1d(width, affine=False)
@@ -36,14 +37,14 @@ class SimSiam(PretextTask):
     name: ClassVar[str] = "simsiam"
     scoring_views: ClassVar[int] = 4
 
-    def make_net(self, backbone: nn.Module, dimensions: int, image_size: int) -> nn.Module:
-        return SimSiamNet(backbone, dimensions)
+    def make_net(self, backbone: nn.Module, dimensions: int, modality: "Modality") -> nn.Module:
+        return SimSiamNet(backbone, dimensions, modality)
 
     def losses(self, net: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
         net = cast(SimSiamNet, net)
-        projected = net(torch.cat([view(batch, generator, each=net.training) for _ in range(2)]))
+        projected = net(torch.cat([net.modality.view(batch, generator, each=net.training) for _ in range(2)]))
         targets = projected.detach().roll(len(batch), 0)
         return cosine_losses(net.predictor(projected), targets).view(2, len(batch)).mean(0)
 
-    def measures(self, net: nn.Module, batch: Tensor) -> dict[str, float]:
+    def diagnostics(self, net: nn.Module, batch: Tensor) -> dict[str, float]:
         return projection_std(net(batch))

@@ -1,29 +1,30 @@
 """Views alike, dimensions spread and unlike."""
 
-from typing import ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from worker import collectives
-from worker.modalities.image.views import view
-from worker.pretext import PretextTask
+from worker.pretext import PretextNet, PretextTask
 from worker.pretext.projection import hidden, mlp, projection_std
+
+if TYPE_CHECKING:
+    from worker.modalities import Modality
 
 _INVARIANCE, _VARIANCE, _COVARIANCE = 25.0, 25.0, 1.0  # the paper's weights
 _WIDTH = 512
 _CHUNK = 64
 
 
-class VICRegNet(nn.Module):
+class VICRegNet(PretextNet):
     """Images (n, 3, s, s) -> (n, 512). Mean and covariance of the pool's are what scoring compares with."""
 
     mean: Tensor
     covariance: Tensor
 
-    def __init__(self, backbone: nn.Module, dimensions: int) -> None:
-        super().__init__()
-        self.backbone = backbone
+    def __init__(self, backbone: nn.Module, dimensions: int, modality: "Modality") -> None:
+        super().__init__(backbone, modality)
         self.expander = mlp(dimensions, hidden(dimensions), hidden(dimensions), _WIDTH)
         self.register_buffer("mean", torch.zeros(_WIDTH))
         self.register_buffer("covariance", torch.eye(_WIDTH))
@@ -45,12 +46,12 @@ class VICReg(PretextTask):
     name: ClassVar[str] = "vicreg"
     scoring_views: ClassVar[int] = 4
 
-    def make_net(self, backbone: nn.Module, dimensions: int, image_size: int) -> nn.Module:
-        return VICRegNet(backbone, dimensions)
+    def make_net(self, backbone: nn.Module, dimensions: int, modality: "Modality") -> nn.Module:
+        return VICRegNet(backbone, dimensions, modality)
 
     def losses(self, net: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
         net = cast(VICRegNet, net)
-        views = net(torch.cat([view(batch, generator, each=net.training) for _ in range(2)]))
+        views = net(torch.cat([net.modality.view(batch, generator, each=net.training) for _ in range(2)]))
         with torch.autocast(batch.device.type, enabled=False):
             one, other = views.chunk(2)
             distances: Tensor = _INVARIANCE * (one - other).square().mean(1)
@@ -61,14 +62,14 @@ class VICReg(PretextTask):
             shares: Tensor = (centred @ _off_diagonal(net.covariance) * centred).sum(1) / _WIDTH
             return distances + 2 * _COVARIANCE * shares.view(2, len(batch)).mean(0)
 
-    def measures(self, net: nn.Module, batch: Tensor) -> dict[str, float]:
+    def diagnostics(self, net: nn.Module, batch: Tensor) -> dict[str, float]:
         return projection_std(net(batch))
 
     @torch.no_grad()
-    def settle(self, net: nn.Module, sample: Tensor, generator: torch.Generator) -> None:
+    def finalise(self, net: nn.Module, sample: Tensor, generator: torch.Generator) -> None:
         net = cast(VICRegNet, net)
         parts = torch.split(sample, _CHUNK)
-        found = torch.cat([net(view(part, generator, each=True)) for part in parts])
+        found = torch.cat([net(net.modality.view(part, generator, each=True)) for part in parts])
         net.mean.copy_(found.mean(0))
         net.covariance.copy_(_covariance(found))
 

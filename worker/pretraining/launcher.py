@@ -18,20 +18,20 @@ from multiprocessing.reduction import send_handle
 from tempfile import TemporaryDirectory
 from typing import IO, Any, Self
 
-import numpy as np
 import numpy.typing as npt
 import structlog
 import torch
 
 from service.errors import ShortlistError
 from service.settings import Settings
-from service.store.tables import PretextModel
 from worker.arrays import Floats
+from worker.errors import JobFailed
 from worker.evaluation.diagnostics import Diagnostics
-from worker.jobs.context import JobFailed
+from worker.models.spec import ModelSpec
 from worker.pool.shared import SharedPool
 from worker.pretraining.loop import State
-from worker.pretraining.train import Told
+from worker.pretraining.recipe import Recipe
+from worker.pretraining.train import Callbacks
 
 # A killed trainer is gone at once; where the kernel does not kill it, when it finds itself alone.
 _STOP_S = 10.0
@@ -48,20 +48,15 @@ class TrainersLost(ShortlistError):
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """All that a trainer is told, beside its place."""
+    """All that a trainer is told, beside its rank."""
 
-    task: dict[str, Any]
-    backbone: str
-    config: dict[str, Any]
+    spec: ModelSpec
+    recipe: Recipe
     settings: Settings  # with the threads of one trainer
     pool: SharedPool
-    sample: npt.NDArray[np.uint8]
+    sample: npt.NDArray[Any]
     traits: dict[str, Floats]
     checkpoint: bytes | None
-
-    def model(self) -> PretextModel:
-        """What it needs of the row."""
-        return PretextModel(task=self.task, backbone=self.backbone, config=self.config)
 
 
 @dataclass(frozen=True)
@@ -120,8 +115,8 @@ def unpacked(data: bytes) -> State:
 class Trainers:
     """Use it in a `with` block: none of them outlives it, nor the process it is in."""
 
-    def __init__(self, trainers: int, assignment: Assignment, pixels: IO[bytes]) -> None:
-        self._trainers, self._assignment, self._pixels = trainers, assignment, pixels
+    def __init__(self, trainers: int, assignment: Assignment, items: IO[bytes]) -> None:
+        self._trainers, self._assignment, self._items = trainers, assignment, items
         self._connections: list[Connection] = []
         self._started = False
         self._reason = ""  # what the first that raised said
@@ -162,20 +157,20 @@ class Trainers:
             "TORCH_CPP_LOG_LEVEL": "ERROR",  # else it advises against what `worker.collectives` needs
         }
 
-    def train(self, told: Told) -> Ended:
-        """To the end. Raises `TrainersLost`, `JobFailed`, and what those raise that are told."""
+    def train(self, callbacks: Callbacks) -> Ended:
+        """To the end. Raises `TrainersLost`, `JobFailed`, and what those raise that are callbacks."""
         while True:
             ready = wait([self._server, self._alive, *self._connections])
             heard = [connection for connection in self._connections if connection in ready]
             for connection in heard:
                 match self._receive(connection):
                     case Progress(fraction, message):
-                        told.report(fraction, message)
+                        callbacks.report(fraction, message)
                     case Warned(sentence):
-                        told.warn(sentence)
+                        callbacks.warn(sentence)
                     case Checkpoint(state):
                         self._assignment = replace(self._assignment, checkpoint=state)
-                        told.save(unpacked(state))
+                        callbacks.save(unpacked(state))
                     case Raised(sentence):
                         self._reason = self._reason or sentence
                     case Failed(sentence):
@@ -199,7 +194,7 @@ class Trainers:
         self._connections.append(connection)
         try:
             connection.send(self._assignment)
-            send_handle(connection, self._pixels.fileno(), None)
+            send_handle(connection, self._items.fileno(), None)
         except OSError:  # it is lost already
             self._forget(connection)
 

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from worker import collectives
 from worker.arrays import Floats
 from worker.device import autocast, to_device
+from worker.errors import JobFailed
 from worker.evaluation.diagnostics import Diagnostics, collapse, of_embeddings, of_losses, peak_memory_gb
-from worker.pool.dataset import Dataset, ahead
+from worker.pool.dataset import Dataset, ahead, sharded
 from worker.pretraining.ema import Average
 from worker.pretraining.recipe import Recipe
 from worker.scoring import score
@@ -40,7 +41,7 @@ _PLAIN_STATE = (
 )  # fmt: skip
 
 
-class Diverged(Exception):
+class Diverged(JobFailed):
     """The loss exploded, at the learning rate, its quarter and its sixteenth. The sentence is for people."""
 
 
@@ -53,17 +54,17 @@ class Task(score.Task, Protocol):
 
     def after_step(self, net: nn.Module, done: float) -> None: ...
 
-    def settle(self, net: nn.Module, sample: Tensor, generator: torch.Generator) -> None: ...
+    def finalise(self, net: nn.Module, sample: Tensor, generator: torch.Generator) -> None: ...
 
-    def measures(self, net: nn.Module, batch: Tensor) -> dict[str, float]: ...
+    def diagnostics(self, net: nn.Module, batch: Tensor) -> dict[str, float]: ...
 
 
 @dataclass(kw_only=True)
 class Training:
     """One training: what it works on, and how far it is.
 
-    prepare  uint8 (n, 3, s, s) on the device -> float (n, 3, s, s), augmented when given a generator
-    sample   uint8 (m, 3, s, s): random items. All of them settle the task, the first are watched
+    prepare  decoded items (n, *item_shape) on the device -> what the network takes, augmented when given a generator
+    sample   (m, *item_shape): random items, decoded. All of them finalise the task, the first are watched
     traits   (m,) each: what the losses of the sample should not merely follow
     save     stores a state for good; called after each epoch and every `save_interval_s`
     report   progress 0..1 and a sentence
@@ -122,7 +123,7 @@ class Training:
                 break
             except _Unsound as unsound:
                 self._roll_back(unsound)
-        self._settle()
+        self._finalise()
         return self.watch()
 
     def _steps(self) -> None:
@@ -133,12 +134,12 @@ class Training:
             epoch, batches_done = divmod(self.step, self.steps_per_epoch)
             epoch_begun, seen_before = time.monotonic(), self.seen
             self.net.train()
-            dataset = collectives.sharded(self.dataset)
+            dataset = sharded(self.dataset)
             batches = dataset.batches(recipe.seed, epoch, recipe.batch_size, batches_done)
             with closing(ahead(batches, _BATCHES_AHEAD)) as ready:
-                for pixels in ready:
+                for items in ready:
                     self.step += 1
-                    self._learn(pixels, recipe.rate(self.step / self.steps) * _LOWER**self.rollbacks)
+                    self._learn(items, recipe.rate(self.step / self.steps) * _LOWER**self.rollbacks)
                     now = time.monotonic()
                     if self.step % _LOOK_EVERY == 0:
                         left = about((now - begun) / (self.step - begun_at) * (self.steps - self.step))
@@ -169,14 +170,14 @@ class Training:
             self._save()
             saved = time.monotonic()
 
-    def _learn(self, pixels: Tensor, rate: float) -> None:
-        items = collectives.all_gather_counts(len(pixels))
+    def _learn(self, decoded: Tensor, rate: float) -> None:
+        items = collectives.all_gather_counts(len(decoded))
         if not all(items):  # nothing that can be read, or too little for all trainers at the end of an epoch
             return
         collectives.reseed(self.generator, self.recipe.seed, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        batch = self.prepare(to_device(pixels, self.device), self.generator)
+        batch = self.prepare(to_device(decoded, self.device), self.generator)
         with autocast(self.device):
             losses = self.losses(batch)
         self.optimizer.zero_grad(set_to_none=True)
@@ -219,7 +220,7 @@ class Training:
             raise Diverged(
                 f"The training diverged: its loss {unsound}, even at a sixteenth of the learning rate of "
                 f"{self.recipe.learning_rate:g}. Set a smaller one in the project's pretext_training, try another "
-                "backbone, or look for extreme pixel values in the pool."
+                "backbone, or look for extreme items in the pool."
             ) from None
         self._restore(self.last_state)
         self.rollbacks = rollbacks
@@ -251,7 +252,7 @@ class Training:
         ]
         scored = [score.score(self.result, self.task, part) for part in parts]
         with torch.no_grad(), autocast(self.device):
-            measures = [self.task.measures(self.result, part) for part in parts]
+            measures = [self.task.diagnostics(self.result, part) for part in parts]
         weights = torch.tensor([len(part) for part in parts], dtype=torch.float64)
         means = {
             name: float((weights * torch.tensor([one[name] for one in measures])).sum() / weights.sum())
@@ -264,12 +265,12 @@ class Training:
             | of_losses(torch.cat([part.losses for part in scored]), traits)
         )
 
-    def _settle(self) -> None:
+    def _finalise(self) -> None:
         self.result.eval()
         sample = self.prepare(to_device(self.sample, self.device), None)
         with torch.no_grad(), autocast(self.device):
             generator = torch.Generator(self.device).manual_seed(self.recipe.seed)
-            self.task.settle(self.result, sample, generator)
+            self.task.finalise(self.result, sample, generator)
 
     # ---- states ----
 

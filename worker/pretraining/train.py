@@ -1,4 +1,4 @@
-"""A pretext model's row to its training: in the job's own process, or as one of several trainers."""
+"""A pretext model's spec to its training: in the job's own process, or as one of several trainers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from service.store.tables import PretextModel
 from worker.arrays import Floats
 from worker.evaluation.diagnostics import Diagnostics
-from worker.jobs.pretext_net import on_device, task_of
-from worker.modalities.image.pixels import augmented, normalised
+from worker.modalities import Batch
+from worker.models.nets import on_device
+from worker.models.spec import ModelSpec
 from worker.pool.dataset import Dataset
 from worker.pretraining.loop import State, Training
 from worker.pretraining.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class Callbacks:
     """Where a training's news go; see `Training`."""
 
     save: Callable[[State], None]
@@ -37,27 +37,36 @@ class Trained:
 
 
 def train(
-    model: PretextModel,
+    spec: ModelSpec,
+    recipe: Recipe,
     net: nn.Module,
     dataset: Dataset,
     sample: Tensor,
     traits: dict[str, Floats],
     device: torch.device,
-    told: Told,
+    callbacks: Callbacks,
     resume: State | None,
 ) -> Trained:
     """`net` is new; the others as in `Training`. Raises `Diverged`."""
-    task = task_of(model)
-    recipe = Recipe(**{name: model.config[name] for name in Recipe.__dataclass_fields__})
+    modality = spec.make_modality()
 
-    def prepare(pixels: Tensor, generator: torch.Generator | None) -> Tensor:
-        return normalised(augmented(pixels, generator, task.flips) if generator else pixels)
+    def prepare(items: Tensor, generator: torch.Generator | None) -> Batch:
+        return modality.prepare(items if generator is None else modality.augment(items, generator))
 
     training = Training(
-        net=on_device(net, device), task=task, dataset=dataset, recipe=recipe, device=device, prepare=prepare,
-        sample=sample, traits=traits, save=told.save, save_interval_s=told.save_interval_s,
-        report=told.report, warn=told.warn,
-    )  # fmt: skip
+        net=on_device(net, device),
+        task=spec.make_task(),
+        dataset=dataset,
+        recipe=recipe,
+        device=device,
+        prepare=prepare,
+        sample=sample,
+        traits=traits,
+        save=callbacks.save,
+        save_interval_s=callbacks.save_interval_s,
+        report=callbacks.report,
+        warn=callbacks.warn,
+    )
     trained = training.run(resume)
     return Trained(
         net=training.result, untrained=training.untrained, trained=trained, history=training.history

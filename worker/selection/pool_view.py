@@ -22,7 +22,7 @@ class PoolView:
     loss_weight     in [-1, 1], how surely items of high pretext loss are those the head errs on: the end nearest 0
                     of the interval of their rank correlation on control items; 0 where it covers 0, or is not
                     measured
-    thumbnails      (n, f) uint8, or None where the items have none
+    appearance      (n, f) uint8 levels that say what items look like, or None
     """
 
     embeddings: Halves
@@ -34,7 +34,7 @@ class PoolView:
     round_size: int
     labels_used: int
     loss_weight: float = 0.0
-    thumbnails: Bytes | None = None
+    appearance: Bytes | None = None
 
     def __len__(self) -> int:
         return len(self.pretext_losses)

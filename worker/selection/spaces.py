@@ -1,9 +1,9 @@
-"""Where items are near each other: whitened embeddings of length 1, beside the main directions of their thumbnails.
+"""Where items are near each other: whitened embeddings of length 1, beside the main directions of their appearance.
 
 As embeddings are, a few directions of large variance say who is near whom, whether they tell classes apart or not.
-And a network that learned a pretext task has forgotten some of what things look like; thumbnails have not. Of the
+And a network that learned a pretext task has forgotten some of what things look like; appearance have not. Of the
 100 nearest items those of the same class are, on Fashion-MNIST and CIFAR-10 with embeddings of `rotation`: 66 and 28
-standardised, 72 and 29 whitened, 75 and 30 with thumbnails.
+standardised, 72 and 29 whitened, 75 and 30 with appearance.
 """
 
 import numpy as np
@@ -14,29 +14,29 @@ from worker.selection.selections import refuse_not_finite
 
 _LEAST_VARIANCE = 3e-3  # of the largest, added to each direction's: what hardly varies is mostly rounding
 _SHOWN_LEAST_VARIANCE = 1e-2
-_SHOWN_DIRECTIONS = 64  # of thumbnails
+_SHOWN_DIRECTIONS = 64  # of appearance
 _SHOWN = np.float32(0.7)  # how much they count
 
 
 class WhitenedSpace:
-    """Mean, directions and variances are those of a sample: embeddings (m, d), thumbnails (m, f) or None."""
+    """Mean, directions and variances are those of a sample: embeddings (m, d), appearance (m, f) or None."""
 
-    def __init__(self, embeddings: Halves | Floats, thumbnails: Bytes | None) -> None:
+    def __init__(self, embeddings: Halves | Floats, appearance: Bytes | None) -> None:
         self._embeddings = _Whitened(embeddings.astype(np.float32), _LEAST_VARIANCE, embeddings.shape[1])
-        self._thumbnails = None
-        if thumbnails is not None:
-            levels = thumbnails.astype(np.float32)
-            self._thumbnails = _Whitened(levels, _SHOWN_LEAST_VARIANCE, _SHOWN_DIRECTIONS)
+        self._appearance = None
+        if appearance is not None:
+            levels = appearance.astype(np.float32)
+            self._appearance = _Whitened(levels, _SHOWN_LEAST_VARIANCE, _SHOWN_DIRECTIONS)
 
-    def of(self, embeddings: Halves | Floats, thumbnails: Bytes | None) -> Floats:
-        """(n, d), (n, f) -> (n, k) float32 of length 1; thumbnails where the sample had them."""
-        places = self.without_thumbnails(embeddings)
-        if self._thumbnails is None or thumbnails is None:
+    def of(self, embeddings: Halves | Floats, appearance: Bytes | None) -> Floats:
+        """(n, d), (n, f) -> (n, k) float32 of length 1; appearance where the sample had them."""
+        places = self.without_appearance(embeddings)
+        if self._appearance is None or appearance is None:
             return places
-        shown = self._thumbnails.of(thumbnails.astype(np.float32))
+        shown = self._appearance.of(appearance.astype(np.float32))
         return of_length_one(np.concatenate([places, _SHOWN * shown], axis=1))
 
-    def without_thumbnails(self, embeddings: Halves | Floats) -> Floats:
+    def without_appearance(self, embeddings: Halves | Floats) -> Floats:
         """(n, d) -> (n, d) float32 of length 1"""
         return self._embeddings.of(embeddings.astype(np.float32))
 
@@ -55,7 +55,7 @@ class PoolSpace:
     def _read(self, rows: Ints) -> tuple[Floats, Bytes | None]:
         embeddings = self._pool.embeddings[rows].astype(np.float32)
         refuse_not_finite(rows, embeddings)
-        return embeddings, None if self._pool.thumbnails is None else self._pool.thumbnails[rows]
+        return embeddings, None if self._pool.appearance is None else self._pool.appearance[rows]
 
 
 class _Whitened:

@@ -23,7 +23,8 @@ from service.store.artifacts import Artifacts
 from service.store.jobs import ClaimedJob
 from service.store.session import make_engine
 from worker.die_with_parent import die_with_parent
-from worker.jobs.context import JobContext, JobFailed
+from worker.errors import JobFailed
+from worker.jobs.context import JobContext
 from worker.supervision.runner_process import Ended, Progress, Ready, Refused, Start
 
 REPORT_INTERVAL_S = 0.2

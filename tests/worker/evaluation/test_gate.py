@@ -66,7 +66,7 @@ def test_what_is_not_taught_changes_nothing_for_the_rest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trained", "untrained", "pixels", "n", "verdict", "better"),
+    ("trained", "untrained", "raw", "n", "verdict", "better"),
     [
         (3.0, 0.5, 0.5, 200, "go", None),
         (0.3, 2.0, 0.3, 200, "no-go", "untrained"),
@@ -80,12 +80,12 @@ def test_verdicts(
     features = [clusters(n, signal, seed)[0] for seed, signal in enumerate((trained, untrained, pixels))]
 
     gate = judge(
-        features[0], {"untrained": features[1], "pixels": features[2]}, clusters(n, 0)[1],
+        features[0], {"untrained": features[1], "raw": features[2]}, clusters(n, 0)[1],
         taught=all_of(n), judged=all_of(n), judged_on="random", labels=n,
     )  # fmt: skip
 
     assert (gate.verdict, gate.better) == (verdict, better)
-    assert set(gate.linear) == set(gate.knn) == {"trained", "untrained", "pixels"}
+    assert set(gate.linear) == set(gate.knn) == {"trained", "untrained", "raw"}
     assert f"On {n} labeled items" in gate.reason
 
 
@@ -100,7 +100,7 @@ def test_the_luck_of_few_labels_is_no_verdict() -> None:
             (centers[classes] + rng.normal(size=(550, 8))).astype(np.float32) for _ in range(2)
         )
         taught = np.arange(550) < 50
-        found.append(judge(trained, {"pixels": pixels}, classes, taught, ~taught, "test", 50).verdict)
+        found.append(judge(trained, {"raw": pixels}, classes, taught, ~taught, "test", 50).verdict)
 
     assert found.count("no-go") <= 5  # a 95 % interval allows 2.5 on that side
 
@@ -133,7 +133,7 @@ def test_a_single_constant_feature_does_no_harm() -> None:
     classes = np.arange(40) % 2
     constant = np.zeros((40, 1), np.float32)
 
-    gate = judge(constant, {"pixels": constant}, classes, all_of(40), all_of(40), "random", 40)
+    gate = judge(constant, {"raw": constant}, classes, all_of(40), all_of(40), "random", 40)
 
     assert gate.verdict in {"go", "not enough labels"}
 
@@ -156,7 +156,7 @@ def test_labels_that_a_strategy_asked_for_do_not_judge(signal: float, verdict: s
     of_control, n = np.isin(rows, control), len(rows)
 
     by_all, by_control = (
-        judge(trained[rows], {"pixels": pixels[rows]}, classes[rows], all_of(n), judged, "control", n)
+        judge(trained[rows], {"raw": pixels[rows]}, classes[rows], all_of(n), judged, "control", n)
         for judged in (all_of(n), of_control)
     )
 

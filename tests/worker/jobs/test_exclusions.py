@@ -12,7 +12,7 @@ from service.store.session import read_session, write_session
 from service.store.tables import BarredItem, Item, Project
 from tests import factories
 from tests.worker.jobs.scored_projects import Bench, ScoredProject, label, score_run_of, write_scores
-from worker.jobs.context import JobFailed
+from worker.errors import JobFailed
 
 ALL = {"control_fraction": 0, "strategy": "random"}  # ranks whatever it sees
 

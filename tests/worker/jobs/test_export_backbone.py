@@ -19,8 +19,9 @@ from service.store.session import write_session
 from service.store.tables import Project
 from tests import factories
 from tests.worker import running
-from worker.jobs.pretext_net import new_net, store_net
+from worker.jobs.specs import store_net
 from worker.modalities.image.backbones import SmallBackbone
+from worker.models.nets import new_net
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 

@@ -23,8 +23,9 @@ from service.store.tables import Item, Job, Project, Source
 from tests.factories import make_item, make_project, make_score_run, make_source
 from tests.pictures import encoded, picture, write_parquet, write_pictures
 from tests.worker.running import claim, hand_back, run
+from worker.errors import JobFailed
 from worker.jobs import import_source
-from worker.jobs.context import JobContext, JobFailed
+from worker.jobs.context import JobContext
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 

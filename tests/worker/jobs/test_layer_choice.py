@@ -18,13 +18,14 @@ from service.store.tables import Item, Job, PretextModel, Project, ScoreRun
 from tests.factories import make_item, make_label, make_pretext_model, make_project, make_score_run
 from tests.pictures import write_pictures
 from tests.worker.running import claim, run
-from worker.jobs.pretext_net import load_net, new_net, store_net
 from worker.jobs.probe_sets import Sample
 from worker.jobs.score_pool.layer_choice import _DEFAULT as DEFAULT
 from worker.jobs.score_pool.layer_choice import by_labels, by_rank
-from worker.jobs.specs import ScoredItems
+from worker.jobs.specs import store_net
 from worker.modalities.image.pixels import normalised
 from worker.models.layers import at_layer
+from worker.models.nets import new_net
+from worker.scoring.scored_items import ScoredItems
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -106,7 +107,9 @@ class Scoring:
         run(claim(self.engine, self.settings, self.artifacts))
         with read_session(self.engine) as session:
             project = session.get_one(Project, self.project_id)
-            scored = ScoredItems.open(self.artifacts, session.get_one(ScoreRun, project.score_run_id))
+            scored = ScoredItems.open(
+                self.artifacts, str(session.get_one(ScoreRun, project.score_run_id).artifact)
+            )
             return session.get_one(PretextModel, self.model_id), scored
 
 

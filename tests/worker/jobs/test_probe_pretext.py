@@ -20,7 +20,7 @@ from tests.factories import (
 )
 from tests.worker import running
 from tests.worker.jobs.scored_projects import Bench, write_scores
-from worker.jobs.pretext_net import is_untrained
+from worker.jobs.specs import is_untrained
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -108,7 +108,7 @@ def test_good_embeddings_go(bench: Bench, tmp_path: Path) -> None:
     labeled.run("probe_pretext")
 
     assert labeled.gate()["verdict"] == "go"
-    assert labeled.gate()["linear"] == {"trained": 1, "untrained": 1, "pixels": 1}
+    assert labeled.gate()["linear"] == {"trained": 1, "untrained": 1, "raw": 1}
     assert labeled.queued() == set()
     labeled.rank()
     assert labeled.ranking() == ("shortlist", None)
@@ -144,7 +144,7 @@ def test_after_a_no_go_ranking_is_random_and_the_untrained_backbone_scores(
     assert served.pretext_model_id == second.id
     assert served.gate is not None
     assert served.gate["verdict"] == "go"
-    assert set(served.gate["linear"]) == {"trained", "pixels"}
+    assert set(served.gate["linear"]) == {"trained", "raw"}
 
 
 @pytest.mark.parametrize("running", [True, False])

@@ -16,8 +16,8 @@ from tests.worker.jobs.scored_projects import (
     score_run_of,
     write_scores,
 )
+from worker.errors import JobFailed
 from worker.jobs import rank
-from worker.jobs.context import JobFailed
 from worker.selection.pool_view import PoolView, Selection
 from worker.strategies.random import Random
 

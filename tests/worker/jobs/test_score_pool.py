@@ -9,6 +9,7 @@ import sqlalchemy as sa
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from worker.jobs.score_pool.shard_scorer import ShardScorer
 
 from service.errors import ItemNotFetched
 from service.settings import Settings
@@ -29,14 +30,15 @@ from service.store.tables import (
 from tests.factories import make_item, make_label, make_pretext_model, make_project
 from tests.pictures import write_pictures
 from tests.worker.running import claim, hand_back, run
+from worker.errors import JobFailed
 from worker.jobs import score_pool
-from worker.jobs.context import JobContext, JobFailed
-from worker.jobs.pretext_net import new_net, store_net
+from worker.jobs.context import JobContext
 from worker.jobs.score_pool import percentiles_among
-from worker.jobs.score_pool.shard_scorer import ShardScorer
-from worker.jobs.specs import ScoredItems, open_thumbnails
+from worker.jobs.specs import store_net
+from worker.models.nets import new_net
 from worker.pretext import PretextTask
 from worker.scoring.score import Scored, score
+from worker.scoring.scored_items import ScoredItems, open_sketches
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 CONFIG = {"image_size": 12, "seed": 0, "pretrained": False}
@@ -85,7 +87,9 @@ class Scoring:
     def served(self) -> ScoredItems:
         with read_session(self.engine) as session:
             project = session.get_one(Project, self.project.id)
-            return ScoredItems.open(self.artifacts, session.get_one(ScoreRun, project.score_run_id))
+            return ScoredItems.open(
+                self.artifacts, str(session.get_one(ScoreRun, project.score_run_id).artifact)
+            )
 
     def score_runs(self) -> list[ScoreRun]:
         with read_session(self.engine) as session:
@@ -551,10 +555,10 @@ def test_a_new_score_run_groups_anew(scoring: Scoring) -> None:
 def test_thumbnails_of_known_items_are_copied(scoring: Scoring) -> None:
     scoring.add(5)
     scoring.run()
-    before = open_thumbnails(scoring.artifacts, str(scoring.score_runs()[-1].artifact))
+    before = open_sketches(scoring.artifacts, str(scoring.score_runs()[-1].artifact))
     scoring.add(1, first=5)
     scoring.run()
-    after = open_thumbnails(scoring.artifacts, str(scoring.score_runs()[-1].artifact))
+    after = open_sketches(scoring.artifacts, str(scoring.score_runs()[-1].artifact))
 
     assert after.shape == (6, 12 * 12 + 2)
     assert (after[:5] == before).all()

@@ -17,10 +17,10 @@ from tests import factories
 from tests.worker import running
 from tests.worker.jobs.scored_projects import CLASSES, Bench, ScoredProject, label
 from worker.arrays import Bools
+from worker.errors import JobFailed
+from worker.evaluation.known_items import KnownItems
 from worker.heads.linear import LinearHead
 from worker.jobs import train_head
-from worker.jobs.context import JobFailed
-from worker.jobs.specs import KnownItems
 from worker.jobs.train_head.measure_head import HeadMeasurer
 
 METRICS = {

@@ -18,11 +18,12 @@ from service.store.tables import Head, Item, Job, PretextModel, Project, Round, 
 from tests import factories
 from tests.worker import running
 from tests.worker.jobs.scored_projects import CLASSES, Bench, ScoredProject, label, score_run_of, write_scores
+from worker.errors import JobFailed
 from worker.heads.finetune import FinetuneHead
-from worker.jobs.context import JobFailed
-from worker.jobs.pretext_net import load_net, new_net, store_net
-from worker.jobs.specs import ScoredItems, probabilities_by
+from worker.jobs.specs import probabilities_by, store_net
 from worker.modalities.image.pixels import normalised, to_pixels
+from worker.models.nets import new_net
+from worker.scoring.scored_items import ScoredItems
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 HEAD = {"name": "finetune", "params": {"steps": 20}}
@@ -66,7 +67,7 @@ def _close_round(bench: Bench, scored: ScoredProject, last_label_id: int, labels
 
 def _scored_items(bench: Bench, scored: ScoredProject) -> ScoredItems:
     with read_session(bench.engine) as session:
-        return ScoredItems.open(bench.artifacts, score_run_of(session, scored))
+        return ScoredItems.open(bench.artifacts, str(score_run_of(session, scored).artifact))
 
 
 def test_is_trained_measured_and_ranked_by(bench: Bench, tmp_path: Path) -> None:

@@ -22,10 +22,11 @@ from service.store.tables import Job, PretextModel, Project
 from tests.factories import make_item, make_project
 from tests.pictures import write_pictures
 from tests.worker.running import claim, hand_back, run
+from worker.errors import JobFailed
 from worker.jobs import train_pretext
-from worker.jobs.context import JobContext, JobFailed
-from worker.jobs.pretext_net import load_net, new_net
+from worker.jobs.context import JobContext
 from worker.modalities.image.pretext.rotation import Rotation
+from worker.models.nets import new_net
 from worker.pretraining.loop import Diverged, State, Training
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -3,7 +3,8 @@ import signal
 from typing import Any
 
 from service.errors import SourceUnreadable
-from worker.jobs.context import JobContext, JobFailed
+from worker.errors import JobFailed
+from worker.jobs.context import JobContext
 
 
 def run(context: JobContext) -> dict[str, Any]:

@@ -21,10 +21,11 @@ from tests.factories import make_item, make_pretext_model, make_project
 from tests.pictures import write_pictures
 from tests.worker.running import claim, run
 from worker.jobs.context import JobContext
-from worker.jobs.pretext_net import new_net, store_net
+from worker.jobs.specs import store_net
 from worker.jobs.train_pretext.pool import TrainingPool
-from worker.pool.cache_room import PoolPixels, maps_of
-from worker.pool.decoded_cache import PixelMap
+from worker.models.nets import new_net
+from worker.pool.cache_room import PoolCache, caches_of
+from worker.pool.decoded_cache import DecodedCache
 from worker.pool.reader import Decoded, ItemPixels
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -67,7 +68,7 @@ class Pool:
 
     def epoch(self, context: JobContext) -> list[torch.Tensor]:
         """The batches of a training's first epoch, and twice: the second time nothing may be new."""
-        with ItemPixels(context.settings) as item_pixels:
+        with ItemReader(context.settings) as item_pixels:
             dataset = TrainingPool(context, item_pixels, seed=0).dataset(SIDE, lambda part, message: None)
             first = list(dataset.batches(seed=0, epoch=0, batch_size=3))
             again = list(dataset.batches(seed=0, epoch=0, batch_size=3))
@@ -75,7 +76,7 @@ class Pool:
         return first
 
     def files(self) -> list[Path]:
-        return sorted(maps_of(self.settings).rglob("*.u8"))
+        return sorted(caches_of(self.settings).rglob("*.u8"))
 
 
 @pytest.fixture
@@ -130,8 +131,8 @@ def test_the_next_job_and_scoring_read_the_same_map(pool: Pool) -> None:
 
 def test_what_a_killed_worker_was_writing_goes(pool: Pool) -> None:
     context = pool.context()
-    with ItemPixels(pool.settings) as item_pixels:
-        unfinished = PoolPixels(context, item_pixels, SIDE).map.folder / "0.1234.tmp"
+    with ItemReader(pool.settings) as item_pixels:
+        unfinished = PoolCache(context, item_pixels, SIDE).map.folder / "0.1234.tmp"
     unfinished.parent.mkdir(parents=True)
     unfinished.write_bytes(b"pixels")
 
@@ -163,7 +164,7 @@ def test_a_disk_that_fills_up_leaves_a_pool_that_is_streamed(
     def full(*_: object) -> None:
         raise OSError(reason, os.strerror(reason))
 
-    monkeypatch.setattr(PixelMap, "write", full)
+    monkeypatch.setattr(DecodedCache, "write", full)
 
     assert sum(map(len, pool.epoch(pool.context()))) == 6
     assert not pool.files()
@@ -180,8 +181,8 @@ def test_without_room_nothing_is_begun_and_nothing_removed(
     usage: SimpleNamespace, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = pool.context()
-    with ItemPixels(pool.settings) as item_pixels:
-        other = PoolPixels(context, item_pixels, 9).map.folder
+    with ItemReader(pool.settings) as item_pixels:
+        other = PoolCache(context, item_pixels, 9).map.folder
     other.mkdir(parents=True)
     (other / "0.u8").write_bytes(b"pixels")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
@@ -194,7 +195,7 @@ def test_room_is_made_by_what_is_stale_and_what_was_not_used_for_longest(pool: P
     context = pool.context(pixel_map_bytes=2 * 2**20)
     pool.epoch(context)
     (mine,) = pool.files()
-    project, root = mine.parent.parent, maps_of(pool.settings)
+    project, root = mine.parent.parent, caches_of(pool.settings)
     for folder, age in ((root / "99-gone" / "12", 0), (project / "40", 200), (project / "41", 100)):
         folder.mkdir(parents=True)
         (folder / "0.u8").write_bytes(np.random.default_rng(0).bytes(2**20 - 2**13))

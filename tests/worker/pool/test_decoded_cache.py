@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from worker.arrays import Ints
-from worker.pool.decoded_cache import Origins, PixelMap, bytes_below, origin
+from worker.pool.decoded_cache import DecodedCache, Origins, bytes_below, origin
 
 SIDE = 16
 
@@ -28,17 +28,17 @@ def pixels_of(ids: Ints, side: int = SIDE) -> torch.Tensor:
 
 
 @pytest.fixture
-def pixel_map(tmp_path: Path) -> PixelMap:
-    return PixelMap(tmp_path / "pixels" / str(SIDE), SIDE)
+def pixel_map(tmp_path: Path) -> DecodedCache:
+    return DecodedCache(tmp_path / "pixels" / str(SIDE), SIDE)
 
 
-def write(pixel_map: PixelMap, ids: Ints, moved: str = "") -> None:
+def write(pixel_map: DecodedCache, ids: Ints, moved: str = "") -> None:
     for number, rows in pixel_map.by_range(ids):
         part = ids[rows]
         pixel_map.write(number, part, origins_of(part, moved), pixels_of(part, pixel_map.side))
 
 
-def test_what_was_written_is_read_in_any_order(pixel_map: PixelMap) -> None:
+def test_what_was_written_is_read_in_any_order(pixel_map: DecodedCache) -> None:
     size = pixel_map.range_size
     written = np.array([1, 5, size - 1, size, 3 * size + 7])
     write(pixel_map, written)
@@ -50,7 +50,7 @@ def test_what_was_written_is_read_in_any_order(pixel_map: PixelMap) -> None:
     assert torch.equal(pixels, pixels_of(asked[found]))
 
 
-def test_what_comes_later_is_added(pixel_map: PixelMap) -> None:
+def test_what_comes_later_is_added(pixel_map: DecodedCache) -> None:
     first, later = np.array([3, 4]), np.array([1, 9])
     write(pixel_map, first)
     write(pixel_map, later)
@@ -63,7 +63,7 @@ def test_what_comes_later_is_added(pixel_map: PixelMap) -> None:
     assert len(list(pixel_map.folder.iterdir())) == 1
 
 
-def test_an_item_that_has_moved_is_not_in_it(pixel_map: PixelMap) -> None:
+def test_an_item_that_has_moved_is_not_in_it(pixel_map: DecodedCache) -> None:
     ids = np.array([3, 4])
     write(pixel_map, ids)
     origins = origins_of(ids)
@@ -75,7 +75,7 @@ def test_an_item_that_has_moved_is_not_in_it(pixel_map: PixelMap) -> None:
 
 
 def test_a_file_that_is_replaced_while_it_is_read_gives_what_it_had(
-    pixel_map: PixelMap, monkeypatch: pytest.MonkeyPatch
+    pixel_map: DecodedCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = np.array([3, 4])
     write(pixel_map, ids)
@@ -95,7 +95,7 @@ def test_a_file_that_is_replaced_while_it_is_read_gives_what_it_had(
 
 
 def test_nothing_is_left_of_a_file_for_which_there_is_no_room(
-    pixel_map: PixelMap, monkeypatch: pytest.MonkeyPatch
+    pixel_map: DecodedCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(pixel_map, np.array([3]))
 
@@ -112,7 +112,7 @@ def test_nothing_is_left_of_a_file_for_which_there_is_no_room(
     assert pixel_map.read(ids, origins_of(ids))[0].tolist() == [True, False]
 
 
-def test_holes_take_no_room(pixel_map: PixelMap) -> None:
+def test_holes_take_no_room(pixel_map: DecodedCache) -> None:
     write(pixel_map, np.array([pixel_map.range_size - 1]))
 
     assert bytes_below(pixel_map.folder) < 2**20 < next(pixel_map.folder.iterdir()).stat().st_size
@@ -128,7 +128,7 @@ def test_reading_it_all_leaves_memory_as_it_was(tmp_path: Path) -> None:
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
         return 1024 * int(lines["VmRSS"].split()[0])
 
-    pixel_map = PixelMap(tmp_path / "128", 128)
+    pixel_map = DecodedCache(tmp_path / "128", 128)
     ids = np.arange(2_048)
     for start in range(0, len(ids), 512):
         write(pixel_map, ids[start : start + 512])

@@ -14,7 +14,7 @@ from service.settings import Settings
 from tests.pictures import encoded, picture
 from worker.modalities.image.jpeg import plain_jpeg
 from worker.modalities.image.pixels import to_pixels
-from worker.pool.reader import Decoded, ItemPixels
+from worker.pool.reader import Decoded
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def decode(settings: Settings, tmp_path: Path) -> Any:
     def one(data: bytes, side: int = 32) -> Decoded:
         path = tmp_path / "item"
         path.write_bytes(data)
-        with ItemPixels(settings) as item_pixels:
+        with ItemReader(settings) as item_pixels:
             return item_pixels.decode([str(path)], side)[0]
 
     return one
@@ -100,7 +100,7 @@ def test_grey_and_transparent_pictures_mix(settings: Settings, tmp_path: Path) -
         )
         paths.append(tmp_path / f"{number}.png")
         image.save(paths[-1])
-    with ItemPixels(settings) as item_pixels:
+    with ItemReader(settings) as item_pixels:
         stacked = item_pixels.stack([str(path) for path in paths], 8)
 
     assert stacked.shape == (7, 3, 8, 8)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from worker.modalities.image import Image
 from worker.modalities.image.pixels import normalised
 from worker.pretext import PretextTask
 
@@ -25,7 +26,7 @@ class Tiny(nn.Module):
 
 def tiny_net(task: PretextTask, seed: int = 0, size: int = SIZE) -> nn.Module:
     torch.manual_seed(seed)
-    return task.make_net(Tiny(), 16, size)
+    return task.make_net(Tiny(), 16, Image(image_size=size))
 
 
 def images(n: int, size: int = SIZE) -> Tensor:

@@ -33,7 +33,7 @@ def test_it_is_the_weighted_sum() -> None:
 
         assert torch.allclose(task.losses(net, batch, seeded()), 2 * rotation + 0.5 * reconstruction)
     assert task.scoring_views * 2 == Reconstruction.scoring_views
-    assert task.measures(net, batch).keys() == {"rotation_accuracy"}
+    assert task.diagnostics(net, batch).keys() == {"rotation_accuracy"}
 
 
 def test_the_parts_share_the_backbone_and_a_stored_net_holds_it_once() -> None:
@@ -56,7 +56,7 @@ def test_every_part_follows_and_settles() -> None:
     before = next(byol.teacher.parameters()).clone()
 
     task.after_step(net, 0.0)
-    task.settle(net.eval(), images(7), seeded())
+    task.finalise(net.eval(), images(7), seeded())
 
     momentum = BYOL().momentum
     after = next(byol.teacher.parameters())
@@ -70,7 +70,7 @@ def test_a_part_that_collapses_is_seen_beside_one_that_does_not(monkeypatch: pyt
         monkeypatch.setattr(kind, "measures", lambda self, net, batch, measured=measured: measured)
     task = Combined(tasks={"byol": 1, "vicreg": 1})
 
-    assert task.measures(net_of(task), images(3)) == {"projection_std": 0.01, "other": 1.0}
+    assert task.diagnostics(net_of(task), images(3)) == {"projection_std": 0.01, "other": 1.0}
 
 
 def test_the_ready_made_one() -> None:

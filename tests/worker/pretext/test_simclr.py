@@ -42,7 +42,7 @@ def test_training_finds_the_other_view_among_the_batch() -> None:
 def test_scoring_finds_it_among_the_bank_less_the_nearest() -> None:
     task, net, batch = SimCLR(temperature=0.3), net_of(False), images(4)
     with torch.no_grad():
-        task.settle(net, images(9), seeded())
+        task.finalise(net, images(9), seeded())
         bank = net(images(9))
         views = two_views(net, batch, each=False)
 
@@ -62,7 +62,7 @@ def test_being_in_the_bank_costs_nothing() -> None:
     others = net.bank[1:6].clone()
 
     with torch.no_grad():
-        task.settle(net, batch, seeded())
+        task.finalise(net, batch, seeded())
         net.banked.fill_(6)  # the item itself, and five that have nothing to do with it
         views = two_views(net, batch, each=False)
         logits = torch.cat([(views[0] @ views[1]).expand(2, 1), views @ others.T], 1) / task.temperature
@@ -73,7 +73,7 @@ def test_being_in_the_bank_costs_nothing() -> None:
 
 def test_a_pool_of_one_has_nothing_to_be_compared_with() -> None:
     task, net = SimCLR(), net_of(False)
-    task.settle(net, images(1), seeded())
+    task.finalise(net, images(1), seeded())
 
     assert task.losses(net, images(1), seeded()).item() == pytest.approx(0, abs=1e-6)
 

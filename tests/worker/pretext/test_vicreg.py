@@ -55,7 +55,7 @@ def test_the_shares_of_the_pool_add_up_to_the_covariance_term() -> None:
 
 def test_settling_takes_mean_and_covariance_of_views_of_the_pool() -> None:
     task, net, pool = VICReg(), net_of(False), images(70)
-    task.settle(net, pool, seeded())
+    task.finalise(net, pool, seeded())
 
     generator = seeded()
     with torch.no_grad():

@@ -30,8 +30,9 @@ from service.store.tables import Job, PretextModel, Project
 from tests.worker.jobs.test_train_pretext import models, tensors, training
 from tests.worker.processes import descendants, listening
 from tests.worker.running import claim, run
+from worker.errors import JobFailed
 from worker.jobs import train_pretext
-from worker.jobs.context import JobContext, JobFailed
+from worker.jobs.context import JobContext
 from worker.jobs.train_pretext.pool import TrainingPool
 from worker.pool.reader import Decoded, ItemPixels
 from worker.pool.shared import SharedPool
@@ -50,7 +51,7 @@ from worker.pretraining.launcher import (
     unpacked,
 )
 from worker.pretraining.loop import State
-from worker.pretraining.train import Told
+from worker.pretraining.train import Callbacks
 
 __all__ = ["training"]  # a fixture
 
@@ -148,7 +149,7 @@ def test_the_shared_pool_is_the_pool(
         return decode(this, uri, image_size)
 
     monkeypatch.setattr(ItemPixels, "_decode", counting)
-    with ItemPixels(context.settings) as item_pixels:
+    with ItemReader(context.settings) as item_pixels:
         for cache, room, each_epoch in ((0, 0, 11), (0, 2**20, 1), (2**20, 0, 0)):
             changed = {"memory_cache_bytes": cache, "pixel_map_bytes": room}
             context.settings = context.settings.model_copy(update=changed)
@@ -167,7 +168,7 @@ def test_the_shared_pool_is_the_pool(
 
 def test_without_room_for_the_pool_it_says_so(training: Callable[..., JobContext]) -> None:
     context = training(11)
-    with ItemPixels(context.settings) as item_pixels, open("/dev/full", "wb") as full:
+    with ItemReader(context.settings) as item_pixels, open("/dev/full", "wb") as full:
         pool = TrainingPool(context, item_pixels, seed=0)
         with pytest.raises(ArtifactNotStored, match="no space left on device"):
             pool.shared(12, lambda part, message: None, full)
@@ -179,7 +180,7 @@ def test_without_room_for_the_pool_it_says_so(training: Callable[..., JobContext
 class Heard:
     def __init__(self) -> None:
         self.all: list[object] = []
-        self.told = Told(
+        self.told = Callbacks(
             save=self.all.append, save_interval_s=1.0,
             report=lambda fraction, message: self.all.append(message), warn=self.all.append,
         )  # fmt: skip

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from worker.evaluation.diagnostics import collapse
+from worker.modalities.image import Image
 from worker.modalities.image.backbones import make_backbone
 from worker.modalities.image.pixels import augmented, normalised
 from worker.modalities.image.pretext.rotation import Rotation
@@ -44,9 +45,7 @@ def make_training(images: Tensor, **values: Any) -> Training:
         "dataset": Dataset(len(images), lambda rows: images[torch.from_numpy(rows)]),
         "recipe": Recipe(epochs=2, batch_size=4, seed=0),
         "device": CPU,
-        "prepare": lambda batch, generator: normalised(
-            augmented(batch, generator, True) if generator else batch
-        ),
+        "prepare": lambda batch, generator: normalised(augmented(batch, generator) if generator else batch),
         "sample": images[:8],
         "save": lambda state: None,
         "save_interval_s": 1e9,
@@ -196,7 +195,7 @@ class Settling(Rotation):
     """With a teacher that follows, and a bank that is settled at the end."""
 
     def make_net(self, backbone: nn.Module, dimensions: int, image_size: int) -> nn.Module:
-        net = super().make_net(backbone, dimensions, image_size)
+        net = super().make_net(backbone, dimensions, Image(image_size=image_size))
         net.teacher = nn.Parameter(torch.zeros(1), requires_grad=False)
         net.register_buffer("settled", torch.zeros(2))
         return net
@@ -204,7 +203,7 @@ class Settling(Rotation):
     def after_step(self, net: nn.Module, done: float) -> None:
         net.get_parameter("teacher").data += done
 
-    def settle(self, net: nn.Module, sample: Tensor, generator: torch.Generator) -> None:
+    def finalise(self, net: nn.Module, sample: Tensor, generator: torch.Generator) -> None:
         assert not net.training
         assert not torch.is_grad_enabled()
         net.get_buffer("settled").copy_(torch.tensor([len(sample), sample.mean()]))
@@ -236,7 +235,7 @@ class NoPredictor(BYOL):
     """Nothing keeps it from saying the same of all images."""
 
     def make_net(self, backbone: nn.Module, dimensions: int, image_size: int) -> nn.Module:
-        net = super().make_net(backbone, dimensions, image_size)
+        net = super().make_net(backbone, dimensions, Image(image_size=image_size))
         net.predictor = nn.Identity()
         return net
 

@@ -3,7 +3,13 @@ import pytest
 import torch
 
 from tests.worker.modalities.image.test_sketches import images
-from worker.modalities.image.sketches import Thumbnails, changed_slightly, differences, thumbnails
+from worker.modalities.image.sketches import (
+    ImageSketcher,
+    Thumbnails,
+    changed_slightly,
+    differences,
+    thumbnails,
+)
 from worker.scoring.duplicates import representatives, threshold
 
 LARGEST = 7.0
@@ -26,7 +32,7 @@ def nothing_known(rows: Thumbnails) -> list[str | None]:
 def test_the_first_of_all_copies_represents_them(copies: int) -> None:
     rows, shows = with_copies(pictures=40, copies=copies)
 
-    found = representatives(rows, nothing_known(rows), LARGEST)
+    found = representatives(ImageSketcher(), rows, nothing_known(rows), LARGEST)
 
     first = np.unique(shows, return_index=True)[1]
     assert (found == first[shows]).mean() > 0.95  # two copies moved apart show different borders
@@ -37,7 +43,7 @@ def test_the_first_of_all_copies_represents_them(copies: int) -> None:
 def test_different_pictures_stand_for_themselves() -> None:
     rows = thumbnails(images(200))
 
-    assert representatives(rows, nothing_known(rows), LARGEST).tolist() == list(range(200))
+    assert representatives(ImageSketcher(), rows, nothing_known(rows), LARGEST).tolist() == list(range(200))
 
 
 def test_groups_are_stars_not_chains() -> None:
@@ -46,7 +52,7 @@ def test_groups_are_stars_not_chains() -> None:
     steps = torch.linspace(0, 1, 41)[:, None, None, None]
     rows = thumbnails((start + steps * (end - start)).round().to(torch.uint8))
 
-    found = representatives(rows, nothing_known(rows), LARGEST)
+    found = representatives(ImageSketcher(), rows, nothing_known(rows), LARGEST)
 
     assert 3 < len(set(found.tolist())) < 20
     assert differences(rows, np.arange(41), found[:, None]).max() <= LARGEST
@@ -55,26 +61,33 @@ def test_groups_are_stars_not_chains() -> None:
 def test_equal_content_is_a_duplicate_whatever_the_threshold() -> None:
     rows = thumbnails(images(6))
 
-    assert representatives(rows, ["a", "b", None, None, "b", "a"], 0.0).tolist() == [0, 1, 2, 3, 1, 0]
+    assert representatives(ImageSketcher(), rows, ["a", "b", None, None, "b", "a"], 0.0).tolist() == [
+        0,
+        1,
+        2,
+        3,
+        1,
+        0,
+    ]
 
 
 def test_equal_content_goes_before_equal_thumbnails() -> None:
     rows = thumbnails(images(2))[[0, 1, 1]]
 
-    assert representatives(rows, ["a", "a", "b"], 0.0).tolist() == [0, 0, 2]
+    assert representatives(ImageSketcher(), rows, ["a", "a", "b"], 0.0).tolist() == [0, 0, 2]
 
 
 def test_more_equal_pictures_than_neighbours_are_looked_at() -> None:
     rows = thumbnails(images(3))[np.tile([0, 1, 2], 50)]
 
-    assert representatives(rows, nothing_known(rows), 0.0).tolist() == [0, 1, 2] * 50
+    assert representatives(ImageSketcher(), rows, nothing_known(rows), 0.0).tolist() == [0, 1, 2] * 50
 
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_a_tiny_pool(n: int) -> None:
     rows = thumbnails(images(n))
 
-    assert representatives(rows, nothing_known(rows), LARGEST).tolist() == list(range(n))
+    assert representatives(ImageSketcher(), rows, nothing_known(rows), LARGEST).tolist() == list(range(n))
 
 
 def test_the_threshold_is_just_above_what_slight_changes_do() -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from worker.modalities.image import Image
 from worker.modalities.image.backbones import make_backbone
 from worker.modalities.image.pretext.rotation import Rotation
 from worker.pretext import pretext_tasks
@@ -14,7 +15,7 @@ SIZE = 16
 
 def make_net(task: Rotation) -> nn.Module:
     torch.manual_seed(0)
-    return task.make_net(*make_backbone("small", False, SIZE), SIZE).eval()
+    return task.make_net(*make_backbone("small", False, Image(image_size=SIZE)), SIZE).eval()
 
 
 def images(n: int = 5) -> Tensor:
@@ -69,7 +70,7 @@ def test_embeddings_are_those_of_the_items_themselves(task: Rotation) -> None:
 def test_batches_do_not_matter(name: str) -> None:
     task = pretext_tasks()[name]()
     torch.manual_seed(0)
-    net = task.make_net(*make_backbone("small", False, SIZE), SIZE).eval()
+    net = task.make_net(*make_backbone("small", False, Image(image_size=SIZE)), SIZE).eval()
 
     together = score(net, task, images())
     alone = [score(net, task, image[None]) for image in images()]

@@ -24,6 +24,7 @@ from service.store.project_settings import Choice, ProjectSettings
 from service.store.tables import (
     Head,
     Item,
+    PretextModel,
     Project,
     RankedItem,
     Ranking,
@@ -31,24 +32,19 @@ from service.store.tables import (
     ScoreRun,
 )
 from worker.arrays import Bools, Bytes, Ints
+from worker.errors import JobFailed
 from worker.evaluation.gate import is_due
-from worker.heads import heads
+from worker.evaluation.known_items import KnownItems
 from worker.heads.images import ImageHead
-from worker.jobs.context import JobContext, JobFailed
-from worker.jobs.plug_in_from import chosen
+from worker.jobs.context import JobContext
 from worker.jobs.rank.exclusions import NO_COPIES, LeftOut, bar, barred_items, copies_of, left_out
-from worker.jobs.specs import (
-    KnownItems,
-    ScoredItems,
-    item_ids,
-    labeled_items,
-    open_thumbnails,
-    probabilities_by,
-)
+from worker.jobs.specs import chosen_head, item_ids, labeled_items, probabilities_by, spec_of
 from worker.jobs.train_head.measure_head import of_model
+from worker.registry import plug_in_from
+from worker.scoring.scored_items import ScoredItems, open_sketches
 from worker.selection.pool_view import PoolView, Selection
 from worker.selection.selections import NotFinite
-from worker.strategies import ColdStart, strategies
+from worker.strategies import ColdStart, Strategy, strategies
 
 # Enough for several rounds, so that serving never waits; few enough that a ranking is stored at once.
 _ROUNDS, _AT_LEAST, _AT_MOST = 4, 200, 20_000
@@ -64,6 +60,7 @@ class _State:
     project: Project
     settings: ProjectSettings
     score_run: ScoreRun
+    pretext_model: PretextModel
     head: Head | None  # the served one, where it knows the items of the score run
     labeled: KnownItems  # but for the control arm
     labels: int  # with the control arm
@@ -95,6 +92,7 @@ class _State:
             project=project,
             settings=settings,
             score_run=score_run,
+            pretext_model=session.get_one(PretextModel, score_run.pretext_model_id),
             head=_head_for(session, project.head_id, score_run),
             labeled=labeled.keep(~np.isin(labeled.ids, control)),
             labels=len(labeled),
@@ -117,7 +115,7 @@ def _head_for(session: Session, head_id: int | None, score_run: ScoreRun) -> Hea
     head = session.scalar(query)
     if head is None or head.score_run_id == score_run.id:
         return head
-    on_images = isinstance(chosen(heads(), Choice.model_validate(head.kind), "head"), ImageHead)
+    on_images = isinstance(chosen_head(Choice.model_validate(head.kind)), ImageHead)
     return None if on_images else head
 
 
@@ -141,7 +139,7 @@ def run(context: JobContext) -> dict[str, Any] | None:
     if state is None:
         return {"items": 0, "missing": "The pool has no scores yet; the ranking follows the first score run."}
     context.report(0.1, "reading embeddings")
-    scored = ScoredItems.open(context.artifacts, state.score_run)
+    scored = ScoredItems.open(context.artifacts, str(state.score_run.artifact))
     scored = scored.keep(~scored.among(state.test))
     with _naming(context, scored):
         unseen = _left_out(state, scored)
@@ -240,28 +238,38 @@ def _pool_view(context: JobContext, state: _State, scored: ScoredItems) -> PoolV
         round_size=state.settings.round_size,
         labels_used=state.project.labels_used,
         loss_weight=state.loss_weight,
-        thumbnails=_thumbnails(context, state, scored),
+        appearance=_appearance(context, state, scored),
     )
 
 
-def _thumbnails(context: JobContext, state: _State, scored: ScoredItems) -> Bytes:
-    """(n, f) of the scored items; copied only where these are not all of the score run's."""
+def _appearance(context: JobContext, state: _State, scored: ScoredItems) -> Bytes | None:
+    """(n, f) of the scored items, None where sketches do not tell; copied only where these are not all of the score
+    run's.
+    """
+    sketcher = spec_of(state.pretext_model).make_modality().sketcher
+    if sketcher is None:
+        return None
     artifact = str(state.score_run.artifact)
-    everything = open_thumbnails(context.artifacts, artifact)
-    if len(everything) == len(scored.ids):
+    everything = sketcher.appearance(open_sketches(context.artifacts, artifact))
+    if everything is None or len(everything) == len(scored.ids):
         return everything
-    rows = ScoredItems.open(context.artifacts, state.score_run).where(scored.ids)
+    rows = ScoredItems.open(context.artifacts, artifact).where(scored.ids)
     return np.asarray(everything[rows])
+
+
+def _strategy(choice: Choice, setting: str) -> Strategy:
+    """Raises `UnknownPlugIn` and `PlugInUnusable`."""
+    return plug_in_from(strategies(), choice.name, choice.params, setting)
 
 
 def _select(state: _State, pool: PoolView) -> tuple[Choice, str | None, Selection]:
     """By the project's strategy, or by its cold-start strategy with a note that says why."""
     wanted, stand_in = state.settings.strategy, state.settings.cold_start
-    strategy = chosen(strategies(), wanted, "strategy")
+    strategy = _strategy(wanted, "strategy")
     note = None
     if state.no_go is not None and wanted.name != _AT_RANDOM.name:
         note = f"{_AT_RANDOM.name} stands in for {wanted.name}, because the gate says no-go: {state.no_go}"
-        wanted, strategy = _AT_RANDOM, chosen(strategies(), _AT_RANDOM, "strategy")
+        wanted, strategy = _AT_RANDOM, _strategy(_AT_RANDOM, "strategy")
     n = max(_ROUNDS * pool.round_size, _AT_LEAST) + state.held
     n = min(n, _AT_MOST, int(pool.available.sum()))
     if n == 0:
@@ -275,7 +283,7 @@ def _select(state: _State, pool: PoolView) -> tuple[Choice, str | None, Selectio
     except ColdStart:
         note = f"{wanted.name} needs a head and there is none yet; {stand_in.name} stood in."
     try:
-        return stand_in, note, chosen(strategies(), stand_in, "cold_start").select(pool, n, rng())
+        return stand_in, note, _strategy(stand_in, "cold_start").select(pool, n, rng())
     except ColdStart as error:
         raise JobFailed(
             f"Both strategy {wanted.name!r} and cold_start {stand_in.name!r} need a head, and there is none "

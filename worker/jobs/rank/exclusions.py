@@ -16,7 +16,7 @@ from service.store.tables import BarredItem, Duplicate
 from worker.arrays import Bools, Floats, Ints
 from worker.heads.reject_head import BARRED_ABOVE, broken_probabilities
 from worker.jobs.context import JobContext
-from worker.jobs.specs import ScoredItems
+from worker.scoring.scored_items import ScoredItems
 
 NO_COPIES = np.empty((0, 2), np.int64)
 _MOVED = 0.01  # each ranking fits the reject head anew, and moves nearly all probabilities a little

@@ -9,7 +9,7 @@ stand, in the order of the item ids and for both splits,
     <artifact>/losses.npy       (n,) float32, the mean over the task's views
     <artifact>/spreads.npy      (n,) float32, their standard deviation; 0 where there is one view
     <artifact>/embeddings.npy   (n, d) float16
-    <artifact>/thumbnails.npy   (n, f) uint8
+    <artifact>/sketches.npy     (n, f) uint8
 
 and the `Score` and `Duplicate` rows; then one transaction switches what is served. What nothing needs of earlier runs
 is removed by job remove_score_runs.
@@ -22,6 +22,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
+from sqlalchemy.orm import Session, aliased
 
 from service.store.jobs import progressed
 from service.store.pipeline import (
@@ -36,16 +37,17 @@ from service.store.scores import load_duplicates, load_scores
 from service.store.tables import Item, PretextModel, Project, ScoreRun, ScoreShard, utc_now
 from worker.arrays import Bools, Floats, Ints
 from worker.device import choose_device, use_threads
-from worker.engines.local import LocalEngine
-from worker.jobs.context import JobContext, JobFailed
-from worker.jobs.pretext_net import task_of
+from worker.engines import Engine, engines
+from worker.errors import JobFailed
+from worker.jobs.context import JobContext
 from worker.jobs.score_pool.find_duplicates import find_duplicates
-from worker.jobs.score_pool.layer_choice import settled
-from worker.jobs.score_pool.shard_scorer import SCORED_STATES, Shard, ShardScorer, Stored
-from worker.jobs.specs import open_spreads
-from worker.pool.reader import ItemPixels
+from worker.jobs.score_pool.layer_choice import settle_layer
+from worker.jobs.specs import cache_names, half_of, of_other_half, spec_of
 from worker.pretraining.loop import about
+from worker.scoring.pool_scoring import PoolScoring, Shard, ShardItem, StoredShard
+from worker.scoring.scored_items import open_spreads
 
+SCORED_STATES = ("available", "done", "broken")
 _ROWS_A_TRANSACTION = 20_000
 _HISTOGRAM_BINS = 50
 _SCORING, _DUPLICATES = 0.95, 0.97  # progress before storing the scores, before looking for duplicates
@@ -55,21 +57,29 @@ def run(context: JobContext) -> dict[str, Any]:
     use_threads(context.settings.threads)
     device = choose_device(context.settings.device)
     score_run, model = _begin(context)
-    shards = _shards(context, score_run)
-    missing = _missing(context, score_run, shards)
+    numbers = _shard_numbers(context, score_run)
+    missing = _missing(context, score_run, numbers)
     if missing:
         begun = time.monotonic()
-        with ItemPixels(context.settings) as item_pixels:
-            model = settled(context, model, item_pixels, device)
-            scorer = ShardScorer(context, score_run, model, item_pixels, device)
-            scorer.tune(len(missing) * context.settings.shard_size)
-            with closing(LocalEngine().map(scorer, missing)) as finished:
-                for done, stored in enumerate(finished, 1):
-                    _record(context, score_run, stored)
-                    left = about((time.monotonic() - begun) / done * (len(missing) - done))
-                    share = 1 - (len(missing) - done) / len(shards)
-                    context.report(_SCORING * share, f"scored {share:.0%} of the items, {left} left")
+        model = settle_layer(context, model, device)
+        work, earlier = _work(context, score_run, model, len(missing))
+        shards = (_shard(context, score_run, earlier, number) for number in missing)
+        engine = _engine(context.settings.engine)
+        with closing(engine.map(work, shards, device=str(device))) as finished:
+            for done, stored in enumerate(finished, 1):
+                _record(context, score_run, stored)
+                left = about((time.monotonic() - begun) / done * (len(missing) - done))
+                share = 1 - (len(missing) - done) / len(numbers)
+                context.report(_SCORING * share, f"scored {share:.0%} of the items, {left} left")
     return _switch(context, score_run, model)
+
+
+def _engine(name: str) -> Engine:
+    kind = engines().get(name)
+    if kind is None:
+        known = ", ".join(engines())
+        raise JobFailed(f"This worker knows no engine {name!r}. Set SHORTLIST_ENGINE to one of {known}.")
+    return kind()
 
 
 def _begin(context: JobContext) -> tuple[ScoreRun, PretextModel]:
@@ -114,42 +124,120 @@ def _begin(context: JobContext) -> tuple[ScoreRun, PretextModel]:
     return score_run, model
 
 
-def _shards(context: JobContext, score_run: ScoreRun) -> list[Shard]:
-    """The multiples of `shard_size` in which the project has items, so that the cuts never move."""
-    size = context.settings.shard_size
-    number = (Item.id - 1) // size
+def _shard_numbers(context: JobContext, score_run: ScoreRun) -> list[int]:
+    """Those of the multiples of `shard_size` in which the project has items, so that the cuts never move."""
+    number = (Item.id - 1) // context.settings.shard_size
     with context.read() as session:
-        numbers = session.scalars(
-            sa.select(number)
-            .where(Item.project_id == score_run.project_id, Item.id <= score_run.last_item_id)
-            .group_by(number)
-            .order_by(number)
+        return list(
+            session.scalars(
+                sa.select(number)
+                .where(Item.project_id == score_run.project_id, Item.id <= score_run.last_item_id)
+                .group_by(number)
+                .order_by(number)
+            )
         )
-        return [Shard(one * size + 1, (one + 1) * size) for one in numbers]
 
 
-def _missing(context: JobContext, score_run: ScoreRun, shards: list[Shard]) -> list[Shard]:
+def _range(context: JobContext, number: int) -> tuple[int, int]:
+    """The first and the last id of a shard."""
+    size = context.settings.shard_size
+    return number * size + 1, (number + 1) * size
+
+
+def _missing(context: JobContext, score_run: ScoreRun, numbers: list[int]) -> list[int]:
     """What has no row yet. Rows of another shard size are dropped."""
+    number_of = {_range(context, number): number for number in numbers}
     with context.publish() as session:
         rows = session.scalars(sa.select(ScoreShard).where(ScoreShard.score_run_id == score_run.id))
         stored = set()
         for row in rows:
-            shard = Shard(row.first_item_id, row.last_item_id)
-            if shard in shards:
-                stored.add(shard)
+            number = number_of.get((row.first_item_id, row.last_item_id))
+            if number is not None:
+                stored.add(number)
             else:
                 session.delete(row)
-    return [shard for shard in shards if shard not in stored]
+    return [number for number in numbers if number not in stored]
 
 
-def _record(context: JobContext, score_run: ScoreRun, stored: Stored) -> None:
+def _work(
+    context: JobContext, score_run: ScoreRun, model: PretextModel, shards: int
+) -> tuple[PoolScoring, list[ScoreRun]]:
+    """And the complete runs of the same pretext model, of this project or of the model's own, that it copies from:
+    the newest of each.
+    """
+    with context.read() as session:
+        complete = (
+            sa.select(ScoreRun)
+            .where(ScoreRun.pretext_model_id == model.id, ScoreRun.state == "complete")
+            .order_by(ScoreRun.id)
+        )
+        newest = {run.project_id: run for run in session.scalars(complete)}
+    own_first = dict.fromkeys((score_run.project_id, model.project_id))
+    earlier = [newest[project_id] for project_id in own_first if project_id in newest]
+    weights = str(model.artifact)
+    work = PoolScoring(
+        name=f"scores/{score_run.id}",
+        token=context.job.token,
+        spec=spec_of(model),
+        weights=weights,
+        other_weights=of_other_half(weights) if model.config.get("out_of_fold") else None,
+        settings=context.settings,
+        cache=cache_names(context),
+        earlier=tuple(str(run.artifact) for run in earlier),
+        items=shards * context.settings.shard_size,
+    )
+    return work, earlier
+
+
+def _shard(context: JobContext, score_run: ScoreRun, earlier: list[ScoreRun], number: int) -> Shard:
+    first, last = _range(context, number)
+    with context.read() as session:
+        rows = session.execute(
+            sa.select(Item.id, Item.key, Item.uri, Item.split, Item.content_hash, Item.shuffle)
+            .where(Item.project_id == score_run.project_id, Item.state.in_(SCORED_STATES))
+            .where(Item.id.between(first, min(last, score_run.last_item_id)))
+            .order_by(Item.id)
+        )
+        items = tuple(
+            ShardItem(
+                id=row.id,
+                uri=row.uri,
+                key=row.key,
+                in_pool=row.split == "pool",
+                content_hash=row.content_hash,
+                half=half_of(row.shuffle),
+            )
+            for row in rows
+        )
+        ids = np.array([item.id for item in items], np.int64)
+        theirs = tuple(
+            ids if run.project_id == score_run.project_id else _equal_items(session, run, first, last, ids)
+            for run in earlier
+        )
+    return Shard(first, last, items, theirs)
+
+
+def _equal_items(session: Session, run: ScoreRun, first: int, last: int, ids: Ints) -> Ints:
+    """(n,) -> (n,) items of the run's project with the same content, -1 where there is none."""
+    mine, theirs = aliased(Item), aliased(Item)
+    pairs = session.execute(
+        sa.select(mine.id, theirs.id)
+        .join(theirs, mine.content_hash == theirs.content_hash)
+        .where(mine.id.in_(ids.tolist()), mine.id.between(first, last))
+        .where(theirs.project_id == run.project_id, theirs.state.in_(SCORED_STATES))
+    )
+    equal: dict[int, int] = dict(pairs.tuples().all())
+    return np.array([equal.get(item_id, -1) for item_id in ids.tolist()], np.int64)
+
+
+def _record(context: JobContext, score_run: ScoreRun, stored: StoredShard) -> None:
     """The shard is done, and its items know what decoding them told."""
     with context.publish() as session:
         session.add(
             ScoreShard(
                 score_run_id=score_run.id,
-                first_item_id=stored.shard.first,
-                last_item_id=stored.shard.last,
+                first_item_id=stored.first,
+                last_item_id=stored.last,
                 artifact=stored.artifact,
                 items=stored.items,
             )
@@ -166,7 +254,8 @@ def _record(context: JobContext, score_run: ScoreRun, stored: Stored) -> None:
             else:
                 session.execute(
                     item.where(Item.content_hash.is_(None)).values(
-                        content_hash=decoded.content_hash, width=decoded.width, height=decoded.height
+                        content_hash=decoded.content_hash,
+                        **{name: (decoded.facts or {}).get(name) for name in ("width", "height")},
                     )
                 )
 
@@ -175,7 +264,9 @@ def _switch(context: JobContext, score_run: ScoreRun, model: PretextModel) -> di
     context.report(_SCORING, "storing the scores")
     artifact = f"scores/{score_run.id}/arrays-{context.job.token}"
     ids, pool, losses, dimensions = _consolidate(context, score_run, artifact)
-    spreads = open_spreads(context.artifacts, artifact) if task_of(model).scoring_views > 1 else None
+    spreads = (
+        open_spreads(context.artifacts, artifact) if spec_of(model).make_task().scoring_views > 1 else None
+    )
     if not pool.any():
         raise JobFailed("No item of the pool can be read: see the reasons among the quarantined items.")
     percentiles = percentiles_among(losses[pool], losses)
@@ -248,11 +339,13 @@ def _consolidate(context: JobContext, score_run: ScoreRun, artifact: str) -> tup
     with ExitStack() as stack:
         files = {
             name: stack.enter_context(context.artifacts.writing(f"{artifact}/{name}.npy"))
-            for name in ("ids", "losses", "spreads", "embeddings", "thumbnails")
+            for name in ("ids", "losses", "spreads", "embeddings", "sketches")
         }
         for number, row in enumerate(rows):
             with context.artifacts.open(row.artifact) as file, np.load(file, allow_pickle=False) as arrays:
                 shard = dict(arrays)
+            if "sketches" not in shard:  # of a run that was begun before there were items other than images
+                shard["sketches"] = shard["thumbnails"]
             for name, target in files.items():
                 if number == 0:
                     _write_header(target, shard[name], total)

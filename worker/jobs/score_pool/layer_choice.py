@@ -1,9 +1,9 @@
 """Which layer of its backbone a pretext model's embeddings are taken from: chosen once, before its first score run.
 
 It stands in `PretextModel.config["layer"]`, null for the backbone's own output, and why in `diagnostics["layer"]`.
-Without labels `small` gives its own output, which joins its middle and its end, and so do pretrained weights; of other
-networks it is the layer whose embeddings have the largest effective rank (RankMe). With labels that may judge,
-another layer is taken if it surely probes better (docs/decisions/0016).
+Without labels a modality's own backbone (`small`) gives its own output, which joins its middle and its end, and so
+do pretrained weights; of other networks it is the layer whose embeddings have the largest effective rank (RankMe).
+With labels that may judge, another layer is taken if it surely probes better (docs/decisions/0016).
 """
 
 from collections.abc import Iterable
@@ -21,14 +21,13 @@ from worker.evaluation.diagnostics import of_embeddings
 from worker.evaluation.gate import linear_probe
 from worker.evaluation.metrics import paired_difference
 from worker.jobs.context import JobContext
-from worker.jobs.pretext_net import load_net
 from worker.jobs.probe_sets import Judges, Sample
+from worker.jobs.specs import open_net, spec_of, uris_of
 from worker.jobs.train_pretext.pool import TrainingPool
-from worker.modalities.image.backbones import SmallBackbone
-from worker.modalities.image.pixels import normalised
-from worker.models.layers import candidates, embeddings_at
-from worker.pool.parts import pixels_of
-from worker.pool.reader import ItemPixels
+from worker.modalities import Modality
+from worker.models.layers import candidates, embeddings_at, joins_layers
+from worker.pool.parts import decoded_parts
+from worker.pool.reader import ItemReader
 
 _WATCHED = 512  # items whose embeddings' rank is compared
 _BATCH = 64
@@ -54,9 +53,7 @@ class _Choice:
 _DEFAULT = _Choice(None, "default", {})
 
 
-def settled(
-    context: JobContext, model: PretextModel, item_pixels: ItemPixels, device: torch.device
-) -> PretextModel:
+def settle_layer(context: JobContext, model: PretextModel, device: torch.device) -> PretextModel:
     """The model with its layer."""
     if "layer" in model.config:
         return model
@@ -67,7 +64,7 @@ def settled(
         scored = session.scalar(runs.limit(1)) is not None
         judges = Judges.read(session, session.get_one(Project, context.job.project_id))
     # Embeddings that are there already stay comparable with those to come.
-    found = _DEFAULT if scored else _choose(context, model, item_pixels, device, judges)
+    found = _DEFAULT if scored else _choose(context, model, device, judges)
     with context.publish() as session:
         row = session.get_one(PretextModel, model.id, with_for_update=True)
         if "layer" not in row.config:
@@ -76,36 +73,42 @@ def settled(
     return row
 
 
-def _choose(
-    context: JobContext, model: PretextModel, item_pixels: ItemPixels, device: torch.device, judges: Judges
-) -> _Choice:
-    side, seed = model.config["image_size"], model.config["seed"]
-    backbone = load_net(model, context.artifacts, device).get_submodule("backbone")
+def _choose(context: JobContext, model: PretextModel, device: torch.device, judges: Judges) -> _Choice:
+    seed, modality = model.config["seed"], spec_of(model).make_modality()
+    backbone = open_net(model, context.artifacts, device).get_submodule("backbone")
     layers: list[Layer] = [None, *candidates(backbone)]
     default = _DEFAULT
-    if not isinstance(backbone, SmallBackbone) and not model.config.get("pretrained"):
-        watched = TrainingPool(context, item_pixels, seed).sample(side, _WATCHED)[0]
-        default = by_rank(_embedded(backbone, layers, torch.split(watched, _BATCH), device))
-    sample = judges.by_labels(np.random.default_rng([seed, len(judges.labeled)]))
-    if sample is None:
-        return default
-    parts = list(pixels_of(context, item_pixels, sample.ids, side))
+    with ItemReader(context.settings) as reader:
+        if not joins_layers(backbone) and not model.config.get("pretrained"):
+            watched = TrainingPool(context, reader, seed).sample(modality, _WATCHED)[0]
+            default = by_rank(_embedded(modality, backbone, layers, torch.split(watched, _BATCH), device))
+        sample = judges.by_labels(np.random.default_rng([seed, len(judges.labeled)]))
+        if sample is None:
+            return default
+        with context.read() as session:
+            uris = uris_of(session, sample.ids)
+        parts = list(decoded_parts(reader, modality, sample.ids, uris))
     sample = sample.keep(np.concatenate([rows for rows, _ in parts]) if parts else np.empty(0, np.int64))
     if not sample.enough:
         return default
-    embeddings = _embedded(backbone, layers, (pixels for _, pixels in parts), device)
-    return by_labels(embeddings, sample, default)
+    return by_labels(
+        _embedded(modality, backbone, layers, (items for _, items in parts), device), sample, default
+    )
 
 
 @torch.no_grad()
 def _embedded(
-    backbone: nn.Module, layers: list[Layer], parts: Iterable[Tensor], device: torch.device
+    modality: Modality,
+    backbone: nn.Module,
+    layers: list[Layer],
+    parts: Iterable[Tensor],
+    device: torch.device,
 ) -> Embeddings:
-    """parts (m, 3, s, s) uint8 each -> by layer (n, c) float32. Without layers whose values a score run cannot hold."""
+    """Decoded parts (m, *item_shape) -> by layer (n, c) float32, less layers whose values a score run cannot hold."""
     found: dict[Layer, list[Tensor]] = {layer: [] for layer in layers}
     for part in parts:
         with autocast(device):
-            at = embeddings_at(backbone, layers, normalised(to_device(part, device)))
+            at = embeddings_at(backbone, layers, modality.prepare(to_device(part, device)))
         for layer, values in at.items():
             found[layer].append(values.half().float().cpu())
     joined = {layer: torch.cat(values) for layer, values in found.items() if values}

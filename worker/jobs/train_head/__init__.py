@@ -25,29 +25,22 @@ from sqlalchemy.orm import Session
 
 from service.store import outbox, pipeline
 from service.store.project_settings import ProjectSettings
-from service.store.tables import Head, LabelCheck, Project, Round, ScoreRun, utc_now
+from service.store.tables import Head, LabelCheck, PretextModel, Project, Round, ScoreRun, utc_now
 from worker.arrays import Floats, Ints
 from worker.evaluation.held_out import store_answers
-from worker.heads import FittedHead, heads
+from worker.evaluation.known_items import KnownItems
+from worker.heads import FittedHead
 from worker.heads import Head as HeadKind
 from worker.heads.images import FittedImageHead, ImageHead
 from worker.heads.pool_graph import PoolGraph
 from worker.jobs import check_labels
 from worker.jobs.context import JobContext
-from worker.jobs.plug_in_from import chosen
 from worker.jobs.probe_sets import of_control_arm
-from worker.jobs.specs import (
-    KnownItems,
-    ScoredItems,
-    item_ids,
-    labeled_items,
-    open_thumbnails,
-    store_probabilities,
-    test_items,
-)
+from worker.jobs.specs import chosen_head, item_ids, labeled_items, spec_of, store_probabilities, test_items
 from worker.jobs.train_head.item_images import ItemImages
 from worker.jobs.train_head.measure_head import PROMOTED, HeadMeasurer, OnImages, newest_head
-from worker.pool.reader import ItemPixels
+from worker.pool.reader import ItemReader
+from worker.scoring.scored_items import ScoredItems, open_sketches
 
 # An import can close thousands of rounds. So many points show how accuracy grew; each is a head trained and measured,
 # up to fifteen fits, before the newest labels are in use.
@@ -62,6 +55,7 @@ class _State:
     project: Project
     settings: ProjectSettings
     score_run: ScoreRun
+    pretext_model: PretextModel
     labeled: KnownItems
     test: KnownItems
     control: Ints  # labeled items that the control arm asked for
@@ -83,12 +77,14 @@ class _State:
             Round.number > sa.func.coalesce(measured.scalar_subquery(), 0),
         )  # fmt: skip
         newest = newest_head(session, project.id)
+        score_run = session.get_one(ScoreRun, project.score_run_id)
         check = session.get(LabelCheck, project.id)
         labeled = labeled_items(session, project.id, project.classes)
         return _State(
             project=project,
             settings=settings,
-            score_run=session.get_one(ScoreRun, project.score_run_id),
+            score_run=score_run,
+            pretext_model=session.get_one(PretextModel, score_run.pretext_model_id),
             labeled=labeled,
             test=test_items(session, project.id, project.classes),
             control=labeled.ids[of_control_arm(session, project.id, settings, labeled)],
@@ -154,8 +150,8 @@ def run(context: JobContext) -> dict[str, Any] | None:
 class _Trainer:
     def __init__(self, context: JobContext, state: _State) -> None:
         self._context, self._state = context, state
-        self._kind: HeadKind = chosen(heads(), state.settings.head, "head")
-        self._scored = scored = ScoredItems.open(context.artifacts, state.score_run)
+        self._kind: HeadKind = chosen_head(state.settings.head)
+        self._scored = scored = ScoredItems.open(context.artifacts, str(state.score_run.artifact))
         self._labeled = state.labeled.keep(scored.where(state.labeled.ids) >= 0)
         self._measurer = HeadMeasurer(
             context, state.project, state.settings, state.score_run, scored,
@@ -253,7 +249,7 @@ class _Trainer:
         self, kind: ImageHead, training: KnownItems, rng: np.random.Generator,
         report: Callable[[float, str], None],
     ) -> OnImages:  # fmt: skip
-        with ItemPixels(self._context.settings) as item_pixels:
+        with ItemReader(self._context.settings) as item_pixels:
             images = ItemImages(self._context, self._state.score_run, self._scored, item_pixels)
             fitted = kind.fit_images(
                 images.for_training(
@@ -274,9 +270,13 @@ class _Trainer:
         with self._context.read() as session:
             left_out = [item_ids(session, self._state.project.id, which) for which in ("test", "aside")]
         rows = np.flatnonzero(~self._scored.among(np.concatenate(left_out)))
-        small = open_thumbnails(self._context.artifacts, str(self._state.score_run.artifact))
+        appearance = None
+        sketcher = spec_of(self._state.pretext_model).make_modality().sketcher
+        if sketcher is not None:
+            sketches = open_sketches(self._context.artifacts, str(self._state.score_run.artifact))
+            appearance = sketcher.appearance(sketches)
         return PoolGraph(
-            self._scored.embeddings, np.random.default_rng(self._state.settings.seed), rows, small
+            self._scored.embeddings, np.random.default_rng(self._state.settings.seed), rows, appearance
         )
 
 

@@ -4,36 +4,36 @@ from collections.abc import Callable
 from contextlib import closing
 
 import numpy as np
-import sqlalchemy as sa
 import torch
 from torch import Tensor, nn
 
-from service.store.tables import Item, PretextModel, ScoreRun
+from service.store.tables import PretextModel, ScoreRun
 from worker.arrays import Floats, Ints
 from worker.device import choose_device
+from worker.errors import JobFailed
 from worker.heads.images import FittedImageHead, Images
-from worker.jobs.context import JobContext, JobFailed
-from worker.jobs.pretext_net import load_net, task_of
-from worker.jobs.specs import ScoredItems
+from worker.jobs.context import JobContext
+from worker.jobs.specs import open_net, spec_of, uris_of
 from worker.models.layers import at_layer
 from worker.pool.dataset import ahead
-from worker.pool.reader import ItemPixels
+from worker.pool.reader import ItemReader
+from worker.scoring.scored_items import ScoredItems
 
 _READ_AT_A_TIME = 512  # at 224 x 224 pixels, 77 MB
 _PARTS_AHEAD = 2
 
 
 class ItemImages:
-    """rows are those of the scored items. Reads with the threads of `item_pixels`."""
+    """rows are those of the scored items. Reads with the threads of `reader`."""
 
     def __init__(
-        self, context: JobContext, score_run: ScoreRun, scored: ScoredItems, item_pixels: ItemPixels
+        self, context: JobContext, score_run: ScoreRun, scored: ScoredItems, reader: ItemReader
     ) -> None:
         with context.read() as session:
             self._model = session.get_one(PretextModel, score_run.pretext_model_id)
-        self._context, self._ids, self._pixels = context, scored.ids, item_pixels
+        self._context, self._ids, self._pixels = context, scored.ids, reader
         self._device = choose_device(context.settings.device)
-        self._image_size: int = self._model.config["image_size"]
+        self._modality = spec_of(self._model).make_modality()
 
     def for_training(self, labeled: Ints, report: Callable[[float, str], None]) -> Images:
         """With the labeled rows (n,). Raises `JobFailed` where none of their images can be read any more."""
@@ -48,28 +48,25 @@ class ItemImages:
             read=self.read,
             backbone=self.backbone,
             device=self._device,
-            flips=task_of(self._model).flips,
             report=report,
         )
 
     def backbone(self) -> nn.Module:
-        net = load_net(self._model, self._context.artifacts, self._device)
+        net = open_net(self._model, self._context.artifacts, self._device)
         return at_layer(net.get_submodule("backbone"), self._model.config.get("layer"))
 
     def read(self, rows: Ints) -> Tensor:
         """(b,) -> (b, 3, s, s) uint8; black where an image cannot be read any more."""
-        side = self._image_size
-        pixels = torch.zeros((len(rows), 3, side, side), dtype=torch.uint8)
+        pixels = torch.zeros((len(rows), *self._modality.item_shape), dtype=self._modality.dtype)
         for start in range(0, len(rows), _READ_AT_A_TIME):
             ids = self._ids[rows[start : start + _READ_AT_A_TIME]].tolist()
             with self._context.read() as session:
-                found = session.execute(sa.select(Item.id, Item.uri).where(Item.id.in_(ids)))
-                uris = {row.id: row.uri for row in found}
+                uris = uris_of(session, np.array(ids, np.int64))
             known = [(start + place, uris[item]) for place, item in enumerate(ids) if item in uris]
-            decoded = self._pixels.decode([uri for _, uri in known], side)
+            decoded = self._pixels.decode([uri for _, uri in known], self._modality)
             for (place, _), one in zip(known, decoded, strict=True):
-                if one.pixels is not None:
-                    pixels[place] = one.pixels
+                if one.item is not None:
+                    pixels[place] = one.item
         return pixels
 
     def probabilities_by(self, fitted: FittedImageHead, report: Callable[[float, str], None]) -> Floats:

@@ -34,11 +34,12 @@ from service.store.project_settings import ProjectSettings
 from service.store.tables import Head, Project, ScoreRun
 from worker.arrays import Floats, Ints
 from worker.evaluation.held_out import HeldOut, compare, cross_fitted, nothing_measured
+from worker.evaluation.known_items import KnownItems
 from worker.evaluation.random_baseline import random_curve
 from worker.heads import FittedHead
 from worker.heads.images import FittedImageHead
 from worker.jobs.context import JobContext
-from worker.jobs.specs import KnownItems, ScoredItems
+from worker.scoring.scored_items import ScoredItems
 
 PROMOTED = Head.metrics["promoted"].as_boolean()
 _MEASURED = Head.metrics["measured_on"].as_string().is_not(None)

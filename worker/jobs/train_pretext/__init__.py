@@ -21,24 +21,21 @@ from service.store.project_settings import ProjectSettings
 from service.store.tables import PretextModel, Project, utc_now
 from worker.arrays import Floats
 from worker.device import available_cores, choose_device, use_threads
+from worker.errors import JobFailed
 from worker.evaluation.diagnostics import Diagnostics, collapse, taught_nothing
-from worker.jobs.context import JobContext, JobFailed
-from worker.jobs.plug_in_from import chosen
-from worker.jobs.pretext_net import (
-    new_net,
-    of_other_half,
-    on_device,
-    store_net,
-    untrained_version,
-)
+from worker.jobs.context import JobContext
+from worker.jobs.specs import of_other_half, spec_of, store_net, untrained_version
 from worker.jobs.train_pretext.pool import TrainingPool
-from worker.modalities.image.pixels import image_size_for
-from worker.pool.reader import ItemPixels
+from worker.modalities import Modality, modalities
+from worker.models.nets import new_net, on_device
+from worker.models.spec import input_of
+from worker.pool.reader import ItemReader
 from worker.pretext import PretextTask, pretext_tasks
 from worker.pretraining.launcher import Assignment, Trainers, packed, unpacked
-from worker.pretraining.loop import Diverged, State
+from worker.pretraining.loop import State
 from worker.pretraining.recipe import RATES, Recipe
-from worker.pretraining.train import Told, Trained, train
+from worker.pretraining.train import Callbacks, Trained, train
+from worker.registry import plug_in_from
 
 _BATCH = {"cpu": 64, "cuda": 256}
 # Where the project sets no epochs. On a CPU it takes 40 s on 2 cores with `small` at 28 x 28 pixels; more
@@ -56,10 +53,10 @@ def run(context: JobContext) -> None:
         project = session.get_one(Project, context.job.project_id)
     use_threads(context.settings.threads)
     device = choose_device(context.settings.device)
-    with ItemPixels(context.settings) as item_pixels:
-        model = _interrupted(context) or _begin(context, project, item_pixels, device)
+    with ItemReader(context.settings) as reader:
+        model = _interrupted(context) or _begin(context, project, reader, device)
         try:
-            _train(context, model, item_pixels, device)
+            _train(context, model, reader, device)
         except torch.OutOfMemoryError as error:
             raise JobFailed(
                 "Training needs more memory than the device has. Set a smaller pretext_training.batch_size, "
@@ -78,24 +75,24 @@ def _interrupted(context: JobContext) -> PretextModel | None:
         return session.scalars(mine).one_or_none()
 
 
-def _begin(
-    context: JobContext, project: Project, item_pixels: ItemPixels, device: torch.device
-) -> PretextModel:
+def _begin(context: JobContext, project: Project, reader: ItemReader, device: torch.device) -> PretextModel:
     settings = ProjectSettings.model_validate(project.settings)
     # A wrong choice fails before anything is read.
-    task = chosen(pretext_tasks(), settings.pretext_task, "pretext_task")
-    pool = TrainingPool(context, item_pixels, settings.seed)
+    choice = settings.pretext_task
+    task = plug_in_from(pretext_tasks(), choice.name, choice.params, "pretext_task")
+    pool = TrainingPool(context, reader, settings.seed)
     ids = pool.ids()
     if not len(ids):
         raise JobFailed("There is nothing to train on: the pool is empty. Import a source first.")
-    side = settings.image_size or image_size_for(pool.median_side(), device)
+    modality = _resolved(settings, pool, device)
     recipe, warnings = _recipe(settings, task, len(ids), device)
     folds = settings.pretext_training.out_of_fold
-    if folds and not all(len(TrainingPool(context, item_pixels, 0, half=half).ids()) for half in (0, 1)):
+    if folds and not all(len(TrainingPool(context, reader, 0, half=half).ids()) for half in (0, 1)):
         warnings.append("The pool is too small to be halved, so that nothing is scored out of fold.")
         folds = None
     config = asdict(recipe) | {
-        "image_size": side,
+        "input": input_of(modality),
+        "image_size": getattr(modality, "image_size", None),  # where it stood before there were other items
         "out_of_fold": folds,
         "pretrained": settings.pretrained,
         "device": device.type,
@@ -121,6 +118,15 @@ def _begin(
     for warning in warnings:
         _warn(context, model, warning)
     return model
+
+
+def _resolved(settings: ProjectSettings, pool: TrainingPool, device: torch.device) -> Modality:
+    """The project's modality, with the settings that are its own, the open ones by a sample of the pool."""
+    kind = modalities()["image"]
+    own = {name: getattr(settings, name) for name in kind.model_fields if hasattr(settings, name)}
+    modality = kind.model_validate(own)
+    still_open = any(value is None for value in own.values())
+    return modality.resolved(pool.facts(modality, device) if still_open else [], device)
 
 
 def _recipe(
@@ -164,7 +170,7 @@ def _diagnose(context: JobContext, model: PretextModel, **found: object) -> None
         session.get_one(PretextModel, model.id).diagnostics = model.diagnostics
 
 
-def _train(context: JobContext, model: PretextModel, item_pixels: ItemPixels, device: torch.device) -> None:
+def _train(context: JobContext, model: PretextModel, reader: ItemReader, device: torch.device) -> None:
     """The whole pool; or, out of fold, each half: the first network then gives the embeddings."""
     saved = _checkpoint(context, model)
     halves: tuple[int | None, ...] = (0, 1) if model.config["out_of_fold"] else (None,)
@@ -172,13 +178,13 @@ def _train(context: JobContext, model: PretextModel, item_pixels: ItemPixels, de
     history: list[Diagnostics] = []
     for number, half in enumerate(halves):
         if saved is not None and number < saved["part"]:  # trained before the job was interrupted
-            net = new_net(model)
+            net = new_net(spec_of(model))
             net.load_state_dict(saved["done"][number])
             done.append(on_device(net, device))
             history = saved["past"]
             continue
         resume = saved["training"] if saved is not None and number == saved["part"] else None
-        part = _train_part(context, model, item_pixels, device, half, resume, done, history)
+        part = _train_part(context, model, reader, device, half, resume, done, history)
         done.append(part.net)
         history = history + part.history
     _finish(context, model, done, history)
@@ -187,7 +193,7 @@ def _train(context: JobContext, model: PretextModel, item_pixels: ItemPixels, de
 def _train_part(
     context: JobContext,
     model: PretextModel,
-    item_pixels: ItemPixels,
+    reader: ItemReader,
     device: torch.device,
     half: int | None,
     resume: State | None,
@@ -195,8 +201,9 @@ def _train_part(
     past: list[Diagnostics],
 ) -> Trained:
     """One network, after those that are `done`, whose epochs are `past`. Raises `JobFailed`."""
-    parts, side = 1 if half is None else 2, model.config["image_size"]
-    pool = TrainingPool(context, item_pixels, model.config["seed"], model.config["last_item_id"], half)
+    parts, spec = 1 if half is None else 2, spec_of(model)
+    modality = spec.make_modality()
+    pool = TrainingPool(context, reader, model.config["seed"], model.config["last_item_id"], half)
     begin, share = len(done) / parts, 1 / parts
 
     def report_reading(part: float, message: str) -> None:
@@ -206,7 +213,7 @@ def _train_part(
         nets = [{name: value.cpu() for name, value in net.state_dict().items()} for net in done]
         _save_checkpoint(context, model, {"part": len(done), "done": nets, "past": past, "training": state})
 
-    told = Told(
+    callbacks = Callbacks(
         save=save,
         save_interval_s=context.settings.checkpoint_interval_s,
         report=lambda part, message: context.report(
@@ -214,15 +221,13 @@ def _train_part(
         ),
         warn=lambda sentence: _warn(context, model, sentence),
     )
-    sample, traits = pool.sample(side)
-    try:
-        if context.settings.devices > 1:
-            found = _by_trainers(pool, model, device, sample, traits, report_reading, told, resume)
-        else:
-            dataset = pool.dataset(side, report_reading)
-            found = train(model, new_net(model), dataset, sample, traits, device, told, resume)
-    except Diverged as error:
-        raise JobFailed(str(error)) from error
+    sample, traits = pool.sample(modality)
+    if context.settings.devices > 1:
+        found = _by_trainers(pool, model, device, sample, traits, report_reading, callbacks, resume)
+    else:
+        dataset = pool.dataset(modality, report_reading)
+        recipe, net = _recipe_of(model), new_net(spec)
+        found = train(spec, recipe, net, dataset, sample, traits, device, callbacks, resume)
     little = taught_nothing(found.untrained, found.trained)
     if little is not None:
         _warn(context, model, little)
@@ -239,31 +244,36 @@ def _by_trainers(
     sample: Tensor,
     traits: dict[str, Floats],
     report_reading: Callable[[float, str], None],
-    told: Told,
+    callbacks: Callbacks,
     resume: State | None,
 ) -> Trained:
     """On all devices; on one if there is too little for more. Raises as `train`, and `TrainersLost`."""
-    settings, net = pool.context.settings, new_net(model)  # a backbone that cannot be built is found out here
+    spec, recipe, settings = spec_of(model), _recipe_of(model), pool.context.settings
+    net = new_net(spec)  # a backbone that cannot be built is found out here
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    with TemporaryFile(dir=settings.data_dir) as pixels:  # without a name: nothing of it is ever left behind
-        shared = pool.shared(model.config["image_size"], report_reading, pixels)
+    with TemporaryFile(dir=settings.data_dir) as items:  # without a name: nothing of it is ever left behind
+        shared = pool.shared(spec.make_modality(), report_reading, items)
         trainers = min(settings.devices, model.config["batch_size"], shared.size)
         if trainers == 1:
-            dataset = shared.dataset(pixels, pool.item_pixels)
-            return train(model, net, dataset, sample, traits, device, told, resume)
+            dataset = shared.dataset(items, pool.reader)
+            return train(spec, recipe, net, dataset, sample, traits, device, callbacks, resume)
         threads = max(1, (settings.threads or available_cores()) // trainers)
         assignment = Assignment(
-            task=model.task, backbone=model.backbone, config=model.config,
+            spec=spec, recipe=recipe,
             settings=settings.model_copy(update={"devices": trainers, "threads": threads}),
             pool=shared, sample=sample.numpy(), traits=traits, checkpoint=packed(resume) if resume else None,
         )  # fmt: skip
         torch.cuda.empty_cache()  # a trainer needs the room on this process's device
-        with Trainers(trainers, assignment, pixels) as working:
-            ended = working.train(told)
+        with Trainers(trainers, assignment, items) as working:
+            ended = working.train(callbacks)
     net.load_state_dict(unpacked(ended.net))
     return Trained(
         net=on_device(net, device), untrained=ended.untrained, trained=ended.trained, history=ended.history
     )
+
+
+def _recipe_of(model: PretextModel) -> Recipe:
+    return Recipe(**{name: model.config[name] for name in Recipe.__dataclass_fields__})
 
 
 def _save_checkpoint(context: JobContext, model: PretextModel, state: State) -> None:
@@ -308,7 +318,7 @@ def _finish(
         store_net(nets[1], model, context.artifacts, of_other_half(name))
     if collapsed is not None:
         log.warning("pretraining", job=context.job.id, pretext_model=model.version, warning=collapsed)
-        store_net(new_net(model), model, context.artifacts, untrained)
+        store_net(new_net(spec_of(model)), model, context.artifacts, untrained)
     result = {"pretext_model": model.version, "epochs": len(history), "collapse": collapsed}
     with context.finish(result | history[-1]) as session:
         row = session.get_one(PretextModel, model.id)

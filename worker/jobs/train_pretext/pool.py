@@ -1,8 +1,9 @@
-"""The pool as a pretraining sees it: which items, how large, a sample of them, and all of them as a dataset.
+"""The pool as a pretraining sees it: which items, facts about them, a sample, and all of them as a dataset.
 
 Out of fold, the pool is two halves, by the item's place in the random order it got when it was registered.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO
@@ -13,27 +14,27 @@ import sqlalchemy as sa
 import torch
 from torch import Tensor
 
+from service.content.contract import Facts
 from service.errors import ArtifactNotStored
 from service.store.tables import Item
 from worker.arrays import Floats, Ints
-from worker.jobs.context import JobContext, JobFailed
-from worker.pool.cache_room import PoolPixels
-from worker.pool.cached_reader import ids_of
+from worker.errors import JobFailed
+from worker.jobs.context import JobContext
+from worker.jobs.specs import cache_names, item_refs
+from worker.modalities import Modality
+from worker.pool.cache_room import PoolCache
 from worker.pool.dataset import Dataset
-from worker.pool.reader import ItemPixels
-from worker.pool.shared import BLOCK, MappedPool, SharedPool
+from worker.pool.decoded_cache import item_bytes
+from worker.pool.items import ItemRef, ids_of
+from worker.pool.reader import ItemReader, stacked
+from worker.pool.shared import BLOCK, CachedPool, SharedPool
 
 _TRAINABLE = ("available", "done", "broken")  # with what is labeled: a resumed training sees the same
 _SAMPLE = 2_048
 _SAMPLE_BYTES = 2**29  # as float32; larger images make a smaller sample
-_SIDES_SAMPLED = 512
-_SIDES_DECODED = 64
+_FACTS_SAMPLED = 512
+_FACTS_DECODED = 64
 _READ_AT_A_TIME = 1_024
-
-
-def half_of(shuffle: int) -> int:
-    """0 or 1: the half that an item belongs to, by `Item.shuffle`. It never changes, and is random."""
-    return shuffle % 2
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class TrainingPool:
     """Items up to the last id, so that a resumed training sees those it saw before."""
 
     context: JobContext
-    item_pixels: ItemPixels
+    reader: ItemReader
     seed: int
     last_item_id: int | None = None
     half: int | None = None
@@ -59,96 +60,95 @@ class TrainingPool:
             rows = session.scalars(sa.select(Item.id).where(*which).order_by(Item.id))
             return np.fromiter(rows.yield_per(10_000), np.int64)
 
-    def median_side(self) -> float:
-        """Of the short sides in a sample. What was registered without sizes is decoded. Raises `JobFailed`."""
-        items = self._items(np.sort(self._some(_SIDES_SAMPLED)))
-        sides = [min(item.width, item.height) for item in items if item.width and item.height]
-        if not sides:
-            decoded = self.item_pixels.decode([item.uri for item in items[:_SIDES_DECODED]], image_size=8)
-            sides = [min(one.width, one.height) for one in decoded if one.width and one.height]
-        if not sides:
+    def facts(self, modality: Modality, device: torch.device) -> list[Facts]:
+        """About a sample of the items. Those that were registered without any are decoded. Raises `JobFailed`."""
+        ids = np.sort(self._some(_FACTS_SAMPLED))
+        with self.context.read() as session:
+            rows = session.execute(sa.select(Item.width, Item.height).where(Item.id.in_(ids.tolist())))
+            known = [{"width": row.width, "height": row.height} for row in rows if row.width and row.height]
+        if known:
+            return known
+        items = self._items(ids)[:_FACTS_DECODED]
+        decoded = self.reader.decode([item.uri for item in items], modality.resolved([], device))
+        found = [one.facts for one in decoded if one.facts is not None]
+        if not found:
             raise JobFailed(f"No item of the pool can be read. The first says: {decoded[0].reason}")
-        return float(np.median(sides))
+        return found
 
-    def sample(self, side: int, most: int = _SAMPLE) -> tuple[Tensor, dict[str, Floats]]:
-        """Random items: (m, 3, s, s) uint8, and what is trivial about each, (m,). Raises `JobFailed`."""
-        items = self._items(self._some(min(most, max(1, _SAMPLE_BYTES // (4 * 3 * side * side)))))
-        decoded = self.item_pixels.decode([item.uri for item in items], side)
-        readable = [(one.pixels, one.file_size) for one in decoded if one.pixels is not None]
+    def sample(self, modality: Modality, most: int = _SAMPLE) -> tuple[Tensor, dict[str, Floats]]:
+        """Random items: (m, *item_shape), and what is trivial about each, (m,). Raises `JobFailed`."""
+        items = self._items(
+            self._some(min(most, max(1, _SAMPLE_BYTES // (4 * math.prod(modality.item_shape)))))
+        )
+        decoded = self.reader.decode([item.uri for item in items], modality)
+        readable = [(one.item, one.size or 0) for one in decoded if one.item is not None]
         if not readable:
             raise JobFailed(
                 "No item of the pool can be read. Check the items' addresses, then try again. The first says: "
                 f"{decoded[0].reason if decoded else 'it is gone'}"
             )
-        sample = torch.stack([pixels for pixels, _ in readable])
-        values = sample.flatten(1).float()
-        return sample, {
-            "pixel_variance": values.var(1, correction=0).numpy(),
-            "brightness": values.mean(1).numpy(),
-            "file_size": np.array([file_size for _, file_size in readable], np.float32),
-        }
+        sample = stacked([item for item, _ in readable], modality)
+        return sample, modality.traits(sample, np.array([size for _, size in readable], np.int64))
 
-    def dataset(self, side: int, report: Callable[[float, str], None]) -> Dataset:
-        """In memory if it fits, else in a map on the disk; what that has no room for is read again in each epoch."""
+    def dataset(self, modality: Modality, report: Callable[[float, str], None]) -> Dataset:
+        """In memory if it fits, else in a cache on the disk; what that has no room for is read again in each epoch."""
         ids = self.ids()
-        if not self._fits(len(ids), side):
-            mapped = self._map(ids, side, report)
-            return Dataset(len(ids), lambda rows: mapped.stack(self._items(ids[rows])), BLOCK)
-        pixels = torch.empty((len(ids), 3, side, side), dtype=torch.uint8)
+        if not self._fits(len(ids), modality):
+            cache = self._cache(ids, modality, report)
+            return Dataset(len(ids), lambda rows: cache.stack(self._items(ids[rows])), BLOCK)
+        items = torch.empty((len(ids), *modality.item_shape), dtype=modality.dtype)
         filled = 0
-        for part in self._decoded(ids, side, report):
-            pixels[filled : filled + len(part)] = part
+        for part in self._decoded(ids, modality, report):
+            items[filled : filled + len(part)] = part
             filled += len(part)
-        return Dataset(filled, lambda rows: pixels[torch.from_numpy(rows)])
+        return Dataset(filled, lambda rows: items[torch.from_numpy(rows)])
 
-    def shared(self, side: int, report: Callable[[float, str], None], file: IO[bytes]) -> SharedPool:
+    def shared(self, modality: Modality, report: Callable[[float, str], None], file: IO[bytes]) -> SharedPool:
         """The same for several trainers; what fits into memory is written to the file. Raises `ArtifactNotStored` when
         there is no room for it.
         """
         ids = self.ids()
-        if not self._fits(len(ids), side):
-            mapped = self._map(ids, side, report)
+        if not self._fits(len(ids), modality):
+            cache = self._cache(ids, modality, report)
             known, uris = list[Ints](), list[pa.Array]()
             for start in range(0, len(ids), _READ_AT_A_TIME):
                 items = self._items(ids[start : start + _READ_AT_A_TIME])
                 known.append(ids_of(items))
                 uris.append(pa.array([item.uri for item in items], pa.large_string()))
-            pool = MappedPool(mapped.map, np.concatenate(known), pa.concat_arrays(uris))
-            return SharedPool(len(pool.ids), side, pool)
+            pool = CachedPool(cache.cache, np.concatenate(known), pa.concat_arrays(uris))
+            return SharedPool(len(pool.ids), modality, pool)
         filled = 0
-        for pixels in self._decoded(ids, side, report):
+        for part in self._decoded(ids, modality, report):
             try:
-                file.write(pixels.numpy().tobytes())
+                file.write(part.numpy().tobytes())
                 file.flush()
             except OSError as error:
                 reason = str(error.strerror).lower()
-                raise ArtifactNotStored(name="pixels for the trainers", reason=reason) from error
-            filled += len(pixels)
-        return SharedPool(filled, side)
+                raise ArtifactNotStored(name="decoded items for the trainers", reason=reason) from error
+            filled += len(part)
+        return SharedPool(filled, modality)
 
-    def _map(self, ids: Ints, side: int, report: Callable[[float, str], None]) -> PoolPixels:
-        mapped = PoolPixels(self.context, self.item_pixels, side)
-        mapped.fill(ids, self._items, report)
-        return mapped
+    def _cache(self, ids: Ints, modality: Modality, report: Callable[[float, str], None]) -> PoolCache:
+        cache = PoolCache(self.context.settings, cache_names(self.context), self.reader, modality)
+        cache.fill(ids, self._items, report)
+        return cache
 
-    def _fits(self, items: int, side: int) -> bool:
-        return 3 * side * side * items <= self.context.settings.memory_cache_bytes
+    def _fits(self, items: int, modality: Modality) -> bool:
+        return item_bytes(modality) * items <= self.context.settings.memory_cache_bytes
 
-    def _decoded(self, ids: Ints, side: int, report: Callable[[float, str], None]) -> Iterator[Tensor]:
-        """All that can be read, (m, 3, s, s) uint8 at a time."""
+    def _decoded(
+        self, ids: Ints, modality: Modality, report: Callable[[float, str], None]
+    ) -> Iterator[Tensor]:
+        """All that can be read, (m, *item_shape) at a time."""
         for start in range(0, len(ids), _READ_AT_A_TIME):
-            yield self._read(ids[start : start + _READ_AT_A_TIME], side)
-            report(start / len(ids), f"reading images, {start:,} of {len(ids):,}")
-
-    def _read(self, ids: Ints, side: int) -> Tensor:
-        return self.item_pixels.stack([item.uri for item in self._items(ids)], side)
+            items = self._items(ids[start : start + _READ_AT_A_TIME])
+            yield self.reader.stack([item.uri for item in items], modality)
+            report(start / len(ids), f"reading items, {start:,} of {len(ids):,}")
 
     def _some(self, count: int) -> Ints:
         return np.random.default_rng(self.seed).permutation(self.ids())[:count]
 
-    def _items(self, ids: Ints) -> list[sa.Row[int, str, int | None, int | None]]:
-        """(id, uri, width, height) in the order of the ids."""
+    def _items(self, ids: Ints) -> list[ItemRef]:
+        """In the order of the ids."""
         with self.context.read() as session:
-            query = sa.select(Item.id, Item.uri, Item.width, Item.height).where(Item.id.in_(ids.tolist()))
-            rows = {row.id: row for row in session.execute(query)}
-        return [rows[item_id] for item_id in ids.tolist() if item_id in rows]
+            return item_refs(session, ids)

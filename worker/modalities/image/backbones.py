@@ -7,9 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-
-class BackboneUnusable(ValueError):
-    """No such backbone, or it cannot be built so; the sentence says what to do."""
+from worker.modalities import BackboneUnusable
 
 
 def make_backbone(name: str, pretrained: bool, image_size: int) -> tuple[nn.Module, int]:
@@ -51,6 +49,7 @@ class SmallBackbone(nn.Module):
     """
 
     dimensions = 64 + 128
+    layers = ("stage1", "stage2", "stage3")  # that embeddings may be taken from
 
     def __init__(self) -> None:
         super().__init__()

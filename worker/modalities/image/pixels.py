@@ -39,17 +39,16 @@ def normalised(pixels: Tensor) -> Tensor:
     return (pixels.float() / 255 - mean) / std
 
 
-def augmented(pixels: Tensor, generator: torch.Generator, flips: bool) -> Tensor:
-    """Each image shifted by up to 3 pixels, its border reflected, and flipped half of the time where `flips`.
+def augmented(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image shifted by up to 3 pixels, its border reflected, and flipped half of the time.
 
     (n, 3, s, s) uint8 in and out; one gather for the batch, on its device.
     """
     n, _, size, _ = pixels.shape
     shifts = torch.randint(-_PAD, _PAD + 1, (2, n, 1), generator=generator, device=pixels.device)
     rows, columns = _reflected(shifts + torch.arange(size, device=pixels.device), size)
-    if flips:
-        flip = torch.rand((n, 1), generator=generator, device=pixels.device) < 0.5
-        columns = torch.where(flip, columns.flip(1), columns)
+    flip = torch.rand((n, 1), generator=generator, device=pixels.device) < 0.5
+    columns = torch.where(flip, columns.flip(1), columns)
     image = torch.arange(n, device=pixels.device)[:, None, None]
     # Indexing (n, s, s, 3) leaves the colours together, which is what channels_last wants.
     return pixels.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from worker.arrays import Floats, Ints
+from worker.arrays import Bytes, Floats, Ints
+from worker.modalities import Sketcher
 
 Thumbnails = npt.NDArray[np.uint8]
 
@@ -102,3 +103,22 @@ def changed_slightly(pixels: Tensor, generator: torch.Generator) -> Tensor:
 
 def _side(rows: Thumbnails) -> int:
     return math.isqrt(rows.shape[1] - 2)
+
+
+class ImageSketcher(Sketcher):
+    """Thumbnails, laid over each other; they also say what images look like."""
+
+    def sketch(self, items: Tensor) -> Bytes:
+        return thumbnails(items)
+
+    def places(self, sketches: Bytes) -> Floats:
+        return spectra(sketches)
+
+    def differences(self, sketches: Bytes, first: Ints, others: Ints) -> Floats:
+        return differences(sketches, first, others)
+
+    def changed_slightly(self, items: Tensor, generator: torch.Generator) -> Tensor:
+        return changed_slightly(items, generator)
+
+    def appearance(self, sketches: Bytes) -> Bytes:
+        return sketches

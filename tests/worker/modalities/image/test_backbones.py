@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from worker.modalities.image.backbones import BackboneUnusable, make_backbone
+from worker.modalities import BackboneUnusable
+from worker.modalities.image.backbones import make_backbone
 
 
 @pytest.mark.parametrize(

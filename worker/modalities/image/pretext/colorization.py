@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from worker.modalities import Modality
 from worker.modalities.image.pretext.decoder import PixelNet
 from worker.modalities.image.views import brightness_of, from_colours, to_colours
 from worker.pretext import PretextTask
@@ -26,10 +27,11 @@ class Colorization(PretextTask):
     """
 
     name: ClassVar[str] = "colorization"
+    modalities: ClassVar[frozenset[str] | None] = frozenset({"image"})
 
-    def make_net(self, backbone: nn.Module, dimensions: int, image_size: int) -> nn.Module:
-        side = max(image_size // _SCALE, 1)
-        return PixelNet(backbone, dimensions, image_size, channels=2 * _BINS, side=side)
+    def make_net(self, backbone: nn.Module, dimensions: int, modality: Modality) -> nn.Module:
+        side = max(modality.item_shape[-1] // _SCALE, 1)
+        return PixelNet(backbone, dimensions, modality.item_shape[-1], channels=2 * _BINS, side=side)
 
     def losses(self, net: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
         colours = to_colours(batch)

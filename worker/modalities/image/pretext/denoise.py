@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from worker.modalities import Modality
 from worker.modalities.image.pretext.decoder import PixelNet
 from worker.pretext import PretextTask
 
@@ -19,14 +20,17 @@ class Denoise(PretextTask):
     """
 
     name: ClassVar[str] = "denoise"
+    modalities: ClassVar[frozenset[str] | None] = frozenset({"image"})
     scoring_views: ClassVar[int] = 4
 
     noise: float = Field(
         1.0, gt=0, le=10, description="Standard deviation of the noise; that of ImageNet's pixels is 1."
     )
 
-    def make_net(self, backbone: nn.Module, dimensions: int, image_size: int) -> nn.Module:
-        return PixelNet(backbone, dimensions, image_size, channels=3, side=image_size)
+    def make_net(self, backbone: nn.Module, dimensions: int, modality: Modality) -> nn.Module:
+        return PixelNet(
+            backbone, dimensions, modality.item_shape[-1], channels=3, side=modality.item_shape[-1]
+        )
 
     def losses(self, net: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
         shape = (len(batch) if net.training else 1, *batch.shape[1:])

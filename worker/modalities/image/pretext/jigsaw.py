@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from worker.modalities import Modality
+from worker.modalities.image.crop_side import crop_side
 from worker.modalities.image.views import crops
 from worker.pretext import PretextTask
-from worker.pretext.crop_side import crop_side
 from worker.pretext.projection import hidden, mlp
 
 _TILES = 9
@@ -44,16 +45,17 @@ class Jigsaw(PretextTask):
     """
 
     name: ClassVar[str] = "jigsaw"
+    modalities: ClassVar[frozenset[str] | None] = frozenset({"image"})
     scoring_views: ClassVar[int] = 4
 
-    def make_net(self, backbone: nn.Module, dimensions: int, image_size: int) -> nn.Module:
-        return JigsawNet(backbone, dimensions, image_size)
+    def make_net(self, backbone: nn.Module, dimensions: int, modality: Modality) -> nn.Module:
+        return JigsawNet(backbone, dimensions, modality.item_shape[-1])
 
     def losses(self, net: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
         logits, asked = _logits(cast(JigsawNet, net), batch, generator)
         return functional.cross_entropy(logits.mT, asked, reduction="none").mean(1)
 
-    def measures(self, net: nn.Module, batch: Tensor) -> dict[str, float]:
+    def diagnostics(self, net: nn.Module, batch: Tensor) -> dict[str, float]:
         generator = torch.Generator(batch.device).manual_seed(0)
         logits, asked = _logits(cast(JigsawNet, net), batch, generator)
         return {"jigsaw_accuracy": (logits.argmax(2) == asked).float().mean().item()}

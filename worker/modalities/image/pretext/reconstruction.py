@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from worker.modalities import Modality
 from worker.modalities.image.pretext.decoder import PixelNet
 from worker.pretext import PretextTask
 
@@ -37,6 +38,7 @@ class Reconstruction(PretextTask):
     """
 
     name: ClassVar[str] = "reconstruction"
+    modalities: ClassVar[frozenset[str] | None] = frozenset({"image"})
     scoring_views: ClassVar[int] = 4
 
     masked: float = Field(0.6, gt=0, lt=1, description="Share of the patches that is masked.")
@@ -46,8 +48,8 @@ class Reconstruction(PretextTask):
         "busy pictures are hard to paint whatever they show.",
     )
 
-    def make_net(self, backbone: nn.Module, dimensions: int, image_size: int) -> nn.Module:
-        return ReconstructionNet(backbone, dimensions, image_size)
+    def make_net(self, backbone: nn.Module, dimensions: int, modality: Modality) -> nn.Module:
+        return ReconstructionNet(backbone, dimensions, modality.item_shape[-1])
 
     def losses(self, net: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
         net = cast(ReconstructionNet, net)
@@ -55,7 +57,7 @@ class Reconstruction(PretextTask):
         return errors if net.training else errors * torch.exp(-net.slope * (_log_variance(batch) - net.level))
 
     @torch.no_grad()
-    def settle(self, net: nn.Module, sample: Tensor, generator: torch.Generator) -> None:
+    def finalise(self, net: nn.Module, sample: Tensor, generator: torch.Generator) -> None:
         """The least squares line through log-losses over log-variances."""
         if not self.regress_out_variance:
             return

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from worker.modalities import Modality
 from worker.pretext import PretextTask
 
 
@@ -29,8 +30,9 @@ class Rotation(PretextTask):
     """
 
     name: ClassVar[str] = "rotation"
+    modalities: ClassVar[frozenset[str] | None] = frozenset({"image"})
 
-    def make_net(self, backbone: nn.Module, dimensions: int, image_size: int) -> nn.Module:
+    def make_net(self, backbone: nn.Module, dimensions: int, modality: Modality) -> nn.Module:
         return RotationNet(backbone, dimensions)
 
     def losses(self, net: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
@@ -39,7 +41,7 @@ class Rotation(PretextTask):
         losses = functional.cross_entropy(logits, turns, reduction="none")
         return losses.view(4, len(batch)).mean(0)
 
-    def measures(self, net: nn.Module, batch: Tensor) -> dict[str, float]:
+    def diagnostics(self, net: nn.Module, batch: Tensor) -> dict[str, float]:
         logits, turns = _logits(net, batch)
         return {"rotation_accuracy": (logits.argmax(1) == turns).float().mean().item()}
 

@@ -19,7 +19,7 @@ from worker.modalities.image.pretext.decoder import PixelNet, map_and_embedding
         ("mobilenetv3_small_050", 64, (2, 2)),  # its embedding is wider than its map
     ],
 )
-def test_maps_of_all_kinds(name: str, size: int, places: tuple[int, int]) -> None:
+def test_caches_of_all_kinds(name: str, size: int, places: tuple[int, int]) -> None:
     backbone, dimensions = make_backbone(name, pretrained=False, image_size=size)
     images = torch.rand(2, 3, size, size)
     backbone.eval()

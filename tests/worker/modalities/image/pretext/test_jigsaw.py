@@ -75,6 +75,6 @@ def test_who_sees_the_order_has_no_loss_and_who_does_not_guesses(training: bool)
     batch = images(3)
 
     assert Jigsaw().losses(Solver(knows=True).train(training), batch, seeded()).max() < 1e-6
-    assert Jigsaw().measures(Solver(knows=True), batch) == {"jigsaw_accuracy": 1.0}
+    assert Jigsaw().diagnostics(Solver(knows=True), batch) == {"jigsaw_accuracy": 1.0}
     guessed = Jigsaw().losses(Solver(knows=False).train(training), batch, seeded())
     assert torch.allclose(guessed, torch.full((3,), math.log(72)))

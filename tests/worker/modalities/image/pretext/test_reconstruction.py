@@ -75,7 +75,7 @@ def test_the_variance_can_be_taken_out() -> None:
 
     def correlation(task: Reconstruction) -> float:
         net = Painting(torch.zeros_like).eval()
-        task.settle(net, pool, seeded())
+        task.finalise(net, pool, seeded())
         variances = (pool.var((1, 2, 3), correction=0) + 1e-2).log()
         losses = torch.stack([task.losses(net, pool, seeded(seed)) for seed in range(4)]).mean(0)
         return float(torch.corrcoef(torch.stack([losses.log(), variances]))[0, 1])
@@ -86,6 +86,6 @@ def test_the_variance_can_be_taken_out() -> None:
 
 def test_a_pool_of_one_variance_has_nothing_to_take_out() -> None:
     net = Painting(torch.zeros_like).eval()
-    Reconstruction(regress_out_variance=True).settle(net, images(1), seeded())
+    Reconstruction(regress_out_variance=True).finalise(net, images(1), seeded())
 
     assert net.slope == 0

@@ -25,7 +25,7 @@ def test_a_network_that_sees_the_turns_has_no_loss() -> None:
     losses = Rotation().losses(Corner(), images, torch.Generator())
 
     assert losses.abs().max() < 1e-6
-    assert Rotation().measures(Corner(), images) == {"rotation_accuracy": 1.0}
+    assert Rotation().diagnostics(Corner(), images) == {"rotation_accuracy": 1.0}
 
 
 def test_an_image_without_a_right_way_up_costs_what_guessing_costs() -> None:

@@ -1,0 +1,20 @@
+"""Items as plain data: what jobs read of rows, and hand to whatever computes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from worker.arrays import Ints
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRef:
+    """Where an item's bytes are."""
+
+    id: int
+    uri: str
+
+
+def ids_of(items: Sequence[ItemRef]) -> Ints:
+    return np.array([item.id for item in items], np.int64)

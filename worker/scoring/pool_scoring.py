@@ -1,0 +1,301 @@
+"""Scoring a pool, shard by shard: what runs where the device is, and knows no database.
+
+Eval mode, no augmentation: an item's loss does not depend on what else is in its batch or shard. Out of fold an
+item's loss is of the network that was not trained on it; all embeddings are of one network, or they would lie in two
+spaces. What earlier runs of the same model know is copied.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import structlog
+import torch
+from torch import Tensor, nn
+
+from service.errors import ItemNotFetched
+from service.settings import Settings
+from service.store.artifacts import Artifacts
+from worker.arrays import Bools, Bytes, Floats, Halves, Ints
+from worker.device import available_cores, to_device
+from worker.errors import JobFailed
+from worker.models.fold_batch_norm import folded
+from worker.models.nets import load_net, on_device
+from worker.models.spec import ModelSpec
+from worker.pool.cache_room import CacheNames, PoolCache
+from worker.pool.items import ItemRef
+from worker.pool.reader import Decoded, ItemReader, stacked
+from worker.scoring.autotune import Way, quickest
+from worker.scoring.score import Scored, score
+from worker.scoring.scored_items import ScoredItems, open_sketches, open_spreads
+
+_BATCH = {"cpu": 64, "cuda": 512}
+_BATCHES = {"cpu": (32, 128, 256), "cuda": (256, 1_024)}  # that may be quicker
+_WORTH_TUNING = 4_096  # items; for fewer the search takes longer than it saves
+_TUNING_S = 3.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ShardItem(ItemRef):
+    """half: of the pool, out of fold"""
+
+    key: str
+    in_pool: bool
+    content_hash: str | None
+    half: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Items of a range of ids, first and last included; it stays the same when the run is resumed. `earlier` (n,)
+    each: by earlier run, the ids of equal items there, -1 where there is none.
+    """
+
+    first: int
+    last: int
+    items: tuple[ShardItem, ...]
+    earlier: tuple[Ints, ...]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A shard ready for the device.
+
+    `losses` and `spreads` (n,), `embeddings` (n, d) and `sketches` (n, f) are filled where an earlier run knows
+    them; `decoded` (m, *item_shape) are the items of the rows `to_do` (m,). What is in neither could not be decoded.
+    """
+
+    shard: Shard
+    losses: Floats
+    spreads: Floats
+    embeddings: Halves
+    sketches: Bytes
+    known: Bools
+    to_do: Ints
+    decoded: Tensor
+    learned: dict[int, Decoded]  # by item id, without the item: what the database does not know yet
+
+
+@dataclass(frozen=True)
+class StoredShard:
+    """artifact  npz: ids (n,) int64, pool (n,) bool, losses and spreads (n,) float32, embeddings (n, d) float16,
+    sketches (n, f) uint8
+    """
+
+    first: int
+    last: int
+    artifact: str
+    items: int
+    learned: dict[int, Decoded]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolScoring:
+    """A `Work`.
+
+    name      of the folder of the shards' artifacts
+    token     makes the names of this attempt its own
+    weights   artifact of the network; other_weights: out of fold, of the one that was trained on the other half
+    earlier   artifacts of complete runs of the same model
+    items     to score, about: whether finding the quickest way to do it pays
+    """
+
+    name: str
+    token: int
+    spec: ModelSpec
+    weights: str
+    other_weights: str | None
+    settings: Settings
+    cache: CacheNames
+    earlier: tuple[str, ...]
+    items: int
+
+    def open(self, device: str) -> "OpenPoolScoring":
+        return OpenPoolScoring(self, torch.device(device))
+
+
+class OpenPoolScoring:
+    def __init__(self, work: PoolScoring, device: torch.device) -> None:
+        self._work, self._device = work, device
+        settings = work.settings
+        self._artifacts = Artifacts(settings.artifacts, settings.data_dir / "cache")
+        self._task, self.modality = work.spec.make_task(), work.spec.make_modality()
+        self._layer = work.spec.layer
+        self.net = self._load(work.weights)
+        # Out of fold: trained on the other half of the pool, so it scores the half that `net` was trained on.
+        self._other_net = self._load(work.other_weights) if work.other_weights else None
+        self._reader = ItemReader(settings)
+        self._cache = PoolCache(settings, work.cache, self._reader, self.modality)
+        self._earlier = [_EarlierRun.open(self._artifacts, artifact) for artifact in work.earlier]
+        self._kind = "cpu" if device.type == "cpu" else "cuda"
+        self.batch = _BATCH[self._kind]
+        one = self.modality.dummy(1)
+        self.dimensions = self._score(one, torch.ones(1)).embeddings.shape[1]
+        sketcher = self.modality.sketcher
+        self._sketch_width = sketcher.sketch(one).shape[1] if sketcher is not None else 0
+        self._tune(work.items)
+
+    def close(self) -> None:
+        self._reader.__exit__()
+
+    def _load(self, weights: str) -> nn.Module:
+        """On the device, its batch norms folded."""
+        with self._artifacts.open(weights) as file:
+            net = load_net(self._work.spec, file.read(), torch.device("cpu"))
+        some = self.modality.prepare(self.modality.dummy(4))
+
+        def run(either: nn.Module) -> Tensor:
+            found = score(either, self._task, some, self._layer)
+            return torch.cat([found.losses, found.embeddings.flatten()])  # of a layer that folding may change
+
+        return on_device(folded(net, run), self._device)
+
+    def _tune(self, items: int) -> None:
+        """Find out how this device scores quickest, if there are enough items to score."""
+        if items < _WORTH_TUNING:
+            return
+        threads = self._work.settings.threads or available_cores()
+        dummies = self.modality.dummy(max(self.batch, *_BATCHES[self._kind]))
+
+        def run(way: Way) -> None:
+            torch.set_num_threads(way.threads)
+            self._score(dummies[: way.batch], torch.ones(way.batch))
+
+        fewer = () if self._work.settings.threads or self._kind != "cpu" else (max(1, threads // 2),)
+        way = quickest(Way(self.batch, threads), _BATCHES[self._kind], fewer, run, _TUNING_S)
+        torch.set_num_threads(way.threads)
+        self.batch = way.batch
+        log.info("scoring", batch=way.batch, threads=way.threads)
+
+    def load(self, shard: Shard) -> Loaded:
+        """Raises `ItemNotFetched` where bytes are out of reach: nobody's items are given up for that."""
+        items = shard.items
+        losses, spreads = np.zeros((2, len(items)), np.float32)
+        embeddings = np.zeros((len(items), self.dimensions), np.float16)
+        sketches = np.zeros((len(items), self._sketch_width), np.uint8)
+        known = np.zeros(len(items), np.bool_)
+        for earlier, theirs in zip(self._earlier, shard.earlier, strict=True):
+            rows = earlier.scored.where(theirs)
+            fill = (rows >= 0) & ~known
+            losses[fill] = earlier.scored.losses[rows[fill]]
+            spreads[fill] = earlier.spreads[rows[fill]]
+            embeddings[fill] = earlier.scored.embeddings[rows[fill]]
+            sketches[fill] = earlier.sketches[rows[fill]]
+            known |= fill
+        open_rows = np.flatnonzero(~known)
+        decoded = self._decode([items[row] for row in open_rows])
+        for row, one in zip(open_rows, decoded, strict=True):
+            if not one.fetched:
+                raise ItemNotFetched(key=items[row].key, reason=str(one.reason).rstrip("."))
+        good = [one.item for one in decoded if one.item is not None]
+        return Loaded(
+            shard,
+            losses,
+            spreads,
+            embeddings,
+            sketches,
+            known,
+            to_do=open_rows[[one.item is not None for one in decoded]],
+            decoded=stacked(good, self.modality),
+            learned={
+                items[row].id: replace(one, item=None)
+                for row, one in zip(open_rows, decoded, strict=True)
+                if one.item is None or items[row].content_hash is None
+            },
+        )
+
+    def _decode(self, items: list[ShardItem]) -> list[Decoded]:
+        """From the cache where the database knows all that decoding would tell."""
+        told = [row for row, item in enumerate(items) if item.content_hash is not None]
+        cached = {
+            told[place]: item for place, item in self._cache.known([items[row] for row in told]).items()
+        }
+        others = [item.uri for row, item in enumerate(items) if row not in cached]
+        decoded = iter(self._reader.decode(others, self.modality))
+        return [
+            Decoded(cached[row], None, item.content_hash) if row in cached else next(decoded)
+            for row, item in enumerate(items)
+        ]
+
+    def compute(self, loaded: Loaded) -> StoredShard:
+        """Raises `JobFailed` for an item whose loss or embedding is not a number."""
+        shard, scored = loaded.shard, loaded.known.copy()
+        scored[loaded.to_do] = True
+        sketcher = self.modality.sketcher
+        if len(loaded.to_do) and sketcher is not None:
+            loaded.sketches[loaded.to_do] = sketcher.sketch(loaded.decoded)
+        start = 0
+        while start < len(loaded.to_do):
+            rows = loaded.to_do[start : start + self.batch]
+            halves = torch.tensor([shard.items[row].half for row in rows])
+            try:
+                found = self._score(loaded.decoded[start : start + self.batch], halves)
+            except torch.OutOfMemoryError:
+                self.batch //= 2
+                torch.cuda.empty_cache()
+                log.warning("out of memory, scoring goes on in smaller batches", batch=self.batch)
+                continue
+            start += len(rows)
+            finite = found.losses.isfinite() & found.embeddings.isfinite().all(1)
+            if not finite.all():
+                item = shard.items[rows[~finite.numpy()][0]]
+                raise JobFailed(
+                    f"The pretext model gives no number for the item {item.key!r}. Look at it and withdraw it, or "
+                    "pretrain again with another backbone."
+                )
+            loaded.losses[rows] = found.losses.numpy()
+            loaded.spreads[rows] = found.spreads.numpy()
+            loaded.embeddings[rows] = found.embeddings.numpy()
+        name = f"{self._work.name}/shard-{shard.first}-{self._work.token}.npz"
+        with self._artifacts.writing(name) as file:
+            np.savez(
+                file,
+                ids=np.array([item.id for item in shard.items], np.int64)[scored],
+                pool=np.array([item.in_pool for item in shard.items], np.bool_)[scored],
+                losses=loaded.losses[scored],
+                spreads=loaded.spreads[scored],
+                embeddings=loaded.embeddings[scored],
+                sketches=loaded.sketches[scored],
+            )
+        return StoredShard(shard.first, shard.last, name, int(scored.sum()), loaded.learned)
+
+    def _score(self, items: Tensor, halves: Tensor) -> Scored:
+        """Decoded items (b, *item_shape), (b,) the half of each -> on the CPU, embeddings as float16.
+
+        Raises `JobFailed` where not even one item fits into the device's memory.
+        """
+        try:
+            return self._scored(items, halves)
+        except torch.OutOfMemoryError as error:
+            if len(items) > 1:
+                raise
+            raise JobFailed(
+                "Scoring a single item needs more memory than the device has. Set smaller items (image_size) or a "
+                "smaller backbone, and pretrain again."
+            ) from error
+
+    def _scored(self, items: Tensor, halves: Tensor) -> Scored:
+        batch = self.modality.prepare(to_device(items, self._device))
+        found = score(self.net, self._task, batch, self._layer)
+        losses, spreads = found.losses.cpu(), found.spreads.cpu()
+        known = halves == 0
+        if self._other_net is not None and known.any():
+            unseen = score(self._other_net, self._task, batch[known.to(self._device)])
+            losses[known], spreads[known] = unseen.losses.cpu(), unseen.spreads.cpu()
+        return Scored(losses, spreads, found.embeddings.half().cpu())
+
+
+@dataclass(frozen=True)
+class _EarlierRun:
+    scored: ScoredItems
+    spreads: Floats
+    sketches: Bytes
+
+    @staticmethod
+    def open(artifacts: Artifacts, artifact: str) -> "_EarlierRun":
+        return _EarlierRun(
+            ScoredItems.open(artifacts, artifact),
+            open_spreads(artifacts, artifact),
+            open_sketches(artifacts, artifact),
+        )
