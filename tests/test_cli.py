@@ -338,7 +338,7 @@ class TestPretrainAfterImport:
 
     def ended_import(self, engine: sa.Engine, project: Project, error: str | None = None) -> int:
         with write_session(engine) as session:
-            job_id = jobs.enqueue(session, "import_source", {}, project_id=project.id, queue="cpu")
+            job_id = jobs.enqueue(session, "import_source", {}, project_id=project.id)
         job = jobs.claim(engine, "w", ["cpu"], 30)
         assert job is not None
         if error:

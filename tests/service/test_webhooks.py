@@ -312,7 +312,7 @@ class TestWhatIsTold:
         with write_session(engine) as session:
             project_id = hooked(session, "http://127.0.0.1/").project_id
             for _ in range(2):
-                jobs.enqueue(session, "rank", {}, project_id=project_id, queue="cpu", max_attempts=1)
+                jobs.enqueue(session, "rank", {}, project_id=project_id, max_attempts=1)
         job = jobs.claim(engine, "w", ["cpu"], 30)
         assert job is not None
         jobs.fail(engine, job, "Disk full.")

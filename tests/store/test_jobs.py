@@ -11,18 +11,18 @@ from service.store.session import read_session, write_session
 from service.store.tables import Job
 from tests.factories import make_project
 
-QUEUES = ("gpu", "cpu")
+LANES = ("short", "long")
 
 
 def enqueue(
     engine: sa.Engine, kind: str = "work", payload: dict[str, Any] | None = None, **options: Any
 ) -> int:
     with write_session(engine) as session:
-        return jobs.enqueue(session, kind, payload or {}, **{"queue": "cpu"} | options)
+        return jobs.enqueue(session, kind, payload or {}, **options)
 
 
 def claim(engine: sa.Engine, worker: str = "w1", lease_s: float = 30.0) -> jobs.ClaimedJob | None:
-    return jobs.claim(engine, worker, QUEUES, lease_s)
+    return jobs.claim(engine, worker, LANES, lease_s)
 
 
 def claimed(engine: sa.Engine, worker: str = "w1") -> jobs.ClaimedJob:
@@ -56,9 +56,9 @@ def count(engine: sa.Engine, state: str) -> int:
 
 
 def test_one_job_runs_once(engine: sa.Engine) -> None:
-    job_id = enqueue(engine, "rank", payload={"n": 7}, queue="gpu")
+    job_id = enqueue(engine, "rank", payload={"n": 7}, lane="long")
     job = claimed(engine)
-    assert (job.id, job.kind, job.queue, job.payload, job.attempts) == (job_id, "rank", "gpu", {"n": 7}, 1)
+    assert (job.id, job.kind, job.lane, job.payload, job.attempts) == (job_id, "rank", "long", {"n": 7}, 1)
     assert claim(engine) is None
     succeed(engine, job, {"items": 3})
     done = row(engine, job_id)
@@ -71,7 +71,7 @@ def test_one_job_runs_once(engine: sa.Engine) -> None:
 
 def test_a_job_belongs_to_the_transaction_that_queues_it(engine: sa.Engine) -> None:
     with sa.orm.Session(engine) as session:
-        jobs.enqueue(session, "work", {}, queue="cpu")
+        jobs.enqueue(session, "work", {})
         session.rollback()
     assert claim(engine) is None
 
@@ -84,10 +84,10 @@ def test_claims_come_by_priority_then_time(engine: sa.Engine) -> None:
     assert [claimed(engine).id for _ in range(3)] == [urgent, early, late]
 
 
-def test_only_the_served_queues(engine: sa.Engine) -> None:
-    enqueue(engine, queue="gpu")
-    assert jobs.claim(engine, "w1", ("cpu",), 30) is None
-    assert jobs.claim(engine, "w1", ("cpu", "gpu"), 30) is not None
+def test_only_the_served_lanes(engine: sa.Engine) -> None:
+    enqueue(engine, lane="long")
+    assert jobs.claim(engine, "w1", ("short",), 30) is None
+    assert jobs.claim(engine, "w1", ("short", "long"), 30) is not None
 
 
 def test_a_delayed_job_waits(engine: sa.Engine) -> None:
@@ -352,7 +352,7 @@ def test_cancelling_what_ended_changes_nothing(engine: sa.Engine) -> None:
 def test_unfinished_counts_what_waits_for_later(engine: sa.Engine) -> None:
     def unfinished() -> bool:
         with read_session(engine) as session:
-            return jobs.unfinished(session, QUEUES)
+            return jobs.unfinished(session, LANES)
 
     assert not unfinished()
     job_id = enqueue(engine, delay_s=1000)

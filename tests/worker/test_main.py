@@ -29,7 +29,7 @@ def database_url(sqlite_url: str) -> str:
 
 def enqueue(engine: sa.Engine, kind: str, payload: dict[str, Any] | None = None, **options: Any) -> int:
     with write_session(engine) as session:
-        return jobs.enqueue(session, kind, payload or {}, queue="cpu", **options)
+        return jobs.enqueue(session, kind, payload or {}, **options)
 
 
 def job(engine: sa.Engine, job_id: int) -> Job:

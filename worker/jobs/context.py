@@ -1,6 +1,6 @@
 """What a job function is given: `run(context) -> result`. Long computing holds no transaction."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from service.settings import Settings
 from service.store import jobs
 from service.store.artifacts import Artifacts
+from service.store.jobs import Lane
 from service.store.session import read_session, write_session
 
 
@@ -19,6 +20,18 @@ class JobFailed(Exception):
 
     def __init__(self, sentence: str) -> None:
         super().__init__(sentence)
+
+
+class Unsuited(Exception):
+    """This worker, or this lane, is not for the job; it goes back to the queue for another.
+
+    missing  what a worker needs to run it
+    lane     where it belongs; None: where it is
+    """
+
+    def __init__(self, sentence: str, *, missing: Iterable[str] = (), lane: Lane | None = None) -> None:
+        super().__init__(sentence)
+        self.missing, self.lane = tuple(missing), lane
 
 
 @dataclass(kw_only=True)

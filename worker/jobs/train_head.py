@@ -32,7 +32,7 @@ from worker.heads.images import FittedImageHead, ImageHead
 from worker.heads.pool_graph import PoolGraph
 from worker.jobs import check_labels
 from worker.jobs.choices import chosen
-from worker.jobs.context import JobContext
+from worker.jobs.context import JobContext, Unsuited
 from worker.jobs.held_out import store_answers
 from worker.jobs.item_images import ItemImages
 from worker.jobs.item_pixels import ItemPixels
@@ -155,6 +155,9 @@ class _Trainer:
     def __init__(self, context: JobContext, state: _State) -> None:
         self._context, self._state = context, state
         self._kind: HeadKind = chosen(heads(), state.settings.head, "head")
+        if isinstance(self._kind, ImageHead) and context.job.lane == "short":
+            # The head was chosen while the job was queued, or before any worker announced it.
+            raise Unsuited(f"Head {self._kind.name!r} takes minutes to train.", lane="long")
         self._scored = scored = ScoredItems.open(context.artifacts, state.score_run)
         self._labeled = state.labeled.keep(scored.where(state.labeled.ids) >= 0)
         self._measurer = HeadMeasurer(
