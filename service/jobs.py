@@ -99,12 +99,14 @@ def _missing(lane: str, needs: Collection[str], workers: Sequence[Worker]) -> st
     if not workers:
         return "a worker; none is alive. Start one with `shortlist worker`."
     if not serving:
-        return f"a worker that serves the {lane} lane (SHORTLIST_LANES); {_none_of(workers)}."
+        return f"a worker that serves the {lane} lane (SHORTLIST_LANES); {_none_of(workers, '')}."
     lacked_by_all = set(needs).difference(*(worker.has for worker in serving))
     wanted = " and ".join(sorted(lacked_by_all or needs))
-    return f"a worker that has {wanted}; {_none_of(serving)}."
+    of_lane = f" of the {lane} lane" if len(serving) < len(workers) else ""
+    return f"a worker that has {wanted}; {_none_of(serving, of_lane)}."
 
 
-def _none_of(workers: Sequence[Worker]) -> str:
-    alive = len(workers)
-    return f"none of the {alive} live workers does" if alive > 1 else "the only live worker does not"
+def _none_of(workers: Sequence[Worker], which: str) -> str:
+    if len(workers) == 1:
+        return f"the only live worker{which} does not"
+    return f"none of the {len(workers)} live workers{which} does"

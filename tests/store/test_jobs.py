@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.store import jobs
-from service.store.session import read_session, write_session
+from service.store.session import make_engine, read_session, write_session
 from service.store.tables import Job
 from tests.factories import make_project
 
@@ -88,6 +88,120 @@ def test_only_the_served_lanes(engine: sa.Engine) -> None:
     enqueue(engine, lane="long")
     assert jobs.claim(engine, "w1", ("short",), 30) is None
     assert jobs.claim(engine, "w1", ("short", "long"), 30) is not None
+
+
+def test_a_lane_by_the_kind_unless_one_is_given(engine: sa.Engine) -> None:
+    kinds = {"train_pretext": "long", "score_pool": "long", "rank": "short", "train_head": "short"}
+    assert {kind: row(engine, enqueue(engine, kind)).lane for kind in kinds} == kinds
+    assert row(engine, enqueue(engine, "rank", lane="long")).lane == "long"
+
+
+def test_a_claim_takes_only_what_the_worker_can_do(engine: sa.Engine) -> None:
+    needs = (["head:foo"], ["head:foo", "task:bar"], [])
+    foo, foo_and_bar, plain = (enqueue(engine, needs=each) for each in needs)
+    other_kind = enqueue(engine, "dance", priority=9)
+    assert row(engine, foo_and_bar).needs == ("head:foo", "kind:work", "task:bar")
+
+    def take(*has: str) -> int | None:
+        job = jobs.claim(engine, "w1", LANES, 30.0, {*has})
+        return job and job.id
+
+    assert take() is None
+    assert take("head:foo", "task:bar") is None  # its program does not know the kind
+    assert take("kind:work", "task:bar") == plain
+    assert take("kind:work", "task:bar") is None
+    assert take("kind:work", "head:foo", "strategy:margin") == foo
+    assert take("kind:work", "head:foo", "task:bar") == foo_and_bar
+    assert take("kind:work", "kind:dance") == other_kind
+
+
+def test_names_of_plug_ins_may_be_odd(engine: sa.Engine) -> None:
+    for name in ("a, b", 'quo"te', "ünï\ncode", "%", "']"):
+        job_id = enqueue(engine, needs=[f"head:{name}"])
+        assert row(engine, job_id).needs == (f"head:{name}", "kind:work")
+        assert jobs.claim(engine, "w1", LANES, 30.0, {"kind:work"}) is None
+        taken = jobs.claim(engine, "w1", LANES, 30.0, {"kind:work", f"head:{name}"})
+        assert taken is not None
+        assert (taken.id, taken.needs) == (job_id, (f"head:{name}", "kind:work"))
+
+
+def test_a_lost_job_waits_for_a_worker_that_has_what_it_needs(engine: sa.Engine) -> None:
+    job_id = enqueue(engine, needs=["head:foo"])
+    claimed(engine)
+    lose_lease(engine, job_id)
+    assert jobs.claim(engine, "w1", LANES, 30.0, {"kind:work"}) is None
+    assert row(engine, job_id).state == "running"
+    with write_session(engine) as session:
+        jobs.request_cancel(session, job_id)
+    assert jobs.claim(engine, "w1", LANES, 30.0, {"kind:work"}) is None  # but anybody ends it
+    assert row(engine, job_id).state == "cancelled"
+
+
+def test_coalescing_takes_the_newest_lane_and_needs(engine: sa.Engine) -> None:
+    keys: dict[str, Any] = {"coalesce_key": "k", "serial_key": "k"}
+    first = enqueue(engine, needs=["head:foo"], **keys)
+    assert enqueue(engine, needs=["head:bar"], lane="long", **keys) == first
+    assert jobs.claim(engine, "w1", ("short",), 30) is None
+    job = jobs.claim(engine, "w1", ("long",), 30, {"kind:work", "head:bar"})
+    assert job is not None
+    assert (job.id, job.lane, job.needs) == (first, "long", ("head:bar", "kind:work"))
+    second = enqueue(engine, **keys)  # back in the short lane, while the long one runs it
+    assert second != first
+    assert jobs.claim(engine, "w1", ("short",), 30) is None  # the serial key is busy, across lanes
+    succeed(engine, job)
+    assert claimed(engine).id == second
+
+
+def test_handed_back_a_job_waits_for_another_worker(engine: sa.Engine) -> None:
+    job_id = enqueue(engine, needs=["head:foo"], max_attempts=1)
+    job = claimed(engine)
+    jobs.hand_back(engine, job, ["head:bar"], "long", "This worker knows no head 'bar'.")
+    after = row(engine, job_id)
+    assert (after.state, after.attempts, after.lane) == ("queued", 0, "long")
+    assert (after.needs, after.message) == (("head:bar", "kind:work"), "This worker knows no head 'bar'.")
+    with pytest.raises(jobs.LeaseLost):
+        jobs.hand_back(engine, job, [], "short", "again")
+
+
+def test_unfinished_is_what_this_worker_could_do_or_others_do(engine: sa.Engine) -> None:
+    def unfinished(*has: str) -> bool:
+        with read_session(engine) as session:
+            return jobs.unfinished(session, LANES, {*has})
+
+    job_id = enqueue(engine, needs=["head:foo"])
+    assert not unfinished("kind:work")
+    assert unfinished("kind:work", "head:foo")
+    job = claimed(engine)
+    assert unfinished("kind:work")  # what it does may queue more
+    lose_lease(engine, job.id)
+    assert not unfinished("kind:work")
+    assert row(engine, job_id).state == "running"
+
+
+def test_thousands_of_jobs_that_nobody_can_do_cost_an_idle_worker_nothing(sqlite_url: str) -> None:
+    """The different needs are found along the index; no job of the backlog is read."""
+    engine = make_engine(sqlite_url)
+    with write_session(engine) as session:
+        values = {"kind": "work", "payload": {}, "run_at": 0.0, "created_at": 0.0}
+        needs = [("kind:work", f"head:{number % 5}") for number in range(5_000)]
+        session.execute(sa.insert(Job), [values | {"needs": each} for each in needs])
+    steps = 0
+
+    def count_steps() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    with engine.connect() as connection:  # the pool's only one: the claim gets the same
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        driver.set_progress_handler(count_steps, 100)  # is called every 100 instructions
+    assert jobs.claim(engine, "w1", ("short",), 30.0, {"kind:work"}) is None
+    idle, steps = steps, 0
+    assert jobs.claim(engine, "w1", ("short",), 30.0, {"kind:work", "head:3"}) is not None
+    assert idle * 100 < 5_000
+    assert steps > idle  # and the handler was there
+    engine.dispose()
 
 
 def test_a_delayed_job_waits(engine: sa.Engine) -> None:

@@ -18,7 +18,7 @@ from tests.worker import running
 from tests.worker.jobs.scored_projects import CLASSES, Bench, ScoredProject, label
 from worker.heads.linear import LinearHead
 from worker.jobs import train_head
-from worker.jobs.context import JobFailed
+from worker.jobs.context import Unsuited
 from worker.jobs.measure_head import HeadMeasurer
 from worker.jobs.pool import KnownItems
 from worker.pool_view import Bools
@@ -322,7 +322,7 @@ def test_a_head_nobody_knows_says_what_to_do(bench: Bench) -> None:
         label(session, scored, scored.pool[:20])
 
     with pytest.raises(
-        JobFailed,
+        Unsuited,
         match=r"knows no head 'oracle'\. Set the project's head to one of auto, finetune, linear, mlp",
     ):
         bench.train_head(scored)
