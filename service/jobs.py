@@ -73,11 +73,11 @@ def waits_for(session: Session, found: Iterable[Job]) -> dict[int, str]:
     return {number: sentence for number, sentence in sentences.items() if sentence is not None}
 
 
-def waiting(session: Session, project_id: int) -> list[Waiting]:
-    """What the project waits for, each once, however many jobs do."""
+def waiting(session: Session, project_id: int | None) -> list[Waiting]:
+    """What the project, or without one any project, waits for: each once, however many jobs do."""
     lost = sa.and_(Job.state == "running", Job.lease_until < jobs.clock(session))
     unfinished = sa.select(Job.kind, Job.lane, Job.needs).where(
-        Job.project_id == project_id,
+        sa.true() if project_id is None else Job.project_id == project_id,
         sa.text("state IN ('queued', 'running')"),
         sa.or_(Job.state == "queued", lost),
     )
