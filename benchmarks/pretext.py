@@ -42,20 +42,20 @@ from service.store import jobs, migrate, pipeline
 from service.store.artifacts import Artifacts
 from service.store.session import make_engine, read_session, write_session
 from service.store.tables import Item, PretextModel, Project, Round, ScoreRun
-from worker.dataset import Dataset
+from worker.arrays import Floats
 from worker.device import autocast, available_cores, choose_device, use_threads
-from worker.diagnostics import peak_memory_gb
 from worker.engines.local import LocalEngine
+from worker.evaluation.diagnostics import peak_memory_gb
 from worker.jobs import score_pool, train_pretext
 from worker.jobs.context import JobContext
-from worker.jobs.item_pixels import ItemPixels
 from worker.jobs.pretext_net import load_net, new_net, store_net
-from worker.jobs.shard_scorer import Shard, ShardScorer
-from worker.modalities.image import augmented, normalised, to_pixels
-from worker.pool_view import Floats
-from worker.pretext.rotation import Rotation
-from worker.recipe import Recipe
-from worker.training import Training
+from worker.jobs.score_pool.shard_scorer import Shard, ShardScorer
+from worker.modalities.image.pixels import augmented, normalised, to_pixels
+from worker.modalities.image.pretext.rotation import Rotation
+from worker.pool.dataset import Dataset
+from worker.pool.reader import ItemPixels
+from worker.pretraining.loop import Training
+from worker.pretraining.recipe import Recipe
 
 MILLION = 1_000_000
 _OF_MILLION = "_1m"  # ends the names of its figures

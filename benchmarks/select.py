@@ -27,7 +27,8 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.report import Figure, write_report
-from worker.pool_view import Floats, Ints, PoolView
+from worker.arrays import Floats, Ints
+from worker.selection.pool_view import PoolView
 from worker.strategies import strategies
 
 DIMENSIONS = 256

@@ -11,10 +11,11 @@ from skactiveml.base import SkactivemlClassifier
 from skactiveml.pool import Badge, CoreSet, DropQuery, MaxHerding, TypiClust
 
 from benchmarks import select as bench
-from worker.herding import Directions, kernel, kernel_width
-from worker.index import nearest
-from worker.pool_view import Floats, Ints, PoolView
-from worker.spreading import squared_distances
+from worker.arrays import Floats, Ints
+from worker.selection.herding import StandardisedSpace, kernel, kernel_width
+from worker.selection.index import nearest
+from worker.selection.pool_view import PoolView
+from worker.selection.seeding import squared_distances
 
 _VIEWS = 3
 _KEPT = 0.25
@@ -59,7 +60,7 @@ class _Vectors:
         self.view: PoolView = bench.open_pool(folder)
         everything = np.arange(len(self.view))
         embeddings = self.view.embeddings.astype(np.float32)
-        space = Directions(self.view, everything)
+        space = StandardisedSpace(self.view, everything)
         self.standardised, self.directions = space.standardised(everything), space.of(everything)
         weights = np.load(folder / "weights.npy")
         self.head = FixedHead(embeddings.std(axis=0)[:, None] * weights, embeddings.mean(axis=0) @ weights)

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from service.settings import Settings
 from service.store.catalogue import Announcement
 from service.store.project_settings import PretextTraining, ProjectSettings
-from worker.announcements import announcements
+from worker.supervision.announcements import announcements
 
 HERE = Path(__file__).parent
 HEADINGS = {

@@ -14,10 +14,11 @@ import sqlalchemy as sa
 import typer
 from pydantic import SecretStr
 
-from service import keys as key_rules
-from service import projects, serving, up
+from service.access import keys as key_rules
 from service.errors import ShortlistError, WhichExport, WhichProject
 from service.logs import configure_logs
+from service.operations import serving, up
+from service.projects import projects
 from service.settings import Settings, read_settings
 from service.store import migrate as migrations
 from service.store.ids import public_id

@@ -25,7 +25,7 @@ class NotFound(ShortlistError):
     status, code = 404, "not_found"
 
 
-class BadImage(ShortlistError):
+class BadItem(ShortlistError):
     """This image cannot be used: {reason}."""
 
     status, code = 422, "bad_image"
@@ -69,7 +69,7 @@ class ItemNotFetched(ShortlistError):
     status, code = 503, "item_not_fetched"
 
 
-class ImageNotFetched(ShortlistError):
+class ImportIncomplete(ShortlistError):
     """The image {key!r} could not be fetched, and others may not be either: {reason}. What could be read is imported.
     See that each worker reaches the source (mount, network, access), then import it again to add the rest; the job is
     tried again by itself while it has attempts left."""
@@ -389,7 +389,7 @@ class NotAcceptable(ShortlistError):
     status, code = 406, "not_acceptable"
 
 
-class NoImage(ShortlistError):
+class NoPreview(ShortlistError):
     """The image of item {id!r} cannot be shown: {reason}"""
 
     status, code = 404, "no_image"

@@ -7,7 +7,10 @@ import anyio
 from fastapi import Depends, FastAPI
 from prometheus_client import CollectorRegistry
 
-from service import keys, web
+from service import web
+from service.access import keys
+from service.access.rate_limits import RateLimits, UseNotes
+from service.access.signed_urls import ImageLinks
 from service.api import (
     annotators,
     backbones,
@@ -15,13 +18,12 @@ from service.api import (
     catalogue,
     events,
     health,
-    item_lists,
+    item_actions,
+    item_registration,
     items,
     jobs,
     label_import,
     labels,
-    new_items,
-    problems,
     projects,
     rounds,
     scores,
@@ -31,18 +33,17 @@ from service.api import (
     webhooks,
 )
 from service.api import keys as key_routes
-from service.api.depends import SESSIONS, WRITERS, Parts, Turns
-from service.api.description import DescribedApp
-from service.api.event_streams import EventStreams
-from service.api.head_requests import HeadAsGet
-from service.api.limits import RateLimits, UseNotes
-from service.api.links import ImageLinks
-from service.api.middleware import BodyLimit, Observed
-from service.api.queries import refuse_unknown_query
-from service.deliverer import Deliverer
+from service.content.reader import ItemBytes
+from service.http import problems
+from service.http.dependencies import SESSIONS, WRITERS, Parts, Turns
+from service.http.event_streams import EventStreams
+from service.http.http_head import HeadAsGet
+from service.http.middleware import BodyLimit, Observed
+from service.http.openapi import DescribedApp
+from service.http.strict_query import refuse_unknown_query
 from service.settings import Settings
-from service.store.item_bytes import ItemBytes
 from service.store.session import make_engine
+from service.webhooks.deliverer import Deliverer
 
 _DESCRIPTION = """Which items should people label next?
 
@@ -52,7 +53,7 @@ retraining and ranking follow by themselves. Every request carries `Authorizatio
 """
 
 _ROUTERS = (
-    projects.router, sources.router, items.router, item_lists.router, new_items.router, training.router,
+    projects.router, sources.router, items.router, item_actions.router, item_registration.router, training.router,
     backbones.router, batches.router, labels.router, label_import.router, annotators.router, suspects.router,
     rounds.router, events.router, scores.router, jobs.router, webhooks.router, catalogue.router, key_routes.router,
     health.router, web.router,

@@ -3,14 +3,18 @@
 Settings are read once, in the two mains, and passed in from there. Units stand in the names.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-import sqlalchemy as sa
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import BadSettings
+
+# Looked at without SQLAlchemy: what computes reads settings, too, and knows no database.
+_DATABASE_URL = re.compile(r"[A-Za-z][\w+]*://")
 
 
 class Settings(BaseSettings):
@@ -99,8 +103,10 @@ class Settings(BaseSettings):
     def _is_url(cls, value: str | None) -> str | None:
         if value is not None:
             try:
-                sa.make_url(value)
-            except (sa.exc.ArgumentError, ValueError):  # what they say may quote the password
+                if not _DATABASE_URL.match(value):
+                    raise ValueError
+                _ = urlsplit(value).port
+            except ValueError:  # what they say may quote the password
                 raise ValueError(
                     "this is no SQLAlchemy URL, as sqlite:////folder/shortlist.db or "
                     "postgresql+psycopg://user:password@host:5432/name"

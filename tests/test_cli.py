@@ -19,9 +19,11 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from service import cli, keys, up
+from service import cli
+from service.access import keys
 from service.cli import _environment, _greet
 from service.errors import ClassesDiffer, ClassesMissing, Invalid, KeyRefused, SourceNotAllowed
+from service.operations import up
 from service.settings import Settings
 from service.store import jobs, migrate
 from service.store.session import read_session, write_session

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from service.cli import app
-from service.reservations import Reason
+from service.labeling.batches import Reason
 from service.store import outbox
 
 ROOT = Path(__file__).parents[1]

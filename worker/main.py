@@ -1,4 +1,4 @@
-"""The worker program: a supervisor and its warm runners. Never imports torch itself (see `worker.runner`)."""
+"""The worker program: a supervisor and its warm runners. It never imports torch itself."""
 
 import argparse
 import importlib.util
@@ -12,7 +12,7 @@ from service.logs import configure_logs
 from service.settings import Settings, read_settings
 from service.store import migrate
 from service.store.session import open_database
-from worker.supervisor import RunnerDoesNotStart, Supervisor
+from worker.supervision.supervisor import RunnerDoesNotStart, Supervisor
 
 NEEDS_A_PERSON = 78  # exit status EX_CONFIG of sysexits.h
 

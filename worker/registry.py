@@ -4,9 +4,11 @@ Built-ins use the same door. Adding a strategy, pretext task or head is adding o
 """
 
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 from functools import cache
+from itertools import chain
 from typing import Any, TypeVar
 
 P = TypeVar("P", bound=type)
@@ -18,10 +20,17 @@ def _modules(package: str) -> tuple[str, ...]:
     return tuple(f"{package}.{module.name}" for module in pkgutil.iter_modules(found.__path__))
 
 
-def plug_ins(package: str, base: P) -> dict[str, P]:
-    """All concrete subclasses of `base` in the modules of `package`, by their `name`."""
+@cache
+def rooms_of(package: str, room: str) -> tuple[str, ...]:
+    """The packages named `room` inside the packages of `package`: `worker.modalities.image.pretext`, …"""
+    inside = (f"{name}.{room}" for name in _modules(package))
+    return tuple(name for name in inside if importlib.util.find_spec(name) is not None)
+
+
+def plug_ins(base: P, *packages: str) -> dict[str, P]:
+    """All concrete subclasses of `base` in the modules of the packages, by their `name`."""
     found: dict[str, P] = {}
-    for module_name in _modules(package):
+    for module_name in chain.from_iterable(map(_modules, packages)):
         candidate: Any  # one of `base`, which the checks below say better than its type could
         for _, candidate in inspect.getmembers(importlib.import_module(module_name), inspect.isclass):
             own = candidate.__module__ == module_name and issubclass(candidate, base)

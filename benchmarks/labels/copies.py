@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from benchmarks.labels.pools import Pixels
-from worker.duplicates import representatives, threshold
-from worker.modalities.thumbnails import changed_slightly, differences, thumbnails
-from worker.pool_view import Ints
+from worker.arrays import Ints
+from worker.modalities.image.sketches import changed_slightly, differences, thumbnails
+from worker.scoring.duplicates import representatives, threshold
 
 _SAMPLE = 256  # items whose slightly changed views set the threshold
 

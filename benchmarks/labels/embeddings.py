@@ -12,18 +12,18 @@ from torch import Tensor, nn
 
 from benchmarks.labels.copies import find_copies
 from benchmarks.labels.pools import Pixels, Pool
-from worker import backbone, training
-from worker import recipe as recipes
-from worker.backbone import make_backbone
-from worker.dataset import Dataset
-from worker.modalities import image
-from worker.modalities.image import augmented, normalised
-from worker.modalities.thumbnails import thumbnails
-from worker.pool_view import Bytes, Floats, Halves, Ints
-from worker.pretext import rotation
-from worker.pretext.rotation import Rotation
-from worker.recipe import Recipe
-from worker.training import Training
+from worker.arrays import Bytes, Floats, Halves, Ints
+from worker.modalities.image import backbones, pixels
+from worker.modalities.image.backbones import make_backbone
+from worker.modalities.image.pixels import augmented, normalised
+from worker.modalities.image.pretext import rotation
+from worker.modalities.image.pretext.rotation import Rotation
+from worker.modalities.image.sketches import thumbnails
+from worker.pool.dataset import Dataset
+from worker.pretraining import loop
+from worker.pretraining import recipe as recipes
+from worker.pretraining.loop import Training
+from worker.pretraining.recipe import Recipe
 
 CACHE = Path(__file__).parents[1] / ".cache"
 _SAMPLE = 512
@@ -95,7 +95,7 @@ def _thumbnails(path: Path) -> Path:
 def key_of(pool: Pool, recipe: Recipe) -> str:
     """Of all that the embeddings depend on: the images, the recipe, and the code that trains."""
     found = hashlib.sha256(repr(recipe).encode())
-    for module in (backbone, recipes, training, image, rotation):
+    for module in (backbones, recipes, loop, pixels, rotation):
         found.update(inspect.getsource(module).encode())
     for array in (pool.pixels, pool.classes, pool.groups, pool.test_pixels, pool.test_classes):
         found.update(np.ascontiguousarray(array).data)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 from PIL import Image
 
-from worker.pool_view import Ints
+from worker.arrays import Ints
 
 Pixels = npt.NDArray[np.uint8]  # (n, 3, s, s)
 

@@ -12,11 +12,12 @@ from itertools import pairwise
 import numpy as np
 
 from benchmarks.labels.embeddings import Embedded
+from worker.arrays import Bools, Floats, Ints
 from worker.heads import FittedHead
 from worker.heads.linear import LinearHead
-from worker.jobs.left_out import left_out
-from worker.jobs.pool import ScoredItems
-from worker.pool_view import Bools, Floats, Ints, PoolView
+from worker.jobs.rank.exclusions import left_out
+from worker.jobs.specs import ScoredItems
+from worker.selection.pool_view import PoolView
 from worker.strategies import ColdStart, Strategy, strategies
 
 

@@ -3,7 +3,7 @@
 import uvicorn
 from fastapi import FastAPI
 
-from service.serving import listen
+from service.operations.serving import listen
 from service.settings import Settings
 
 app = FastAPI()

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx2 as httpx
 import sqlalchemy as sa
 
-from service.store import statistics
+from service.store import planner_stats
 from service.store.ids import row_number
 from service.store.migrate import upgrade
 from service.store.session import make_engine, read_session, write_session
@@ -169,8 +169,8 @@ def score_and_rank(site: Site, project: str) -> None:
         session.execute(sa.insert(RankedItem), rows)
         ranking.items = len(rows)
         row.ranking_id = ranking.id
-        statistics.refresh(session, "ranked_items")
-        statistics.refresh(session, "scores")
+        planner_stats.refresh(session, "ranked_items")
+        planner_stats.refresh(session, "scores")
 
 
 def settle(site: Site) -> None:

@@ -30,18 +30,19 @@ from torch.nn import functional
 
 from benchmarks.labels.embeddings import key_of, score, train
 from benchmarks.labels.pools import Pool, make_pool
-from worker.backbone import SmallBackbone
+from worker.arrays import Bytes, Floats, Halves, Ints
 from worker.heads import Head
 from worker.heads.finetune import FinetuneHead
 from worker.heads.images import Images
 from worker.heads.linear import LinearHead
 from worker.heads.pool_graph import PoolGraph
 from worker.heads.propagate import PropagateHead
-from worker.modalities.image import augmented, normalised
-from worker.modalities.thumbnails import thumbnails
-from worker.pool_view import Bytes, Floats, Halves, Ints, PoolView
-from worker.pretext.rotation import Rotation
-from worker.recipe import Recipe
+from worker.modalities.image.backbones import SmallBackbone
+from worker.modalities.image.pixels import augmented, normalised
+from worker.modalities.image.pretext.rotation import Rotation
+from worker.modalities.image.sketches import thumbnails
+from worker.pretraining.recipe import Recipe
+from worker.selection.pool_view import PoolView
 from worker.strategies import Strategy, strategies
 
 POOL, EPOCHS = "fashion-mnist", 2

@@ -19,7 +19,7 @@ from benchmarks.tasks.measure import REFERENCES, Row, key, measure, measure_raw,
 from benchmarks.tasks.page import Setting, print_table, write_page
 from benchmarks.tasks.supervised import supervised_losses
 from worker.device import use_threads
-from worker.recipe import Recipe
+from worker.pretraining.recipe import Recipe
 
 _READERS: dict[str, Callable[[], tuple[Split, Split]]] = {"fashion-mnist": fashion_mnist, "cifar10": cifar10}
 _DOCS = Path(__file__).parents[2] / "docs"

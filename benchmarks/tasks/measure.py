@@ -15,18 +15,20 @@ from torch import Tensor, nn
 
 from benchmarks.labels.pools import Pixels, Pool
 from benchmarks.tasks import supervised
-from worker import backbone, recipe, scoring, training
-from worker.backbone import make_backbone
-from worker.dataset import Dataset
-from worker.diagnostics import collapse, of_embeddings
-from worker.measuring import rank_correlation
-from worker.modalities import image, views
-from worker.modalities.image import augmented, normalised
-from worker.pool_view import Floats
-from worker.pretext import PretextTask, crop_side, decoder, pretext_tasks, projection, teacher
-from worker.pretext.reconstruction import Reconstruction
-from worker.recipe import Recipe
-from worker.training import Training
+from worker.arrays import Floats
+from worker.evaluation.diagnostics import collapse, of_embeddings
+from worker.evaluation.metrics import rank_correlation
+from worker.modalities.image import backbones, pixels, views
+from worker.modalities.image.backbones import make_backbone
+from worker.modalities.image.pixels import augmented, normalised
+from worker.modalities.image.pretext import decoder
+from worker.modalities.image.pretext.reconstruction import Reconstruction
+from worker.pool.dataset import Dataset
+from worker.pretext import PretextTask, crop_side, pretext_tasks, projection, teacher
+from worker.pretraining import loop, recipe
+from worker.pretraining.loop import Training
+from worker.pretraining.recipe import Recipe
+from worker.scoring import score
 
 _CPU = torch.device("cpu")
 _SAMPLE = 2_048
@@ -66,7 +68,7 @@ def key(pool: Pool, task: PretextTask | None, recipe_: Recipe, supervised_epochs
     """Of the images, the recipes, and the code that trains and scores; 12 hex digits."""
     found = hashlib.sha256(f"{recipe_!r}{task!r}{supervised_epochs}".encode())
     modules: Iterable[ModuleType | None] = (
-        backbone, training, recipe, scoring, image, views, crop_side, decoder, projection, teacher,
+        backbones, loop, recipe, score, pixels, views, crop_side, decoder, projection, teacher,
         supervised, *(inspect.getmodule(kind) for kind in type(task).__mro__[:-3] if task is not None),
     )  # fmt: skip
     for module in modules:
@@ -101,7 +103,7 @@ def measure(
     minutes = (_core_seconds() - begun) / 60
     net, trained = training_.result.eval(), training_.watch()
     begun = _core_seconds()
-    scored = [scoring.score(net, task, normalised(part)) for part in torch.split(pixels, _AT_ONCE)]
+    scored = [score.score(net, task, normalised(part)) for part in torch.split(pixels, _AT_ONCE)]
     seconds = _core_seconds() - begun
     losses = torch.cat([part.losses for part in scored]).numpy()
     embeddings = torch.cat([part.embeddings for part in scored]).numpy()

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.labels.pools import Pool
-from worker import backbone
-from worker.backbone import make_backbone
-from worker.modalities.image import augmented, normalised
-from worker.pool_view import Floats
+from worker.arrays import Floats
+from worker.modalities.image import backbones
+from worker.modalities.image.backbones import make_backbone
+from worker.modalities.image.pixels import augmented, normalised
 
 _BATCH = 128
 _RATE = 0.01
@@ -42,7 +42,7 @@ def supervised_losses(pool: Pool, epochs: int, cache: Path) -> tuple[Floats, flo
 
 def _key(pool: Pool, epochs: int) -> str:
     found = hashlib.sha256(str(epochs).encode())
-    for module in (backbone, sys.modules[__name__]):
+    for module in (backbones, sys.modules[__name__]):
         found.update(inspect.getsource(module).encode())
     for array in (pool.pixels, pool.classes):
         found.update(np.ascontiguousarray(array).data)

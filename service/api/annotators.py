@@ -4,11 +4,12 @@ from typing import Self
 from fastapi import APIRouter
 from pydantic import Field
 
-from service import annotators, projects
-from service.annotators import Report, Share
-from service.api.depends import Reader, ReadSession
-from service.api.etag import ETagRoute
-from service.api.shapes import Answer, Cursor, Limit, Page, decode_cursor, with_example
+from service.http.dependencies import Reader, ReadSession
+from service.http.etag import ETagRoute
+from service.http.schemas import Answer, Cursor, Limit, Page, decode_cursor, with_example
+from service.labeling import annotators
+from service.labeling.annotators import Report, Share
+from service.projects import projects
 
 router = APIRouter(prefix="/projects/{project_id}/annotators", tags=["progress"], route_class=ETagRoute)
 

@@ -3,10 +3,11 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 from fastapi.responses import StreamingResponse
 
-from service import backbones, projects
-from service.api.depends import Admin, PartsDep, Reader, ReadSession, WriteSession
 from service.api.jobs import JobAnswer, accepted
-from service.api.once import OnceRoute
+from service.http.dependencies import Admin, PartsDep, Reader, ReadSession, WriteSession
+from service.http.idempotent_route import OnceRoute
+from service.models import backbones
+from service.projects import projects
 
 router = APIRouter(
     prefix="/projects/{project_id}/pretext-models/{number}", tags=["training"], route_class=OnceRoute

@@ -4,13 +4,14 @@ from typing import Any, Literal, Self
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from service import projects, reservations
-from service.api.depends import Annotator, Parts, PartsDep, TurnSession, WriteSession
-from service.api.once import OnceRoute
-from service.api.shapes import Answer, Body, Name, with_example
+from service.access.keys import Principal
 from service.errors import AnnotatorMissing
-from service.keys import Principal
-from service.reservations import NextBatch, Reason, Served
+from service.http.dependencies import Annotator, Parts, PartsDep, TurnSession, WriteSession
+from service.http.idempotent_route import OnceRoute
+from service.http.schemas import Answer, Body, Name, with_example
+from service.labeling import batches
+from service.labeling.batches import NextBatch, Reason, Served
+from service.projects import projects
 from service.store.ids import public_id
 from service.store.tables import Batch, Project, utc_now
 
@@ -146,7 +147,7 @@ def _next_batch(
     annotator = caller.annotator_for(body.annotator, "annotator")
     if annotator is None:
         raise AnnotatorMissing(field="annotator")
-    found: NextBatch = reservations.next_batch(
+    found: NextBatch = batches.next_batch(
         session, project, annotator=annotator, size=body.size, new=body.new, now=utc_now()
     )
     if found.retry_after_s is not None:
@@ -189,12 +190,12 @@ def next_batch_of_only_project(
 @router.post("/batches/{batch_id}/renew")
 def renew_batch(batch_id: str, session: WriteSession, caller: Annotator) -> BatchHeld:
     """Keep the unlabeled rest for another `reservation_ttl_s`."""
-    batch = reservations.find_batch(session, batch_id, caller.project_id)
-    return BatchHeld.of(reservations.renew(session, batch, annotator=caller.annotator, now=utc_now()))
+    batch = batches.find_batch(session, batch_id, caller.project_id)
+    return BatchHeld.of(batches.renew(session, batch, annotator=caller.annotator, now=utc_now()))
 
 
 @router.delete("/batches/{batch_id}", status_code=204)
 def give_back_batch(batch_id: str, session: WriteSession, caller: Annotator) -> None:
     """Give the unlabeled rest back to the pool."""
-    batch = reservations.find_batch(session, batch_id, caller.project_id)
-    reservations.give_back(session, batch, annotator=caller.annotator)
+    batch = batches.find_batch(session, batch_id, caller.project_id)
+    batches.give_back(session, batch, annotator=caller.annotator)

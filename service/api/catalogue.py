@@ -3,10 +3,10 @@ from typing import Any, Literal
 
 from fastapi import APIRouter
 
-from service import catalogue
-from service.api.depends import Caller, ReadSession
-from service.api.etag import ETagRoute
-from service.api.shapes import Answer, with_example
+from service.http.dependencies import Caller, ReadSession
+from service.http.etag import ETagRoute
+from service.http.schemas import Answer, with_example
+from service.models import plug_ins
 
 router = APIRouter(prefix="/catalogue", tags=["catalogue"], route_class=ETagRoute)
 
@@ -44,6 +44,6 @@ def get_catalogue(session: ReadSession, caller: Caller) -> CatalogueAnswer:
                 parameters=entry.parameters,
                 announced_at=entry.announced_at,
             )
-            for entry in catalogue.entries(session)
+            for entry in plug_ins.entries(session)
         ]
     )

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Depends, Header
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from service import events, projects
-from service.api.depends import Parts, PartsDep, Reader
-from service.api.event_streams import Watch
-from service.keys import Principal
+from service.access.keys import Principal
+from service.http.dependencies import Parts, PartsDep, Reader
+from service.http.event_streams import Watch
+from service.projects import events, projects
 from service.store.session import read_session
 
 router = APIRouter(prefix="/projects/{project_id}/events", tags=["progress"])

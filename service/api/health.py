@@ -3,9 +3,9 @@ from typing import Literal
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
-from service import health
-from service.api.depends import PartsDep, Reader
-from service.api.shapes import Answer, with_example
+from service.http.dependencies import PartsDep, Reader
+from service.http.schemas import Answer, with_example
+from service.models import readiness
 
 router = APIRouter(tags=["health"])
 
@@ -32,7 +32,7 @@ def healthz() -> Alive:
 @router.get("/readyz")
 def readyz(parts: PartsDep) -> Ready:
     """Database, migration and a live worker; 503 says which of them fails. Needs no key."""
-    return Ready(workers=health.check_ready(parts.engine))
+    return Ready(workers=readiness.check_ready(parts.engine))
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
@@ -40,6 +40,6 @@ def prometheus(parts: PartsDep, caller: Reader) -> Response:
     """Figures for Prometheus, with the key as `authorization` credentials."""
     caller.require_all_projects()
     now = CollectorRegistry()
-    for name, value in health.figures(parts.engine).items():
+    for name, value in readiness.figures(parts.engine).items():
         Gauge(name, name.replace("_", " "), registry=now).set(value)
     return Response(generate_latest(parts.registry) + generate_latest(now), media_type=CONTENT_TYPE_LATEST)

@@ -4,12 +4,13 @@ from typing import Annotated, Any, Self
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
-from service import images, items, projects
-from service.api.depends import ImageScope, PartsDep, Reader, ReadSession
-from service.api.etag import ETagRoute
-from service.api.links import ImageLinks
-from service.api.shapes import Answer, Cursor, Limit, Page, Text, decode_cursor, with_example
-from service.items import Filters, ListedItem, Sort, Split, State
+from service.access.signed_urls import ImageLinks
+from service.http.dependencies import ImageScope, PartsDep, Reader, ReadSession
+from service.http.etag import ETagRoute
+from service.http.schemas import Answer, Cursor, Limit, Page, Text, decode_cursor, with_example
+from service.pool import items, previews
+from service.pool.items import Filters, ListedItem, Sort, Split, State
+from service.projects import projects
 from service.store.ids import public_id
 from service.store.tables import Label
 
@@ -188,12 +189,12 @@ def get_image(
     """The image, with a key or by a signed `image_url`; `size` makes it a thumbnail, never enlarged."""
     item = items.find(session, projects.find(session, project_id, only), item_id)
     headers = {
-        "ETag": images.etag(item, size),
+        "ETag": previews.etag(item, size),
         "Cache-Control": f"private, max-age={parts.settings.image_link_ttl_s}",
         "Content-Security-Policy": "default-src 'none'",
         "X-Content-Type-Options": "nosniff",
     }
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
-    picture = images.picture(parts.item_bytes, item, size, parts.settings.max_image_pixels)
+    picture = previews.picture(parts.item_bytes, item, size, parts.settings.max_image_pixels)
     return Response(picture.data, media_type=picture.media_type, headers=headers)

@@ -5,10 +5,11 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 from sqlalchemy.orm import object_session
 
-from service import jobs, projects
-from service.api.depends import Admin, Reader, ReadSession, WriteSession
-from service.api.etag import ETagRoute
-from service.api.shapes import Answer, Cursor, Limit, Page, Text, decode_cursor, with_example
+from service.http.dependencies import Admin, Reader, ReadSession, WriteSession
+from service.http.etag import ETagRoute
+from service.http.schemas import Answer, Cursor, Limit, Page, Text, decode_cursor, with_example
+from service.models import jobs
+from service.projects import projects
 from service.store.ids import public_id
 from service.store.tables import Job
 

@@ -4,12 +4,13 @@ from typing import Self
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from service import keys, projects
-from service.api.depends import Admin, PartsDep, ReadSession, WriteSession
-from service.api.etag import ETagRoute
-from service.api.shapes import Answer, Body, Cursor, Limit, Name, Page, Text, decode_cursor, with_example
+from service.access import keys
+from service.access.keys import Role
 from service.errors import BoundToProject
-from service.keys import Role
+from service.http.dependencies import Admin, PartsDep, ReadSession, WriteSession
+from service.http.etag import ETagRoute
+from service.http.schemas import Answer, Body, Cursor, Limit, Name, Page, Text, decode_cursor, with_example
+from service.projects import projects
 from service.store.ids import public_id
 from service.store.tables import Key, utc_now
 

@@ -8,15 +8,16 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import Field, ValidationError
 from sqlalchemy.orm import Session
 
-from service import labels, projects
-from service.api.depends import Annotator, Parts, PartsDep
+from service.access.keys import Principal
 from service.api.labels import LabelIn, entry_of
-from service.api.lines import chunks
-from service.api.middleware import NDJSON
-from service.api.shapes import Answer, with_example
 from service.errors import NotJson, ShortlistError
-from service.keys import Principal
-from service.labels import NewLabel, Stored
+from service.http.dependencies import Annotator, Parts, PartsDep
+from service.http.middleware import NDJSON
+from service.http.ndjson import chunks
+from service.http.schemas import Answer, with_example
+from service.labeling import labels
+from service.labeling.labels import NewLabel, Stored
+from service.projects import projects
 from service.store.ids import public_id
 from service.store.session import read_session
 from service.store.tables import Project, utc_now

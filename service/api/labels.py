@@ -10,14 +10,15 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field, model_validator
 from sqlalchemy.orm import Session
 
-from service import label_exports, labels, projects
+from service.access.keys import Principal
 from service.api import exports
-from service.api.depends import Annotator, PartsDep, Reader, ReadSession, TurnSession, WriteSession
-from service.api.once import OnceRoute
-from service.api.shapes import Answer, Body, Name, Text, with_example
 from service.errors import AnnotatorMissing
-from service.keys import Principal
-from service.labels import NewLabel, Outcome, Skip
+from service.http.dependencies import Annotator, PartsDep, Reader, ReadSession, TurnSession, WriteSession
+from service.http.idempotent_route import OnceRoute
+from service.http.schemas import Answer, Body, Name, Text, with_example
+from service.labeling import label_exports, labels
+from service.labeling.labels import NewLabel, Outcome, Skip
+from service.projects import projects
 from service.store.ids import public_id
 from service.store.tables import Project, utc_now
 

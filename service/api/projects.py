@@ -6,12 +6,12 @@ from fastapi import APIRouter, Header, Query, Response
 from pydantic import Field, field_validator
 from pydantic.config import JsonDict
 
-from service import changes, copies, projects
-from service.api.depends import Admin, Caller, ReadSession, WriteSession
-from service.api.etag import ETagRoute
 from service.api.jobs import JobAnswer, accepted
-from service.api.shapes import Body, Cursor, Limit, Name, Page, Text, decode_cursor, with_example
-from service.projects import State
+from service.http.dependencies import Admin, Caller, ReadSession, WriteSession
+from service.http.etag import ETagRoute
+from service.http.schemas import Body, Cursor, Limit, Name, Page, Text, decode_cursor, with_example
+from service.projects import project_changes, project_copy, projects
+from service.projects.projects import State
 from service.store.ids import public_id
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Project
@@ -152,7 +152,7 @@ def change_project(
     """Change name, classes or settings. Running jobs finish with the old settings."""
     project = projects.find(session, project_id, caller.project_id)
     settings = body.model_fields_set & ProjectSettings.model_fields.keys()
-    changes.change(
+    project_changes.change(
         session,
         project,
         changes=body.model_dump(include=settings),
@@ -180,5 +180,5 @@ def copy_project(
     complete; it is served with the pretext model of the original, and its scores where images are equal."""
     caller.require_all_projects()
     source = projects.find(session, project_id, caller.project_id)
-    _, job = copies.copy(session, source, name=body.name, labels=body.labels)
+    _, job = project_copy.copy(session, source, name=body.name, labels=body.labels)
     return accepted(job, response)

@@ -4,16 +4,17 @@ from typing import Annotated, Any, Literal, Self
 from fastapi import APIRouter, Path, Query
 from pydantic import ConfigDict, Field
 
-from service import metrics, projects, rounds
-from service.advice import Estimate
-from service.annotators import Share
 from service.api.annotators import ShareAnswer
-from service.api.depends import Reader, ReadSession
-from service.api.etag import ETagRoute
 from service.api.jobs import JobAnswer
 from service.api.scores import GateAnswer
-from service.api.shapes import Answer, Cursor, Limit, Page, decode_cursor, with_example
-from service.rounds import RoundReport
+from service.http.dependencies import Reader, ReadSession
+from service.http.etag import ETagRoute
+from service.http.schemas import Answer, Cursor, Limit, Page, decode_cursor, with_example
+from service.labeling import rounds
+from service.labeling.annotators import Share
+from service.labeling.rounds import RoundReport
+from service.projects import projects, summary
+from service.projects.advice import Estimate
 from service.store.ids import public_id
 from service.store.tables import Head, LabelCheck, Ranking, utc_now
 
@@ -313,7 +314,7 @@ class MetricsAnswer(Answer):
     random_selection: RandomSelectionAnswer | None = Field(description="null before the first measured round")
 
     @classmethod
-    def of(cls, found: metrics.Metrics) -> Self:
+    def of(cls, found: summary.Metrics) -> Self:
         project, score_run, model = found.project, found.score_run, found.pretext_model
         return cls(
             labels_used=project.labels_used,
@@ -395,4 +396,4 @@ def get_round(
 def get_metrics(project_id: str, session: ReadSession, caller: Reader) -> MetricsAnswer:
     """One small object for dashboards: progress, learning curve, label rate, class balance, jobs."""
     project = projects.find(session, project_id, caller.project_id)
-    return MetricsAnswer.of(metrics.collect(session, project, utc_now()))
+    return MetricsAnswer.of(summary.collect(session, project, utc_now()))

@@ -8,11 +8,12 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 from sqlalchemy.orm import Session
 
-from service import projects, scores
 from service.api import exports
-from service.api.depends import PartsDep, Reader, ReadSession
-from service.api.etag import ETagRoute
-from service.api.shapes import Answer, with_example
+from service.http.dependencies import PartsDep, Reader, ReadSession
+from service.http.etag import ETagRoute
+from service.http.schemas import Answer, with_example
+from service.models import scores
+from service.projects import projects
 from service.store.ids import public_id
 
 router = APIRouter(prefix="/projects/{project_id}/scores", tags=["items"], route_class=ETagRoute)

@@ -4,12 +4,13 @@ from typing import Annotated, Self
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from service import projects, sources
-from service.api.depends import Admin, PartsDep, Reader, ReadSession, WriteSession
-from service.api.etag import ETagRoute
 from service.api.jobs import JobAnswer, accepted
-from service.api.shapes import Answer, Body, Cursor, Limit, Page, Text, decode_cursor, with_example
-from service.items import Split
+from service.http.dependencies import Admin, PartsDep, Reader, ReadSession, WriteSession
+from service.http.etag import ETagRoute
+from service.http.schemas import Answer, Body, Cursor, Limit, Page, Text, decode_cursor, with_example
+from service.pool import sources
+from service.pool.items import Split
+from service.projects import projects
 from service.store.ids import public_id
 from service.store.tables import Source
 

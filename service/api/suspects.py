@@ -3,15 +3,16 @@ from typing import Self
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from service import projects, suspects
-from service.api.depends import Admin, PartsDep, Reader, ReadSession, WriteSession
-from service.api.etag import ETagRoute
-from service.api.item_lists import QueuedAnswer
+from service.access.signed_urls import ImageLinks
+from service.api.item_actions import QueuedAnswer
 from service.api.jobs import JobAnswer, accepted
-from service.api.links import ImageLinks
-from service.api.shapes import Answer, Body, Cursor, Limit, Name, Page, decode_cursor, with_example
+from service.http.dependencies import Admin, PartsDep, Reader, ReadSession, WriteSession
+from service.http.etag import ETagRoute
+from service.http.schemas import Answer, Body, Cursor, Limit, Name, Page, decode_cursor, with_example
+from service.labeling import suspects
+from service.labeling.suspects import ListedSuspect
+from service.projects import projects
 from service.store.ids import public_id
-from service.suspects import ListedSuspect
 
 router = APIRouter(prefix="/projects/{project_id}/suspects", tags=["labeling"], route_class=ETagRoute)
 

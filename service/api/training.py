@@ -4,12 +4,13 @@ from typing import Any, Literal, Self
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from service import projects, scores, training
-from service.api.depends import Admin, Reader, ReadSession, WriteSession
-from service.api.etag import ETagRoute
 from service.api.jobs import JobAnswer, accepted
 from service.api.scores import GateAnswer
-from service.api.shapes import Answer, Body, Cursor, Limit, Page, decode_cursor, with_example
+from service.http.dependencies import Admin, Reader, ReadSession, WriteSession
+from service.http.etag import ETagRoute
+from service.http.schemas import Answer, Body, Cursor, Limit, Page, decode_cursor, with_example
+from service.models import scores, training
+from service.projects import projects
 from service.store.ids import public_id
 from service.store.tables import PretextModel
 

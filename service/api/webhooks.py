@@ -4,16 +4,17 @@ from typing import Annotated, Self
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from service import deliveries, projects, webhooks
-from service.api.depends import Admin, PartsDep, ReadSession, WriteSession
-from service.api.etag import ETagRoute
-from service.api.shapes import Answer, Body, Cursor, Limit, Page, Text, decode_cursor, with_example
-from service.deliveries import State
+from service.http.dependencies import Admin, PartsDep, ReadSession, WriteSession
+from service.http.etag import ETagRoute
+from service.http.schemas import Answer, Body, Cursor, Limit, Page, Text, decode_cursor, with_example
+from service.projects import projects
 from service.store import outbox
 from service.store.ids import public_id
 from service.store.outbox import EventName
 from service.store.tables import Delivery
-from service.webhooks import Report
+from service.webhooks import deliveries, webhooks
+from service.webhooks.deliveries import State
+from service.webhooks.webhooks import Report
 
 router = APIRouter(prefix="/projects/{project_id}/webhooks", tags=["webhooks"], route_class=ETagRoute)
 

@@ -20,10 +20,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
 from service.store import outbox
+from service.store.abandoned_jobs import give_up, start_over
 from service.store.ids import public_id
 from service.store.session import read_session, write_session
 from service.store.tables import Job
-from service.store.unfinished import give_up, start_over
 
 Lane = Literal["short", "long"]
 

@@ -12,7 +12,7 @@ from alembic.script import ScriptDirectory
 
 import migrations
 from service.errors import DatabaseNewer, NotMigrated
-from service.store import statistics
+from service.store import planner_stats
 
 
 def upgrade(engine: sa.Engine, revision: str = "head") -> None:
@@ -21,7 +21,7 @@ def upgrade(engine: sa.Engine, revision: str = "head") -> None:
     with _config(engine) as config:
         command.upgrade(config, revision)
         if revision == "head":
-            statistics.vacuum_soon(config.attributes["connection"])
+            planner_stats.vacuum_soon(config.attributes["connection"])
 
 
 def downgrade(engine: sa.Engine, revision: str = "base") -> None:

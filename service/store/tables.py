@@ -198,7 +198,7 @@ class PretextModel(Table):
 class ScoreRun(Table):
     """One pass of one pretext model over a project's items: losses + embeddings.
 
-    `artifact` names the consolidated arrays (see `worker/jobs/score_pool.py`); project.score_run_id points at
+    `artifact` names the consolidated arrays (see `worker/jobs/score_pool/__init__.py`); project.score_run_id points at
     the one being served. Of one that was removed (`worker/jobs/remove_score_runs.py`) only this row is left.
     """
 
@@ -217,7 +217,7 @@ class ScoreRun(Table):
     items: Mapped[int] = mapped_column(default=0)
     dimensions: Mapped[int | None]
     histogram: Mapped[Json | None]  # {edges: [..], counts: [..]} of the pretext losses of the pool
-    gate: Mapped[Json | None]  # what labels say of its embeddings: see worker/gate.py
+    gate: Mapped[Json | None]  # what labels say of its embeddings: see worker/evaluation/gate.py
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     finished_at: Mapped[datetime | None]
 
@@ -444,7 +444,7 @@ class Head(Table):
     last_label_id: Mapped[int]
     round_number: Mapped[int | None]  # the closed round it measures, if it does
     seed: Mapped[int]
-    metrics: Mapped[Json]  # see worker/jobs/measure_head.py
+    metrics: Mapped[Json]  # see worker/jobs/train_head/measure_head.py
     seconds: Mapped[float]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
@@ -531,7 +531,7 @@ class Key(Table):
 
 
 class KeptAnswer(Table):
-    """What a POST with an `Idempotency-Key` was answered; for a day (`service.idempotency`)."""
+    """What a POST with an `Idempotency-Key` was answered; for a day (`service.access.idempotency`)."""
 
     __tablename__ = "kept_answers"
 
@@ -559,7 +559,7 @@ class Webhook(Table):
 
 class Delivery(Table):
     """An event on its way to a webhook: written in the transaction of what it tells, sent later by
-    `service.deliverer`. `next_at`: database seconds.
+    `service.webhooks.deliverer`. `next_at`: database seconds.
     """
 
     __tablename__ = "deliveries"

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from service import keys
-from service.keys import Role
+from service.access import keys
+from service.access.keys import Role
 from service.main import create_app
 from service.settings import Settings
 from service.store.session import write_session

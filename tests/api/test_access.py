@@ -190,7 +190,7 @@ def test_a_key_is_noted_once_by_however_many_see_that_it_is_due(
 ) -> None:
     """As many writes as requests would fill the thread pool, and the request that has SQLite's lock needs a thread."""
     notes = []
-    monkeypatch.setattr("service.keys.note_use", lambda _, key_id, now: notes.append(key_id))
+    monkeypatch.setattr("service.access.keys.note_use", lambda _, key_id, now: notes.append(key_id))
     for _ in range(3):
         assert admin.get("/projects").status_code == 200  # never noted: due each time
     assert len(notes) == 1
@@ -200,5 +200,5 @@ def test_who_has_no_key_never_holds_the_database(anyone: TestClient, monkeypatch
     def held(*_: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("service.api.depends.write_session", held)
+    monkeypatch.setattr("service.http.dependencies.write_session", held)
     assert anyone.post("/next-batch", json={"annotator": "ann"}).status_code == 401

@@ -15,9 +15,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from structlog.testing import capture_logs
 
-from service import serving
-from service.api import event_streams
-from service.api.event_streams import EventStreams
+from service.http import event_streams
+from service.http.event_streams import EventStreams
+from service.operations import serving
 from service.settings import Settings
 from service.store import jobs
 from service.store.session import make_engine, write_session

@@ -9,9 +9,9 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
-from service.api.limits import RateLimits
+from service.access.idempotency import KEPT_FOR
+from service.access.rate_limits import RateLimits
 from service.errors import TooManyRequests
-from service.idempotency import KEPT_FOR
 from service.main import create_app
 from service.settings import Settings
 from service.store.session import read_session, write_session
@@ -167,7 +167,7 @@ def test_of_many_at_once_one_is_done(admin: TestClient, engine: sa.Engine) -> No
 @pytest.mark.usefixtures("pool")
 def test_one_that_is_being_done_is_said_to_be(admin: TestClient, engine: sa.Engine, monkeypatch: Any) -> None:
     """Another service did it between our look and our own answer."""
-    monkeypatch.setattr("service.idempotency.find", lambda *_: None)
+    monkeypatch.setattr("service.access.idempotency.find", lambda *_: None)
     send: dict[str, Any] = {"json": {"annotator": "ann", "size": 1, "new": True}, "headers": once("a")}
     assert admin.post("/next-batch", **send).status_code == 200
     again = admin.post("/next-batch", **send)

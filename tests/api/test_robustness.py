@@ -15,8 +15,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session
 
-from service import items
 from service.errors import ShortlistError
+from service.pool import items
 from service.settings import Settings
 from service.store.session import write_session
 from service.store.tables import Project
@@ -189,7 +189,7 @@ def test_a_database_that_fails_is_said_without_details(
     def locked(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr("service.projects.find", locked)
+    monkeypatch.setattr("service.projects.projects.find", locked)
     answer = admin.get("/projects/p_1")
     assert (answer.status_code, answer.json()["code"], answer.headers["Retry-After"]) == (
         503,
@@ -223,7 +223,7 @@ def test_the_unexpected_is_a_500_without_details(
     def broken(*_: Any) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("service.projects.find", broken)
+    monkeypatch.setattr("service.projects.projects.find", broken)
     client = TestClient(app, raise_server_exceptions=False, headers=dict(admin.headers))
     client.portal = admin.portal  # one event loop for both
     answer = client.get("/projects/p_1")

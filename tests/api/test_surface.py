@@ -9,9 +9,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from structlog.testing import capture_logs
 
-from service import pool_sizes
 from service.api import exports
 from service.main import create_app
+from service.pool import counts
 from service.settings import Settings
 from service.store.session import write_session
 from service.store.tables import Project
@@ -241,5 +241,5 @@ def test_counts_follow_what_is_added(
     assert counted() == (2, 1)
     add(id=3)  # by a transaction that was open longer: found when all are counted anew
     assert counted() == (2, 1)
-    monkeypatch.setattr(pool_sizes, "_ANEW_S", 0.0)
+    monkeypatch.setattr(counts, "_ANEW_S", 0.0)
     assert counted() == (3, 1)

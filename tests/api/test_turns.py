@@ -5,7 +5,7 @@ import gc
 import anyio
 import pytest
 
-from service.api.depends import Turns
+from service.http.dependencies import Turns
 
 
 @pytest.mark.anyio

@@ -1,4 +1,4 @@
-"""Webhooks through the API; what happens to deliveries is in tests/service/test_webhooks.py."""
+"""Webhooks through the API; what happens to deliveries is in tests/service/webhooks/test_webhooks.py."""
 
 from typing import Any
 

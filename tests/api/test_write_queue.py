@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from service import keys
-from service.api.depends import Parts
+from service.access import keys
+from service.http.dependencies import Parts
 from service.settings import Settings
 from service.store.session import write_session
 from tests.api.conftest import created
@@ -61,7 +61,7 @@ def slots_at_writes(app: FastAPI) -> list[int]:
 def test_every_write_has_a_slot(
     admin: TestClient, engine: sa.Engine, slots_at_writes: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("service.api.new_items._CHUNK_ITEMS", 10)
+    monkeypatch.setattr("service.api.item_registration._CHUNK_ITEMS", 10)
     monkeypatch.setattr("service.api.label_import._CHUNK_LABELS", 10)
     created(admin)  # … and the key's first use is noted
     assert slots_at_writes == [1, 1]
@@ -85,7 +85,7 @@ def test_every_write_has_a_slot(
 async def test_nobody_waits_for_a_body_that_is_slow(
     app: FastAPI, admin: TestClient, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, path: str
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("service.api.new_items._CHUNK_ITEMS", 10)
+    monkeypatch.setattr("service.api.item_registration._CHUNK_ITEMS", 10)
     monkeypatch.setattr("service.api.label_import._CHUNK_LABELS", 10)
     created(admin)
     fill(engine, 40)

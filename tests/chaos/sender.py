@@ -1,11 +1,11 @@
-"""A service's deliverer without the service: killed in the middle of a delivery by `tests.service.test_webhooks`."""
+"""A service's deliverer without the service: a test of webhooks kills it in the middle of a delivery."""
 
 import sys
 
 import anyio
 
-from service.deliverer import Deliverer
 from service.store.session import make_engine
+from service.webhooks.deliverer import Deliverer
 
 
 def main(url: str, server_secret: str, lease_s: float) -> None:

@@ -10,14 +10,16 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import changes, decisions, gold, labels, queues, reservations, withdrawals
 from service.errors import LabeledAlready
-from service.labels import NewLabel
+from service.labeling import batches, item_decisions, labels
+from service.labeling.labels import NewLabel
+from service.pool import gold, queues, withdrawals
+from service.projects import project_changes
 from service.store.ids import public_id
 from service.store.tables import Item, Label, Project, QueuedItem, Reservation
 from tests import factories
 from tests.service.conftest import NOON
-from tests.service.test_labels import counted
+from tests.service.labeling.test_labels import counted
 
 ANNOTATORS = ("ann", "bob", "cleo", "dora")
 CLASSES = ("cat", "dog", "owl")
@@ -67,7 +69,7 @@ class Chaos:
         self._store(class_name=self.rng.choice((*CLASSES, None)), revision=self.rng.randrange(1, 6))
 
     def take(self) -> None:
-        reservations.next_batch(
+        batches.next_batch(
             self.session, self.project, annotator=self.annotator, size=3, new=True, now=self.now
         )
 
@@ -95,14 +97,14 @@ class Chaos:
     def change_overlap(self) -> None:
         self.overlap = self.rng.randrange(1, 4)
         values = {"overlap": self.overlap}
-        changes.change(
+        project_changes.change(
             self.session, self.project, changes=values, name=None, classes=None, state=None, if_match=None
         )
 
     def check(self) -> None:
         session, project = self.session, self.project
         assert project.labels_used == counted(session, project)
-        for item_id, found in decisions.load(session, self.items).items():
+        for item_id, found in item_decisions.load(session, self.items).items():
             item, votes = found.item, found.votes()
             assert len({label.annotator for label in votes}) == len(votes)
             if item.gold:

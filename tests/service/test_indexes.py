@@ -8,13 +8,13 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-from service import reservations
+from service.labeling import batches
 from service.store.ids import public_id
 from service.store.session import make_engine, write_session
 from service.store.tables import Item
 from tests import factories
 from tests.service.conftest import NOON
-from tests.service.test_labels import entry, make_pool, store
+from tests.service.labeling.test_labels import entry, make_pool, store
 
 Statement = tuple[str, Any]
 
@@ -59,7 +59,7 @@ def test_next_batch_and_labels_scan_no_table(session: Session) -> None:
     project.score_run_id = score_run.id
     project.ranking_id = factories.make_ranking(session, project=project, score_run=score_run, items=items).id
     with noted(session) as statements:
-        found = reservations.next_batch(session, project, annotator="ann", size=3, new=False, now=NOON)
+        found = batches.next_batch(session, project, annotator="ann", size=3, new=False, now=NOON)
         assert found.batch is not None
         batch = public_id("b", found.batch.id)
         served = [session.get_one(Item, each.item_id) for each in found.served]

@@ -4,7 +4,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import changes, jobs
+from service.models import jobs
+from service.projects import project_changes
 from service.store import catalogue, pipeline
 from service.store.catalogue import Announcement
 from service.store.tables import Job, Project
@@ -77,7 +78,9 @@ def waiting(session: Session) -> dict[str, tuple[str, set[str]]]:
 
 def change(session: Session, project: Project, **settings: str) -> None:
     values = {name: {"name": value} for name, value in settings.items()}
-    changes.change(session, project, changes=values, name=None, classes=None, state=None, if_match=None)
+    project_changes.change(
+        session, project, changes=values, name=None, classes=None, state=None, if_match=None
+    )
 
 
 def test_each_job_needs_the_plug_ins_that_it_will_use(session: Session) -> None:

@@ -8,9 +8,9 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from sqlalchemy.orm import Session
 
-from service import labels, reservations
 from service.errors import ReservationExpired
-from service.labels import NewLabel
+from service.labeling import batches, labels
+from service.labeling.labels import NewLabel
 from service.store.ids import public_id
 from service.store.tables import Batch
 from tests import factories
@@ -96,7 +96,7 @@ class Annotating(RuleBasedStateMachine):
     @rule(annotator=ANNOTATORS, size=st.integers(1, POOL), new=st.booleans())
     def take(self, annotator: str, size: int, new: bool) -> None:
         own, free = self.model.open_batch(annotator), self.model.free_for(annotator)
-        found = reservations.next_batch(
+        found = batches.next_batch(
             self.session, self.project, annotator=annotator, size=size, new=new, now=self.now
         )
         served = {each.item_id for each in found.served}
@@ -134,17 +134,17 @@ class Annotating(RuleBasedStateMachine):
         batch = data.draw(st.sampled_from(self.batches))
         held = {key: hold for key, hold in self.model.holds.items() if hold[0] == batch.id}
         if held:
-            reservations.renew(self.session, batch, annotator=None, now=self.now)
+            batches.renew(self.session, batch, annotator=None, now=self.now)
             self.model.holds |= dict.fromkeys(held, (batch.id, self.model.now + TTL_S))
         else:
             with pytest.raises(ReservationExpired):
-                reservations.renew(self.session, batch, annotator=None, now=self.now)
+                batches.renew(self.session, batch, annotator=None, now=self.now)
 
     @rule(data=st.data())
     def give_back(self, data: st.DataObject) -> None:
         if self.batches:
             batch = data.draw(st.sampled_from(self.batches))
-            reservations.give_back(self.session, batch, annotator=batch.annotator)
+            batches.give_back(self.session, batch, annotator=batch.annotator)
             self.model.holds = {key: hold for key, hold in self.model.holds.items() if hold[0] != batch.id}
 
     @invariant()

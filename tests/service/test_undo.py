@@ -2,10 +2,10 @@
 
 from sqlalchemy.orm import Session
 
-from service.labels import NewLabel
+from service.labeling.labels import NewLabel
 from service.store.ids import public_id
 from service.store.tables import Item, Project
-from tests.service.test_labels import counted, entry, make_pool, rows, store, take
+from tests.service.labeling.test_labels import counted, entry, make_pool, rows, store, take
 
 
 def undo(item: Item, annotator: str = "ann", revision: int | None = None) -> NewLabel:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from worker.pool_view import PoolView
+from worker.selection.pool_view import PoolView
 
 
 def make_pool(

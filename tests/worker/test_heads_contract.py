@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from worker.arrays import Halves, Ints
 from worker.heads import FittedHead, Head, heads
 from worker.heads.pool_graph import PoolGraph
-from worker.pool_view import Halves, Ints
 
 every_head = pytest.mark.parametrize("head", [kind() for kind in heads().values()], ids=heads())
 

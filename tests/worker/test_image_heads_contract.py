@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from worker.backbone import SmallBackbone
+from worker.arrays import Halves, Ints
 from worker.heads import heads
 from worker.heads.images import FittedImageHead, ImageHead, Images
 from worker.heads.pool_graph import PoolGraph
-from worker.modalities.image import normalised
-from worker.pool_view import Halves, Ints
+from worker.modalities.image.backbones import SmallBackbone
+from worker.modalities.image.pixels import normalised
 
 POOL, LABELS, N_CLASSES = 90, 45, 3
 CPU = torch.device("cpu")

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-import service.jobs
+from service.models import jobs as service_jobs
+from service.operations.up import NEEDS_A_PERSON as WHAT_UP_KNOWS
 from service.settings import Settings
 from service.store import catalogue, jobs
 from service.store.session import read_session, write_session
 from service.store.tables import Job, Project, Worker
-from service.up import NEEDS_A_PERSON as WHAT_UP_KNOWS
 from tests.worker.processes import alive, descendants, environment, wait_until, worker
 from worker.main import NEEDS_A_PERSON
-from worker.runner import NICENESS
+from worker.supervision.runner import NICENESS
 
 SHORT_LEASE_S = 3.0
 
@@ -86,7 +86,7 @@ def test_what_a_person_must_fix_fails_at_once(
 
 def waits_for(engine: sa.Engine, job_id: int) -> str | None:
     with read_session(engine) as session:
-        return service.jobs.waits_for(session, [session.get_one(Job, job_id)]).get(job_id)
+        return service_jobs.waits_for(session, [session.get_one(Job, job_id)]).get(job_id)
 
 
 def test_an_unknown_kind_waits_for_a_worker_that_knows_it(engine: sa.Engine, settings: Settings) -> None:

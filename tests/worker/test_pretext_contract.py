@@ -7,8 +7,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from worker.backbone import make_backbone
-from worker.modalities.image import normalised
+from worker.modalities.image.backbones import make_backbone
+from worker.modalities.image.pixels import normalised
 from worker.pretext import PretextTask, pretext_tasks
 
 SIZE = 12

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests.worker.pools import make_pool
-from worker.ordering import NotFinite
-from worker.pool_view import PoolView, Selection
+from worker.selection.pool_view import PoolView, Selection
+from worker.selection.selections import NotFinite
 from worker.strategies import ColdStart, Strategy, strategies
 
 every_strategy = pytest.mark.parametrize(

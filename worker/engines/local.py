@@ -4,7 +4,7 @@ from collections.abc import Generator, Iterable
 from contextlib import closing
 from typing import Protocol, TypeVar
 
-from worker.dataset import ahead
+from worker.pool.dataset import ahead
 
 Shard = TypeVar("Shard", contravariant=True)
 Loaded = TypeVar("Loaded")

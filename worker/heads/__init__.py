@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from worker.pool_view import Floats, Halves, Ints
+from worker.arrays import Floats, Halves, Ints
 from worker.registry import plug_ins
 
 if TYPE_CHECKING:
@@ -67,4 +67,4 @@ class Head(BaseModel, ABC):
 
 
 def heads() -> dict[str, type[Head]]:
-    return plug_ins("worker.heads", Head)
+    return plug_ins(Head, "worker.heads")

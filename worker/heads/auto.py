@@ -5,12 +5,12 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from worker.arrays import Floats, Halves, Ints
 from worker.heads import FittedHead, Head
 from worker.heads.linear import LinearHead
 from worker.heads.mlp import MlpHead
 from worker.heads.pool_graph import PoolGraph
 from worker.heads.propagate import PropagateHead
-from worker.pool_view import Floats, Halves, Ints
 
 _CANDIDATES: dict[str, Head] = {kind.name: kind() for kind in (LinearHead, MlpHead, PropagateHead)}
 

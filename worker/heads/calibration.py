@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from worker.pool_view import Floats, Halves, Ints
+from worker.arrays import Floats, Halves, Ints
 
 FOLDS = 5
 _SMOOTHING = (

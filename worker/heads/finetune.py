@@ -9,14 +9,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from worker.arrays import Floats, Halves, Ints
 from worker.device import autocast, to_device
 from worker.heads import FittedHead
 from worker.heads.calibration import calibrate, seen_in, softened, softmax, stratified_folds, sureness_of
 from worker.heads.images import FittedImageHead, ImageHead, Images
 from worker.heads.pool_graph import PoolGraph
 from worker.heads.propagate import PropagateHead
-from worker.modalities.image import augmented, normalised
-from worker.pool_view import Floats, Halves, Ints
+from worker.modalities.image.pixels import augmented, normalised
 
 _Doubles = npt.NDArray[np.float64]
 

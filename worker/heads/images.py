@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from worker.arrays import Floats, Halves, Ints
 from worker.heads import Head
 from worker.heads.pool_graph import PoolGraph
-from worker.pool_view import Floats, Halves, Ints
 
 
 @dataclass(frozen=True, kw_only=True)

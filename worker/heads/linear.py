@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from worker.arrays import Floats, Halves, Ints
 from worker.heads import FittedHead, Head
 from worker.heads.calibration import (
     calibrate,
@@ -17,7 +18,6 @@ from worker.heads.calibration import (
 )
 from worker.heads.logistic import path, threads_for
 from worker.heads.pool_graph import PoolGraph
-from worker.pool_view import Floats, Halves, Ints
 
 WORTH_GOING_ON = 0.99  # a weaker penalty must lower the held-out loss at least to this part of it
 _ROWS = 65_536  # embeddings turned to float32 at a time

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from worker.pool_view import Floats
+from worker.arrays import Floats
 
 # Strengths λ of the penalty λ/2 |W|² beside the summed loss. Strong first: each solution starts the next
 # search.

@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from worker.arrays import Floats, Halves, Ints
 from worker.heads import FittedHead, Head
 from worker.heads.calibration import (
     FOLDS,
@@ -19,7 +20,6 @@ from worker.heads.calibration import (
 )
 from worker.heads.logistic import threads_for
 from worker.heads.pool_graph import PoolGraph
-from worker.pool_view import Floats, Halves, Ints
 
 _STOPS = (25, 50, 100, 200, 400)  # steps after which the held-out loss is looked at
 _BATCH = 256

@@ -1,4 +1,4 @@
-"""The pool, labeled or not, as a graph of nearest neighbours on which classes spread; see `worker.surroundings` for
+"""The pool, labeled or not, as a graph of nearest neighbours on which classes spread; see `worker.selection.spaces` for
 what makes neighbours.
 """
 
@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worker.arrays import Bytes, Floats, Halves, Ints
 from worker.heads.calibration import finite, scale_of, softened
-from worker.index import nearest
-from worker.pool_view import Bytes, Floats, Halves, Ints
-from worker.surroundings import Surroundings
+from worker.selection.index import nearest
+from worker.selection.spaces import WhitenedSpace
 
 _NEIGHBOURS = 10
 _STAYS = 0.1  # 1 - α: the part of an item's own label that stays in each step
@@ -88,8 +88,8 @@ class PoolGraph:
         return found.numpy()
 
     @cached_property
-    def _space(self) -> Surroundings:
-        return Surroundings(finite(self._embeddings), self._thumbnails)
+    def _space(self) -> WhitenedSpace:
+        return WhitenedSpace(finite(self._embeddings), self._thumbnails)
 
     @cached_property
     def _places(self) -> Floats:

@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
+from worker.arrays import Floats, Halves, Ints
 from worker.heads import FittedHead, Head
 from worker.heads.calibration import (
     FOLDS,
@@ -16,7 +17,6 @@ from worker.heads.calibration import (
 from worker.heads.linear import WORTH_GOING_ON, FittedLinearHead, LinearHead
 from worker.heads.logistic import path, threads_for
 from worker.heads.pool_graph import PoolGraph
-from worker.pool_view import Floats, Halves, Ints
 
 _PSEUDO_LABELS = 4_000  # random items of the pool; more of them cost time and change little
 _TRUST = (0.5, 0.1)  # how much a sure pseudo-label weighs beside a label

@@ -19,11 +19,11 @@ from sqlalchemy.orm import Session
 from service.store import pipeline
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Item, Label, LabelCheck, Project, ScoreRun, Suspect, utc_now
+from worker.arrays import Floats, Ints
+from worker.evaluation.label_quality import Agreement, Consensus, agreement, consensus, doubtful
 from worker.heads.linear import held_out_probabilities
 from worker.jobs.context import JobContext
-from worker.jobs.pool import KnownItems, ScoredItems, labeled_items
-from worker.label_quality import Agreement, Consensus, agreement, consensus, doubtful
-from worker.pool_view import Floats, Ints
+from worker.jobs.specs import KnownItems, ScoredItems, labeled_items
 
 _DUE_FROM, _DUE_AGAIN = 100, 1.5  # labeled items; times as many as the check before knew
 _LEAST_ITEMS = 20  # labeled; with fewer the heads know too little to contradict anybody

@@ -18,10 +18,10 @@ from timm.models import save_for_hf
 from torch import nn
 
 from service.store.tables import PretextModel
-from worker.backbone import SmallBackbone
 from worker.jobs.context import JobContext, JobFailed
 from worker.jobs.pretext_net import load_net
-from worker.modalities.image import MEAN, STD
+from worker.modalities.image.backbones import SmallBackbone
+from worker.modalities.image.pixels import MEAN, STD
 
 
 def run(context: JobContext) -> dict[str, Any]:
@@ -52,7 +52,11 @@ def write_backbone(backbone: nn.Module, image_size: int, layer: str | None, fold
     config_file = folder / "config.json"
     if isinstance(backbone, SmallBackbone):
         safetensors.torch.save_file(backbone.state_dict(), folder / "model.safetensors")
-        config = {"class": "worker.backbone.SmallBackbone", "num_features": SmallBackbone.dimensions, **data}
+        config = {
+            "class": "worker.modalities.image.backbones.SmallBackbone",
+            "num_features": SmallBackbone.dimensions,
+            **data,
+        }
     else:
         save_for_hf(backbone, str(folder), data_config=data, safe_serialization=True)
         config = json.loads(config_file.read_text(encoding="utf-8"))

@@ -19,19 +19,19 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from service.content.image import FORMATS, open_rgb
+from service.content.reader import ItemBytes
+from service.content.sources import Candidate, Listing, list_source
 from service.errors import (
-    BadImage,
-    ImageNotFetched,
+    BadItem,
+    ImportIncomplete,
     ShortlistError,
     SourceNotAllowed,
     SourceUnreachable,
     SourceUnreadable,
 )
-from service.store import statistics
-from service.store.images import FORMATS, open_rgb
-from service.store.item_bytes import ItemBytes
+from service.store import planner_stats
 from service.store.jobs import progressed
-from service.store.listing import Candidate, Listing, list_source
 from service.store.pipeline import queue_score_new_items
 from service.store.project_settings import ProjectSettings
 from service.store.shuffle import shuffle_position
@@ -106,7 +106,7 @@ def _look(found: Candidate, item_bytes: ItemBytes, max_pixels: int) -> _Look:
         width, height = open_rgb(data, max_pixels).size
     except SourceUnreachable:
         raise
-    except (BadImage, SourceNotAllowed, SourceUnreadable) as error:
+    except (BadItem, SourceNotAllowed, SourceUnreadable) as error:
         return _Look(content_hash, reason=str(error.fields.get("reason", error)))
     return _Look(content_hash, width, height)
 
@@ -129,11 +129,11 @@ class _Import:
         self.listing = listing
         self.decode = partial(_look, item_bytes=item_bytes, max_pixels=context.settings.max_image_pixels)
         self.counts = {"added": 0, "known": 0, "quarantined": 0}
-        self.out_of_reach: ImageNotFetched | None = None
+        self.out_of_reach: ImportIncomplete | None = None
         self.misses = 0  # images in a row that were out of reach
 
     def run(self) -> dict[str, int]:
-        """Raises `ImageNotFetched` once all is imported that can be."""
+        """Raises `ImportIncomplete` once all is imported that can be."""
         total, seen = self.listing.total(), 0
         candidates = map(self._keyed, self.listing)
         with ThreadPoolExecutor(self.context.settings.threads or os.cpu_count()) as threads:
@@ -142,9 +142,9 @@ class _Import:
                 self._take(list(self._acceptable(chunk)), threads)
                 of_all = f" of {total:,}" if total else ""
                 self.context.report(min(1.0, seen / total) if total else 0.0, f"{seen:,}{of_all} images")
-        if self.counts["added"] >= statistics.MANY_ROWS:
+        if self.counts["added"] >= planner_stats.MANY_ROWS:
             with self.context.publish() as session:
-                statistics.refresh(session, "items")
+                planner_stats.refresh(session, "items")
         if self.out_of_reach is not None:
             raise self.out_of_reach
         return self.counts
@@ -157,7 +157,7 @@ class _Import:
             look = self.decode(found)
         except SourceUnreachable as error:
             self.misses += 1
-            self.out_of_reach = ImageNotFetched(key=found.key, reason=error.fields["reason"])
+            self.out_of_reach = ImportIncomplete(key=found.key, reason=error.fields["reason"])
             return None
         self.misses = 0
         return look

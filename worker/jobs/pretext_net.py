@@ -12,9 +12,9 @@ from torch import nn
 from service.store.artifacts import Artifacts
 from service.store.project_settings import Choice
 from service.store.tables import PretextModel, utc_now
-from worker.backbone import BackboneUnusable, make_backbone
-from worker.jobs.choices import chosen
 from worker.jobs.context import JobFailed
+from worker.jobs.plug_in_from import chosen
+from worker.modalities.image.backbones import BackboneUnusable, make_backbone
 from worker.pretext import PretextTask, pretext_tasks
 
 

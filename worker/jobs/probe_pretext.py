@@ -1,4 +1,4 @@
-"""Job probe_pretext: the gate of the embeddings that are served, judged on the labels so far (`worker.gate`).
+"""Job probe_pretext: the gate of the embeddings that are served, judged on the labels so far.
 
 What no strategy chose judges them: the test split, where it is large enough, as for heads; else the items that the
 control arm asked for; else all labels, if all of them were drawn at random. All labels teach the probes.
@@ -20,17 +20,17 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from service.store import pipeline
 from service.store.tables import PretextModel, Project, ScoreRun
-from worker import gate
+from worker.arrays import Floats, Ints
 from worker.device import autocast, choose_device, to_device, use_threads
+from worker.evaluation import gate
 from worker.jobs.context import JobContext
-from worker.jobs.item_pixels import ItemPixels
-from worker.jobs.judges import Judges
-from worker.jobs.pixels_of import pixels_of
-from worker.jobs.pool import ScoredItems
 from worker.jobs.pretext_net import is_untrained, new_net, on_device, store_net, untrained_version
-from worker.layers import at_layer
-from worker.modalities.image import normalised
-from worker.pool_view import Floats, Ints
+from worker.jobs.probe_sets import Judges
+from worker.jobs.specs import ScoredItems
+from worker.modalities.image.pixels import normalised
+from worker.models.layers import at_layer
+from worker.pool.parts import pixels_of
+from worker.pool.reader import ItemPixels
 
 _SIDE = 32  # of the pixels that are compared
 

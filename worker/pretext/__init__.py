@@ -7,7 +7,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from worker.registry import plug_ins
+from worker.registry import plug_ins, rooms_of
 
 
 class PretextTask(BaseModel, ABC):
@@ -34,7 +34,7 @@ class PretextTask(BaseModel, ABC):
         """batch (n, 3, s, s) float, normalised -> (n,) float32, one loss an item.
 
         All randomness from `generator`. While training, the batch may be a part of one that several trainers
-        share: what compares items asks `worker.together` for everyone's. In eval mode an item's loss depends on
+        share: what compares items asks `worker.collectives` for everyone's. In eval mode an item's loss depends on
         nothing but the item, the net and the generator's state: whatever is drawn then is drawn once for the
         whole batch.
         """
@@ -58,4 +58,4 @@ class PretextTask(BaseModel, ABC):
 
 
 def pretext_tasks() -> dict[str, type[PretextTask]]:
-    return plug_ins("worker.pretext", PretextTask)
+    return plug_ins(PretextTask, "worker.pretext", *rooms_of("worker.modalities", "pretext"))

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from worker.modalities.views import view
+from worker.modalities.image.views import view
 from worker.pretext import PretextTask
 from worker.pretext.projection import cosine_losses, hidden, mlp, projection_std
 from worker.pretext.teacher import follow, frozen_copy, rising

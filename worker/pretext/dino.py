@@ -7,8 +7,8 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from worker import together
-from worker.modalities.views import view
+from worker import collectives
+from worker.modalities.image.views import view
 from worker.pretext import PretextTask
 from worker.pretext.crop_side import crop_side
 from worker.pretext.projection import hidden, mlp
@@ -97,7 +97,7 @@ class DINO(PretextTask):
             students += net(torch.cat(small)).chunk(self.small_crops)
         targets = torch.softmax((taught - net.centre) / _TEACHER, 1).chunk(2)
         if net.training:
-            net.centre.lerp_(together.mean_of_all(taught), 1 - _CENTRE_MOMENTUM)
+            net.centre.lerp_(collectives.all_reduce_mean(taught), 1 - _CENTRE_MOMENTUM)
         pairs = [
             -(target * functional.log_softmax(student / _STUDENT, 1)).sum(1)
             for teacher_view, target in enumerate(targets)

@@ -7,8 +7,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from worker import together
-from worker.modalities.views import view
+from worker import collectives
+from worker.modalities.image.views import view
 from worker.pretext import PretextTask
 from worker.pretext.projection import hidden, mlp
 
@@ -61,8 +61,8 @@ class SimCLR(PretextTask):
         with torch.autocast(batch.device.type, enabled=False):
             positives = (views * views.roll(len(batch), 0)).sum(1)
             if net.training:
-                others = views @ together.everyones(views).T
-                others.diagonal(together.rows_before(views)).fill_(-torch.inf)  # itself
+                others = views @ collectives.all_gather(views).T
+                others.diagonal(collectives.row_offset(views)).fill_(-torch.inf)  # itself
             else:
                 others = torch.cat(
                     [positives[:, None], _without_nearest(views @ net.bank[: net.banked].T)], 1

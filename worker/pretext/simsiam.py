@@ -5,7 +5,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from worker.modalities.views import view
+from worker.modalities.image.views import view
 from worker.pretext import PretextTask
 from worker.pretext.projection import cosine_losses, hidden, mlp, projection_std
 

@@ -5,8 +5,8 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from worker import together
-from worker.modalities.views import view
+from worker import collectives
+from worker.modalities.image.views import view
 from worker.pretext import PretextTask
 from worker.pretext.projection import hidden, mlp, projection_std
 
@@ -55,7 +55,7 @@ class VICReg(PretextTask):
             one, other = views.chunk(2)
             distances: Tensor = _INVARIANCE * (one - other).square().mean(1)
             if net.training:
-                spreads = [_spread_loss(together.everyones(half)) for half in (one, other)]
+                spreads = [_spread_loss(collectives.all_gather(half)) for half in (one, other)]
                 return distances + torch.stack(spreads).mean()
             centred = views - net.mean
             shares: Tensor = (centred @ _off_diagonal(net.covariance) * centred).sum(1) / _WIDTH

@@ -6,8 +6,8 @@ from typing import ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from worker.pool_view import PoolView, Selection
 from worker.registry import plug_ins
+from worker.selection.pool_view import PoolView, Selection
 
 
 class ColdStart(Exception):
@@ -27,4 +27,4 @@ class Strategy(BaseModel, ABC):
 
 
 def strategies() -> dict[str, type[Strategy]]:
-    return plug_ins("worker.strategies", Strategy)
+    return plug_ins(Strategy, "worker.strategies")

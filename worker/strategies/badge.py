@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from worker.herding import Directions
-from worker.ordering import by_rank, refuse_not_finite
-from worker.pool_view import PoolView, Selection
-from worker.spreading import plus_plus, squared_lengths
+from worker.selection.herding import StandardisedSpace
+from worker.selection.pool_view import PoolView, Selection
+from worker.selection.seeding import plus_plus, squared_lengths
+from worker.selection.selections import by_rank, refuse_not_finite
 from worker.strategies import ColdStart, Strategy
 
 
@@ -33,6 +33,6 @@ class BADGE(Strategy):
         misses = pool.probabilities[candidates]
         refuse_not_finite(candidates, misses)
         misses[np.arange(len(misses)), misses.argmax(axis=1)] -= 1
-        gradients = [misses, Directions.drawn(pool, rng).standardised(candidates)]
+        gradients = [misses, StandardisedSpace.drawn(pool, rng).standardised(candidates)]
         longest = int(squared_lengths(gradients).argmax())
         return by_rank(candidates[plus_plus(gradients, min(n, len(candidates)), longest, rng)])

@@ -5,11 +5,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from worker.herding import Directions
-from worker.ordering import by_score
-from worker.pool_view import Floats, Ints, PoolView, Selection
+from worker.arrays import Floats, Ints
+from worker.selection.herding import StandardisedSpace
+from worker.selection.pool_view import PoolView, Selection
+from worker.selection.selections import by_score
+from worker.selection.uncertainty import entropies
 from worker.strategies import ColdStart, Strategy
-from worker.uncertainty import entropies
 
 _PENALTY = 1.0  # λ of λ/2 |W|² beside the summed loss, on standardised embeddings
 _STEPS = 50
@@ -38,7 +39,7 @@ class BALD(Strategy):
         labeled, candidates = np.flatnonzero(pool.labeled), pool.candidates
         if pool.probabilities is None or not len(labeled):
             raise ColdStart
-        space = Directions.drawn(pool, rng)
+        space = StandardisedSpace.drawn(pool, rng)
         seen, classes = np.unique(pool.classes[labeled], return_inverse=True)
         weights = rng.exponential(size=(len(labeled), self.heads)).astype(np.float32)
         heads = fit_heads(space.standardised(labeled), classes, len(seen), weights / weights.mean(axis=0))

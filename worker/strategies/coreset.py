@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from worker.herding import Directions
-from worker.index import nearest
-from worker.ordering import in_order
-from worker.pool_view import PoolView, Selection
-from worker.spreading import farthest_first
+from worker.selection.herding import StandardisedSpace
+from worker.selection.index import nearest
+from worker.selection.pool_view import PoolView, Selection
+from worker.selection.seeding import farthest_first
+from worker.selection.selections import in_order
 from worker.strategies import Strategy
 
 
@@ -26,7 +26,7 @@ class CoreSet(Strategy):
 
     def select(self, pool: PoolView, n: int, rng: np.random.Generator) -> Selection:
         candidates = pool.candidates
-        space = Directions.drawn(pool, rng)
+        space = StandardisedSpace.drawn(pool, rng)
         points = space.of(candidates)
         labeled = np.flatnonzero(pool.labeled)
         if len(labeled):

@@ -3,11 +3,12 @@
 import numpy as np
 from pydantic import Field
 
-from worker.clusters import CLUSTERS, in_turns
-from worker.herding import Directions
-from worker.index import k_means_centers, nearest
-from worker.ordering import by_rank, refuse_not_finite
-from worker.pool_view import Floats, Ints, PoolView, Selection
+from worker.arrays import Floats, Ints
+from worker.selection.clusters import CLUSTERS, in_turns
+from worker.selection.herding import StandardisedSpace
+from worker.selection.index import k_means_centers, nearest
+from worker.selection.pool_view import PoolView, Selection
+from worker.selection.selections import by_rank, refuse_not_finite
 from worker.strategies import ColdStart, Strategy
 
 _FITTED_ON = 5_000
@@ -41,7 +42,7 @@ class DropQuery(Strategy):
         candidates = pool.candidates
         if not len(candidates):
             return by_rank(candidates)
-        space = Directions.drawn(pool, rng)
+        space = StandardisedSpace.drawn(pool, rng)
         changed = self._changed(pool, pool.probabilities, space, candidates, rng)
         unsure = candidates[changed > self.views / 2]
         order = unsure
@@ -55,7 +56,12 @@ class DropQuery(Strategy):
         return by_rank(np.concatenate([order, rest])[:n])
 
     def _changed(
-        self, pool: PoolView, probabilities: Floats, space: Directions, rows: Ints, rng: np.random.Generator
+        self,
+        pool: PoolView,
+        probabilities: Floats,
+        space: StandardisedSpace,
+        rows: Ints,
+        rng: np.random.Generator,
     ) -> Ints:
         """(m,) -> (m,) how many views change the likeliest class."""
         fitted_on = rng.choice(len(pool), min(_FITTED_ON, len(pool)), replace=False)

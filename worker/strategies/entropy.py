@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from worker.ordering import by_score
-from worker.pool_view import PoolView, Selection
+from worker.selection.pool_view import PoolView, Selection
+from worker.selection.selections import by_score
+from worker.selection.uncertainty import entropies
 from worker.strategies import ColdStart, Strategy
-from worker.uncertainty import entropies
 
 
 class Entropy(Strategy):

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from worker.clusters import CLUSTERS, in_turns, known_or_offered
-from worker.herding import Directions
-from worker.index import k_means_centers, nearest
-from worker.ordering import by_rank
-from worker.pool_view import PoolView, Selection
+from worker.selection.clusters import CLUSTERS, in_turns, known_or_offered
+from worker.selection.herding import StandardisedSpace
+from worker.selection.index import k_means_centers, nearest
+from worker.selection.pool_view import PoolView, Selection
+from worker.selection.selections import by_rank
 from worker.strategies import Strategy
 
 
@@ -27,7 +27,7 @@ class KMeans(Strategy):
         rows = known_or_offered(pool)
         if not len(rows):
             return by_rank(rows)
-        points = Directions.drawn(pool, rng).of(rows)
+        points = StandardisedSpace.drawn(pool, rng).of(rows)
         labeled = pool.labeled[rows]
         clusters = min(int(labeled.sum()) + n, CLUSTERS, len(rows))
         distances, cluster = nearest(points, k_means_centers(points, clusters, rng), 1)

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from worker.ordering import by_score
-from worker.pool_view import PoolView, Selection
+from worker.selection.pool_view import PoolView, Selection
+from worker.selection.selections import by_score
+from worker.selection.uncertainty import one_minus_margin
 from worker.strategies import ColdStart, Strategy
-from worker.uncertainty import unsureness
 
 
 class Margin(Strategy):
@@ -24,4 +24,4 @@ class Margin(Strategy):
         if pool.probabilities is None:
             raise ColdStart
         candidates = pool.candidates
-        return by_score(candidates, unsureness(pool.probabilities[candidates]), n, rng)
+        return by_score(candidates, one_minus_margin(pool.probabilities[candidates]), n, rng)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from worker.herding import MORE_REFERENCES, herd
-from worker.pool_view import PoolView, Selection
+from worker.selection.herding import MORE_REFERENCES, herd
+from worker.selection.pool_view import PoolView, Selection
 from worker.strategies import Strategy
 
 

@@ -3,10 +3,11 @@
 import numpy as np
 from pydantic import Field
 
-from worker.herding import Directions
-from worker.index import k_means, nearest
-from worker.ordering import in_order
-from worker.pool_view import Bools, Floats, Ints, PoolView, Selection
+from worker.arrays import Bools, Floats, Ints
+from worker.selection.herding import StandardisedSpace
+from worker.selection.index import k_means, nearest
+from worker.selection.pool_view import PoolView, Selection
+from worker.selection.selections import in_order
 from worker.strategies import Strategy
 
 _SAMPLE = 20_000
@@ -33,7 +34,7 @@ class ProbCover(Strategy):
     purity: float = Field(0.95, gt=0, lt=1, description="share of balls that must lie within one cluster")
 
     def select(self, pool: PoolView, n: int, rng: np.random.Generator) -> Selection:
-        space = Directions.drawn(pool, rng)
+        space = StandardisedSpace.drawn(pool, rng)
         sample = rng.permutation(len(pool))[:_SAMPLE]
         points = space.of(sample)
         radius = pure_radius(points, k_means(points, pool.n_classes, rng), self.purity)

@@ -3,10 +3,11 @@
 import numpy as np
 from pydantic import Field
 
-from worker.ordering import by_score, in_order, refuse_not_finite
-from worker.pool_view import Floats, Ints, PoolView, Selection
+from worker.arrays import Floats, Ints
+from worker.selection.pool_view import PoolView, Selection
+from worker.selection.selections import by_score, in_order, refuse_not_finite
+from worker.selection.uncertainty import top_two
 from worker.strategies import ColdStart, Strategy
-from worker.uncertainty import top_two
 
 
 class PT4AL(Strategy):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from worker.ordering import by_score
-from worker.pool_view import PoolView, Selection
+from worker.selection.pool_view import PoolView, Selection
+from worker.selection.selections import by_score
 from worker.strategies import Strategy
 
 

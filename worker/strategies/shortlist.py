@@ -3,18 +3,19 @@
 import numpy as np
 from pydantic import Field
 
-from worker.herding import MORE_REFERENCES, herd
-from worker.pool_view import Floats, PoolView, Selection
+from worker.arrays import Floats
+from worker.selection.herding import MORE_REFERENCES, herd
+from worker.selection.pool_view import PoolView, Selection
+from worker.selection.spaces import PoolSpace
+from worker.selection.uncertainty import one_minus_margin
 from worker.strategies import Strategy
-from worker.surroundings import PoolSurroundings
-from worker.uncertainty import unsureness
 
 
 class Shortlist(Strategy):
     """Covers what the head does not know yet, from the first label to the last. The default; needs no head.
 
     It picks, one after the other, the item whose surroundings hold the most doubt that no labeled or picked item
-    covers, times the item's own doubt. Surroundings are those in whitened embeddings and thumbnails together. Nothing
+    covers, times the item's own doubt. WhitenedSpace are those in whitened embeddings and thumbnails together. Nothing
     is switched over; what changes is measured:
 
     - First batch, no head: every item counts the same, so the picks are the most typical items of the largest
@@ -50,12 +51,12 @@ class Shortlist(Strategy):
         probabilities = pool.probabilities
         prior = _by_pretext_loss(pool)
         if probabilities is None:
-            return herd(pool, n, prior, rng, references=MORE_REFERENCES, space_of=PoolSurroundings)
-        doubt = unsureness(probabilities)
+            return herd(pool, n, prior, rng, references=MORE_REFERENCES, space_of=PoolSpace)
+        doubt = one_minus_margin(probabilities)
         rarity = self._rarity(pool, probabilities)
         return herd(
             pool, n, doubt**2 * rarity * prior, rng,
-            references=MORE_REFERENCES, factors=doubt * rarity, space_of=PoolSurroundings,
+            references=MORE_REFERENCES, factors=doubt * rarity, space_of=PoolSpace,
         )  # fmt: skip
 
     def _rarity(self, pool: PoolView, probabilities: Floats) -> Floats:

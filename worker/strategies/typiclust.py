@@ -4,12 +4,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from worker.clusters import CLUSTERS, in_turns, known_or_offered
-from worker.herding import Directions
-from worker.index import k_means
-from worker.ordering import by_rank
-from worker.pool_view import Floats, Ints, PoolView, Selection
-from worker.spreading import squared_distances
+from worker.arrays import Floats, Ints
+from worker.selection.clusters import CLUSTERS, in_turns, known_or_offered
+from worker.selection.herding import StandardisedSpace
+from worker.selection.index import k_means
+from worker.selection.pool_view import PoolView, Selection
+from worker.selection.seeding import squared_distances
+from worker.selection.selections import by_rank
 from worker.strategies import Strategy
 
 _NEIGHBOURS = 20
@@ -38,7 +39,7 @@ class TypiClust(Strategy):
         rows = known_or_offered(pool)
         if not len(rows):
             return by_rank(rows)
-        points = Directions.drawn(pool, rng).of(rows)
+        points = StandardisedSpace.drawn(pool, rng).of(rows)
         labeled = pool.labeled[rows]
         cluster = k_means(points, min(int(labeled.sum()) + n, CLUSTERS), rng)
         order = in_turns(cluster, typicality(points, cluster, rng), labeled)

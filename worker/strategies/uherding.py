@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from worker.herding import MORE_REFERENCES, herd
-from worker.pool_view import PoolView, Selection
+from worker.selection.herding import MORE_REFERENCES, herd
+from worker.selection.pool_view import PoolView, Selection
+from worker.selection.uncertainty import one_minus_margin
 from worker.strategies import Strategy
-from worker.uncertainty import unsureness
 
 
 class UHerding(Strategy):
@@ -25,5 +25,5 @@ class UHerding(Strategy):
     name = "uherding"
 
     def select(self, pool: PoolView, n: int, rng: np.random.Generator) -> Selection:
-        weights = None if pool.probabilities is None else unsureness(pool.probabilities)
+        weights = None if pool.probabilities is None else one_minus_margin(pool.probabilities)
         return herd(pool, n, weights, rng, references=MORE_REFERENCES)

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from worker.arrays import Floats, Ints
+from worker.evaluation.metrics import measure
 from worker.heads.linear import LinearHead
-from worker.measuring import measure
-from worker.pool_view import Floats, Ints
 
 
 def _overlapping(n: int, seed: int) -> tuple[Floats, Ints]:

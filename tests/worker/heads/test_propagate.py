@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from worker.arrays import Floats, Ints
 from worker.heads import pool_graph
 from worker.heads.auto import AutoHead
 from worker.heads.calibration import sureness_of
@@ -9,7 +10,6 @@ from worker.heads.linear import LinearHead
 from worker.heads.mlp import MlpHead
 from worker.heads.pool_graph import PoolGraph
 from worker.heads.propagate import PropagateHead
-from worker.pool_view import Floats, Ints
 
 
 def _rings(n: int, rng: np.random.Generator) -> tuple[Floats, Ints]:

@@ -15,7 +15,7 @@ from service.store.session import read_session, write_session
 from service.store.tables import Head, Item, Job, Project, RankedItem, Ranking, ScoreRun
 from tests import factories
 from tests.worker import running
-from worker.pool_view import Floats, Ints
+from worker.arrays import Floats, Ints
 
 CLASSES = ["cat", "dog", "owl"]
 

@@ -4,8 +4,9 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import labels, queues, suspects
-from service.labels import NewLabel
+from service.labeling import labels, suspects
+from service.labeling.labels import NewLabel
+from service.pool import queues
 from service.store import pipeline
 from service.store.ids import public_id
 from service.store.session import read_session, write_session

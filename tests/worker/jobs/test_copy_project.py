@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from service import copies, labels, projects
-from service.labels import NewLabel
+from service.labeling import labels
+from service.labeling.labels import NewLabel
+from service.projects import project_copy, projects
 from service.settings import Settings
 from service.store.artifacts import Artifacts
 from service.store.ids import public_id
@@ -71,7 +72,9 @@ def label_rows(engine: sa.Engine, project_id: int) -> list[Any]:
 
 def begin(engine: sa.Engine, source: int, with_labels: bool) -> int:
     with write_session(engine) as session:
-        project, _ = copies.copy(session, session.get_one(Project, source), name="copy", labels=with_labels)
+        project, _ = project_copy.copy(
+            session, session.get_one(Project, source), name="copy", labels=with_labels
+        )
         assert project.state == "paused"
         return project.id
 

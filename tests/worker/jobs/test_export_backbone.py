@@ -11,16 +11,16 @@ import sqlalchemy as sa
 import timm
 import torch
 
-from service import backbones
 from service.errors import BackboneNotExported
+from service.models import backbones
 from service.settings import Settings
 from service.store.artifacts import Artifacts
 from service.store.session import write_session
 from service.store.tables import Project
 from tests import factories
 from tests.worker import running
-from worker.backbone import SmallBackbone
 from worker.jobs.pretext_net import new_net, store_net
+from worker.modalities.image.backbones import SmallBackbone
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -50,7 +50,10 @@ def test_it_loads_in_plain_timm(
     assert json.loads((folder / "config.json").read_text())["embedding_layer"] == "stage2"
     if backbone == "small":
         config = json.loads((folder / "config.json").read_text())
-        assert (config["class"], config["num_features"]) == ("worker.backbone.SmallBackbone", 192)
+        assert (config["class"], config["num_features"]) == (
+            "worker.modalities.image.backbones.SmallBackbone",
+            192,
+        )
         loaded: torch.nn.Module = SmallBackbone()
         loaded.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
     else:

@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
-from service.errors import ImageNotFetched, ShortlistError, SourceUnreachable
+from service.content.image import open_rgb
+from service.errors import ImportIncomplete, ShortlistError, SourceUnreachable
 from service.settings import Settings
 from service.store.artifacts import Artifacts
-from service.store.images import open_rgb
 from service.store.jobs import fail
 from service.store.pipeline import queue_import
 from service.store.session import read_session, write_session
@@ -372,7 +372,7 @@ def test_what_is_out_of_reach_is_left_out_and_fails_the_import(
     names |= {"00001.png", "00003.png"}
     context = importing.claim(root)
 
-    with pytest.raises(ImageNotFetched, match=r"0000[13]\.png.*timed out.*import it again") as raised:
+    with pytest.raises(ImportIncomplete, match=r"0000[13]\.png.*timed out.*import it again") as raised:
         run(context)
 
     assert raised.value.status >= 500  # so that the job is tried again
@@ -401,7 +401,7 @@ def test_an_import_stops_once_its_source_is_away_and_goes_on_when_it_is_back(
     names, asked = out_of_reach
     names |= {f"{number:05}.png" for number in range(5, 30)}
 
-    with pytest.raises(ImageNotFetched):
+    with pytest.raises(ImportIncomplete):
         importing(root)
     assert len(importing.items()) == 5
     assert len(asked) == 5 + 6
@@ -424,7 +424,7 @@ def test_an_import_that_gets_on_is_not_given_up(
     names |= {f"{number:05}.png" for number in range(5)}
     context = importing.claim(root)
     for number in range(5):
-        with pytest.raises(ImageNotFetched):
+        with pytest.raises(ImportIncomplete):
             run(context)
         fail(importing.engine, context.job, "out of reach")
         with write_session(importing.engine) as session:
@@ -447,7 +447,7 @@ def test_quarantined_items_and_moved_ones_stay_as_they_are_while_they_are_out_of
     names, _ = out_of_reach
     names |= {"00000.png", "bad.png"}
 
-    with pytest.raises(ImageNotFetched):
+    with pytest.raises(ImportIncomplete):
         importing(elsewhere)
 
     assert [(item.key, item.state, item.uri) for item in importing.items()] == before

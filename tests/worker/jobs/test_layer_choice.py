@@ -18,13 +18,13 @@ from service.store.tables import Item, Job, PretextModel, Project, ScoreRun
 from tests.factories import make_item, make_label, make_pretext_model, make_project, make_score_run
 from tests.pictures import write_pictures
 from tests.worker.running import claim, run
-from worker.jobs.judges import Sample
-from worker.jobs.layer_choice import _DEFAULT as DEFAULT
-from worker.jobs.layer_choice import by_labels, by_rank
-from worker.jobs.pool import ScoredItems
 from worker.jobs.pretext_net import load_net, new_net, store_net
-from worker.layers import at_layer
-from worker.modalities.image import normalised
+from worker.jobs.probe_sets import Sample
+from worker.jobs.score_pool.layer_choice import _DEFAULT as DEFAULT
+from worker.jobs.score_pool.layer_choice import by_labels, by_rank
+from worker.jobs.specs import ScoredItems
+from worker.modalities.image.pixels import normalised
+from worker.models.layers import at_layer
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 

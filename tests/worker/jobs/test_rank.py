@@ -18,7 +18,7 @@ from tests.worker.jobs.scored_projects import (
 )
 from worker.jobs import rank
 from worker.jobs.context import JobFailed, Unsuited
-from worker.pool_view import PoolView, Selection
+from worker.selection.pool_view import PoolView, Selection
 from worker.strategies.random import Random
 
 

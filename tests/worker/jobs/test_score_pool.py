@@ -31,12 +31,12 @@ from tests.pictures import write_pictures
 from tests.worker.running import claim, hand_back, run
 from worker.jobs import score_pool
 from worker.jobs.context import JobContext, JobFailed
-from worker.jobs.pool import ScoredItems, open_thumbnails
 from worker.jobs.pretext_net import new_net, store_net
 from worker.jobs.score_pool import percentiles_among
-from worker.jobs.shard_scorer import ShardScorer
+from worker.jobs.score_pool.shard_scorer import ShardScorer
+from worker.jobs.specs import ScoredItems, open_thumbnails
 from worker.pretext import PretextTask
-from worker.scoring import Scored, score
+from worker.scoring.score import Scored, score
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 CONFIG = {"image_size": 12, "seed": 0, "pretrained": False}
@@ -153,7 +153,7 @@ def test_the_cut_into_shards_and_batches_changes_nothing(
     whole = scoring.run(shard_size=100)
     with write_session(scoring.engine) as session:
         session.execute(sa.delete(ScoreRun))
-    monkeypatch.setattr("worker.jobs.shard_scorer._BATCH", {"cpu": 2})
+    monkeypatch.setattr("worker.jobs.score_pool.shard_scorer._BATCH", {"cpu": 2})
     cut = scoring.run(shard_size=3)
 
     assert np.abs(whole.losses - cut.losses).max() < 1e-5
@@ -448,9 +448,11 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved(
             raise torch.OutOfMemoryError
         return score(net, task, batch, layer)
 
-    monkeypatch.setattr("worker.jobs.shard_scorer.score", full)
-    monkeypatch.setattr("worker.jobs.shard_scorer.folded", lambda net, run: net)  # it runs four items
-    monkeypatch.setattr("worker.jobs.shard_scorer._earlier_runs", lambda *_: [])
+    monkeypatch.setattr("worker.jobs.score_pool.shard_scorer.score", full)
+    monkeypatch.setattr(
+        "worker.jobs.score_pool.shard_scorer.folded", lambda net, run: net
+    )  # it runs four items
+    monkeypatch.setattr("worker.jobs.score_pool.shard_scorer._earlier_runs", lambda *_: [])
     assert np.allclose(scoring.run().losses, expected, atol=1e-5)
 
     fits = 0

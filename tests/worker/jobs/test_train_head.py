@@ -16,12 +16,12 @@ from service.store.tables import Head, Item, Job, Project, Round, utc_now
 from tests import factories
 from tests.worker import running
 from tests.worker.jobs.scored_projects import CLASSES, Bench, ScoredProject, label
+from worker.arrays import Bools
 from worker.heads.linear import LinearHead
 from worker.jobs import train_head
 from worker.jobs.context import Unsuited
-from worker.jobs.measure_head import HeadMeasurer
-from worker.jobs.pool import KnownItems
-from worker.pool_view import Bools
+from worker.jobs.specs import KnownItems
+from worker.jobs.train_head.measure_head import HeadMeasurer
 
 METRICS = {
     "measured_on", "items", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "nll", "ece", "recall",

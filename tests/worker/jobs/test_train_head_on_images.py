@@ -20,9 +20,9 @@ from tests.worker import running
 from tests.worker.jobs.scored_projects import CLASSES, Bench, ScoredProject, label, score_run_of, write_scores
 from worker.heads.finetune import FinetuneHead
 from worker.jobs.context import JobFailed, Unsuited
-from worker.jobs.pool import ScoredItems, probabilities_by
 from worker.jobs.pretext_net import load_net, new_net, store_net
-from worker.modalities.image import normalised, to_pixels
+from worker.jobs.specs import ScoredItems, probabilities_by
+from worker.modalities.image.pixels import normalised, to_pixels
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 HEAD = {"name": "finetune", "params": {"steps": 20}}
@@ -182,7 +182,7 @@ def test_an_image_that_is_gone_does_not_stop_it_but_all_gone_does(bench: Bench, 
 def test_killed_in_the_middle_it_trains_again_and_stores_one_head(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.jobs.item_images._READ_AT_A_TIME", 16)
+    monkeypatch.setattr("worker.jobs.train_head.item_images._READ_AT_A_TIME", 16)
     scored = _project(bench, tmp_path / "pool", pool=40, test=20)
     with write_session(bench.engine) as session:
         label(session, scored, scored.pool[:20])

@@ -25,8 +25,8 @@ from tests.worker.running import claim, hand_back, run
 from worker.jobs import train_pretext
 from worker.jobs.context import JobContext, JobFailed
 from worker.jobs.pretext_net import load_net, new_net
-from worker.pretext.rotation import Rotation
-from worker.training import Diverged, State, Training
+from worker.modalities.image.pretext.rotation import Rotation
+from worker.pretraining.loop import Diverged, State, Training
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from worker.modalities.image import normalised
+from worker.modalities.image.pixels import normalised
 from worker.pretext import PretextTask
 
 SIZE = 12

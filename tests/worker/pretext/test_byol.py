@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests.worker.pretext.nets import images, seeded, tiny_net
-from worker.modalities.views import view
+from worker.modalities.image.views import view
 from worker.pretext.byol import BYOL, BYOLNet
 
 

@@ -5,11 +5,11 @@ import torch
 from pydantic import ValidationError
 
 from tests.worker.pretext.nets import images, seeded, tiny_net
+from worker.modalities.image.pretext.reconstruction import Reconstruction
+from worker.modalities.image.pretext.rotation import Rotation
 from worker.pretext import pretext_tasks
 from worker.pretext.byol import BYOL, BYOLNet
 from worker.pretext.combined import Combined, CombinedNet, RotationAndReconstruction
-from worker.pretext.reconstruction import Reconstruction
-from worker.pretext.rotation import Rotation
 from worker.pretext.vicreg import VICReg
 
 

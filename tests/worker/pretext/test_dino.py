@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.worker.pretext.nets import SIZE, Tiny, images, seeded, tiny_net
-from worker.backbone import make_backbone
-from worker.modalities.views import view
+from worker.modalities.image.backbones import make_backbone
+from worker.modalities.image.views import view
 from worker.pretext.crop_side import crop_side
 from worker.pretext.dino import DINO, DINONet
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.worker.pretext.nets import images, seeded, tiny_net
-from worker.modalities.views import view
+from worker.modalities.image.views import view
 from worker.pretext.simclr import SimCLR, SimCLRNet
 
 

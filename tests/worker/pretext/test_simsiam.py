@@ -3,7 +3,7 @@
 import torch
 
 from tests.worker.pretext.nets import images, seeded, tiny_net
-from worker.modalities.views import view
+from worker.modalities.image.views import view
 from worker.pretext.simsiam import SimSiam, SimSiamNet
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from tests.worker.pretext.nets import images, seeded, tiny_net
-from worker.modalities.views import view
+from worker.modalities.image.views import view
 from worker.pretext.vicreg import VICReg, VICRegNet
 
 

@@ -1,8 +1,9 @@
 import numpy as np
 
 from tests.worker.pools import make_pool
-from worker.herding import Directions
-from worker.pool_view import Floats, PoolView
+from worker.arrays import Floats
+from worker.selection.herding import StandardisedSpace
+from worker.selection.pool_view import PoolView
 from worker.strategies.badge import BADGE
 
 
@@ -10,7 +11,7 @@ def _gradients(pool: PoolView) -> Floats:
     """(n, c * d), each built as the paper writes it."""
     assert pool.probabilities is not None
     everything = np.arange(len(pool))
-    embeddings = Directions(pool, everything).standardised(everything)
+    embeddings = StandardisedSpace(pool, everything).standardised(everything)
     gradients = []
     for probabilities, embedding in zip(pool.probabilities, embeddings, strict=True):
         likeliest = np.zeros(len(probabilities))

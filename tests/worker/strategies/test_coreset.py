@@ -1,13 +1,15 @@
 import numpy as np
 
 from tests.worker.pools import make_pool
-from worker.herding import Directions
+from worker.selection.herding import StandardisedSpace
 from worker.strategies.coreset import CoreSet
 
 
 def test_picks_the_farthest_from_labels_and_earlier_picks() -> None:
     pool = make_pool(n=200, labeled=15)
-    points = Directions(pool, np.arange(200)).of(np.arange(200))  # few items: the sample is all of them
+    points = StandardisedSpace(pool, np.arange(200)).of(
+        np.arange(200)
+    )  # few items: the sample is all of them
     reached = np.flatnonzero(pool.labeled).tolist()
 
     found = CoreSet().select(pool, 25, np.random.default_rng(0))

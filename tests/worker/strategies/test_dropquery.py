@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 
 from tests.worker.pools import make_pool
-from worker.herding import Directions
-from worker.pool_view import Floats
+from worker.arrays import Floats
+from worker.selection.herding import StandardisedSpace
 from worker.strategies.dropquery import DropQuery, linear_head
 
 
@@ -28,7 +28,7 @@ def test_picks_where_dropout_changes_the_class() -> None:
     pool = make_pool(n=600, dimensions=12, head=True)
     rng = np.random.default_rng(5)
     everything = np.arange(600)
-    inputs = Directions(pool, everything).standardised(everything)
+    inputs = StandardisedSpace(pool, everything).standardised(everything)
     weights = rng.normal(size=(12, 3)).astype(np.float32)
     pool = replace(pool, probabilities=_softmax(inputs @ weights))
     likeliest = (inputs @ weights).argmax(axis=1)

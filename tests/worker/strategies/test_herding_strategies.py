@@ -1,10 +1,10 @@
 import numpy as np
 
 from tests.worker.pools import make_pool
-from worker.herding import herd
+from worker.selection.herding import herd
+from worker.selection.uncertainty import one_minus_margin
 from worker.strategies.maxherding import MaxHerding
 from worker.strategies.uherding import UHerding
-from worker.uncertainty import unsureness
 
 
 def _rng() -> np.random.Generator:
@@ -22,7 +22,7 @@ def test_maxherding_knows_no_head() -> None:
 def test_uherding_weighs_by_the_doubt_of_the_head() -> None:
     pool = make_pool(labeled=30, head=True)
     assert pool.probabilities is not None
-    expected = herd(pool, 20, unsureness(pool.probabilities), _rng()).items
+    expected = herd(pool, 20, one_minus_margin(pool.probabilities), _rng()).items
 
     assert UHerding().select(pool, 20, _rng()).items.tolist() == expected.tolist()
     assert expected.tolist() != MaxHerding().select(pool, 20, _rng()).items.tolist()

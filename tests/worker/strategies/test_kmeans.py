@@ -1,7 +1,7 @@
 import numpy as np
 
 from tests.worker.pools import make_pool
-from worker.herding import Directions
+from worker.selection.herding import StandardisedSpace
 from worker.strategies.kmeans import KMeans
 
 
@@ -15,7 +15,7 @@ def test_picks_the_middle_of_each_cluster_without_a_label() -> None:
     items = KMeans().select(pool, 4, np.random.default_rng(3)).items
 
     assert truth[items].tolist() == [3, 2, 4, 0]
-    points = Directions(pool, np.arange(250)).of(np.arange(250))
+    points = StandardisedSpace(pool, np.arange(250)).of(np.arange(250))
     for item in items:
         members = np.flatnonzero(truth == truth[item])
         distances = np.linalg.norm(points[members] - points[members].mean(axis=0), axis=1)

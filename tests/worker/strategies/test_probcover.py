@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.worker.pools import make_pool
-from worker.pool_view import Bools, Floats, Ints
+from worker.arrays import Bools, Floats, Ints
 from worker.strategies import probcover
 from worker.strategies.probcover import ProbCover, cover, pure_radius, within
 

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from tests.worker.pools import make_pool
-from worker.herding import MORE_REFERENCES, herd
-from worker.pool_view import Floats, PoolView
+from worker.arrays import Floats
+from worker.selection.herding import MORE_REFERENCES, herd
+from worker.selection.pool_view import PoolView
+from worker.selection.spaces import PoolSpace
+from worker.selection.uncertainty import one_minus_margin
 from worker.strategies.shortlist import Shortlist
-from worker.surroundings import PoolSurroundings
-from worker.uncertainty import unsureness
 
 _DEFAULT = Shortlist()
 
@@ -22,9 +23,7 @@ def _picks(pool: PoolView, strategy: Shortlist = _DEFAULT, n: int = 20) -> list[
 
 
 def _herded(pool: PoolView, weights: Floats | None, factors: Floats | None = None) -> list[int]:
-    found = herd(
-        pool, 20, weights, _rng(), references=MORE_REFERENCES, factors=factors, space_of=PoolSurroundings
-    )
+    found = herd(pool, 20, weights, _rng(), references=MORE_REFERENCES, factors=factors, space_of=PoolSpace)
     return [int(item) for item in found.items]
 
 
@@ -48,7 +47,7 @@ def test_a_head_that_knows_nothing_changes_nothing() -> None:
 
 def test_covers_what_the_head_doubts() -> None:
     pool = make_pool(n=400, labeled=30, head=True)
-    doubt = unsureness(_probabilities(pool))
+    doubt = one_minus_margin(_probabilities(pool))
 
     assert _picks(pool) == _herded(pool, doubt**2, doubt)
     assert doubt[_picks(pool)].mean() > 1.5 * doubt.mean()

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.worker.pools import make_pool
-from worker.pool_view import Floats, Ints
+from worker.arrays import Floats, Ints
 from worker.strategies import typiclust
 from worker.strategies.typiclust import TypiClust, typicality
 

@@ -1,0 +1,137 @@
+"""Where an item's bytes are, and that nobody reads outside the allowed folders."""
+
+import os
+import re
+import stat
+import time
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import unquote
+
+import fsspec.core
+
+from service.content.rows import ParquetImages
+from service.errors import SourceNotAllowed, SourceUnreachable, SourceUnreadable
+from service.settings import Settings
+
+_PARQUET_ROW = re.compile(r"(?P<file>.+\.(?:parquet|pq))#row=(?P<row>\d{1,15})", re.IGNORECASE | re.DOTALL)
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+
+
+class ItemBytes:
+    """Reads items below `settings.source_roots`: files, fsspec URLs, rows of Parquet files. Thread-safe."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._roots = settings.source_roots
+        self._located_roots = tuple(_located(self._roots))
+        self._parquet = ParquetImages(settings.data_dir / "cache")
+
+    def read(self, uri: str) -> bytes:
+        """`/a/b.png`, `s3://bucket/b.png` or `/a/b.parquet#row=17`.
+
+        Raises `SourceNotAllowed` outside the roots (symlinks are followed first), `SourceUnreadable` when there is
+        nothing, or nothing that can be read, and `SourceUnreachable`, one of these, when that may pass.
+        """
+        if row := _PARQUET_ROW.fullmatch(uri):
+            file = self.check_root(row["file"])
+            try:
+                return self._parquet.read(file, int(row["row"]))
+            except SourceUnreadable as error:
+                if isinstance(error.__cause__, OSError):
+                    raise self._unreadable(uri, file, error.__cause__) from error
+                raise
+        allowed = self.check_root(uri)
+        try:
+            if is_url(allowed):
+                filesystem, path = fsspec.core.url_to_fs(allowed)
+                return bytes(filesystem.cat_file(path))
+            return Path(allowed).read_bytes()
+        except Exception as error:  # each file system has its client's own classes
+            raise self._unreadable(uri, allowed, error) from error
+
+    def _unreadable(self, uri: str, place: str, error: Exception) -> SourceUnreadable:
+        """`SourceUnreachable` unless the file is surely the cause: not there, in a place where others are."""
+        if isinstance(error, IsADirectoryError):
+            return SourceUnreadable(uri=uri, reason="it is a folder")
+        if not isinstance(error, FileNotFoundError):
+            return SourceUnreachable(uri=uri, reason=(str(error) or type(error).__name__).rstrip("."))
+        if is_url(place):
+            return SourceUnreadable(uri=uri, reason="there is no such file")
+        if not any(_is_below(place, root) and os.path.isdir(root) for root in self._located_roots):
+            return SourceUnreachable(uri=uri, reason="its root, of SHORTLIST_SOURCE_ROOTS, is not there")
+        above = next(folder for folder in Path(place).parents if os.path.isdir(folder))
+        if _is_empty(above):  # as the place of a disk that is not mounted
+            return SourceUnreachable(
+                uri=uri, reason=f"there is no such file, and the folder {str(above)!r} is empty"
+            )
+        return SourceUnreadable(uri=uri, reason="there is no such file")
+
+    def check_root(self, uri: str) -> str:
+        """The uri, symlinks resolved, if it is an allowed root or below one. Raises `SourceNotAllowed`."""
+        row = _PARQUET_ROW.fullmatch(uri)
+        if row:
+            return f"{self.check_root(row['file'])}#row={row['row']}"
+        located = _locate(uri)
+        if located is None or not any(_is_below(located, root) for root in self._located_roots):
+            raise SourceNotAllowed(uri=uri, roots=", ".join(self._roots) or "none are set")
+        return located
+
+
+def _is_empty(folder: Path) -> bool:
+    try:
+        return next(folder.iterdir(), None) is None
+    except OSError:  # it may be entered, but not listed
+        return False
+
+
+def is_url(uri: str) -> bool:
+    """A remote place, not a local path; `_locate` has made paths of `file://` URLs."""
+    return _URL.match(uri) is not None
+
+
+def _located(roots: Iterable[str]) -> Iterable[str]:
+    for root in roots:
+        located = _locate(root if is_url(root) else str(Path(root).absolute()))
+        if located is not None:
+            yield located
+
+
+def _locate(uri: str) -> str | None:
+    """One spelling for each place; None for what has no place: relative paths, chained URLs, `..` in URLs."""
+    if uri.lower().startswith(("file://", "local://")):
+        uri = uri.split("://", 1)[1]
+    if is_url(uri):
+        climbs = ".." in unquote(uri).replace("\\", "/").split("/")
+        return None if climbs or "::" in uri else uri.rstrip("/")
+    try:
+        return _resolved(uri) if os.path.isabs(uri) else None
+    except (OSError, ValueError, RuntimeError):  # a NUL, a name too long, a circle of links
+        return None
+
+
+def _resolved(path: str) -> str:
+    """Symlinks followed. Folders are looked at once a second, as a pool has a million files in a few of them: who can
+    put a symlink in the place of a folder below a root is believed for that long.
+    """
+    folder, name = os.path.split(path)
+    if name in ("", ".", ".."):
+        return os.path.realpath(path)
+    place = os.path.join(_resolved_folder(folder, int(time.monotonic())), name)
+    return os.path.realpath(place) if _is_link(place) else place
+
+
+@lru_cache(maxsize=1_024)
+def _resolved_folder(folder: str, second: int) -> str:
+    return os.path.realpath(folder)
+
+
+def _is_link(place: str) -> bool:
+    try:
+        return stat.S_ISLNK(os.lstat(place).st_mode)
+    except OSError:  # whoever reads it will say what is wrong
+        return False
+
+
+def _is_below(place: str, root: str) -> bool:
+    return place == root or place.startswith(root.rstrip("/") + "/")

@@ -1,0 +1,1 @@
+"""What surrounds routes: dependencies, errors, streams, middleware."""

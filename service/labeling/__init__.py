@@ -1,0 +1,1 @@
+"""From the next batch to the label: batches, labels, decisions, rounds, annotators."""

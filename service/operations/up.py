@@ -1,0 +1,232 @@
+"""`shortlist up`: the service in this process, a worker in another, and a folder of images set to work."""
+
+import fcntl
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service.access import keys
+from service.content.reader import ItemBytes
+from service.errors import (
+    AlreadyRunning,
+    ClassesDiffer,
+    ClassesMissing,
+    CommaInPath,
+    ImagesMissing,
+    ShortlistError,
+)
+from service.models import jobs, training
+from service.pool import sources
+from service.projects import projects
+from service.settings import Settings
+from service.store.catalogue import live_workers
+from service.store.ids import public_id
+from service.store.project_settings import ProjectSettings
+from service.store.session import read_session, write_session
+from service.store.tables import Job, PretextModel, Project, Source, utc_now
+
+RESTART_S = (1.0, 60.0)  # the first wait before a dead worker is started again, and the longest
+NEEDS_A_PERSON = 78  # exit status of a worker that starting again would not help
+STOP_S = 15.0
+LOOK_S = 0.5
+WAITING_LOOK_S = 20.0
+
+Say = Callable[[str], None]
+
+
+def check_images(images: Path) -> Path:
+    """Absolute. Raises `ImagesMissing`, `CommaInPath`."""
+    if not images.is_dir():
+        raise ImagesMissing(path=str(images))
+    folder = images.resolve()
+    if "," in str(folder):  # the worker gets it among SHORTLIST_SOURCE_ROOTS
+        raise CommaInPath(path=str(folder))
+    return folder
+
+
+@contextmanager
+def alone_in(data_dir: Path) -> Iterator[None]:
+    """Two would revoke each other's keys and run a worker each. The lock ends with the process, however it ends.
+    Raises `AlreadyRunning`."""
+    with (data_dir / "up.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunning(path=str(data_dir)) from None
+        yield
+
+
+@contextmanager
+def key_of_this_run(engine: sa.Engine, settings: Settings) -> Iterator[str]:
+    """An admin key that is good until this ends, for the page that is opened from it. Whoever can start this could
+    make one that lasts. What a killed run in this data folder left is revoked.
+    """
+    name = f"shortlist up in {settings.data_dir.resolve()} on {socket.gethostname()}"
+    with write_session(engine) as session:
+        keys.revoke_named(session, name, utc_now())
+        _, token = keys.create(session, keys.server_secret(settings), name=name, role="admin")
+    try:
+        yield token
+    finally:
+        with write_session(engine) as session:
+            keys.revoke_named(session, name, utc_now())
+
+
+def with_known_sources(engine: sa.Engine, settings: Settings) -> Settings:
+    """The folders and files that earlier starts imported from were allowed then, and are now."""
+    with read_session(engine) as session:
+        known = session.scalars(sa.select(Source.uri).distinct().order_by(Source.uri))
+        local = [uri for uri in known if uri.startswith("/") and "," not in uri]
+    return settings.model_copy(
+        update={"source_roots": tuple(dict.fromkeys((*settings.source_roots, *local)))}
+    )
+
+
+def queue_images(
+    session: Session, settings: Settings, images: Path, name: str, classes: list[str]
+) -> tuple[int, int]:
+    """The folder's project, made when missing, and the job that imports it. Nothing is imported twice.
+
+    Returns both row numbers. Raises `ClassesMissing`, `ClassesDiffer` and what making a project raises.
+    """
+    project = session.scalar(sa.select(Project).where(Project.name == name))
+    if project is None:
+        if not classes:
+            raise ClassesMissing(name=name)
+        project = projects.create(
+            session, name=name, classes=classes, settings=ProjectSettings(), pretext_from=None
+        )
+    elif set(classes) - set(project.classes):
+        raise ClassesDiffer(name=name, classes=", ".join(project.classes), id=public_id("p", project.id))
+    waiting = session.scalar(
+        sa.select(Source.job_id)
+        .join(Job, Job.id == Source.job_id)
+        .where(Source.project_id == project.id, Source.uri == str(images), _unfinished())
+        .limit(1)
+    )
+    if waiting is None:  # again also for a known folder: what is new in it comes in
+        _, job = sources.add(
+            session, project, ItemBytes(settings), uri=str(images), split="pool", label_column=None
+        )
+        waiting = job.id
+    return project.id, waiting
+
+
+def pretrain_after_import(
+    engine: sa.Engine, project_id: int, job_id: int, say: Say, stopping: threading.Event
+) -> None:
+    """Wait for the import, then queue the pretraining unless there is or will be a pretext model."""
+    while True:
+        with read_session(engine) as session:
+            job = session.get(Job, job_id)
+        if job is None or job.state not in ("queued", "running"):
+            break
+        if stopping.wait(LOOK_S):
+            return
+    if job is None or job.state != "succeeded":
+        say(f"The images were not imported. {(job and job.error) or 'The job was cancelled.'}")
+        return
+    counts = job.result or {}
+    say(
+        f"Imported: {counts.get('added', 0)} new items, {counts.get('known', 0)} known, "
+        f"{counts.get('quarantined', 0)} quarantined."
+    )
+    with write_session(engine) as session:
+        project = session.get(Project, project_id)
+        if project is None or _has_pretext_model(session, project):
+            return
+        try:
+            training.pretrain(session, project)
+        except ShortlistError as error:
+            say(str(error))
+            return
+    say("Pretraining on them is queued; until it is done, batches are uniformly random.")
+
+
+def say_what_waits(
+    engine: sa.Engine, say: Say, stopping: threading.Event, every_s: float = WAITING_LOOK_S
+) -> None:
+    """Once, when a job comes to wait for a worker that can do more than those that are alive. Whether one is alive at
+    all, its keeper says.
+    """
+    said: set[str] = set()
+    while not stopping.wait(every_s):
+        with read_session(engine) as session:
+            found = jobs.waiting(session, None) if live_workers(session) else []
+        sentences = {f"A job {one.kind} waits for {one.waits_for}" for one in found}
+        for sentence in sorted(sentences - said):
+            say(sentence)
+        said = sentences
+
+
+def _unfinished() -> sa.ColumnElement[bool]:
+    return Job.state.in_(("queued", "running"))
+
+
+def _has_pretext_model(session: Session, project: Project) -> bool:
+    """Or will have one: its training is waiting or running."""
+    trained = sa.exists().where(PretextModel.project_id == project.id, PretextModel.state == "ready")
+    in_work = sa.exists().where(Job.project_id == project.id, Job.kind == "train_pretext", _unfinished())
+    return bool(session.scalar(sa.select(sa.or_(trained, in_work))))
+
+
+class WorkerKeeper:
+    """Keeps one worker process running; its output goes to ours. It also ends when we are killed."""
+
+    def __init__(self, environment: dict[str, str], say: Say, command: tuple[str, ...] = ()) -> None:
+        self._command = command or (sys.executable, "-m", "worker", "--stop-on-eof")
+        self._environment, self._say = environment, say
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let it hand back its job; kill it when that takes too long."""
+        with self._lock:
+            self._stopping.set()
+            process = self._process
+        if process is not None and self.running():
+            process.terminate()
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        self._thread.join()
+
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def _keep(self) -> None:
+        wait_s, longest_s = RESTART_S
+        while True:
+            with self._lock:
+                if self._stopping.is_set():
+                    return
+                self._process = subprocess.Popen(self._command, env=self._environment, stdin=subprocess.PIPE)
+            status = self._process.wait()
+            _close(self._process.stdin)
+            if self._stopping.is_set() or status == 0:  # Ctrl-C reaches the worker too
+                return
+            if status == NEEDS_A_PERSON:
+                self._say("The worker cannot run, see above. The service goes on without it.")
+                return
+            self._say(f"The worker ended with status {status}; it starts again in {wait_s:.0f} s.")
+            self._stopping.wait(wait_s)
+            wait_s = min(2 * wait_s, longest_s)
+
+
+def _close(pipe: IO[bytes] | None) -> None:
+    if pipe is not None:
+        pipe.close()

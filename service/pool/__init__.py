@@ -1,0 +1,1 @@
+"""The items of a pool: registered, listed, previewed, withdrawn, queued, gold."""

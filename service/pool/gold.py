@@ -1,0 +1,60 @@
+"""Gold items: their class is known for certain. They are done, and mixed in to see how well annotators do."""
+
+from collections.abc import Sequence
+
+from sqlalchemy.orm import Session
+
+from service.errors import ItemNotServable, UnknownClass
+from service.labeling import batches, item_decisions, picks
+from service.models import training
+from service.pool import items, queues
+from service.projects import projects
+from service.store.ids import public_id
+from service.store.project_settings import ProjectSettings
+from service.store.tables import Project
+
+
+def mark(session: Session, project: Project, entries: Sequence[tuple[str, str]]) -> int:
+    """Make items, by public id, gold items of the class given; how many there are now that were none before.
+
+    A gold item is done, of this class whatever annotators say, and heads train on it. Raises `UnknownItem`,
+    `UnknownClass`, `ItemNotServable`.
+    """
+    projects.lock_open(session, project)
+    found = items.find_each(session, project, [item for item, _ in entries])
+    new = 0
+    for index, (public, class_name) in enumerate(entries):
+        if class_name not in project.classes:
+            raise UnknownClass(
+                field=f"items[{index}].class", name=class_name, classes=", ".join(project.classes),
+                project=public_id("p", project.id),
+            )  # fmt: skip
+        item = found[index]
+        if item.split != "pool" or item.state not in ("available", "done"):
+            state = "of the test split" if item.split == "test" else item.state
+            raise ItemNotServable(field=f"items[{index}].item", id=public, state=state)
+        new += not item.gold
+        item.gold, item.state, item.class_name, item.decided_by = True, "done", class_name, None
+    numbers = [item.id for item in found]
+    batches.release_items(session, project, numbers)
+    queues.clear(session, project, numbers, by=())
+    training.retrain_if_due(session, project)
+    return new
+
+
+def unmark(session: Session, project: Project, wanted: Sequence[str]) -> int:
+    """Items that are gold no more are what their labels say; how many there were. Raises `UnknownItem`."""
+    projects.lock_open(session, project)
+    overlap = ProjectSettings.model_validate(project.settings).overlap
+    gold = [item for item in dict.fromkeys(items.find_each(session, project, wanted)) if item.gold]
+    batches.release_items(session, project, [item.id for item in gold])
+    for labels in item_decisions.load(session, gold).values():
+        votes_before = len(labels.votes())
+        labels.item.gold, labels.item.state, labels.item.class_name = False, "available", None
+        labels.count_all()
+        labels.settle(overlap)
+        project.labels_used += len(labels.votes()) - votes_before
+    if gold:
+        picks.open_again(session, project, [item.id for item in gold])
+        training.retrain_if_due(session, project)
+    return len(gold)

@@ -1,0 +1,41 @@
+"""Sources: checked here, imported by a worker."""
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service.content.reader import ItemBytes, is_url
+from service.errors import SourceUnreadable
+from service.pool.items import Split
+from service.projects import projects
+from service.store import pipeline
+from service.store.tables import Job, Project, Source
+
+
+def add(
+    session: Session,
+    project: Project,
+    item_bytes: ItemBytes,
+    *,
+    uri: str,
+    split: Split,
+    label_column: str | None,
+) -> tuple[Source, Job]:
+    """Queue its import. Raises `SourceNotAllowed` outside the allowed roots, `SourceUnreadable` where nothing is,
+    `ProjectArchived`."""
+    projects.refuse_archived(project)
+    place = item_bytes.check_root(uri)
+    if not is_url(place) and not Path(place).exists():
+        raise SourceUnreadable(uri=uri, reason="there is no such file or folder")
+    source = Source(project_id=project.id, uri=place, split=split, label_column=label_column)
+    session.add(source)
+    session.flush()
+    source.job_id = pipeline.queue_import(session, source)
+    return source, session.get_one(Job, source.job_id)
+
+
+def page(session: Session, project: Project, before: int | None, limit: int) -> list[Source]:
+    """Newest first."""
+    query = sa.select(Source).where(Source.project_id == project.id).order_by(Source.id.desc()).limit(limit)
+    return list(session.scalars(query if before is None else query.where(Source.id < before)))

@@ -1,0 +1,1 @@
+"""Projects: their settings, changes, copies, summary, advice and events."""

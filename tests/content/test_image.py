@@ -1,0 +1,233 @@
+"""Every kind of image becomes the same upright RGB; what is broken says why."""
+
+import contextlib
+import struct
+import threading
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from service.content.image import open_rgb, open_scaled
+from service.errors import BadItem
+from tests.pictures import encoded, picture
+
+LIMIT = 1_000_000
+
+
+def pixels(data: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    image = open_rgb(data, LIMIT)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP"])
+def test_lossless_formats_keep_every_pixel(kind: str) -> None:
+    image = picture(1)
+    options = {"lossless": True} if kind == "WEBP" else {}
+
+    assert (pixels(encoded(image, kind, **options)) == np.asarray(image)).all()
+
+
+def test_jpeg_is_close() -> None:
+    smooth = picture(1, 4, 4).resize((32, 32), Image.Resampling.BICUBIC)
+
+    difference = pixels(encoded(smooth, "JPEG", quality=95)).astype(int) - np.asarray(smooth)
+
+    assert np.abs(difference).mean() < 5
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "WEBP", "PNG"])
+def test_the_first_frame_is_taken(kind: str) -> None:
+    red, blue = Image.new("RGB", (6, 6), "red"), Image.new("RGB", (6, 6), "blue")
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(red, kind, save_all=True, append_images=[blue], **options)
+
+    assert (pixels(data) == (255, 0, 0)).all()
+
+
+def test_grey_is_grey_in_all_three_channels() -> None:
+    grey = picture(2).convert("L")
+
+    assert (pixels(encoded(grey)) == np.asarray(grey)[:, :, None]).all()
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_what_is_transparent_becomes_white(mode: str) -> None:
+    clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0)).convert(mode)
+    clear.putpixel((1, 1), (0, 255) if mode == "LA" else (0, 0, 0, 255))
+
+    found = pixels(encoded(clear))
+
+    assert (found[0, 0] == 255).all()
+    assert (found[1, 1] == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_a_palette_with_transparency_becomes_white_there(kind: str) -> None:
+    image = Image.new("P", (4, 4), 0)
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.putpixel((2, 2), 1)
+
+    found = pixels(encoded(image, kind, transparency=0))
+
+    assert (found[0, 0] == 255).all()
+    assert (found[2, 2] == (0, 0, 255)).all()
+
+
+def test_a_palette_without_transparency_keeps_its_colours() -> None:
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([255, 0, 0, 0, 0, 255])
+
+    assert (pixels(encoded(image)) == (0, 0, 255)).all()
+
+
+def test_cmyk_becomes_rgb() -> None:
+    found = pixels(encoded(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), "JPEG"))
+
+    assert (found[..., 0] < 40).all()
+    assert (found[..., 2] > 200).all()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bits_are_scaled_not_cut(kind: str) -> None:
+    values = np.array([[0, 257 * 10, 257 * 100, 65535]], np.uint16).repeat(4, 0)
+
+    found = pixels(encoded(Image.fromarray(values), kind))
+
+    assert found[0, :, 0].tolist() == [0, 10, 100, 255]
+
+
+def test_floats_are_stretched_from_black_to_white() -> None:
+    values = np.linspace(-3, 7, 16, dtype=np.float32).reshape(4, 4)
+
+    found = pixels(encoded(Image.fromarray(values), "TIFF"))
+
+    assert (found.min(), found.max()) == (0, 255)
+
+
+def test_floats_that_are_no_numbers_are_bad() -> None:
+    with pytest.raises(BadItem, match="not numbers"):
+        open_rgb(encoded(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "TIFF"), LIMIT)
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])  # Pillow turns the second by itself
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_applied(orientation: int, format: str) -> None:
+    upright = picture(3, 8, 5)
+    undo = {
+        1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4,
+    }[orientation]  # fmt: skip
+    stored = upright if undo is None else upright.transpose(Image.Transpose(undo))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+
+    data = encoded(stored, format, exif=exif)
+    assert (pixels(data) == np.asarray(upright)).all()
+    assert open_scaled(data, LIMIT, 64)[1] == upright.size
+
+
+@pytest.mark.parametrize("name", [b"eXIf", b"iTXt"])
+def test_an_orientation_behind_the_pixels_of_a_png_is_applied(name: bytes) -> None:
+    upright, exif = picture(3, 8, 5), Image.Exif()
+    exif[0x0112] = 6
+    said = {
+        b"eXIf": exif.tobytes().removeprefix(b"Exif\0\0"),
+        b"iTXt": b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>',
+    }[name]
+    png = encoded(upright.transpose(Image.Transpose.ROTATE_90))
+    end = len(png) - len(chunk(b"IEND", b""))
+
+    assert (pixels(png[:end] + chunk(name, said) + png[end:]) == np.asarray(upright)).all()
+
+
+def test_odd_metadata_neither_warn_nor_harm() -> None:
+    image = picture(4)
+    broken_exif = encoded(image, "JPEG", exif=b"Exif\x00\x00II*\x00\x08\x00\x00\x00\xff\xff\x12\x01")
+
+    assert open_rgb(broken_exif, LIMIT).size == image.size
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"no image at all", "supported format"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "supported format"),
+        (encoded(picture(5, 64, 64))[:700], "truncated"),
+        (encoded(picture(5, 64, 64), "JPEG")[:700], "truncated"),
+        (encoded(picture(5)) [:30], "truncated|supported"),
+        (encoded(Image.new("L", (1001, 1000))), "1001 x 1000 pixels are more than 1000000"),
+    ],
+    ids=["empty", "text", "svg", "cut png", "cut jpeg", "cut header", "too large"],
+)  # fmt: skip
+def test_bad_images_say_why(data: bytes, reason: str) -> None:
+    with pytest.raises(BadItem, match=reason) as caught:
+        open_rgb(data, LIMIT)
+    assert str(caught.value) == f"This image cannot be used: {caught.value.reason}."
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    """One chunk of a PNG."""
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def bomb(side: int) -> bytes:
+    """A PNG of a few bytes that claims side x side pixels."""
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [10_000, 60_000])
+def test_a_decompression_bomb_is_refused_by_its_header(side: int) -> None:
+    with pytest.raises(BadItem, match=f"{side} x {side} pixels"):
+        open_rgb(bomb(side), LIMIT)
+
+
+def test_nothing_of_a_bomb_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[ImageFile.ImageFile] = []
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: decoded.append(image))
+
+    with pytest.raises(BadItem, match="2000 x 2000 pixels"):
+        open_rgb(encoded(Image.new("1", (2000, 2000))), LIMIT)
+    assert not decoded
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"])
+def test_images_are_decoded_side_by_side(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    both, load = threading.Barrier(2, timeout=10), ImageFile.ImageFile.load
+
+    def load_together(image: ImageFile.ImageFile) -> object:
+        both.wait()
+        return load(image)
+
+    data = encoded(picture(7), kind)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load_together)
+    with ThreadPoolExecutor(2) as threads:
+        assert len(list(threads.map(pixels, [data, data]))) == 2
+
+
+def test_no_pixels() -> None:
+    with pytest.raises(BadItem):
+        open_rgb(bomb(0), LIMIT)
+
+
+def test_any_cut_or_flipped_byte_gives_an_image_or_a_reason() -> None:
+    rng = np.random.default_rng(0)
+    for kind in ("PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"):
+        whole = encoded(picture(6, 24, 24), kind)
+        for _ in range(60):
+            data = bytearray(whole[: rng.integers(1, len(whole) + 1)])
+            data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+            with contextlib.suppress(BadItem):
+                assert open_rgb(bytes(data), LIMIT).mode == "RGB"
+
+
+def test_many_threads_at_once() -> None:
+    data = [encoded(picture(number), "PNG") for number in range(40)]
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(pixels, data))
+
+    assert all((found[number] == np.asarray(picture(number))).all() for number in range(40))

@@ -1,0 +1,75 @@
+"""Folding leaves no batch norm behind a convolution, and every output as it was."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from worker.modalities.image.backbones import make_backbone
+from worker.models.fold_batch_norm import folded
+from worker.pretext import pretext_tasks
+from worker.scoring.score import score
+
+SIZE = 32
+
+
+def norms(net: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in net.modules())
+
+
+def images(n: int = 6) -> Tensor:
+    return torch.rand(n, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    ("task_name", "backbone"), [(name, "small") for name in pretext_tasks()] + [("rotation", "resnet18")]
+)
+def test_the_same_losses_and_embeddings(task_name: str, backbone: str) -> None:
+    task = pretext_tasks()[task_name]()
+    torch.manual_seed(0)
+    net = task.make_net(*make_backbone(backbone, False, SIZE), SIZE)
+    task.losses(net, images(), torch.Generator().manual_seed(0))  # in training mode: statistics move
+    net.eval()
+
+    made = folded(net, lambda either: score(either, task, images()).losses)
+
+    assert norms(made) == 0 < norms(net)
+    before, after = score(net, task, images()), score(made, task, images())
+    assert torch.allclose(before.losses, after.losses, rtol=1e-5, atol=1e-5)
+    assert torch.allclose(before.embeddings, after.embeddings, rtol=1e-4, atol=1e-5)
+
+
+class Shared(nn.Module):
+    """What a convolution gives is used twice, so that its norm must stay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.norm.running_mean.copy_(torch.arange(4.0))  # type: ignore[union-attr]
+
+    def forward(self, images: Tensor) -> Tensor:
+        found = self.conv(images)
+        means: Tensor = (found + self.norm(found)).mean((1, 2, 3))
+        return means
+
+
+def test_a_network_that_would_change_is_left_alone() -> None:
+    net = Shared().eval()
+
+    assert folded(net, lambda either: either(images())) is net
+    assert norms(net) == 1
+
+
+def test_a_layer_whose_output_would_change_is_left_alone() -> None:
+    """The loss stays as it is where batch norm follows, what the layer itself gives does not."""
+    task = pretext_tasks()["rotation"]()
+    torch.manual_seed(0)
+    net = task.make_net(*make_backbone("ghostnet_100", False, SIZE), SIZE)
+    task.losses(net, images(), torch.Generator().manual_seed(0))
+    net.eval()
+
+    def run(either: nn.Module) -> Tensor:
+        found = score(either, task, images(), "conv_stem")
+        return torch.cat([found.losses, found.embeddings.flatten()])
+
+    assert folded(net, run) is net
+    assert folded(net, lambda either: score(either, task, images()).losses) is not net

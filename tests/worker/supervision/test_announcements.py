@@ -1,0 +1,17 @@
+from collections import Counter
+
+import pytest
+
+from service.store.catalogue import Announcement
+from worker.supervision.announcements import announcements
+
+
+def test_every_kind_is_announced() -> None:
+    kinds = Counter(each.kind for each in announcements())
+    assert kinds.keys() == {"strategy", "pretext_task", "head", "backbone"}
+
+
+@pytest.mark.parametrize("announced", announcements(), ids=lambda each: f"{each.kind}-{each.name}")
+def test_help_and_parameters(announced: Announcement) -> None:
+    assert announced.help.strip()
+    assert announced.parameters["additionalProperties"] is False

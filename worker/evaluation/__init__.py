@@ -1,0 +1,1 @@
+"""How good embeddings and heads are, measured on labels that they did not see."""

@@ -1,0 +1,45 @@
+"""Random selection's own learning curve, from the control labels alone, as they are a random selection: heads trained
+on some of them, measured on the others (or on the test split).
+"""
+
+from typing import Any
+
+import numpy as np
+
+from worker.arrays import Bools, Floats, Ints
+from worker.evaluation.held_out import Fit
+from worker.evaluation.metrics import wilson_interval
+
+_LEAST_LABELS = 30  # fewer leave an interval that says nothing
+_FOLDS = 3
+_SIZES = (0.25, 0.5, 1.0)  # parts of the control labels at hand
+
+
+def random_curve(
+    fit: Fit, embeddings: Floats, classes: Ints, test: tuple[Floats, Ints] | None, rng: np.random.Generator
+) -> list[dict[str, Any]]:
+    """Accuracy by number of random labels, from control labels alone: embeddings (k, d), classes (k,).
+
+    [{"labels", "items", "accuracy", "accuracy_low", "accuracy_high"}]; empty below 30 control labels
+    """
+    k = len(classes)
+    if k < _LEAST_LABELS:
+        return []
+    order = rng.permutation(k)
+    parts = [np.empty(0, np.int64)] if test else np.array_split(order, _FOLDS)
+    points = []
+    for size in _SIZES:
+        right: list[Bools] = []
+        for held_out in parts:
+            others = np.setdiff1d(order, held_out, assume_unique=True)
+            seen = others[: round(size * len(others))]
+            fitted = fit(embeddings[seen], classes[seen])
+            inputs, truth = test or (embeddings[held_out], classes[held_out])
+            right.append(fitted.probabilities(inputs).argmax(axis=1) == truth)
+        answers = np.concatenate(right)
+        low, high = wilson_interval(int(answers.sum()), len(answers))
+        points.append(
+            {"labels": len(seen), "items": len(answers), "accuracy": float(answers.mean()),
+             "accuracy_low": low, "accuracy_high": high}
+        )  # fmt: skip
+    return points

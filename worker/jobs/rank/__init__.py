@@ -1,0 +1,326 @@
+"""Job rank: the project's strategy orders the available items; the top of the order becomes the new ranking.
+
+Of each group of duplicates the strategy sees one, and nothing that the reject head bars (`left_out`). Where the
+gate says no-go of the embeddings, `random` stands in for the strategy (docs/decisions/0010). When labels have grown
+enough since it last judged, the gate is asked again.
+
+Random choices come from (seed of the project, labels used), so the same state gives the same ranking again.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service.store import outbox, pipeline, planner_stats
+from service.store.control_arm import control_item_ids
+from service.store.ids import public_id
+from service.store.project_settings import Choice, ProjectSettings
+from service.store.tables import (
+    Head,
+    Item,
+    Project,
+    RankedItem,
+    Ranking,
+    Reservation,
+    ScoreRun,
+)
+from worker.arrays import Bools, Bytes, Ints
+from worker.evaluation.gate import is_due
+from worker.heads import heads
+from worker.heads.images import ImageHead
+from worker.jobs.context import JobContext, JobFailed
+from worker.jobs.plug_in_from import chosen
+from worker.jobs.rank.exclusions import NO_COPIES, LeftOut, bar, barred_items, copies_of, left_out
+from worker.jobs.specs import (
+    KnownItems,
+    ScoredItems,
+    item_ids,
+    labeled_items,
+    open_thumbnails,
+    probabilities_by,
+)
+from worker.jobs.train_head.measure_head import of_model
+from worker.selection.pool_view import PoolView, Selection
+from worker.selection.selections import NotFinite
+from worker.strategies import ColdStart, strategies
+
+# Enough for several rounds, so that serving never waits; few enough that a ranking is stored at once.
+_ROUNDS, _AT_LEAST, _AT_MOST = 4, 200, 20_000
+_AT_RANDOM = Choice(name="random")
+_HELD = sa.select(sa.func.count()).where(Reservation.state == sa.literal_column("'open'"))
+_KEPT = 3  # newest rankings whose items are kept, beside those that open reservations came from
+
+
+@dataclass(frozen=True)
+class _State:
+    """What the database knows of the pool, read in one transaction."""
+
+    project: Project
+    settings: ProjectSettings
+    score_run: ScoreRun
+    head: Head | None  # the served one, where it knows the items of the score run
+    labeled: KnownItems  # but for the control arm
+    labels: int  # with the control arm
+    done: Ints
+    broken: Ints  # rejected by an annotator
+    aside: Ints  # cannot be served: broken, quarantined, withdrawn
+    control: Ints  # kept for the control arm
+    test: Ints
+    held: int  # open reservations: their items are available, and no one else gets them
+    copies: Ints  # (m, 2) a duplicate and the representative of its group; none where they are not collapsed
+    loss_weight: float  # see `PoolView`
+
+    @property
+    def no_go(self) -> str | None:
+        """Why no ranking should follow the embeddings, in a sentence."""
+        found = self.score_run.gate
+        return str(found["reason"]) if found is not None and found["verdict"] == "no-go" else None
+
+    @staticmethod
+    def read(session: Session, project_id: int | None) -> "_State | None":
+        project = session.get_one(Project, project_id)
+        if project.score_run_id is None:
+            return None
+        settings = ProjectSettings.model_validate(project.settings)
+        score_run = session.get_one(ScoreRun, project.score_run_id)
+        control = np.array(control_item_ids(session, project.id, settings), np.int64)
+        labeled = labeled_items(session, project.id, project.classes)
+        return _State(
+            project=project,
+            settings=settings,
+            score_run=score_run,
+            head=_head_for(session, project.head_id, score_run),
+            labeled=labeled.keep(~np.isin(labeled.ids, control)),
+            labels=len(labeled),
+            done=item_ids(session, project.id, "done"),
+            broken=item_ids(session, project.id, "broken"),
+            aside=item_ids(session, project.id, "aside"),
+            control=control,
+            test=item_ids(session, project.id, "test"),
+            held=session.scalar(_HELD.where(Reservation.project_id == project.id)) or 0,
+            copies=copies_of(session, project.score_run_id) if settings.collapse_duplicates else NO_COPIES,
+            loss_weight=_loss_weight(session, score_run),
+        )
+
+
+def _head_for(session: Session, head_id: int | None, score_run: ScoreRun) -> Head | None:
+    """The head, where it knows the embeddings of the score run: those by the same pretext model are the same. What a
+    head on images says is stored, for the items of its own score run only.
+    """
+    query = sa.select(Head).where(Head.id == head_id, of_model(score_run.pretext_model_id))
+    head = session.scalar(query)
+    if head is None or head.score_run_id == score_run.id:
+        return head
+    on_images = isinstance(chosen(heads(), Choice.model_validate(head.kind), "head"), ImageHead)
+    return None if on_images else head
+
+
+def _loss_weight(session: Session, score_run: ScoreRun) -> float:
+    """As the newest head that was measured with losses of the same pretext model found it."""
+    measured = sa.select(Head.metrics).where(
+        of_model(score_run.pretext_model_id),
+        Head.metrics["pretext_loss_correlation", "rho"].as_float().is_not(None),
+    )
+    metrics = session.scalar(measured.order_by(Head.version.desc()).limit(1))
+    if metrics is None:
+        return 0.0
+    low, high = (float(metrics["pretext_loss_correlation"][end]) for end in ("low", "high"))
+    return max(low, 0.0) + min(high, 0.0)
+
+
+def run(context: JobContext) -> dict[str, Any] | None:
+    started = time.perf_counter()
+    with context.read() as session:
+        state = _State.read(session, context.job.project_id)
+    if state is None:
+        return {"items": 0, "missing": "The pool has no scores yet; the ranking follows the first score run."}
+    context.report(0.1, "reading embeddings")
+    scored = ScoredItems.open(context.artifacts, state.score_run)
+    scored = scored.keep(~scored.among(state.test))
+    with _naming(context, scored):
+        unseen = _left_out(state, scored)
+    seen = scored.keep(unseen.seen)
+    pool = _pool_view(context, state, seen)
+    context.report(0.4, "ordering items")
+    with _naming(context, seen):
+        choice, note, selection = _select(state, pool)
+    if not pool.available.any() and not unseen.seen.all():
+        note = "What is left is barred as probably broken, or a duplicate: it is served at random."
+    rows = _ranked_items(state, seen, pool, selection)
+    barred = barred_items(scored, unseen)
+    result = {
+        "items": len(rows), "strategy": choice.name, "note": note,
+        "barred": len(barred), "duplicates": int(unseen.copies.sum()),
+    }  # fmt: skip
+    bar(context, state.project.id, barred)
+    with context.finish(result) as session:
+        version = session.scalar(
+            sa.select(sa.func.max(Ranking.version)).where(Ranking.project_id == state.project.id)
+        )
+        ranking = Ranking(
+            project_id=state.project.id, version=(version or 0) + 1, strategy=choice.model_dump(),
+            seed=state.settings.seed, score_run_id=state.score_run.id,
+            head_id=state.head.id if state.head is not None else None,
+            labels_used=state.project.labels_used, items=len(rows), note=note,
+            seconds=time.perf_counter() - started,
+        )  # fmt: skip
+        session.add(ranking)
+        session.flush()
+        if rows:
+            session.execute(sa.insert(RankedItem), [{"ranking_id": ranking.id, **row} for row in rows])
+        if len(rows) >= planner_stats.MANY_ROWS:
+            planner_stats.refresh(session, "ranked_items")
+        project = session.get_one(Project, state.project.id)
+        project.ranking_id = ranking.id
+        outbox.tell(session, project.id, "ranking.ready", _told(ranking))
+        _forget_old_items(session, ranking)
+        if is_due(state.score_run.gate, state.labels):
+            pipeline.queue_probe_pretext(session, project)
+    return result
+
+
+def _told(ranking: Ranking) -> dict[str, Any]:
+    """To webhooks."""
+    return {
+        "ranking": public_id("r", ranking.id), "version": ranking.version, "items": ranking.items,
+        "strategy": ranking.strategy["name"], "labels_used": ranking.labels_used,
+    }  # fmt: skip
+
+
+@contextmanager
+def _naming(context: JobContext, scored: ScoredItems) -> Iterator[None]:
+    """A value that is not finite is the score run's fault: says which item's."""
+    try:
+        yield
+    except NotFinite as error:
+        with context.read() as session:
+            key = session.get_one(Item, int(scored.ids[error.row])).key
+        raise JobFailed(
+            f"The score run holds values of {key!r} that are not finite numbers. "
+            "Train the pretext model again."
+        ) from error
+
+
+def _free(state: _State, scored: ScoredItems) -> Bools:
+    """(n,) whether an item could be ranked."""
+    return ~scored.among(np.concatenate([state.done, state.aside, state.control]))
+
+
+def _left_out(state: _State, scored: ScoredItems) -> LeftOut:
+    return left_out(
+        scored,
+        free=_free(state, scored),
+        done=scored.among(state.done),
+        broken=scored.among(state.broken),
+        copies=state.copies,
+        rng=np.random.default_rng([state.settings.seed, state.project.labels_used]),
+    )
+
+
+def _pool_view(context: JobContext, state: _State, scored: ScoredItems) -> PoolView:
+    classes = np.full(len(scored.ids), -1)
+    rows = scored.where(state.labeled.ids)
+    classes[rows[rows >= 0]] = state.labeled.classes[rows >= 0]
+    probabilities = None
+    if state.head is not None:
+        probabilities = probabilities_by(context.artifacts, state.head, state.project.classes, scored)
+    return PoolView(
+        embeddings=scored.embeddings,
+        pretext_losses=scored.losses,
+        available=_free(state, scored),
+        classes=classes,
+        probabilities=probabilities,
+        n_classes=len(state.project.classes),
+        round_size=state.settings.round_size,
+        labels_used=state.project.labels_used,
+        loss_weight=state.loss_weight,
+        thumbnails=_thumbnails(context, state, scored),
+    )
+
+
+def _thumbnails(context: JobContext, state: _State, scored: ScoredItems) -> Bytes:
+    """(n, f) of the scored items; copied only where these are not all of the score run's."""
+    artifact = str(state.score_run.artifact)
+    everything = open_thumbnails(context.artifacts, artifact)
+    if len(everything) == len(scored.ids):
+        return everything
+    rows = ScoredItems.open(context.artifacts, state.score_run).where(scored.ids)
+    return np.asarray(everything[rows])
+
+
+def _select(state: _State, pool: PoolView) -> tuple[Choice, str | None, Selection]:
+    """By the project's strategy, or by its cold-start strategy with a note that says why."""
+    wanted, stand_in = state.settings.strategy, state.settings.cold_start
+    strategy = chosen(strategies(), wanted, "strategy")
+    note = None
+    if state.no_go is not None and wanted.name != _AT_RANDOM.name:
+        note = f"{_AT_RANDOM.name} stands in for {wanted.name}, because the gate says no-go: {state.no_go}"
+        wanted, strategy = _AT_RANDOM, chosen(strategies(), _AT_RANDOM, "strategy")
+    n = max(_ROUNDS * pool.round_size, _AT_LEAST) + state.held
+    n = min(n, _AT_MOST, int(pool.available.sum()))
+    if n == 0:
+        return wanted, "No item is available.", Selection(np.empty(0, np.int64), np.empty(0, np.float32))
+
+    def rng() -> np.random.Generator:
+        return np.random.default_rng([state.settings.seed, state.project.labels_used])
+
+    try:
+        return wanted, note, strategy.select(pool, n, rng())
+    except ColdStart:
+        note = f"{wanted.name} needs a head and there is none yet; {stand_in.name} stood in."
+    try:
+        return stand_in, note, chosen(strategies(), stand_in, "cold_start").select(pool, n, rng())
+    except ColdStart as error:
+        raise JobFailed(
+            f"Both strategy {wanted.name!r} and cold_start {stand_in.name!r} need a head, and there is none "
+            "yet. Set the project's cold_start to 'shortlist' or 'random'."
+        ) from error
+
+
+def _ranked_items(
+    state: _State, scored: ScoredItems, pool: PoolView, selection: Selection
+) -> list[dict[str, Any]]:
+    """Rows of `RankedItem`, without the ranking's id; with the head's prediction where there is a head."""
+    rows: list[dict[str, Any]] = [
+        {
+            "rank": rank,
+            "item_id": item,
+            "score": score,
+            "predicted_class": None,
+            "predicted_probability": None,
+        }
+        for rank, (item, score) in enumerate(
+            zip(scored.ids[selection.items].tolist(), selection.scores.tolist(), strict=True), start=1
+        )
+    ]
+    if pool.probabilities is not None:
+        probabilities = pool.probabilities[selection.items]
+        likeliest, highest = probabilities.argmax(axis=1).tolist(), probabilities.max(axis=1).tolist()
+        for row, index, probability in zip(rows, likeliest, highest, strict=True):
+            row["predicted_class"], row["predicted_probability"] = state.project.classes[index], probability
+    return rows
+
+
+def _forget_old_items(session: Session, newest: Ranking) -> None:
+    """Rankings stay on record; their items go once nobody is being served from them any more."""
+    served = sa.select(Reservation.ranking_id).where(
+        Reservation.project_id == newest.project_id,
+        Reservation.state == sa.literal_column("'open'"),
+        Reservation.ranking_id.is_not(None),
+    )
+    old = sa.select(Ranking.id).where(
+        Ranking.project_id == newest.project_id,
+        Ranking.version <= newest.version - _KEPT,
+        Ranking.id.not_in(served),
+    )
+    session.execute(
+        sa.delete(RankedItem)
+        .where(RankedItem.ranking_id.in_(old))
+        .execution_options(synchronize_session=False)
+    )

@@ -1,0 +1,270 @@
+"""Job score_pool: one pass of a pretext model over a project's items: losses and embeddings.
+
+The items are cut into shards by id. A shard is scored, stored as an immutable artifact and recorded in a row;
+what has a row is not done again, so a crash repeats only what is missing. What earlier runs of the same model
+know is copied: those of this project by item, those of the model's own project by equal content. At the end
+stand, in the order of the item ids and for both splits,
+
+    <artifact>/ids.npy          (n,) int64
+    <artifact>/losses.npy       (n,) float32, the mean over the task's views
+    <artifact>/spreads.npy      (n,) float32, their standard deviation; 0 where there is one view
+    <artifact>/embeddings.npy   (n, d) float16
+    <artifact>/thumbnails.npy   (n, f) uint8
+
+and the `Score` and `Duplicate` rows; then one transaction switches what is served. What nothing needs of earlier runs
+is removed by job remove_score_runs.
+"""
+
+import time
+from contextlib import ExitStack, closing
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+import sqlalchemy as sa
+
+from service.store.jobs import progressed
+from service.store.pipeline import (
+    queue_delete_artifacts,
+    queue_rank,
+    queue_remove_score_runs,
+    queue_score_new_items,
+    queue_train_head,
+)
+from service.store.project_settings import ProjectSettings
+from service.store.scores import load_duplicates, load_scores
+from service.store.tables import Item, PretextModel, Project, ScoreRun, ScoreShard, utc_now
+from worker.arrays import Bools, Floats, Ints
+from worker.device import choose_device, use_threads
+from worker.engines.local import LocalEngine
+from worker.jobs.context import JobContext, JobFailed
+from worker.jobs.pretext_net import task_of
+from worker.jobs.score_pool.find_duplicates import find_duplicates
+from worker.jobs.score_pool.layer_choice import settled
+from worker.jobs.score_pool.shard_scorer import SCORED_STATES, Shard, ShardScorer, Stored
+from worker.jobs.specs import open_spreads
+from worker.pool.reader import ItemPixels
+from worker.pretraining.loop import about
+
+_ROWS_A_TRANSACTION = 20_000
+_HISTOGRAM_BINS = 50
+_SCORING, _DUPLICATES = 0.95, 0.97  # progress before storing the scores, before looking for duplicates
+
+
+def run(context: JobContext) -> dict[str, Any]:
+    use_threads(context.settings.threads)
+    device = choose_device(context.settings.device)
+    score_run, model = _begin(context)
+    shards = _shards(context, score_run)
+    missing = _missing(context, score_run, shards)
+    if missing:
+        begun = time.monotonic()
+        with ItemPixels(context.settings) as item_pixels:
+            model = settled(context, model, item_pixels, device)
+            scorer = ShardScorer(context, score_run, model, item_pixels, device)
+            scorer.tune(len(missing) * context.settings.shard_size)
+            with closing(LocalEngine().map(scorer, missing)) as finished:
+                for done, stored in enumerate(finished, 1):
+                    _record(context, score_run, stored)
+                    left = about((time.monotonic() - begun) / done * (len(missing) - done))
+                    share = 1 - (len(missing) - done) / len(shards)
+                    context.report(_SCORING * share, f"scored {share:.0%} of the items, {left} left")
+    return _switch(context, score_run, model)
+
+
+def _begin(context: JobContext) -> tuple[ScoreRun, PretextModel]:
+    """The run that this very job began, or a new one, over the items there are now.
+
+    While the job waited for another try, items may have come, and the wish to score with a newer pretext model: such
+    wishes go to the job that waits.
+    """
+    with context.publish() as session:
+        model = session.get(PretextModel, context.job.payload["pretext_model_id"])
+        if model is None or model.artifact is None:
+            raise JobFailed("The pretext model is not there any more, or was never finished: pretrain again.")
+        mine = sa.select(ScoreRun).where(
+            ScoreRun.project_id == context.job.project_id,
+            ScoreRun.job_id == context.job.id,
+            ScoreRun.state == "running",
+        )
+        score_run = None
+        for begun in session.scalars(mine).all():
+            if begun.pretext_model_id == model.id:
+                score_run = begun
+            else:
+                session.delete(begun)
+                queue_delete_artifacts(session, [f"scores/{begun.id}"], later=True)
+        scored = (Item.project_id == context.job.project_id, Item.state.in_(SCORED_STATES))
+        last = session.scalar(sa.select(sa.func.max(Item.id)).where(*scored))
+        if score_run is not None and last is not None and last > score_run.last_item_id:
+            open_end = ScoreShard.last_item_id >= score_run.last_item_id  # it may have got more items
+            session.execute(sa.delete(ScoreShard).where(ScoreShard.score_run_id == score_run.id, open_end))
+            score_run.last_item_id = last
+        if score_run is None:
+            if session.scalar(sa.select(Item.id).where(*scored, Item.split == "pool").limit(1)) is None:
+                raise JobFailed("There is nothing to score: the pool is empty. Import a source first.")
+            score_run = ScoreRun(
+                project_id=context.job.project_id,
+                pretext_model_id=model.id,
+                state="running",
+                job_id=context.job.id,
+                last_item_id=last,
+            )
+            session.add(score_run)
+    return score_run, model
+
+
+def _shards(context: JobContext, score_run: ScoreRun) -> list[Shard]:
+    """The multiples of `shard_size` in which the project has items, so that the cuts never move."""
+    size = context.settings.shard_size
+    number = (Item.id - 1) // size
+    with context.read() as session:
+        numbers = session.scalars(
+            sa.select(number)
+            .where(Item.project_id == score_run.project_id, Item.id <= score_run.last_item_id)
+            .group_by(number)
+            .order_by(number)
+        )
+        return [Shard(one * size + 1, (one + 1) * size) for one in numbers]
+
+
+def _missing(context: JobContext, score_run: ScoreRun, shards: list[Shard]) -> list[Shard]:
+    """What has no row yet. Rows of another shard size are dropped."""
+    with context.publish() as session:
+        rows = session.scalars(sa.select(ScoreShard).where(ScoreShard.score_run_id == score_run.id))
+        stored = set()
+        for row in rows:
+            shard = Shard(row.first_item_id, row.last_item_id)
+            if shard in shards:
+                stored.add(shard)
+            else:
+                session.delete(row)
+    return [shard for shard in shards if shard not in stored]
+
+
+def _record(context: JobContext, score_run: ScoreRun, stored: Stored) -> None:
+    """The shard is done, and its items know what decoding them told."""
+    with context.publish() as session:
+        session.add(
+            ScoreShard(
+                score_run_id=score_run.id,
+                first_item_id=stored.shard.first,
+                last_item_id=stored.shard.last,
+                artifact=stored.artifact,
+                items=stored.items,
+            )
+        )
+        progressed(session, context.job)
+        for item_id, decoded in stored.learned.items():
+            item = sa.update(Item).where(Item.id == item_id)
+            if decoded.reason is not None:
+                session.execute(
+                    item.where(Item.state == "available").values(
+                        state="quarantined", quarantine_reason=decoded.reason
+                    )
+                )
+            else:
+                session.execute(
+                    item.where(Item.content_hash.is_(None)).values(
+                        content_hash=decoded.content_hash, width=decoded.width, height=decoded.height
+                    )
+                )
+
+
+def _switch(context: JobContext, score_run: ScoreRun, model: PretextModel) -> dict[str, Any]:
+    context.report(_SCORING, "storing the scores")
+    artifact = f"scores/{score_run.id}/arrays-{context.job.token}"
+    ids, pool, losses, dimensions = _consolidate(context, score_run, artifact)
+    spreads = open_spreads(context.artifacts, artifact) if task_of(model).scoring_views > 1 else None
+    if not pool.any():
+        raise JobFailed("No item of the pool can be read: see the reasons among the quarantined items.")
+    percentiles = percentiles_among(losses[pool], losses)
+    for start in range(0, len(ids), _ROWS_A_TRANSACTION):
+        part = slice(start, start + _ROWS_A_TRANSACTION)
+        with context.publish() as session:
+            load_scores(
+                session, score_run.id, ids[part], losses[part], percentiles[part],
+                None if spreads is None else spreads[part],
+            )  # fmt: skip
+    context.report(_DUPLICATES, "looking for duplicates")
+    copies, largest = find_duplicates(context, model, ids, pool, artifact)
+    for start in range(0, len(copies), _ROWS_A_TRANSACTION):
+        with context.publish() as session:
+            load_duplicates(session, score_run.id, copies[start : start + _ROWS_A_TRANSACTION])
+    # In float64: NumPy refuses to part losses of float32 that differ in their last digits only.
+    counts, edges = np.histogram(losses[pool].astype(np.float64), _HISTOGRAM_BINS)
+    result = {
+        "items": len(ids),
+        "pool": int(pool.sum()),
+        "duplicates": len(copies),
+        "duplicate_threshold": largest,
+    }
+    with context.finish(result) as session:
+        row = session.get_one(ScoreRun, score_run.id)
+        row.state, row.artifact, row.finished_at = "complete", artifact, utc_now()
+        row.items, row.dimensions = len(ids), dimensions
+        row.histogram = {"edges": edges.tolist(), "counts": counts.tolist()}
+        project = session.get_one(Project, score_run.project_id)
+        before = session.get(ScoreRun, project.score_run_id) if project.score_run_id is not None else None
+        if before is not None and before.pretext_model_id == row.pretext_model_id:
+            row.gate = before.gate  # new items do not change the embeddings of the labeled ones
+        project.score_run_id = score_run.id
+        if before is not None:
+            queue_remove_score_runs(session, project)
+        queue_rank(session, project)
+        if project.labels_used >= ProjectSettings.model_validate(project.settings).retrain_min_labels:
+            queue_train_head(session, project, at_once=True)
+        came_since = sa.exists().where(
+            Item.project_id == project.id, Item.id > score_run.last_item_id, Item.state.in_(SCORED_STATES)
+        )
+        if session.scalar(sa.select(came_since)):
+            queue_score_new_items(session, project)
+    return result
+
+
+def percentiles_among(pool: Floats, losses: Floats) -> npt.NDArray[np.float64]:
+    """(n,) 0..100: the share of the pool's losses below each, equal ones counted half."""
+    ordered = np.sort(pool)
+    below, upto = np.searchsorted(ordered, losses, "left"), np.searchsorted(ordered, losses, "right")
+    return 50 * (below + upto) / len(pool)
+
+
+def _consolidate(context: JobContext, score_run: ScoreRun, artifact: str) -> tuple[Ints, Bools, Floats, int]:
+    """Shard after shard into the files, so that memory never holds all embeddings.
+
+    Answers ids (n,), pool (n,), losses (n,) and the dimensions of the embeddings.
+    """
+    with context.read() as session:
+        rows = session.scalars(
+            sa.select(ScoreShard)
+            .where(ScoreShard.score_run_id == score_run.id)
+            .order_by(ScoreShard.first_item_id)
+        ).all()
+    total = sum(row.items for row in rows)
+    ids: list[Ints] = []
+    pool: list[Bools] = []
+    losses: list[Floats] = []
+    dimensions = 0
+    with ExitStack() as stack:
+        files = {
+            name: stack.enter_context(context.artifacts.writing(f"{artifact}/{name}.npy"))
+            for name in ("ids", "losses", "spreads", "embeddings", "thumbnails")
+        }
+        for number, row in enumerate(rows):
+            with context.artifacts.open(row.artifact) as file, np.load(file, allow_pickle=False) as arrays:
+                shard = dict(arrays)
+            for name, target in files.items():
+                if number == 0:
+                    _write_header(target, shard[name], total)
+                target.write(shard[name].tobytes())
+            ids.append(shard["ids"])
+            pool.append(shard["pool"])
+            losses.append(shard["losses"])
+            dimensions = shard["embeddings"].shape[1]
+    return np.concatenate(ids), np.concatenate(pool), np.concatenate(losses), dimensions
+
+
+def _write_header(file: IO[bytes], part: npt.NDArray[Any], rows: int) -> None:
+    """The .npy header of an array of which `part` is the first part."""
+    header = np.lib.format.header_data_from_array_1_0(part)
+    np.lib.format.write_array_header_1_0(file, header | {"shape": (rows, *part.shape[1:])})

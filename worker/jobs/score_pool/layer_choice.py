@@ -1,0 +1,144 @@
+"""Which layer of its backbone a pretext model's embeddings are taken from: chosen once, before its first score run.
+
+It stands in `PretextModel.config["layer"]`, null for the backbone's own output, and why in `diagnostics["layer"]`.
+Without labels `small` gives its own output, which joins its middle and its end, and so do pretrained weights; of other
+networks it is the layer whose embeddings have the largest effective rank (RankMe). With labels that may judge,
+another layer is taken if it surely probes better (docs/decisions/0016).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+import torch
+from torch import Tensor, nn
+
+from service.store.tables import PretextModel, Project, ScoreRun
+from worker.device import autocast, to_device
+from worker.evaluation.diagnostics import of_embeddings
+from worker.evaluation.gate import linear_probe
+from worker.evaluation.metrics import paired_difference
+from worker.jobs.context import JobContext
+from worker.jobs.pretext_net import load_net
+from worker.jobs.probe_sets import Judges, Sample
+from worker.jobs.train_pretext.pool import TrainingPool
+from worker.modalities.image.backbones import SmallBackbone
+from worker.modalities.image.pixels import normalised
+from worker.models.layers import candidates, embeddings_at
+from worker.pool.parts import pixels_of
+from worker.pool.reader import ItemPixels
+
+_WATCHED = 512  # items whose embeddings' rank is compared
+_BATCH = 64
+_OUTPUT = "output"  # the name of a backbone's own output, where a layer's name is wanted
+
+Layer = str | None
+Embeddings = dict[Layer, Tensor]  # (n, c) each, of the same items
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """by: default, rank (by layer in `measured`) or labels (accuracies in `measured`, on `items` that judge)."""
+
+    layer: Layer
+    by: str
+    measured: dict[str, float]
+    items: int = 0
+
+    def told(self) -> dict[str, Any]:
+        return {"by": self.by, "measured": self.measured, "items": self.items}
+
+
+_DEFAULT = _Choice(None, "default", {})
+
+
+def settled(
+    context: JobContext, model: PretextModel, item_pixels: ItemPixels, device: torch.device
+) -> PretextModel:
+    """The model with its layer."""
+    if "layer" in model.config:
+        return model
+    with context.read() as session:
+        runs = sa.select(ScoreRun.id).where(
+            ScoreRun.pretext_model_id == model.id, ScoreRun.state == "complete"
+        )
+        scored = session.scalar(runs.limit(1)) is not None
+        judges = Judges.read(session, session.get_one(Project, context.job.project_id))
+    # Embeddings that are there already stay comparable with those to come.
+    found = _DEFAULT if scored else _choose(context, model, item_pixels, device, judges)
+    with context.publish() as session:
+        row = session.get_one(PretextModel, model.id, with_for_update=True)
+        if "layer" not in row.config:
+            row.config = row.config | {"layer": found.layer}
+            row.diagnostics = row.diagnostics | {"layer": found.told()}
+    return row
+
+
+def _choose(
+    context: JobContext, model: PretextModel, item_pixels: ItemPixels, device: torch.device, judges: Judges
+) -> _Choice:
+    side, seed = model.config["image_size"], model.config["seed"]
+    backbone = load_net(model, context.artifacts, device).get_submodule("backbone")
+    layers: list[Layer] = [None, *candidates(backbone)]
+    default = _DEFAULT
+    if not isinstance(backbone, SmallBackbone) and not model.config.get("pretrained"):
+        watched = TrainingPool(context, item_pixels, seed).sample(side, _WATCHED)[0]
+        default = by_rank(_embedded(backbone, layers, torch.split(watched, _BATCH), device))
+    sample = judges.by_labels(np.random.default_rng([seed, len(judges.labeled)]))
+    if sample is None:
+        return default
+    parts = list(pixels_of(context, item_pixels, sample.ids, side))
+    sample = sample.keep(np.concatenate([rows for rows, _ in parts]) if parts else np.empty(0, np.int64))
+    if not sample.enough:
+        return default
+    embeddings = _embedded(backbone, layers, (pixels for _, pixels in parts), device)
+    return by_labels(embeddings, sample, default)
+
+
+@torch.no_grad()
+def _embedded(
+    backbone: nn.Module, layers: list[Layer], parts: Iterable[Tensor], device: torch.device
+) -> Embeddings:
+    """parts (m, 3, s, s) uint8 each -> by layer (n, c) float32. Without layers whose values a score run cannot hold."""
+    found: dict[Layer, list[Tensor]] = {layer: [] for layer in layers}
+    for part in parts:
+        with autocast(device):
+            at = embeddings_at(backbone, layers, normalised(to_device(part, device)))
+        for layer, values in at.items():
+            found[layer].append(values.half().float().cpu())
+    joined = {layer: torch.cat(values) for layer, values in found.items() if values}
+    return {layer: values for layer, values in joined.items() if values.isfinite().all()}
+
+
+def by_rank(embeddings: Embeddings) -> _Choice:
+    """The largest effective rank; where they are as large, the first of the layers. Without any, the own output, of
+    which the score run will say what is wrong.
+    """
+    if not embeddings:
+        return _DEFAULT
+    ranks: dict[Layer, float] = {
+        layer: of_embeddings(values)["rank_me"] for layer, values in embeddings.items()
+    }
+    return _Choice(max(ranks, key=lambda layer: ranks[layer]), "rank", _named(ranks))
+
+
+def by_labels(embeddings: Embeddings, sample: Sample, default: _Choice) -> _Choice:
+    """The best-probing layer among those that are surely better than the default's: the 95 % interval of the paired
+    difference lies above 0.
+    """
+    if default.layer not in embeddings:
+        return default
+    right = {
+        layer: linear_probe(values.numpy(), sample.classes, sample.taught)[sample.judged]
+        for layer, values in embeddings.items()
+    }
+    better = [layer for layer in right if paired_difference(right[layer], right[default.layer])[1] > 0]
+    accuracies = {layer: float(answers.mean()) for layer, answers in right.items()}
+    best = max(better, key=lambda layer: accuracies[layer], default=default.layer)
+    return _Choice(best, "labels", _named(accuracies), int(sample.judged.sum()))
+
+
+def _named(values: dict[Layer, float]) -> dict[str, float]:
+    return {layer or _OUTPUT: value for layer, value in values.items()}

@@ -1,0 +1,292 @@
+"""Job train_head: a head for each round closed since the newest measured one, then one on all labels, served from
+now on; where labels became too few for a head, none is served. Where an import closed many rounds at once, some of them
+stand for all (`ROUNDS_AT_ONCE`); the others stay without a head.
+
+A head trains on the pool items that labels up to its last one decided. `measure_head` says how it is
+measured, and whether it is promoted, that is, put to use. A round's metrics stay those of its own head, promoted or
+not.
+
+A head that trains on images (`worker.heads.images`) takes minutes, so it is cross-fitted once, in its own
+training, and its probabilities for all scored items are worked out then and stored beside it.
+
+Random choices come from (seed of the project, last label), so a head can be trained again. A job that is run
+again goes on after the newest round it measured.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service.store import outbox, pipeline
+from service.store.project_settings import ProjectSettings
+from service.store.tables import Head, LabelCheck, Project, Round, ScoreRun, utc_now
+from worker.arrays import Floats, Ints
+from worker.evaluation.held_out import store_answers
+from worker.heads import FittedHead, heads
+from worker.heads import Head as HeadKind
+from worker.heads.images import FittedImageHead, ImageHead
+from worker.heads.pool_graph import PoolGraph
+from worker.jobs import check_labels
+from worker.jobs.context import JobContext, Unsuited
+from worker.jobs.plug_in_from import chosen
+from worker.jobs.probe_sets import of_control_arm
+from worker.jobs.specs import (
+    KnownItems,
+    ScoredItems,
+    item_ids,
+    labeled_items,
+    open_thumbnails,
+    store_probabilities,
+    test_items,
+)
+from worker.jobs.train_head.item_images import ItemImages
+from worker.jobs.train_head.measure_head import PROMOTED, HeadMeasurer, OnImages, newest_head
+from worker.pool.reader import ItemPixels
+
+# An import can close thousands of rounds. So many points show how accuracy grew; each is a head trained and measured,
+# up to fifteen fits, before the newest labels are in use.
+ROUNDS_AT_ONCE = 20
+_TRAINING = 0.8  # share of the progress of a head that trains on images; the rest is predicting
+
+
+@dataclass(frozen=True)
+class _State:
+    """What the database knows, read in one transaction."""
+
+    project: Project
+    settings: ProjectSettings
+    score_run: ScoreRun
+    labeled: KnownItems
+    test: KnownItems
+    control: Ints  # labeled items that the control arm asked for
+    unmeasured: list[Round]  # closed since the newest one that has a head
+    newest: Head | None
+    classes_changed: bool  # by a consensus, since the newest head
+
+    @staticmethod
+    def read(session: Session, project_id: int | None) -> "_State | None":
+        project = session.get_one(Project, project_id)
+        if project.score_run_id is None:
+            return None
+        settings = ProjectSettings.model_validate(project.settings)
+        measured = sa.select(sa.func.max(Round.number)).where(
+            Round.project_id == project.id, Round.head_id.is_not(None)
+        )
+        unmeasured = sa.select(Round).where(
+            Round.project_id == project.id, Round.last_label_id.is_not(None),
+            Round.number > sa.func.coalesce(measured.scalar_subquery(), 0),
+        )  # fmt: skip
+        newest = newest_head(session, project.id)
+        check = session.get(LabelCheck, project.id)
+        labeled = labeled_items(session, project.id, project.classes)
+        return _State(
+            project=project,
+            settings=settings,
+            score_run=session.get_one(ScoreRun, project.score_run_id),
+            labeled=labeled,
+            test=test_items(session, project.id, project.classes),
+            control=labeled.ids[of_control_arm(session, project.id, settings, labeled)],
+            unmeasured=list(session.scalars(unmeasured.order_by(Round.number))),
+            newest=newest,
+            classes_changed=bool(check and check.changed and newest and check.created_at > newest.created_at),
+        )
+
+    def serves(self, labeled: KnownItems) -> bool:
+        """Whether the newest head is what training on all of `labeled` would give."""
+        newest = self.newest
+        return (
+            newest is not None
+            and not self.classes_changed
+            and newest.score_run_id == self.score_run.id
+            and newest.kind == self.settings.head.model_dump()
+            and newest.classes == self.project.classes
+            and newest.last_label_id == int(labeled.decided_by.max(initial=0))
+            and newest.trained_digest == labeled.digest()
+        )
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A head to train on the labels up to `last_label_id`; `round_number` is the closed round it measures, if any."""
+
+    last_label_id: int
+    labels_used: int
+    round_number: int | None
+
+
+def run(context: JobContext) -> dict[str, Any] | None:
+    with context.read() as session:
+        state = _State.read(session, context.job.project_id)
+    if state is None:
+        return {"heads": [], "missing": "The pool has no scores yet; the head follows the first score run."}
+    trainer = _Trainer(context, state)
+    wanted, missing = trainer.wanted()
+    versions = []
+    for number, one in enumerate(wanted):
+
+        def report(done: float, message: str, number: int = number) -> None:
+            context.report((number + done) / len(wanted), f"head {number + 1} of {len(wanted)}: {message}")
+
+        report(0.0, "training")
+        versions.append(trainer.train(one, report))
+    result = {"heads": versions, "missing": missing}
+    with context.finish(result) as session:
+        project = session.get_one(Project, state.project.id)
+        served = newest_head(session, project.id, PROMOTED)
+        if missing is not None:  # labels were withdrawn, and the head that learned from them goes too
+            project.head_id = None
+        elif served is not None and served.id != project.head_id:
+            project.head_id = served.id
+            told = {"head": served.version, "labels_used": served.labels_used}
+            outbox.tell(session, project.id, "head.promoted", told)
+        pipeline.queue_rank(session, project)
+        if any(one.round_number is not None for one in wanted):
+            check_labels.queue_if_due(session, project, len(state.labeled))
+    return result
+
+
+class _Trainer:
+    def __init__(self, context: JobContext, state: _State) -> None:
+        self._context, self._state = context, state
+        self._kind: HeadKind = chosen(heads(), state.settings.head, "head")
+        if isinstance(self._kind, ImageHead) and context.job.lane == "short":
+            # The head was chosen while the job was queued, or before any worker announced it.
+            raise Unsuited(f"Head {self._kind.name!r} takes minutes to train.", lane="long")
+        self._scored = scored = ScoredItems.open(context.artifacts, state.score_run)
+        self._labeled = state.labeled.keep(scored.where(state.labeled.ids) >= 0)
+        self._measurer = HeadMeasurer(
+            context, state.project, state.settings, state.score_run, scored,
+            test=state.test.keep(scored.where(state.test.ids) >= 0), control=state.control, fit=self._fit,
+        )  # fmt: skip
+
+    def wanted(self) -> tuple[list[_Wanted], str | None]:
+        """In the order of their labels, the last on all labels; and what is missing for that one, in a
+        sentence.
+        """
+        rounds = [
+            _Wanted(
+                last_label_id=closed.last_label_id,
+                labels_used=closed.labels_before + (closed.labels or 0),
+                round_number=closed.number,
+            )
+            for closed in self._state.unmeasured
+            if closed.last_label_id is not None
+        ]
+        found = [one for one in _spread(rounds) if self._missing(self._training_of(one)) is None]
+        last = int(self._labeled.decided_by.max(initial=0))
+        missing = self._missing(self._labeled)
+        covered = found and found[-1].last_label_id >= last
+        if missing is None and not covered and (found or not self._state.serves(self._labeled)):
+            found.append(_Wanted(last, self._state.project.labels_used, None))
+        return found, missing
+
+    def _training_of(self, wanted: _Wanted) -> KnownItems:
+        return self._labeled.keep(self._labeled.decided_by <= wanted.last_label_id)
+
+    def _missing(self, training: KnownItems) -> str | None:
+        least = self._state.settings.retrain_min_labels
+        if len(training) < least:
+            return (
+                f"A first head needs {least} labeled items (retrain_min_labels); there are {len(training)}."
+            )
+        if len(np.unique(training.classes)) < 2:
+            return "All labeled items are of one class; a head needs at least two classes."
+        return None
+
+    def train(self, wanted: _Wanted, report: Callable[[float, str], None]) -> int:
+        """Train, measure, store; returns the version."""
+        started = time.perf_counter()
+        training = self._training_of(wanted)
+        state, rng = self._state, np.random.default_rng([self._state.settings.seed, wanted.last_label_id])
+        trained: FittedHead | OnImages
+        if isinstance(self._kind, ImageHead):
+            trained = self._fit_images(self._kind, training, rng, report)
+            fitted: FittedHead | FittedImageHead = trained.fitted
+        else:
+            trained = fitted = self._fit(self._scored.embeddings_of(training.ids), training.classes, rng)
+        held_out, metrics = self._measurer.measure(trained, training, wanted.round_number is not None, rng)
+        with self._context.read() as session:
+            newest = newest_head(session, state.project.id)
+            note = self._measurer.reason_against(session, held_out, len(training))
+        metrics |= {"promoted": note is None, "note": note}
+        seconds = time.perf_counter() - started
+        version = newest.version + 1 if newest is not None else 1
+        job = self._context.job
+        artifact = f"heads/{state.project.id}/{version}-{job.id}-{job.token}.npz"
+        with self._context.artifacts.writing(artifact) as file:
+            np.savez(file, allow_pickle=False, **fitted.arrays())
+        if isinstance(trained, OnImages):
+            store_probabilities(self._context.artifacts, artifact, self._scored.ids, trained.everywhere)
+        if held_out is not None:
+            store_answers(self._context.artifacts, artifact, held_out)
+        with self._context.publish() as session:
+            head = Head(
+                project_id=state.project.id, version=version, kind=state.settings.head.model_dump(),
+                classes=state.project.classes, score_run_id=state.score_run.id, artifact=artifact,
+                labels_used=wanted.labels_used, trained_on=len(training),
+                last_label_id=wanted.last_label_id,
+                trained_digest=training.digest(), round_number=wanted.round_number,
+                seed=state.settings.seed, metrics=metrics, seconds=seconds,
+            )  # fmt: skip
+            session.add(head)
+            session.flush()
+            if wanted.round_number is not None:
+                closed = session.get_one(Round, (state.project.id, wanted.round_number))
+                closed.head_id, closed.measured_at = head.id, utc_now()
+                told = {name: metrics[name] for name in ("measured_on", "items", "accuracy")}
+                outbox.tell(
+                    session,
+                    state.project.id,
+                    "round.measured",
+                    {"round": closed.number, "head": version} | told,
+                )
+        return version
+
+    def _fit(self, embeddings: Floats, classes: Ints, rng: np.random.Generator) -> FittedHead:
+        pool = self._pool if self._kind.uses_pool else None
+        return self._kind.fit(embeddings, classes, len(self._state.project.classes), rng, pool)
+
+    def _fit_images(
+        self, kind: ImageHead, training: KnownItems, rng: np.random.Generator,
+        report: Callable[[float, str], None],
+    ) -> OnImages:  # fmt: skip
+        with ItemPixels(self._context.settings) as item_pixels:
+            images = ItemImages(self._context, self._state.score_run, self._scored, item_pixels)
+            fitted = kind.fit_images(
+                images.for_training(
+                    self._scored.where(training.ids),
+                    lambda done, message: report(_TRAINING * done, message),
+                ),
+                self._scored.embeddings_of(training.ids), training.classes, len(self._state.project.classes), rng,
+                self._pool,
+            )  # fmt: skip
+            everywhere = images.probabilities_by(
+                fitted, lambda done, message: report(_TRAINING + (1 - _TRAINING) * done, message)
+            )
+        return OnImages(fitted, everywhere)
+
+    @cached_property
+    def _pool(self) -> PoolGraph:
+        """Without the test split and what was set aside."""
+        with self._context.read() as session:
+            left_out = [item_ids(session, self._state.project.id, which) for which in ("test", "aside")]
+        rows = np.flatnonzero(~self._scored.among(np.concatenate(left_out)))
+        small = open_thumbnails(self._context.artifacts, str(self._state.score_run.artifact))
+        return PoolGraph(
+            self._scored.embeddings, np.random.default_rng(self._state.settings.seed), rows, small
+        )
+
+
+def _spread(rounds: list[_Wanted]) -> list[_Wanted]:
+    """At most ROUNDS_AT_ONCE of them, evenly by labels used, with the newest."""
+    if len(rounds) <= ROUNDS_AT_ONCE:
+        return rounds
+    labels_used = [one.labels_used for one in rounds]
+    rows = np.searchsorted(labels_used, np.linspace(labels_used[0], labels_used[-1], ROUNDS_AT_ONCE))
+    return [rounds[row] for row in np.unique(rows)]

@@ -1,0 +1,171 @@
+"""How a head is measured, and what speaks against putting it to use.
+
+On the test split; where there is none, a round's head is measured on the labeled items that the control arm asked for,
+by cross-fitting: each is predicted by a head that never saw its label. (Between rounds more trainings would only keep
+the next ranking waiting.)
+`Head.metrics`:
+
+    {"measured_on": "test" | "control" | null, "items", "accuracy", "accuracy_low", "accuracy_high" (95 %),
+     "macro_f1", "nll", "ece", "recall": {class: share or null}, "confusion": [[true × predicted]],
+     "pretext_loss_correlation": {"rho", "low", "high", "items"} or null: of the pretext loss and the head's own,
+     "random_curve": see `random_curve`; of a round's head, where there are enough control labels and the head
+     trains on embeddings,
+     "trained": name of the head, or of the one `auto` chose, "temperature",
+     "promoted": whether it was put to use, "note": why not, or null}
+
+Numbers are null, and the confusion empty, where nothing could be measured; for more than 200 classes it is empty, too.
+
+A head is promoted unless it is worse, beyond noise, than the newest promoted head that was measured: the 95 %
+interval of the difference in accuracy on the items both were measured on lies below 0. A head between rounds
+that is not measured itself goes with the newest measured one, so labels that spoiled a round's head are not
+let in by the next. Heads of another pretext model or for other classes are not compared: those before cannot be used
+any more. Nor is a head that learned from more than twice as many items: most of its labels were withdrawn.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service.store.project_settings import ProjectSettings
+from service.store.tables import Head, Project, ScoreRun
+from worker.arrays import Floats, Ints
+from worker.evaluation.held_out import HeldOut, compare, cross_fitted, nothing_measured
+from worker.evaluation.random_baseline import random_curve
+from worker.heads import FittedHead
+from worker.heads.images import FittedImageHead
+from worker.jobs.context import JobContext
+from worker.jobs.specs import KnownItems, ScoredItems
+
+PROMOTED = Head.metrics["promoted"].as_boolean()
+_MEASURED = Head.metrics["measured_on"].as_string().is_not(None)
+
+
+def of_model(pretext_model_id: int) -> sa.ColumnElement[bool]:
+    """Heads on embeddings by this pretext model, in whichever of its score runs."""
+    runs = sa.select(ScoreRun.id).where(ScoreRun.pretext_model_id == pretext_model_id)
+    return Head.score_run_id.in_(runs)
+
+
+def newest_head(session: Session, project_id: int, *which: sa.ColumnElement[bool]) -> Head | None:
+    query = sa.select(Head).where(Head.project_id == project_id, *which)
+    return session.scalar(query.order_by(Head.version.desc()).limit(1))
+
+
+@dataclass(frozen=True)
+class OnImages:
+    """A head trained on images, with its probabilities (n, c) of all scored items."""
+
+    fitted: FittedImageHead
+    everywhere: Floats
+
+
+@dataclass(frozen=True)
+class HeadMeasurer:
+    """For the heads of a project on one score run. test and control: the items whose labels measure; fit: trains such
+    a head on embeddings (m, d) and classes (m,).
+    """
+
+    context: JobContext
+    project: Project
+    settings: ProjectSettings
+    score_run: ScoreRun
+    scored: ScoredItems
+    test: KnownItems
+    control: Ints
+    fit: Callable[[Floats, Ints, np.random.Generator], FittedHead]
+
+    def measure(
+        self, trained: FittedHead | OnImages, training: KnownItems, of_round: bool, rng: np.random.Generator
+    ) -> tuple[HeldOut | None, dict[str, Any]]:
+        """What was measured, and `Head.metrics` but for the promotion."""
+        names = self.project.classes
+        fitted = trained.fitted if isinstance(trained, OnImages) else trained
+        control = np.isin(training.ids, self.control)
+        held_out, curve = None, []
+        if len(self.test):
+            held_out = HeldOut("test", self.test.ids, self.test.classes, self._of_test(trained))
+        elif of_round and control.any():
+            held_out = self._on_control(trained, np.flatnonzero(control), training, rng)
+        if of_round and not isinstance(trained, OnImages):
+            of_control = training.keep(control)
+            curve = self._random_curve(self.scored.embeddings_of(of_control.ids), of_control.classes, rng)
+        figures = self._figures(held_out)
+        figures["recall"] = dict(zip(names, figures["recall"] or [None] * len(names), strict=True))
+        told = {"trained": fitted.name, "temperature": fitted.temperature}
+        return held_out, {**figures, "random_curve": curve, **told}
+
+    def _of_test(self, trained: FittedHead | OnImages) -> Floats:
+        """(t, c)"""
+        if isinstance(trained, OnImages):
+            return trained.everywhere[self.scored.where(self.test.ids)]
+        return trained.probabilities(self.scored.embeddings_of(self.test.ids))
+
+    def _on_control(
+        self, trained: FittedHead | OnImages, rows: Ints, training: KnownItems, rng: np.random.Generator
+    ) -> HeldOut | None:
+        """Of the rows (k,) of the training items, by heads that did not see their labels; None where it trained
+        without folds.
+        """
+        if isinstance(trained, OnImages):
+            if trained.fitted.held_out is None:
+                return None
+            probabilities = trained.fitted.held_out[rows]
+        else:
+            rows, probabilities = cross_fitted(
+                lambda inputs, classes: self.fit(inputs, classes, rng),
+                rows, self.scored.embeddings_of(training.ids), training.classes, rng,
+            )  # fmt: skip
+        return HeldOut("control", training.ids[rows], training.classes[rows], probabilities)
+
+    def _figures(self, held_out: HeldOut | None) -> dict[str, Any]:
+        if held_out is None:
+            return nothing_measured()
+        return held_out.figures(self.scored.losses[self.scored.where(held_out.ids)])
+
+    def _random_curve(
+        self, embeddings: Floats, classes: Ints, rng: np.random.Generator
+    ) -> list[dict[str, Any]]:
+        """Made anew once there are a quarter more control labels: it takes up to nine fits, and a ranking waits."""
+        test = (self.scored.embeddings_of(self.test.ids), self.test.classes) if len(self.test) else None
+        with self.context.read() as session:
+            before = newest_head(session, self.project.id, self._alike, Head.round_number.is_not(None))
+        kind = self.settings.head.model_dump()
+        if before is not None and before.kind == kind and before.classes == self.project.classes:
+            curve: list[dict[str, Any]] = before.metrics["random_curve"]
+            if curve and len(classes) < 1.25 * curve[-1]["labels" if test else "items"]:
+                return curve
+        return random_curve(
+            lambda inputs, known: self.fit(inputs, known, rng), embeddings, classes, test, rng
+        )
+
+    @property
+    def _alike(self) -> sa.ColumnElement[bool]:
+        """Heads of the same embeddings."""
+        return of_model(self.score_run.pretext_model_id)
+
+    def reason_against(self, session: Session, held_out: HeldOut | None, trained_on: int) -> str | None:
+        """Why not to promote a head that learned from so many items, in a sentence; None where nothing speaks
+        against it.
+        """
+        found = [self._alike, _MEASURED] + ([PROMOTED] if held_out is not None else [])
+        before = newest_head(session, self.project.id, *found)
+        if before is None or before.classes != self.project.classes or before.trained_on > 2 * trained_on:
+            return None
+        if held_out is None:
+            note: str | None = before.metrics.get("note")
+            return note
+        if before.metrics["measured_on"] != held_out.measured_on:
+            return None
+        compared = compare(self.context.artifacts, before.artifact, held_out)
+        if compared is None or compared[3] >= 0:
+            return None
+        items, gained, low, high = compared
+        return (
+            f"Not promoted: {-100 * gained:.1f} points less accurate than head {before.version} on the same "
+            f"{items} {held_out.measured_on} items (95 % interval {-100 * high:.1f} to {-100 * low:.1f}). The head "
+            "before it stays in use; look at the newest labels, or at the project's head if you changed it."
+        )

@@ -1,0 +1,1 @@
+"""Images: bytes in, pixels out."""

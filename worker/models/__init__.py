@@ -1,0 +1,1 @@
+"""Networks as plain data describes them: specs, layers, and what makes them quick."""

@@ -1,0 +1,1 @@
+"""The pool's items as tensors: read, decoded, cached, shared."""

@@ -1,0 +1,1 @@
+"""Training of pretext models: one loop, on one device or by several trainers."""

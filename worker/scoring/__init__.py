@@ -1,0 +1,1 @@
+"""Items' pretext losses and embeddings, and the duplicates among them."""

@@ -1,0 +1,59 @@
+"""What a strategy sees, and what it answers: one frozen argument in, one small object out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from worker.arrays import Bools, Bytes, Floats, Halves, Ints
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolView:
+    """The pool of one project at one moment; all arrays are aligned by row.
+
+    embeddings      (n, d) float16, memory-mapped when large
+    pretext_losses  (n,) float32
+    available       (n,) bool    may be selected: not labeled, not barred, not kept for the control arm
+    classes         (n,) int64   index of the known class, -1 where unlabeled; control items are -1 too
+    probabilities   (n, c) float32 of the newest head, calibrated, or None while there is none
+    n_classes       how many classes the project has
+    round_size      labels in a round
+    labels_used     labels so far, with those of control items
+    loss_weight     in [-1, 1], how surely items of high pretext loss are those the head errs on: the end nearest 0
+                    of the interval of their rank correlation on control items; 0 where it covers 0, or is not
+                    measured
+    thumbnails      (n, f) uint8, or None where the items have none
+    """
+
+    embeddings: Halves
+    pretext_losses: Floats
+    available: Bools
+    classes: Ints
+    probabilities: Floats | None
+    n_classes: int
+    round_size: int
+    labels_used: int
+    loss_weight: float = 0.0
+    thumbnails: Bytes | None = None
+
+    def __len__(self) -> int:
+        return len(self.pretext_losses)
+
+    @property
+    def labeled(self) -> Bools:
+        """(n,) bool"""
+        return self.classes >= 0
+
+    @property
+    def candidates(self) -> Ints:
+        """Rows that may be selected, ascending."""
+        return np.flatnonzero(self.available)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """items (m,) int64: rows of the pool view, first = label first, no repeats, all available.
+    scores (m,) float32: finite, higher = label sooner, never rising."""
+
+    items: Ints
+    scores: Floats

@@ -1,0 +1,80 @@
+"""Where items are near each other: whitened embeddings of length 1, beside the main directions of their thumbnails.
+
+As embeddings are, a few directions of large variance say who is near whom, whether they tell classes apart or not.
+And a network that learned a pretext task has forgotten some of what things look like; thumbnails have not. Of the
+100 nearest items those of the same class are, on Fashion-MNIST and CIFAR-10 with embeddings of `rotation`: 66 and 28
+standardised, 72 and 29 whitened, 75 and 30 with thumbnails.
+"""
+
+import numpy as np
+
+from worker.arrays import Bytes, Floats, Halves, Ints
+from worker.selection.pool_view import PoolView
+from worker.selection.selections import refuse_not_finite
+
+_LEAST_VARIANCE = 3e-3  # of the largest, added to each direction's: what hardly varies is mostly rounding
+_SHOWN_LEAST_VARIANCE = 1e-2
+_SHOWN_DIRECTIONS = 64  # of thumbnails
+_SHOWN = np.float32(0.7)  # how much they count
+
+
+class WhitenedSpace:
+    """Mean, directions and variances are those of a sample: embeddings (m, d), thumbnails (m, f) or None."""
+
+    def __init__(self, embeddings: Halves | Floats, thumbnails: Bytes | None) -> None:
+        self._embeddings = _Whitened(embeddings.astype(np.float32), _LEAST_VARIANCE, embeddings.shape[1])
+        self._thumbnails = None
+        if thumbnails is not None:
+            levels = thumbnails.astype(np.float32)
+            self._thumbnails = _Whitened(levels, _SHOWN_LEAST_VARIANCE, _SHOWN_DIRECTIONS)
+
+    def of(self, embeddings: Halves | Floats, thumbnails: Bytes | None) -> Floats:
+        """(n, d), (n, f) -> (n, k) float32 of length 1; thumbnails where the sample had them."""
+        places = self.without_thumbnails(embeddings)
+        if self._thumbnails is None or thumbnails is None:
+            return places
+        shown = self._thumbnails.of(thumbnails.astype(np.float32))
+        return of_length_one(np.concatenate([places, _SHOWN * shown], axis=1))
+
+    def without_thumbnails(self, embeddings: Halves | Floats) -> Floats:
+        """(n, d) -> (n, d) float32 of length 1"""
+        return self._embeddings.of(embeddings.astype(np.float32))
+
+
+class PoolSpace:
+    """Of rows of a pool view. Mean, directions and variances are those of the `references`, a random part of it."""
+
+    def __init__(self, pool: PoolView, references: Ints) -> None:
+        self._pool = pool
+        self._space = WhitenedSpace(*self._read(references))
+
+    def of(self, rows: Ints) -> Floats:
+        """(m,) -> (m, k) float32 of length 1. A value that is not finite raises `NotFinite` with its row."""
+        return self._space.of(*self._read(rows))
+
+    def _read(self, rows: Ints) -> tuple[Floats, Bytes | None]:
+        embeddings = self._pool.embeddings[rows].astype(np.float32)
+        refuse_not_finite(rows, embeddings)
+        return embeddings, None if self._pool.thumbnails is None else self._pool.thumbnails[rows]
+
+
+class _Whitened:
+    """The `keep` principal directions of the largest variance, each divided by its standard deviation."""
+
+    def __init__(self, sample: Floats, least: float, keep: int) -> None:
+        """sample (m, d); least: of the largest variance, added to all"""
+        self._mean = sample.mean(axis=0)
+        centered = sample - self._mean
+        variances, directions = np.linalg.eigh(centered.T @ centered / len(centered))
+        variances = np.maximum(variances, 0) + least * variances[-1] + 1e-12
+        self._map = np.asarray((directions / np.sqrt(variances))[:, -keep:], dtype=np.float32)
+
+    def of(self, inputs: Floats) -> Floats:
+        """(n, d) -> (n, keep) of length 1"""
+        return of_length_one((inputs - self._mean) @ self._map)
+
+
+def of_length_one(points: Floats) -> Floats:
+    """(n, d), 0 where an item is the mean itself"""
+    lengths = np.sqrt(np.einsum("nd,nd->n", points, points))
+    return np.asarray(points / (lengths + 1e-12)[:, None], dtype=np.float32)

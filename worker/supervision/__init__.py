@@ -1,0 +1,1 @@
+"""The worker's processes: the supervisor holds the lease, the runner computes."""
