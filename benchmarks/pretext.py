@@ -79,7 +79,7 @@ class Bench:
 
     @property
     def context(self) -> JobContext:
-        job = jobs.ClaimedJob(1, self.run.project_id, "score_pool", "gpu", {}, 1, 3, 1, None, None)
+        job = jobs.ClaimedJob(1, self.run.project_id, "score_pool", "long", {}, 1, 3, 1, None, None)
         return JobContext(
             job=job,
             settings=self.settings,
@@ -394,7 +394,7 @@ def memory(folder: Path, items: int) -> dict[str, Figure]:
             project = session.get_one(Project, model.project_id)
             if job is train_pretext:
                 pipeline.queue_train_pretext(session, project)
-        claimed = jobs.claim(engine, "bench", ("gpu",), lease_s=24 * 3600)
+        claimed = jobs.claim(engine, "bench", ("long",), lease_s=24 * 3600)
         assert claimed is not None
         begun = time.monotonic()
         context = JobContext(job=claimed, settings=settings, engine=engine, artifacts=artifacts, report=_say)

@@ -6,13 +6,15 @@ import sqlalchemy as sa
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
 
-from service.store.tables import Table, UtcDateTime
+from service.store.tables import Needs, Table, UtcDateTime
 
 
 def _render_item(kind: str, item: object, _autogen_context: AutogenContext) -> str | Literal[False]:
     """Revisions must not change when tables.py does, so its own types are written out."""
     if kind == "type" and isinstance(item, UtcDateTime):
         return "sa.DateTime(timezone=True)"
+    if kind == "type" and isinstance(item, Needs):
+        return "sa.Text()"
     return False
 
 

@@ -72,14 +72,15 @@ def up_command(
         worker = up.WorkerKeeper(_environment(settings), say=_say)
         worker.start()
         stack.callback(worker.stop)
+        stopping = threading.Event()
+        threads = [threading.Thread(target=up.say_what_waits, args=(engine, _say, stopping))]
         if imported:
-            stopping = threading.Event()
-            follow = threading.Thread(
-                target=up.pretrain_after_import, args=(engine, *imported, _say, stopping)
-            )
-            follow.start()
-            stack.callback(follow.join)
-            stack.callback(stopping.set)
+            follow = (engine, *imported, _say, stopping)
+            threads.append(threading.Thread(target=up.pretrain_after_import, args=follow))
+        for thread in threads:
+            thread.start()
+            stack.callback(thread.join)
+        stack.callback(stopping.set)
         serving.serve(settings, listener)
         _say("Stopping …")
     _say("Stopped. The same command goes on where this left off.")

@@ -75,8 +75,11 @@ class Settings(BaseSettings):
         30.0, gt=0, description="a job whose worker is silent this long is given to another"
     )
     poll_s: float = Field(0.25, gt=0, description="how often an idle worker looks for a job")
-    queues: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("gpu", "cpu"), description="comma-separated job queues this worker serves"
+    lanes: Annotated[tuple[Literal["short", "long"], ...], NoDecode] = Field(
+        ("short", "long"),
+        min_length=1,
+        description="comma-separated lanes of jobs this worker serves, each in a process of its own: `long` pretrains, "
+        "scores and trains heads on items, `short` does all else",
     )
     engine: Literal["local"] = Field("local", description="where scoring shards run")
     shard_size: int = Field(2048, ge=1, description="items per scoring shard")
@@ -111,12 +114,17 @@ class Settings(BaseSettings):
                 ) from None
         return value
 
-    @field_validator("source_roots", "queues", mode="before")
+    @field_validator("source_roots", "lanes", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("lanes")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(value))
 
     @property
     def database(self) -> str:

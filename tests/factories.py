@@ -193,7 +193,8 @@ def make_suspect(session: Session, *, item: Item, **values: Any) -> Suspect:
 
 def make_worker(session: Session, **values: Any) -> Worker:
     defaults = {
-        "id": f"worker-{next(_numbers)}", "host": "host", "pid": 1, "device": "cpu", "queues": ["gpu", "cpu"]
+        "id": f"worker-{next(_numbers)}", "host": "host", "pid": 1, "device": "cpu",
+        "lanes": ["short", "long"], "has": [],
     }  # fmt: skip
     return _add(session, Worker(**defaults | values))
 
@@ -233,5 +234,5 @@ def make_delivery(session: Session, *, webhook: Webhook, **values: Any) -> Deliv
 
 def make_job(session: Session, **values: Any) -> Job:
     """Any state, for what reads jobs. What runs them is tested through `service.store.jobs.enqueue`."""
-    defaults = {"kind": "rank", "queue": "cpu", "payload": {}, "run_at": 0.0, "created_at": 0.0}
+    defaults = {"kind": "rank", "payload": {}, "run_at": 0.0, "created_at": 0.0}
     return _add(session, Job(**defaults | values))

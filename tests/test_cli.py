@@ -25,10 +25,10 @@ from service.cli import _environment, _greet
 from service.errors import ClassesDiffer, ClassesMissing, Invalid, KeyRefused, SourceNotAllowed
 from service.operations import up
 from service.settings import Settings
-from service.store import jobs
+from service.store import jobs, migrate
 from service.store.session import read_session, write_session
 from service.store.tables import Job, Project, Source
-from tests.factories import make_item, make_label, make_pretext_model, make_project
+from tests.factories import make_item, make_label, make_pretext_model, make_project, make_worker
 from tests.worker.processes import REPOSITORY, environment, wait_until
 
 ADMIN_KEY = "an-admin-key-for-tests"
@@ -66,7 +66,7 @@ def data_dir(tmp_path: Path) -> str:
 def test_migrate_makes_and_keeps_a_database(data_dir: str) -> None:
     first = shortlist("migrate", "--data-dir", data_dir)
     assert first.returncode == 0, first.stderr
-    assert first.stdout == "The database is at revision 0001.\n"
+    assert first.stdout == f"The database is at revision {migrate.newest()}.\n"
     assert "as before" in shortlist("migrate", "--data-dir", data_dir).stdout
 
 
@@ -279,7 +279,7 @@ class TestQueueImages:
     ) -> None:
         first = self.queue(engine, settings, images, ["cat", "dog"])
         assert self.queue(engine, settings, images, []) == first
-        job = jobs.claim(engine, "w", ["cpu"], 30)
+        job = jobs.claim(engine, "w", ["short"], 30)
         assert job is not None
         assert job.id == first[1]
         with write_session(engine) as session:
@@ -340,8 +340,8 @@ class TestPretrainAfterImport:
 
     def ended_import(self, engine: sa.Engine, project: Project, error: str | None = None) -> int:
         with write_session(engine) as session:
-            job_id = jobs.enqueue(session, "import_source", {}, project_id=project.id, queue="cpu")
-        job = jobs.claim(engine, "w", ["cpu"], 30)
+            job_id = jobs.enqueue(session, "import_source", {}, project_id=project.id)
+        job = jobs.claim(engine, "w", ["short"], 30)
         assert job is not None
         if error:
             jobs.fail(engine, job, error, retry=False)
@@ -385,6 +385,23 @@ class TestPretrainAfterImport:
             project = make_project(session)
         said = self.follow(engine, project.id, self.ended_import(engine, project, "There are no images."))
         assert said == ["The images were not imported. There are no images."]
+
+
+def test_up_says_what_jobs_wait_for_once(engine: sa.Engine) -> None:
+    with write_session(engine) as session:
+        for _ in range(2):
+            jobs.enqueue(session, "train_head", {}, project_id=make_project(session).id, needs=["head:foo"])
+    said: list[str] = []
+    stopping = threading.Event()
+    saying = threading.Thread(target=up.say_what_waits, args=(engine, said.append, stopping, 0.01))
+    saying.start()
+    with write_session(engine) as session:
+        make_worker(session, has=["kind:train_head"])
+    wait_until(lambda: said)
+    stopping.wait(0.1)
+    stopping.set()
+    saying.join()
+    assert said == ["A job train_head waits for a worker that has head:foo; the only live worker does not."]
 
 
 class TestWorkerKeeper:

@@ -1,4 +1,7 @@
-"""What ends a job for good, wherever it is found out."""
+"""What ends a job, wherever it is found out."""
+
+from collections.abc import Iterable
+from typing import Literal
 
 
 class JobFailed(Exception):
@@ -8,13 +11,15 @@ class JobFailed(Exception):
         super().__init__(sentence)
 
 
-class PlugInUnusable(JobFailed):
-    """A plug-in does not take the parameters that were chosen."""
+class Unsuited(Exception):
+    """This worker, or this lane, is not for the job; it goes back to the queue for another.
 
+    missing  what a worker needs to run it
+    lane     where it belongs; None: where it is
+    """
 
-class UnknownPlugIn(PlugInUnusable):
-    """Nothing of that name is here; another worker may have it."""
-
-    def __init__(self, sentence: str, setting: str, name: str) -> None:
+    def __init__(
+        self, sentence: str, *, missing: Iterable[str] = (), lane: Literal["short", "long"] | None = None
+    ) -> None:
         super().__init__(sentence)
-        self.setting, self.name = setting, name
+        self.missing, self.lane = tuple(missing), lane

@@ -1,4 +1,4 @@
-"""The worker program: a supervisor and its warm runner. It never imports torch itself."""
+"""The worker program: a supervisor and its warm runners. It never imports torch itself."""
 
 import argparse
 import importlib.util
@@ -12,7 +12,6 @@ from service.logs import configure_logs
 from service.settings import Settings, read_settings
 from service.store import migrate
 from service.store.session import open_database
-from worker.supervision.runner_process import Start
 from worker.supervision.supervisor import RunnerDoesNotStart, Supervisor
 
 NEEDS_A_PERSON = 78  # exit status EX_CONFIG of sysexits.h
@@ -37,7 +36,7 @@ def run(
         migrate.check(engine)
         if plug_ins and importlib.util.find_spec("torch") is None:
             raise NoTorch
-        supervisor = Supervisor(settings, engine, Start(settings, jobs_package, plug_ins))
+        supervisor = Supervisor(settings, engine, jobs_package, plug_ins)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: supervisor.stop())
         supervisor.run(until_idle)

@@ -13,10 +13,15 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from worker.errors import PlugInUnusable, UnknownPlugIn
+from worker.errors import JobFailed, Unsuited
 
 P = TypeVar("P", bound=type)
 M = TypeVar("M", bound=BaseModel)
+
+_NEEDED_FOR = {
+    "pretext_task": "task",
+    "cold_start": "strategy",
+}  # a setting, where a worker's need is named otherwise
 
 
 @cache
@@ -47,22 +52,21 @@ def plug_ins(base: P, *packages: str) -> dict[str, P]:
 
 
 def plug_in_from(known: dict[str, type[M]], name: str, params: dict[str, Any], setting: str) -> M:
-    """The plug-in that the project's `setting` names, with its parameters. Raises `UnknownPlugIn` and
-    `PlugInUnusable`."""
+    """The plug-in that the project's `setting` names, with its parameters. Raises `Unsuited` where there is
+    none here, and `JobFailed` where it does not take them."""
     plug_in = known.get(name)
     if plug_in is None:
-        raise UnknownPlugIn(
+        raise Unsuited(
             f"This worker knows no {setting} {name!r}. Set the project's {setting} to one of "
             f"{', '.join(known)}, or start a worker that has it.",
-            setting,
-            name,
+            missing=[f"{_NEEDED_FOR.get(setting, setting)}:{name}"],
         )
     try:
         return plug_in.model_validate(params)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "params"
-        raise PlugInUnusable(
+        raise JobFailed(
             f"The project's {setting} {name!r} cannot take {where}: {first['msg']}. "
             "Change it in the project's settings."
         ) from error

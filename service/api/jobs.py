@@ -2,6 +2,8 @@ from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
 from fastapi import APIRouter, Response
+from pydantic import Field
+from sqlalchemy.orm import object_session
 
 from service.http.dependencies import Admin, Reader, ReadSession, WriteSession
 from service.http.etag import ETagRoute
@@ -20,7 +22,7 @@ class JobAnswer(Answer):
     model_config = with_example(
         {
             "id": "j_4", "kind": "score_pool", "state": "running", "progress": 0.4, "eta_s": 12.0,
-            "message": "3,200 of 8,000 items",
+            "message": "3,200 of 8,000 items", "waits_for": None,
         }
     )  # fmt: skip
 
@@ -39,9 +41,10 @@ class JobAnswer(Answer):
     started_at: datetime | None
     finished_at: datetime | None
     eta_s: float | None  # seconds left, by the progress so far
+    waits_for: str | None = Field(description="of a job that no live worker can take: what must come")
 
     @classmethod
-    def of(cls, job: Job) -> Self:
+    def of(cls, job: Job, waits_for: dict[int, str]) -> Self:
         return cls(
             id=public_id("j", job.id),
             project=public_id("p", job.project_id) if job.project_id is not None else None,
@@ -58,6 +61,7 @@ class JobAnswer(Answer):
             started_at=_time(job.started_at) if job.started_at is not None else None,
             finished_at=_time(job.finished_at) if job.finished_at is not None else None,
             eta_s=jobs.eta_s(job),
+            waits_for=waits_for.get(job.id),
         )
 
 
@@ -67,7 +71,8 @@ def _time(seconds: float) -> datetime:
 
 def accepted(job: Job, response: Response) -> JobAnswer:
     """The answer to a request for long work: 202, and where to look."""
-    answer = JobAnswer.of(job)
+    session = object_session(job)
+    answer = JobAnswer.of(job, jobs.waits_for(session, [job]) if session is not None else {})
     response.status_code = 202
     response.headers["Location"] = f"/jobs/{answer.id}"
     return answer
@@ -94,16 +99,19 @@ def list_jobs(
         before=position,
         limit=limit,
     )
-    return Page.of(found, limit, JobAnswer.of, lambda last: (last.id,))
+    waits_for = jobs.waits_for(session, found)
+    return Page.of(found, limit, lambda job: JobAnswer.of(job, waits_for), lambda last: (last.id,))
 
 
 @router.get("/{job_id}")
 def get_job(job_id: str, session: ReadSession, caller: Reader) -> JobAnswer:
     """One job, with its progress."""
-    return JobAnswer.of(jobs.find(session, job_id, caller.project_id))
+    job = jobs.find(session, job_id, caller.project_id)
+    return JobAnswer.of(job, jobs.waits_for(session, [job]))
 
 
 @router.delete("/{job_id}")
 def cancel_job(job_id: str, session: WriteSession, caller: Admin) -> JobAnswer:
     """Cancel: a queued job at once, a running one at its next sign of life. What it stored so far stays."""
-    return JobAnswer.of(jobs.cancel(session, jobs.find(session, job_id, caller.project_id)))
+    job = jobs.cancel(session, jobs.find(session, job_id, caller.project_id))
+    return JobAnswer.of(job, jobs.waits_for(session, [job]))

@@ -271,6 +271,11 @@ class ScoreRunAnswer(Answer):
     gate: GateAnswer | None = Field(description="null before there were labels to judge by")
 
 
+class WaitingAnswer(Answer):
+    kind: str
+    waits_for: str
+
+
 class MetricsAnswer(Answer):
     """How the project gets on, small enough to poll."""
 
@@ -279,7 +284,7 @@ class MetricsAnswer(Answer):
             "labels_used": 150, "budget": 2000, "pool_items": 8000,
             "items": {"available": 7850, "done": 150}, "test_items": 2000, "round": 4, "round_labels": 0,
             "round_size": 50, "class_balance": {"coat": 70, "shirt": 80},
-            "label_rate": {"last_hour": 150, "annotators": 2},
+            "label_rate": {"last_hour": 150, "annotators": 2}, "waiting": [],
         }
     )  # fmt: skip
 
@@ -298,6 +303,9 @@ class MetricsAnswer(Answer):
     agreement: AgreementAnswer | None = Field(description="null while no item was labeled by several")
     class_balance: dict[str, int] = Field(description="decided pool items by class")
     jobs: list[JobAnswer] = Field(description="running, then queued")
+    waiting: list[WaitingAnswer] = Field(
+        description="kinds of queued jobs that no live worker can take, and why"
+    )
     score_run: ScoreRunAnswer | None
     ranking: RankingAnswer | None
     head: HeadAnswer | None = Field(description="the one in use")
@@ -322,7 +330,8 @@ class MetricsAnswer(Answer):
             label_rate=LabelRate(last_hour=found.labels_last_hour, annotators=found.annotators_last_hour),
             agreement=AgreementAnswer.of(found.label_check),
             class_balance=found.class_balance,
-            jobs=[JobAnswer.of(job) for job in found.jobs],
+            jobs=[JobAnswer.of(job, found.waits_for) for job in found.jobs],
+            waiting=[WaitingAnswer(kind=one.kind, waits_for=one.waits_for) for one in found.waiting],
             score_run=ScoreRunAnswer(
                 id=public_id("s", score_run.id),
                 items=score_run.items,

@@ -23,10 +23,11 @@ from service.errors import (
     ImagesMissing,
     ShortlistError,
 )
-from service.models import training
+from service.models import jobs, training
 from service.pool import sources
 from service.projects import projects
 from service.settings import Settings
+from service.store.catalogue import live_workers
 from service.store.ids import public_id
 from service.store.project_settings import ProjectSettings
 from service.store.session import read_session, write_session
@@ -36,6 +37,7 @@ RESTART_S = (1.0, 60.0)  # the first wait before a dead worker is started again,
 NEEDS_A_PERSON = 78  # exit status of a worker that starting again would not help
 STOP_S = 15.0
 LOOK_S = 0.5
+WAITING_LOOK_S = 20.0
 
 Say = Callable[[str], None]
 
@@ -147,6 +149,22 @@ def pretrain_after_import(
             say(str(error))
             return
     say("Pretraining on them is queued; until it is done, batches are uniformly random.")
+
+
+def say_what_waits(
+    engine: sa.Engine, say: Say, stopping: threading.Event, every_s: float = WAITING_LOOK_S
+) -> None:
+    """Once, when a job comes to wait for a worker that can do more than those that are alive. Whether one is alive at
+    all, its keeper says.
+    """
+    said: set[str] = set()
+    while not stopping.wait(every_s):
+        with read_session(engine) as session:
+            found = jobs.waiting(session, None) if live_workers(session) else []
+        sentences = {f"A job {one.kind} waits for {one.waits_for}" for one in found}
+        for sentence in sorted(sentences - said):
+            say(sentence)
+        said = sentences
 
 
 def _unfinished() -> sa.ColumnElement[bool]:

@@ -50,6 +50,8 @@ def change(
         if "overlap" in changes and project.ranking_id is not None:  # there may be room for more annotators
             session.get_one(Ranking, project.ranking_id).low_water = 1
         project.settings = settings.model_dump(mode="json", exclude_unset=True)
+        if not pipeline.NEEDED_FOR.keys().isdisjoint(changes):
+            pipeline.correct_queued(session, project)
         if project.score_run_id is not None and not _ORDERING.isdisjoint(changes):
             pipeline.queue_rank(session, project)
         if fewer:

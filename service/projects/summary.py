@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from service.labeling import rounds
 from service.models import jobs
+from service.models.jobs import Waiting
 from service.pool import counts
 from service.projects.advice import Advice, RandomSelection, on_random_selection, on_stopping
 from service.store.project_settings import ProjectSettings
@@ -46,6 +47,8 @@ class Metrics:
     annotators_last_hour: int
     class_balance: dict[str, int]  # decided pool items by class, all classes of the project
     jobs: list[Job]  # queued and running
+    waits_for: dict[int, str]  # of these, by number: what must come for a live worker to take them
+    waiting: list[Waiting]  # the same of all jobs of the project, each once
     pretext_model: PretextModel | None
     score_run: ScoreRun | None
     ranking: Ranking | None
@@ -69,7 +72,7 @@ def collect(session: Session, project: Project, now: datetime) -> Metrics:
     settings = ProjectSettings.model_validate(project.settings)
     learning_curve = rounds.learning_curve(session, project)
     newest = rounds.newest_head(session, project)
-    waiting = [
+    shown = [
         job
         for state in ("running", "queued")
         for job in jobs.page(session, only=project.id, state=state, limit=_JOBS_SHOWN)
@@ -88,7 +91,9 @@ def collect(session: Session, project: Project, now: datetime) -> Metrics:
         labels_last_hour=rate[0],
         annotators_last_hour=rate[1],
         class_balance={name: balance.get(name, 0) for name in project.classes},
-        jobs=waiting,
+        jobs=shown,
+        waits_for=jobs.waits_for(session, shown),
+        waiting=jobs.waiting(session, project.id),
         pretext_model=_current(session, PretextModel, score_run.pretext_model_id if score_run else None),
         score_run=score_run,
         ranking=_current(session, Ranking, project.ranking_id),

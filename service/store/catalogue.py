@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from service.store.jobs import clock
+from service.store.jobs import Lane, clock
 from service.store.tables import CatalogueEntry, Worker
 
 Kind = Literal["strategy", "pretext_task", "head", "backbone"]
@@ -31,6 +31,7 @@ class Announcement:
     name: str
     help: str
     parameters: dict[str, Any]
+    lane: Lane | None = None  # of the jobs that train a head with it; None: short
 
 
 def announce(session: Session, announcements: Sequence[Announcement]) -> None:
@@ -39,7 +40,7 @@ def announce(session: Session, announcements: Sequence[Announcement]) -> None:
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     for each in sorted(announcements, key=lambda each: (each.kind, each.name)):
         # Workers that start together announce together: an upsert, and all in one order, so none waits in a circle.
-        values = {"help": each.help, "parameters": each.parameters, "announced_at": now}
+        values = {"help": each.help, "parameters": each.parameters, "lane": each.lane, "announced_at": now}
         session.execute(
             insert(CatalogueEntry)
             .values(kind=each.kind, name=each.name, **values)

@@ -1,5 +1,8 @@
 """The job queue: a lease table, the same code on SQLite (BEGIN IMMEDIATE) and PostgreSQL (SKIP LOCKED).
 
+A job has a lane, so that short jobs never wait behind long ones, and needs: a claim takes only jobs whose needs are a
+subset of what the worker has.
+
 A worker holds a running job by a lease that it renews with heartbeats. A lease that ran out is taken over
 by the next claim. `token` grows by one at each claim and fences off whoever lost the job: every write of a
 holder is guarded by (id, token), and every transaction that publishes a job's output goes through `fence`.
@@ -7,10 +10,10 @@ holder is guarded by (id, token), and every transaction that publishes a job's o
 All times are seconds of the database's clock, so that machines need not agree on the time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -22,6 +25,9 @@ from service.store.ids import public_id
 from service.store.session import read_session, write_session
 from service.store.tables import Job
 
+Lane = Literal["short", "long"]
+
+LONG_KINDS = frozenset({"train_pretext", "score_pool"})  # hours; a head's training may be long, too
 RETRY_DELAY_S = 2.0  # doubles with each attempt
 RETRY_DELAY_MAX_S = 300.0
 NOTICED_S = 60.0  # whoever still runs a job that has ended knows by then
@@ -49,13 +55,14 @@ class ClaimedJob:
     id: int
     project_id: int | None
     kind: str
-    queue: str
+    lane: str
     payload: dict[str, Any]
     attempts: int  # with this one
     max_attempts: int
     token: int
     coalesce_key: str | None
     serial_key: str | None
+    needs: tuple[str, ...] = ()
 
 
 def clock(session: Session) -> sa.ColumnElement[float]:
@@ -69,7 +76,8 @@ def enqueue(
     payload: dict[str, Any],
     *,
     project_id: int | None = None,
-    queue: str,
+    lane: Lane | None = None,
+    needs: Iterable[str] = (),
     priority: int = 0,
     delay_s: float = 0.0,
     min_interval_s: float = 0.0,
@@ -79,22 +87,29 @@ def enqueue(
 ) -> int:
     """Queue a job in the caller's transaction and return its id.
 
+    lane            default: by the kind
+    needs           what a worker must have to run it, beside the kind
     priority        higher runs sooner
     delay_s         not before so many seconds from now
     min_interval_s  not before so long after the last start of this project's jobs of this kind
-    coalesce_key    merges into the queued job of that key: the sooner start, the newest payload. A running
-                    one is left alone, so what arrives during a run causes one more.
+    coalesce_key    merges into the queued job of that key: the sooner start, the newest payload, lane and needs. A
+                    running one is left alone, so what arrives during a run causes one more.
     serial_key      at most one job of that key runs at a time
     """
     row = {
-        "kind": kind, "payload": payload, "project_id": project_id, "queue": queue, "priority": priority,
-        "coalesce_key": coalesce_key, "serial_key": serial_key, "max_attempts": max_attempts,
+        "kind": kind, "payload": payload, "project_id": project_id, "lane": lane or lane_of(kind),
+        "needs": (f"kind:{kind}", *needs), "priority": priority, "coalesce_key": coalesce_key,
+        "serial_key": serial_key, "max_attempts": max_attempts,
     }  # fmt: skip
     when: dict[str, Any] = {"delay_s": delay_s}
     if min_interval_s > 0:
         when |= {"min_interval_s": min_interval_s, "of_project": project_id, "of_kind": kind}
     insert = _insert(session.get_bind().dialect.name, coalesce_key is not None, min_interval_s > 0)
     return int(session.connection().execute(insert, row | when).scalar_one())
+
+
+def lane_of(kind: str) -> Lane:
+    return "long" if kind in LONG_KINDS else "short"
 
 
 def begin_anew(session: Session, job_id: int) -> None:
@@ -125,6 +140,8 @@ def _insert(dialect: str, coalesces: bool, spaced: bool) -> sa.Executable:
             index_where=sa.text("state = 'queued'"),
             set_={
                 "payload": new.payload,
+                "lane": new.lane,
+                "needs": new.needs,
                 "run_at": least(Job.run_at, new.run_at),
                 "priority": greatest(Job.priority, new.priority),
                 "attempts": 0,  # a new wish, not another try of the old one
@@ -135,55 +152,112 @@ def _insert(dialect: str, coalesces: bool, spaced: bool) -> sa.Executable:
     return insert.returning(Job.id)
 
 
-def claim(engine: sa.Engine, worker: str, queues: Sequence[str], lease_s: float) -> ClaimedJob | None:
-    """Take a job whose lease ran out, else the best that is ready; None when there is none."""
+def claim(
+    engine: sa.Engine, worker: str, lanes: Sequence[str], lease_s: float, has: Collection[str] | None = None
+) -> ClaimedJob | None:
+    """Take a job whose lease ran out, else the best that is ready; None when there is none.
+
+    has: what the worker has of what jobs need; None takes jobs whatever they need
+    """
     while True:
         with read_session(engine) as session:  # an idle worker never takes SQLite's write lock
-            if session.scalar(_claimable(session, queues)) is None:
+            wanted = _Wanted(lanes, None if has is None else _need_sets_met(session, lanes, has))
+            if _next(session, wanted) is None:
                 return None
         try:
             with write_session(engine) as session:
-                row = _take(session, worker, queues, lease_s)
+                row = _take(session, worker, wanted, lease_s)
         except sa.exc.IntegrityError:
             continue  # two claimers, one serial key: the unique index let the other one through
         if row is None:
             return None
         if row.state == "running":
             return ClaimedJob(
-                row.id, row.project_id, row.kind, row.queue, row.payload, row.attempts, row.max_attempts,
-                row.token, row.coalesce_key, row.serial_key,
+                row.id, row.project_id, row.kind, row.lane, row.payload, row.attempts, row.max_attempts,
+                row.token, row.coalesce_key, row.serial_key, row.needs,
             )  # fmt: skip
 
 
-def _claimable(session: Session, queues: Sequence[str]) -> sa.Select[int]:
+@dataclass(frozen=True)
+class _Wanted:
+    """The jobs that a worker may take; need_sets: only those that need one of these, None for all."""
+
+    lanes: Sequence[str]
+    need_sets: list[tuple[str, ...]] | None
+
+    def where(self) -> sa.ColumnElement[bool]:
+        in_lanes = Job.lane.in_(self.lanes)
+        return in_lanes if self.need_sets is None else sa.and_(in_lanes, Job.needs.in_(self.need_sets))
+
+
+# As constants: with bound values SQLite would not use the partial indexes.
+_QUEUED = Job.state == sa.literal_column("'queued'")
+_RUNNING = Job.state == sa.literal_column("'running'")
+_WORN_OUT = Job.attempts >= Job.max_attempts
+
+
+def _need_sets_met(session: Session, lanes: Sequence[str], has: Collection[str]) -> list[tuple[str, ...]]:
+    """Jobs are many, their different needs are few: found among the unfinished jobs, and compared here."""
+    found = {needs for lane in lanes for needs in session.scalars(_need_sets(), {"in_lane": lane})}
+    return sorted(needs for needs in found if set(needs).issubset(has))
+
+
+@cache
+def _need_sets() -> sa.Select[tuple[str, ...]]:
+    """From one to the next along the index: a DISTINCT would read thousands of queued jobs at every look."""
+    in_lane = Job.lane == sa.bindparam("in_lane")
+    first = sa.select(sa.func.min(Job.needs).label("needs")).where(_QUEUED, in_lane)
+    found = first.cte("found", recursive=True)
+    greater = sa.select(sa.func.min(Job.needs)).where(_QUEUED, in_lane, Job.needs > found.c.needs)
+    following = sa.select(greater.correlate(found).scalar_subquery()).where(found.c.needs.is_not(None))
+    all_queued = found.union_all(following)
+    return (
+        sa.select(all_queued.c.needs)
+        .where(all_queued.c.needs.is_not(None))
+        .union(sa.select(Job.needs).where(_RUNNING, in_lane))  # type: ignore[return-value]
+    )
+
+
+def _next(session: Session, wanted: _Wanted, lock: bool = False) -> int | None:
     """The id of the job to take next: lost ones first, then by priority, then by time."""
-    now = clock(session)
+    for query in (_lost(session, wanted), _ready(session, wanted)):
+        found = session.scalar(query.with_for_update(skip_locked=True, of=Job) if lock else query)
+        if found is not None:
+            return found
+    return None
+
+
+def _lost(session: Session, wanted: _Wanted) -> sa.Select[int]:
+    """One that only has to be ended is anybody's in its lane, whatever it needs."""
+    to_end = sa.and_(Job.lane.in_(wanted.lanes), sa.or_(Job.cancel_requested, _WORN_OUT))
+    lost = sa.select(Job.id).where(_RUNNING, Job.lease_until < clock(session), sa.or_(wanted.where(), to_end))
+    return lost.order_by(Job.priority.desc(), Job.run_at, Job.id).limit(1)
+
+
+def _ready(session: Session, wanted: _Wanted) -> sa.Select[int]:
     busy = aliased(Job)
-    free = ~sa.exists().where(busy.serial_key == Job.serial_key, busy.state == "running")
-    lost = sa.and_(Job.state == "running", Job.lease_until < now)
-    ready = sa.and_(Job.state == "queued", Job.run_at <= now, sa.or_(Job.serial_key.is_(None), free))
+    free = ~sa.exists().where(busy.serial_key == Job.serial_key, busy.state == sa.literal_column("'running'"))
     return (
         sa.select(Job.id)
-        .where(Job.queue.in_(queues), sa.or_(lost, ready))
-        .order_by(sa.case((Job.state == "running", 0), else_=1), Job.priority.desc(), Job.run_at, Job.id)
+        .where(_QUEUED, wanted.where(), Job.run_at <= clock(session), sa.or_(Job.serial_key.is_(None), free))
+        .order_by(Job.priority.desc(), Job.run_at, Job.id)
         .limit(1)
     )
 
 
-def _take(session: Session, worker: str, queues: Sequence[str], lease_s: float) -> sa.Row[Any] | None:
+def _take(session: Session, worker: str, wanted: _Wanted, lease_s: float) -> sa.Row[Any] | None:
     """Start the next job; one that was cancelled or lost too often ends instead (see the returned state)."""
-    job_id = session.scalar(_claimable(session, queues).with_for_update(skip_locked=True, of=Job))
+    job_id = _next(session, wanted, lock=True)
     if job_id is None:
         return None
     now = clock(session)
-    worn_out = Job.attempts >= Job.max_attempts
-    ends = sa.or_(Job.cancel_requested, worn_out)
+    ends = sa.or_(Job.cancel_requested, _WORN_OUT)
     row = session.execute(
         sa.update(Job)
         .where(Job.id == job_id)
         .values(
-            state=sa.case((Job.cancel_requested, "cancelled"), (worn_out, "failed"), else_="running"),
-            error=sa.case((sa.and_(worn_out, ~Job.cancel_requested), SILENT), else_=Job.error),
+            state=sa.case((Job.cancel_requested, "cancelled"), (_WORN_OUT, "failed"), else_="running"),
+            error=sa.case((sa.and_(_WORN_OUT, ~Job.cancel_requested), SILENT), else_=Job.error),
             attempts=sa.case((ends, Job.attempts), else_=Job.attempts + 1),
             started_at=sa.case((ends, Job.started_at), else_=now),
             finished_at=sa.case((ends, now), else_=sa.null()),
@@ -264,6 +338,22 @@ def release(engine: sa.Engine, job: ClaimedJob) -> None:
     _queue_again(engine, job, delay_s=0.0, attempts=Job.attempts - 1)
 
 
+def hand_back(engine: sa.Engine, job: ClaimedJob, needs: Iterable[str], lane: str, reason: str) -> None:
+    """Queue the job again for a worker that has what it needs, in the lane where it belongs; the attempt is not
+    counted.
+    """
+    corrected = (f"kind:{job.kind}", *needs)
+    _queue_again(
+        engine, job, delay_s=0.0, attempts=Job.attempts - 1, needs=corrected, lane=lane, message=reason
+    )
+
+
+def correct(session: Session, job_id: int, needs: Iterable[str], lane: Lane) -> None:
+    """What the job was queued for has changed; nothing happens to one that has started."""
+    still_queued = sa.update(Job).where(Job.id == job_id, _QUEUED)
+    session.execute(still_queued.values(needs=tuple(needs), lane=lane))
+
+
 def mark_cancelled(engine: sa.Engine, job: ClaimedJob) -> None:
     with write_session(engine) as session:
         _end(session, job, "cancelled")
@@ -284,10 +374,12 @@ def request_cancel(session: Session, job_id: int) -> None:
     _give_up(session, job_id)
 
 
-def unfinished(session: Session, queues: Sequence[str]) -> bool:
-    """Whether anything is queued (also for later) or running."""
-    waiting = sa.exists().where(Job.queue.in_(queues), Job.state.in_(("queued", "running")))
-    return bool(session.scalar(sa.select(waiting)))
+def unfinished(session: Session, lanes: Sequence[str], has: Collection[str] | None = None) -> bool:
+    """Whether anything runs, or is queued (also for later) that a worker which has this could take."""
+    wanted = _Wanted(lanes, None if has is None else _need_sets_met(session, lanes, has))
+    runs = sa.and_(_RUNNING, Job.lane.in_(lanes), Job.lease_until >= clock(session))
+    waits = sa.and_(sa.or_(_QUEUED, _RUNNING), wanted.where())
+    return bool(session.scalar(sa.select(sa.exists().where(sa.or_(runs, waits)))))
 
 
 def purge(engine: sa.Engine, older_than_s: float) -> int:
@@ -306,7 +398,7 @@ def _give_up(session: Session, job_id: int) -> None:
 
 def _delete(session: Session, folders: list[str]) -> None:
     if folders:
-        enqueue(session, "delete_artifacts", {"folders": folders}, queue="cpu", delay_s=NOTICED_S)
+        enqueue(session, "delete_artifacts", {"folders": folders}, delay_s=NOTICED_S)
 
 
 def _tell_failed(session: Session, job_id: int, project_id: int | None, kind: str, error: str) -> None:
@@ -350,8 +442,7 @@ def _queue_again_or_yield(session: Session, job: ClaimedJob, delay_s: float, val
                 session,
                 job,
                 "cancelled",
-                message="Replaced by the same job, queued while this one ran.",
-                **values,
+                **values | {"message": "Replaced by the same job, queued while this one ran."},
             )
             return
     cancelled = Job.cancel_requested

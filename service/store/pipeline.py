@@ -1,14 +1,33 @@
 """What follows what: import → train_pretext → score_pool → rank, and labels → train_head → rank → probe_pretext.
 
 Both programs queue jobs through these functions, in the transaction of the change that causes them.
+
+They also say what a job needs of the worker that runs it. A worker has
+
+    kind:<kind>          the kinds of jobs that its program knows
+    task:<name>          its plug-ins: pretext tasks,
+    strategy:<name>      strategies,
+    head:<name>          and heads
+    gpu                  if it computes on CUDA
 """
+
+from collections.abc import Iterable
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.store import jobs
+from service.store.jobs import ClaimedJob, Lane
 from service.store.project_settings import ProjectSettings
-from service.store.tables import Job, PretextModel, Project, ScoreRun, Source
+from service.store.session import read_session
+from service.store.tables import CatalogueEntry, Head, Job, PretextModel, Project, ScoreRun, Source
+
+# What plug-ins are needed for, by the project's setting that names one.
+NEEDED_FOR = {"pretext_task": "task", "strategy": "strategy", "cold_start": "strategy", "head": "head"}
+_LANE_OF_HEAD = sa.select(CatalogueEntry.lane).where(
+    CatalogueEntry.kind == "head", CatalogueEntry.name == sa.bindparam("head")
+)
 
 # The pretext models by which pools are to be scored.
 SCORING = sa.select(Job.payload["pretext_model_id"].as_integer()).where(
@@ -16,9 +35,73 @@ SCORING = sa.select(Job.payload["pretext_model_id"].as_integer()).where(
 )
 
 
+def needs_of(session: Session, kind: str, project: Project | None, payload: dict[str, Any]) -> set[str]:
+    """Beside its kind: the plug-ins that the project's settings name now, and those that made what it works on."""
+    if project is None:
+        return set()
+    settings = ProjectSettings.model_validate(project.settings)
+    match kind:
+        case "train_pretext":
+            return {f"task:{settings.pretext_task.name}"}
+        case "score_pool" | "export_backbone":
+            return _task_of(session, payload["pretext_model_id"])
+        case "probe_pretext":
+            score_run = session.get(ScoreRun, project.score_run_id) if project.score_run_id else None
+            return _task_of(session, score_run.pretext_model_id) if score_run else set()
+        case "train_head":
+            return {f"head:{settings.head.name}"}
+        case "rank":
+            served = session.get(Head, project.head_id) if project.head_id else None
+            predicts = {f"head:{served.kind['name']}"} if served else set()
+            return {f"strategy:{settings.strategy.name}", f"strategy:{settings.cold_start.name}"} | predicts
+        case _:
+            return set()
+
+
+def lane_of(session: Session, kind: str, project: Project | None) -> Lane:
+    """By the kind; a training of the head is as long as the workers announced of that head."""
+    if kind == "train_head" and project is not None:
+        return _lane_of_head(session, ProjectSettings.model_validate(project.settings).head.name)
+    return jobs.lane_of(kind)
+
+
+def _lane_of_head(session: Session, name: str) -> Lane:
+    return "long" if session.scalar(_LANE_OF_HEAD, {"head": name}) == "long" else "short"
+
+
+def correct_queued(session: Session, project: Project) -> None:
+    """The project's settings changed: what is queued needs what they name now."""
+    queued = sa.select(Job).where(Job.project_id == project.id, sa.text("state = 'queued'"))
+    for job in session.scalars(queued).all():
+        needs = {f"kind:{job.kind}"} | needs_of(session, job.kind, project, job.payload)
+        jobs.correct(session, job.id, needs, lane_of(session, job.kind, project))
+
+
+def hand_back(
+    engine: sa.Engine, job: ClaimedJob, missing: Iterable[str], lane: str | None, reason: str
+) -> None:
+    """The worker cannot run it: it waits for one that has what is missing, and what the project's settings name now;
+    lane: where it belongs, if that is not where it was.
+    """
+    with read_session(engine) as session:
+        project = session.get(Project, job.project_id) if job.project_id is not None else None
+        needs = needs_of(session, job.kind, project, job.payload)
+    jobs.hand_back(engine, job, needs | set(missing), lane or job.lane, reason)
+
+
+def _task_of(session: Session, pretext_model_id: int) -> set[str]:
+    model = session.get(PretextModel, pretext_model_id)
+    return {f"task:{model.task['name']}"} if model is not None else set()
+
+
+def _enqueue(session: Session, kind: str, project: Project, payload: dict[str, Any], **options: Any) -> int:
+    needs, lane = needs_of(session, kind, project, payload), lane_of(session, kind, project)
+    return jobs.enqueue(session, kind, payload, project_id=project.id, lane=lane, needs=needs, **options)
+
+
 def queue_import(session: Session, source: Source) -> int:
     return jobs.enqueue(
-        session, "import_source", {"source_id": source.id}, project_id=source.project_id, queue="cpu",
+        session, "import_source", {"source_id": source.id}, project_id=source.project_id,
         serial_key=f"import_source:{source.project_id}",
     )  # fmt: skip
 
@@ -26,19 +109,15 @@ def queue_import(session: Session, source: Source) -> int:
 def queue_train_pretext(session: Session, project: Project) -> int:
     """Train a new version of the pretext model; scoring follows by itself."""
     key = f"train_pretext:{project.id}"
-    job_id = jobs.enqueue(
-        session, "train_pretext", {}, project_id=project.id, queue="gpu", coalesce_key=key, serial_key=key
-    )
+    job_id = _enqueue(session, "train_pretext", project, {}, coalesce_key=key, serial_key=key)
     jobs.begin_anew(session, job_id)
     return job_id
 
 
 def queue_score_pool(session: Session, project: Project, pretext_model_id: int) -> int:
     key = f"score_pool:{project.id}"
-    return jobs.enqueue(
-        session, "score_pool", {"pretext_model_id": pretext_model_id}, project_id=project.id, queue="gpu",
-        coalesce_key=key, serial_key=key,
-    )  # fmt: skip
+    payload = {"pretext_model_id": pretext_model_id}
+    return _enqueue(session, "score_pool", project, payload, coalesce_key=key, serial_key=key)
 
 
 def queue_score_new_items(session: Session, project: Project) -> None:
@@ -62,9 +141,7 @@ def model_to_serve(session: Session, project: Project) -> int | None:
 def queue_probe_pretext(session: Session, project: Project) -> int:
     """Judge the embeddings that are served by the labels so far; never before a head or a ranking."""
     key = f"probe_pretext:{project.id}"
-    return jobs.enqueue(
-        session, "probe_pretext", {}, project_id=project.id, queue="cpu", coalesce_key=key, serial_key=key
-    )
+    return _enqueue(session, "probe_pretext", project, {}, coalesce_key=key, serial_key=key)
 
 
 def queue_train_head(session: Session, project: Project, *, at_once: bool = False) -> int:
@@ -72,47 +149,42 @@ def queue_train_head(session: Session, project: Project, *, at_once: bool = Fals
     settings = ProjectSettings.model_validate(project.settings)
     key = f"train_head:{project.id}"
     return jobs.enqueue(
-        session, "train_head", {}, project_id=project.id, queue="cpu", priority=1, coalesce_key=key, serial_key=key,
+        session, "train_head", {}, project_id=project.id, lane=_lane_of_head(session, settings.head.name),
+        needs=(f"head:{settings.head.name}",), priority=1, coalesce_key=key, serial_key=key,
         min_interval_s=0.0 if at_once else settings.retrain_min_interval_s,
     )  # fmt: skip
 
 
 def queue_rank(session: Session, project: Project) -> int:
     key = f"rank:{project.id}"
-    return jobs.enqueue(
-        session, "rank", {}, project_id=project.id, queue="cpu", priority=2, coalesce_key=key, serial_key=key
-    )
+    return _enqueue(session, "rank", project, {}, priority=2, coalesce_key=key, serial_key=key)
 
 
 def queue_remove_score_runs(session: Session, project: Project) -> int:
     """Those that nothing needs any more, now that another one is served; behind all that anybody waits for."""
     key = f"remove_score_runs:{project.id}"
-    return jobs.enqueue(
-        session, "remove_score_runs", {}, project_id=project.id, queue="cpu", priority=-1, coalesce_key=key,
-        serial_key=key,
-    )  # fmt: skip
+    return _enqueue(session, "remove_score_runs", project, {}, priority=-1, coalesce_key=key, serial_key=key)
 
 
 def queue_delete_artifacts(session: Session, folders: list[str], *, later: bool) -> int:
     """Of what is gone. `later`: once whoever still runs a job on it has lost its lease and knows."""
     delay_s = jobs.NOTICED_S if later else 0.0
-    return jobs.enqueue(session, "delete_artifacts", {"folders": folders}, queue="cpu", delay_s=delay_s)
+    return jobs.enqueue(session, "delete_artifacts", {"folders": folders}, delay_s=delay_s)
 
 
 def queue_copy_project(session: Session, project: Project, source: Project, *, labels: bool) -> int:
     """Fill `project` with the items, and the labels, of `source`."""
     payload = {"from": source.id, "labels": labels}
-    return jobs.enqueue(session, "copy_project", payload, project_id=project.id, queue="cpu")
+    return _enqueue(session, "copy_project", project, payload)
 
 
 def queue_check_labels(session: Session, project: Project) -> int:
     """Consensus, agreement, suspects; behind the ranking, which annotators wait for."""
     key = f"check_labels:{project.id}"
-    return jobs.enqueue(
-        session, "check_labels", {}, project_id=project.id, queue="cpu", coalesce_key=key, serial_key=key
-    )
+    return _enqueue(session, "check_labels", project, {}, coalesce_key=key, serial_key=key)
 
 
 def queue_export_backbone(session: Session, model: PretextModel, artifact: str) -> int:
     payload = {"pretext_model_id": model.id, "artifact": artifact}
-    return jobs.enqueue(session, "export_backbone", payload, project_id=model.project_id, queue="cpu")
+    needs = {f"task:{model.task['name']}"}
+    return jobs.enqueue(session, "export_backbone", payload, project_id=model.project_id, needs=needs)

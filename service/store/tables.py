@@ -4,6 +4,8 @@ Times are UTC. Job times are seconds of the *database's* clock (`service.store.j
 not agree on the time. Public ids are made from row numbers (`service.store.ids`).
 """
 
+import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,6 +32,19 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC)
 
 
+class Needs(sa.TypeDecorator[tuple[str, ...]]):
+    """A set of strings as one canonical text, so that equal sets are equal in SQL: sorted, as JSON."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Iterable[str] | None, dialect: sa.Dialect) -> str | None:
+        return None if value is None else json.dumps(sorted(set(value)))
+
+    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> tuple[str, ...] | None:
+        return None if value is None else tuple(json.loads(value))
+
+
 def utc_now() -> datetime:
     return datetime.now(UTC)
 
@@ -49,6 +64,7 @@ class Table(DeclarativeBase):
         datetime: UtcDateTime,
         Json: sa.JSON(none_as_null=True),
         list[str]: sa.JSON,
+        tuple[str, ...]: Needs,
         str: sa.Text,
         float: sa.Double,
     }
@@ -476,7 +492,9 @@ class Worker(Table):
     host: Mapped[str]
     pid: Mapped[int]
     device: Mapped[str]
-    queues: Mapped[list[str]]
+    lanes: Mapped[list[str]] = mapped_column(default=list, server_default="[]")  # one runner each
+    # Of what jobs may need: its job kinds, its plug-ins, its device (`service.store.pipeline`).
+    has: Mapped[list[str]] = mapped_column(default=list, server_default="[]")
     started_at: Mapped[datetime] = mapped_column(default=utc_now)
     seen_at: Mapped[datetime] = mapped_column(default=utc_now)
 
@@ -490,6 +508,7 @@ class CatalogueEntry(Table):
     name: Mapped[str] = mapped_column(primary_key=True)
     help: Mapped[str]
     parameters: Mapped[Json]  # JSON schema
+    lane: Mapped[str | None]  # of the jobs that train a head with it; null: short
     announced_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
@@ -569,8 +588,9 @@ class Job(Table):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        sa.Index("ix_jobs_ready", "queue", "priority", "run_at", **_when("state = 'queued'")),
-        sa.Index("ix_jobs_lease", "queue", "lease_until", **_when("state = 'running'")),
+        # By needs, so that the few different ones among many jobs are found without reading them all.
+        sa.Index("ix_jobs_ready", "lane", "needs", "priority", "run_at", **_when("state = 'queued'")),
+        sa.Index("ix_jobs_lease", "lane", "lease_until", **_when("state = 'running'")),
         sa.Index("ix_jobs_unfinished", "project_id", **_when("state IN ('queued', 'running')")),
         sa.Index("ix_jobs_ended", "project_id", "finished_at", **_when("finished_at IS NOT NULL")),
         # At most one queued per coalesce key: a burst merges into it. Never covers running ones: that would
@@ -586,7 +606,9 @@ class Job(Table):
         sa.ForeignKey("projects.id", ondelete="CASCADE"), index=True
     )
     kind: Mapped[str]
-    queue: Mapped[str]
+    lane: Mapped[str] = mapped_column(default="short", server_default="short")  # short | long
+    # Of the worker that runs it; see `service.store.pipeline`.
+    needs: Mapped[tuple[str, ...]] = mapped_column(default=(), server_default="[]")
     payload: Mapped[Json]
     priority: Mapped[int] = mapped_column(default=0)
     state: Mapped[str] = mapped_column(default="queued")

@@ -145,6 +145,25 @@ def test_an_undo_right_after_a_round_closed(admin: TestClient, engine: sa.Engine
     assert (found["labels_used"], found["round"], found["round_labels"]) == (0, 2, 0)
 
 
+def test_what_queued_jobs_wait_for(admin: TestClient, engine: sa.Engine) -> None:
+    created(admin)
+    with write_session(engine) as session:
+        job = {"project_id": 1, "kind": "train_head", "needs": ("kind:train_head", "head:foo")}
+        for _ in range(2):
+            factories.make_job(session, **job)
+        factories.make_worker(session, has=["kind:train_head"])
+    sentence = "a worker that has head:foo; the only live worker does not."
+    found = admin.get("/projects/p_1/metrics").json()
+    assert found["waiting"] == [{"kind": "train_head", "waits_for": sentence}]
+    assert [job["waits_for"] for job in found["jobs"]] == [sentence] * 2
+    assert [job["waits_for"] for job in admin.get("/jobs").json()["items"]] == [sentence] * 2
+    assert admin.get("/jobs/j_1").json()["waits_for"] == sentence
+    with write_session(engine) as session:
+        factories.make_worker(session, has=["head:foo", "kind:train_head"])
+    assert admin.get("/jobs/j_1").json()["waits_for"] is None
+    assert admin.get("/projects/p_1/metrics").json()["waiting"] == []
+
+
 def test_deleting_takes_all_along(admin: TestClient, engine: sa.Engine) -> None:
     created(admin)
     with write_session(engine) as session:

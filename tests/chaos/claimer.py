@@ -14,7 +14,7 @@ from service.store.session import make_engine, write_session
 def main(url: str, lease_s: float) -> None:
     engine = make_engine(url)
     while True:
-        job = jobs.claim(engine, f"claimer {os.getpid()}", ["cpu"], lease_s)
+        job = jobs.claim(engine, f"claimer {os.getpid()}", ["short"], lease_s)
         if job is None:
             time.sleep(0.02)
             continue

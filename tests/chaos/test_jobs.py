@@ -55,7 +55,7 @@ def test_every_effect_happens_once_although_workers_are_killed(engine: sa.Engine
         for number in range(JOBS):
             serial_key = f"serial {number % 11}" if number % 2 else None
             # Enough attempts that bad luck with the kills parks none.
-            jobs.enqueue(session, "effect", {}, queue="cpu", serial_key=serial_key, max_attempts=100)
+            jobs.enqueue(session, "effect", {}, serial_key=serial_key, max_attempts=100)
 
     url = engine.url.render_as_string(hide_password=False)
     dice = random.Random(7)

@@ -21,7 +21,7 @@ from tests.factories import (
 
 
 def claim(engine: sa.Engine) -> jobs.ClaimedJob | None:
-    return jobs.claim(engine, "w1", ("gpu",), lease_s=30)
+    return jobs.claim(engine, "w1", ("long",), lease_s=30)
 
 
 def ask_to_cancel(engine: sa.Engine, job: jobs.ClaimedJob) -> None:

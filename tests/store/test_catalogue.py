@@ -59,7 +59,7 @@ def test_what_another_live_worker_may_have_stays(engine: sa.Engine) -> None:
 
 
 def test_a_worker_is_live_while_it_beats(engine: sa.Engine) -> None:
-    worker = Worker(id="w", host="h", pid=1, device="cpu", queues=["cpu"])
+    worker = Worker(id="w", host="h", pid=1, device="cpu", lanes=["short"], has=[])
     with write_session(engine) as session:
         silent = make_worker(session, seen_at=utc_now() - timedelta(seconds=catalogue.SILENT_S + 1))
         forgotten = make_worker(session, seen_at=LONG_AGO)

@@ -7,22 +7,22 @@ import pytest
 import sqlalchemy as sa
 
 from service.store import jobs
-from service.store.session import read_session, write_session
+from service.store.session import make_engine, read_session, write_session
 from service.store.tables import Job
 from tests.factories import make_project
 
-QUEUES = ("gpu", "cpu")
+LANES = ("short", "long")
 
 
 def enqueue(
     engine: sa.Engine, kind: str = "work", payload: dict[str, Any] | None = None, **options: Any
 ) -> int:
     with write_session(engine) as session:
-        return jobs.enqueue(session, kind, payload or {}, **{"queue": "cpu"} | options)
+        return jobs.enqueue(session, kind, payload or {}, **options)
 
 
 def claim(engine: sa.Engine, worker: str = "w1", lease_s: float = 30.0) -> jobs.ClaimedJob | None:
-    return jobs.claim(engine, worker, QUEUES, lease_s)
+    return jobs.claim(engine, worker, LANES, lease_s)
 
 
 def claimed(engine: sa.Engine, worker: str = "w1") -> jobs.ClaimedJob:
@@ -56,9 +56,9 @@ def count(engine: sa.Engine, state: str) -> int:
 
 
 def test_one_job_runs_once(engine: sa.Engine) -> None:
-    job_id = enqueue(engine, "rank", payload={"n": 7}, queue="gpu")
+    job_id = enqueue(engine, "rank", payload={"n": 7}, lane="long")
     job = claimed(engine)
-    assert (job.id, job.kind, job.queue, job.payload, job.attempts) == (job_id, "rank", "gpu", {"n": 7}, 1)
+    assert (job.id, job.kind, job.lane, job.payload, job.attempts) == (job_id, "rank", "long", {"n": 7}, 1)
     assert claim(engine) is None
     succeed(engine, job, {"items": 3})
     done = row(engine, job_id)
@@ -71,7 +71,7 @@ def test_one_job_runs_once(engine: sa.Engine) -> None:
 
 def test_a_job_belongs_to_the_transaction_that_queues_it(engine: sa.Engine) -> None:
     with sa.orm.Session(engine) as session:
-        jobs.enqueue(session, "work", {}, queue="cpu")
+        jobs.enqueue(session, "work", {})
         session.rollback()
     assert claim(engine) is None
 
@@ -84,10 +84,125 @@ def test_claims_come_by_priority_then_time(engine: sa.Engine) -> None:
     assert [claimed(engine).id for _ in range(3)] == [urgent, early, late]
 
 
-def test_only_the_served_queues(engine: sa.Engine) -> None:
-    enqueue(engine, queue="gpu")
-    assert jobs.claim(engine, "w1", ("cpu",), 30) is None
-    assert jobs.claim(engine, "w1", ("cpu", "gpu"), 30) is not None
+def test_only_the_served_lanes(engine: sa.Engine) -> None:
+    enqueue(engine, lane="long")
+    assert jobs.claim(engine, "w1", ("short",), 30) is None
+    assert jobs.claim(engine, "w1", ("short", "long"), 30) is not None
+
+
+def test_a_lane_by_the_kind_unless_one_is_given(engine: sa.Engine) -> None:
+    kinds = {"train_pretext": "long", "score_pool": "long", "rank": "short", "train_head": "short"}
+    assert {kind: row(engine, enqueue(engine, kind)).lane for kind in kinds} == kinds
+    assert row(engine, enqueue(engine, "rank", lane="long")).lane == "long"
+
+
+def test_a_claim_takes_only_what_the_worker_can_do(engine: sa.Engine) -> None:
+    foo = enqueue(engine, needs=["head:foo"])
+    foo_and_bar = enqueue(engine, needs=["task:bar", "head:foo"])
+    plain = enqueue(engine)
+    other_kind = enqueue(engine, "dance", priority=9)
+    assert row(engine, foo_and_bar).needs == ("head:foo", "kind:work", "task:bar")
+
+    def take(*has: str) -> int | None:
+        job = jobs.claim(engine, "w1", LANES, 30.0, {*has})
+        return job.id if job is not None else None
+
+    assert take() is None
+    assert take("head:foo", "task:bar") is None  # its program does not know the kind
+    assert take("kind:work", "task:bar") == plain
+    assert take("kind:work", "task:bar") is None
+    assert take("kind:work", "head:foo", "strategy:margin") == foo
+    assert take("kind:work", "head:foo", "task:bar") == foo_and_bar
+    assert take("kind:work", "kind:dance") == other_kind
+
+
+def test_names_of_plug_ins_may_be_odd(engine: sa.Engine) -> None:
+    for name in ("a, b", 'quo"te', "ünï\ncode", "%", "']"):
+        job_id = enqueue(engine, needs=[f"head:{name}"])
+        assert row(engine, job_id).needs == (f"head:{name}", "kind:work")
+        assert jobs.claim(engine, "w1", LANES, 30.0, {"kind:work"}) is None
+        taken = jobs.claim(engine, "w1", LANES, 30.0, {"kind:work", f"head:{name}"})
+        assert taken is not None
+        assert (taken.id, taken.needs) == (job_id, (f"head:{name}", "kind:work"))
+
+
+def test_a_lost_job_waits_for_a_worker_that_has_what_it_needs(engine: sa.Engine) -> None:
+    job_id = enqueue(engine, needs=["head:foo"])
+    claimed(engine)
+    lose_lease(engine, job_id)
+    assert jobs.claim(engine, "w1", LANES, 30.0, {"kind:work"}) is None
+    assert row(engine, job_id).state == "running"
+    with write_session(engine) as session:
+        jobs.request_cancel(session, job_id)
+    assert jobs.claim(engine, "w1", LANES, 30.0, {"kind:work"}) is None  # but anybody ends it
+    assert row(engine, job_id).state == "cancelled"
+
+
+def test_coalescing_takes_the_newest_lane_and_needs(engine: sa.Engine) -> None:
+    keys: dict[str, Any] = {"coalesce_key": "k", "serial_key": "k"}
+    first = enqueue(engine, needs=["head:foo"], **keys)
+    assert enqueue(engine, needs=["head:bar"], lane="long", **keys) == first
+    assert jobs.claim(engine, "w1", ("short",), 30) is None
+    job = jobs.claim(engine, "w1", ("long",), 30, {"kind:work", "head:bar"})
+    assert job is not None
+    assert (job.id, job.lane, job.needs) == (first, "long", ("head:bar", "kind:work"))
+    second = enqueue(engine, **keys)  # back in the short lane, while the long one runs it
+    assert second != first
+    assert jobs.claim(engine, "w1", ("short",), 30) is None  # the serial key is busy, across lanes
+    succeed(engine, job)
+    assert claimed(engine).id == second
+
+
+def test_handed_back_a_job_waits_for_another_worker(engine: sa.Engine) -> None:
+    job_id = enqueue(engine, needs=["head:foo"], max_attempts=1)
+    job = claimed(engine)
+    jobs.hand_back(engine, job, ["head:bar"], "long", "This worker knows no head 'bar'.")
+    after = row(engine, job_id)
+    assert (after.state, after.attempts, after.lane) == ("queued", 0, "long")
+    assert (after.needs, after.message) == (("head:bar", "kind:work"), "This worker knows no head 'bar'.")
+    with pytest.raises(jobs.LeaseLost):
+        jobs.hand_back(engine, job, [], "short", "again")
+
+
+def test_unfinished_is_what_this_worker_could_do_or_others_do(engine: sa.Engine) -> None:
+    def unfinished(*has: str) -> bool:
+        with read_session(engine) as session:
+            return jobs.unfinished(session, LANES, {*has})
+
+    job_id = enqueue(engine, needs=["head:foo"])
+    assert not unfinished("kind:work")
+    assert unfinished("kind:work", "head:foo")
+    job = claimed(engine)
+    assert unfinished("kind:work")  # what it does may queue more
+    lose_lease(engine, job.id)
+    assert not unfinished("kind:work")
+    assert row(engine, job_id).state == "running"
+
+
+def test_thousands_of_jobs_that_nobody_can_do_cost_an_idle_worker_nothing(sqlite_url: str) -> None:
+    """The different needs are found along the index; no job of the backlog is read."""
+    engine = make_engine(sqlite_url)
+    with write_session(engine) as session:
+        values = {"kind": "work", "payload": {}, "run_at": 0.0, "created_at": 0.0}
+        needs = [("kind:work", f"head:{number % 5}") for number in range(5_000)]
+        session.execute(sa.insert(Job), [values | {"needs": each} for each in needs])
+    steps = 0
+
+    def count_steps() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    with engine.connect() as connection:  # the pool's only one: the claim gets the same
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        driver.set_progress_handler(count_steps, 100)  # is called every 100 instructions
+    assert jobs.claim(engine, "w1", ("short",), 30.0, {"kind:work"}) is None
+    idle, steps = steps, 0
+    assert jobs.claim(engine, "w1", ("short",), 30.0, {"kind:work", "head:3"}) is not None
+    assert idle * 100 < 5_000
+    assert steps > idle  # and the handler was there
+    engine.dispose()
 
 
 def test_a_delayed_job_waits(engine: sa.Engine) -> None:
@@ -352,7 +467,7 @@ def test_cancelling_what_ended_changes_nothing(engine: sa.Engine) -> None:
 def test_unfinished_counts_what_waits_for_later(engine: sa.Engine) -> None:
     def unfinished() -> bool:
         with read_session(engine) as session:
-            return jobs.unfinished(session, QUEUES)
+            return jobs.unfinished(session, LANES)
 
     assert not unfinished()
     job_id = enqueue(engine, delay_s=1000)

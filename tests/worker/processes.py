@@ -1,4 +1,4 @@
-"""A real worker process on the light job kinds: ``python -m tests.worker.processes [--until-idle]``."""
+"""A real worker process on the light job kinds: ``python -m tests.worker.processes [--until-idle] [--newer]``."""
 
 import os
 import subprocess
@@ -95,4 +95,5 @@ def _open_files(process: Path) -> set[str]:
 
 
 if __name__ == "__main__":
-    run(Settings(), "--until-idle" in sys.argv, jobs_package="tests.worker.light_jobs", plug_ins=False)
+    kinds = "newer_jobs" if "--newer" in sys.argv else "light_jobs"
+    run(Settings(), "--until-idle" in sys.argv, jobs_package=f"tests.worker.{kinds}", plug_ins=False)

@@ -18,7 +18,7 @@ def claim(
     report: Callable[[float, str], None] = lambda fraction, message: None,
 ) -> JobContext:
     """The next job."""
-    job = jobs.claim(engine, "test", ("gpu", "cpu"), lease_s=600)
+    job = jobs.claim(engine, "test", ("short", "long"), lease_s=600)
     assert job is not None
     return JobContext(job=job, settings=settings, engine=engine, artifacts=artifacts, report=report)
 

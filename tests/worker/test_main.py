@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from service.models import jobs as service_jobs
 from service.operations.up import NEEDS_A_PERSON as WHAT_UP_KNOWS
 from service.settings import Settings
 from service.store import catalogue, jobs
 from service.store.session import read_session, write_session
 from service.store.tables import Job, Project, Worker
-from tests.worker.processes import alive, environment, wait_until, worker
+from tests.worker.processes import alive, descendants, environment, wait_until, worker
 from worker.main import NEEDS_A_PERSON
+from worker.supervision.runner import NICENESS
 
 SHORT_LEASE_S = 3.0
 
@@ -29,7 +31,7 @@ def database_url(sqlite_url: str) -> str:
 
 def enqueue(engine: sa.Engine, kind: str, payload: dict[str, Any] | None = None, **options: Any) -> int:
     with write_session(engine) as session:
-        return jobs.enqueue(session, kind, payload or {}, queue="cpu", **options)
+        return jobs.enqueue(session, kind, payload or {}, **options)
 
 
 def job(engine: sa.Engine, job_id: int) -> Job:
@@ -82,11 +84,115 @@ def test_what_a_person_must_fix_fails_at_once(
     assert (failed.state, failed.attempts, failed.error) == ("failed", 1, sentence)
 
 
-def test_an_unknown_kind_fails_with_a_sentence(engine: sa.Engine, settings: Settings) -> None:
+def waits_for(engine: sa.Engine, job_id: int) -> str | None:
+    with read_session(engine) as session:
+        return service_jobs.waits_for(session, [session.get_one(Job, job_id)]).get(job_id)
+
+
+def test_an_unknown_kind_waits_for_a_worker_that_knows_it(engine: sa.Engine, settings: Settings) -> None:
     job_id = enqueue(engine, "dance")
+    assert "none is alive" in str(waits_for(engine, job_id))
+    with worker(settings) as old:
+        wait_until(lambda: live_workers(engine))
+        assert waits_for(engine, job_id) == ("a worker that has kind:dance; the only live worker does not.")
+        after = enqueue(engine, "echo")
+        wait_until(lambda: job(engine, after).state == "succeeded")  # it looks for jobs, and leaves this one
+        assert (job(engine, job_id).state, job(engine, job_id).token) == ("queued", 0)
+        with worker(settings, "--newer"):
+            wait_until(lambda: job(engine, job_id).state == "succeeded")
+        assert (job(engine, job_id).token, old.poll()) == (1, None)
+
+
+def test_until_idle_leaves_what_this_worker_cannot_do(engine: sa.Engine, settings: Settings) -> None:
+    lacking, longer = enqueue(engine, "dance"), enqueue(engine, "echo", lane="long")
+    done = enqueue(engine, "echo")
+    run_until_idle(settings.model_copy(update={"lanes": ("short",)}))
+    assert [job(engine, each).state for each in (lacking, longer, done)] == ["queued", "queued", "succeeded"]
+
+
+def test_a_job_that_turns_out_to_need_more_goes_back(engine: sa.Engine, settings: Settings) -> None:
+    job_id = enqueue(engine, "misbehave", {"how": "unsuited"}, max_attempts=1)
+    run_until_idle(settings)
+    waiting = job(engine, job_id)
+    assert (waiting.state, waiting.attempts, waiting.error) == ("queued", 0, None)
+    assert waiting.needs == ("head:foo", "kind:misbehave")
+    assert waiting.message == "This worker knows no head 'foo'."
+
+
+def test_what_goes_back_to_where_it_came_from_is_a_failure(engine: sa.Engine, settings: Settings) -> None:
+    """Else it would go round and round."""
+    job_id = enqueue(engine, "misbehave", {"how": "wrongly unsuited"}, max_attempts=1)
     run_until_idle(settings)
     assert job(engine, job_id).state == "failed"
-    assert "'dance'" in str(job(engine, job_id).error)
+
+
+def test_a_job_that_turns_out_to_be_long_changes_the_lane(engine: sa.Engine, settings: Settings) -> None:
+    job_id = enqueue(engine, "misbehave", {"how": "too long"})
+    run_until_idle(settings)
+    result = job(engine, job_id).result
+    assert result is not None
+    assert (result["attempts"], result["lane"]) == (1, "long")
+
+
+def test_short_jobs_do_not_wait_for_a_long_one(engine: sa.Engine, settings: Settings) -> None:
+    longer = enqueue(engine, "endless", lane="long")
+    with worker(settings):
+        pid = runner_pid(engine, longer)
+        quick = enqueue(engine, "echo")  # the first one may meet a runner that is still starting
+        wait_until(lambda: job(engine, quick).state == "succeeded")
+        seconds = []
+        for _ in range(5):
+            quick = enqueue(engine, "echo")
+            wait_until(lambda: job(engine, quick).finished_at)  # noqa: B023
+            seconds.append((job(engine, quick).finished_at or 0.0) - job(engine, quick).created_at)
+        assert sorted(seconds)[2] < 1.0
+        assert (job(engine, longer).state, runner_pid(engine, longer), alive(pid)) == ("running", pid, True)
+
+
+@pytest.mark.parametrize(("lane", "other"), [("short", "long"), ("long", "short")])
+def test_a_killed_runner_leaves_the_other_lane_alone(
+    engine: sa.Engine, settings: Settings, lane: str, other: str
+) -> None:
+    victim, bystander = enqueue(engine, "once_slow", lane=lane), enqueue(engine, "endless", lane=other)
+    with worker(settings) as process:
+        pid = runner_pid(engine, bystander)
+        os.kill(runner_pid(engine, victim), signal.SIGKILL)
+        wait_until(lambda: "ended by SIGKILL" in str(job(engine, victim).error))
+        wait_until(lambda: job(engine, victim).state == "succeeded")
+        assert job(engine, victim).result == {"attempts": 2}
+        after = job(engine, bystander)
+        assert (after.state, after.attempts, after.message, alive(pid)) == ("running", 1, f"pid {pid}", True)
+        assert process.poll() is None
+
+
+def test_a_stop_hands_back_the_jobs_of_all_lanes(engine: sa.Engine, settings: Settings) -> None:
+    ids = [enqueue(engine, "endless", lane=lane) for lane in ("short", "long")]
+    with worker(settings) as process:
+        pids = [runner_pid(engine, job_id) for job_id in ids]
+        process.terminate()
+        assert process.wait(10) == 0
+        assert [alive(pid) for pid in pids] == [False, False]
+    assert [(job(engine, each).state, job(engine, each).attempts) for each in ids] == [("queued", 0)] * 2
+
+
+def test_the_long_runner_gives_way_on_a_cpu(engine: sa.Engine, settings: Settings) -> None:
+    short, longer = (enqueue(engine, "endless", lane=lane) for lane in ("short", "long"))
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    with worker(settings):
+        assert os.getpriority(os.PRIO_PROCESS, runner_pid(engine, short)) == own
+        assert os.getpriority(os.PRIO_PROCESS, runner_pid(engine, longer)) == min(own + NICENESS, 19)
+
+
+def test_a_worker_serves_only_its_lanes_and_says_which(engine: sa.Engine, settings: Settings) -> None:
+    longer = enqueue(engine, "echo", lane="long")
+    with worker(settings.model_copy(update={"lanes": ("short",)})) as process:
+        wait_until(lambda: live_workers(engine))
+        assert [each.lanes for each in live_workers(engine)] == [["short"]]
+        assert "serves the long lane" in str(waits_for(engine, longer))
+        assert len(descendants(process.pid)) == 1
+    with worker(settings) as process:
+        wait_until(lambda: job(engine, longer).state == "succeeded")
+        wait_until(lambda: len(descendants(process.pid)) == 2)
 
 
 @pytest.mark.parametrize(

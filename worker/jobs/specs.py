@@ -97,7 +97,7 @@ def _probabilities_of(head_artifact: str) -> str:
 
 
 def chosen_head(choice: Choice) -> HeadKind:
-    """Raises `UnknownPlugIn` and `PlugInUnusable`."""
+    """Raises `Unsuited` and `JobFailed`."""
     return plug_in_from(heads(), choice.name, choice.params, "head")
 
 

@@ -11,8 +11,8 @@ from worker.models.spec import ModelSpec
 
 
 def new_net(spec: ModelSpec) -> nn.Module:
-    """Untrained, or with pretrained weights; the same for the same seed. Raises `BackboneUnusable` and
-    `PlugInUnusable`.
+    """Untrained, or with pretrained weights; the same for the same seed. Raises `BackboneUnusable` and,
+    as `ModelSpec.make_task` does, `Unsuited` and `JobFailed`.
     """
     torch.manual_seed(spec.seed)
     return _net(spec, pretrained=spec.pretrained)

@@ -23,11 +23,11 @@ class ModelSpec:
     layer: str | None = None
 
     def make_task(self) -> PretextTask:
-        """Raises `PlugInUnusable`."""
+        """Raises `Unsuited` and `JobFailed`."""
         return plug_in_from(pretext_tasks(), self.task["name"], self.task.get("params", {}), "pretext_task")
 
     def make_modality(self) -> Modality:
-        """Raises `PlugInUnusable`."""
+        """Raises `Unsuited` and `JobFailed`."""
         settings = {name: value for name, value in self.input.items() if name != "modality"}
         return plug_in_from(modalities(), self.input["modality"], settings, "modality")
 

@@ -1,12 +1,14 @@
 """What this worker can do, described for the catalogue: every plug-in's docstring and parameter schema."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel
 
 from service.store.catalogue import Announcement, Kind
+from service.store.pipeline import NEEDED_FOR
 from worker.heads import heads
+from worker.heads.images import ImageHead
 from worker.modalities.image.backbones import SmallBackbone
 from worker.pretext import pretext_tasks
 from worker.strategies import strategies
@@ -21,9 +23,20 @@ def announcements() -> tuple[Announcement, ...]:
     )
 
 
+def had(announced: Iterable[Announcement]) -> set[str]:
+    """The plug-ins as what jobs may need (`service.store.pipeline`)."""
+    return {f"{NEEDED_FOR[each.kind]}:{each.name}" for each in announced if each.kind in NEEDED_FOR}
+
+
 def _described(kind: Kind, plug_ins: Mapping[str, type[BaseModel]]) -> list[Announcement]:
     return [
-        Announcement(kind, name, inspect.getdoc(plug_in) or "", plug_in.model_json_schema())
+        Announcement(
+            kind,
+            name,
+            help=inspect.getdoc(plug_in) or "",
+            parameters=plug_in.model_json_schema(),
+            lane="long" if issubclass(plug_in, ImageHead) else None,
+        )
         for name, plug_in in plug_ins.items()
     ]
 

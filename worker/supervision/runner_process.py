@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from service.settings import Settings
 from service.store.catalogue import Announcement
-from service.store.jobs import ClaimedJob
+from service.store.jobs import ClaimedJob, Lane
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,14 @@ class Start:
     settings: Settings
     jobs_package: str  # where `<kind>.run` is found
     plug_ins: bool  # import torch and every plug-in, and describe them
+    lane: Lane  # of the jobs it will be given
 
 
 @dataclass(frozen=True)
 class Ready:
     device: str
     catalogue: tuple[Announcement, ...]
+    has: frozenset[str]  # of what jobs may need (`service.store.pipeline`)
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,19 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """The job is for another worker, one that has what is missing here, or for another lane."""
+
+    missing: tuple[str, ...]
+    lane: Lane | None
+
+
+@dataclass(frozen=True)
 class Ended:
     error: str | None = None
     retry: bool = True
     lease_lost: bool = False
+    elsewhere: Elsewhere | None = None  # nothing failed; `error` says why it goes there
     broken: bool = False  # failed in a way that may have left the process in a bad state
 
 

@@ -166,7 +166,7 @@ function drawJobs(jobs) {
     const detail =
       job.state === "running"
         ? element("span", { class: "quiet" }, element("progress", { value: job.progress, max: 1, "aria-label": `Progress of ${job.kind}` }), job.message ?? "")
-        : element("span", { class: "quiet" }, job.error ?? job.result?.missing ?? job.message ?? "");
+        : element("span", { class: "quiet" }, job.waits_for ? `waits for ${job.waits_for}` : (job.error ?? job.result?.missing ?? job.message ?? ""));
     return element("li", {}, element("span", {}, job.kind), element("span", { class: job.state }, job.state), detail, element("span", { class: "quiet" }, clock(job.created_at)));
   });
   fill("jobs", ...(rows.length ? rows : [element("li", { class: "quiet" }, "none yet")]));

@@ -314,12 +314,12 @@ class TestWhatIsTold:
         with write_session(engine) as session:
             project_id = hooked(session, "http://127.0.0.1/").project_id
             for _ in range(2):
-                jobs.enqueue(session, "rank", {}, project_id=project_id, queue="cpu", max_attempts=1)
-        job = jobs.claim(engine, "w", ["cpu"], 30)
+                jobs.enqueue(session, "rank", {}, project_id=project_id, max_attempts=1)
+        job = jobs.claim(engine, "w", ["short"], 30)
         assert job is not None
         jobs.fail(engine, job, "Disk full.")
-        assert jobs.claim(engine, "w", ["cpu"], -1) is not None  # it falls silent
-        assert jobs.claim(engine, "w", ["cpu"], 30) is None
+        assert jobs.claim(engine, "w", ["short"], -1) is not None  # it falls silent
+        assert jobs.claim(engine, "w", ["short"], 30) is None
         with read_session(engine) as session:
             bodies = [json.loads(body)["data"] for body in session.scalars(sa.select(Delivery.body))]
         assert bodies[0] == {"project": "p_1", "job": "j_1", "kind": "rank", "error": "Disk full."}

@@ -158,7 +158,7 @@ def test_a_newer_model_that_is_about_to_score_is_not_put_aside_for_the_untrained
         newer = make_pretext_model(session, project=project, config=CONFIG)
         job = session.get_one(Job, pipeline.queue_score_pool(session, project, newer.id))
         job.state = "running" if running else "queued"
-        job.queue = "elsewhere"
+        job.lane = "elsewhere"
     labeled.run("probe_pretext")
 
     assert labeled.gate()["verdict"] == "no-go"

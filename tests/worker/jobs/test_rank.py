@@ -16,7 +16,7 @@ from tests.worker.jobs.scored_projects import (
     score_run_of,
     write_scores,
 )
-from worker.errors import JobFailed
+from worker.errors import JobFailed, Unsuited
 from worker.jobs import rank
 from worker.selection.pool_view import PoolView, Selection
 from worker.strategies.random import Random
@@ -200,11 +200,9 @@ def test_predictions_keep_their_names_when_classes_change(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("chosen", "sentence"),
     [
-        ({"strategy": "oracle"}, "knows no strategy 'oracle'. Set the project's strategy to one of .*margin"),
         ({"strategy": {"name": "pt4al", "params": {"rounds": 0}}}, "strategy 'pt4al' cannot take rounds"),
         ({"strategy": {"name": "random", "params": {"depth": 1}}}, "strategy 'random' cannot take depth"),
         ({"strategy": "margin", "cold_start": "margin"}, "cold_start 'margin' need a head"),
-        ({"strategy": "margin", "cold_start": "oracle"}, "knows no cold_start 'oracle'"),
     ],
 )
 def test_a_choice_that_cannot_work_says_what_to_do(
@@ -214,6 +212,23 @@ def test_a_choice_that_cannot_work_says_what_to_do(
 
     with pytest.raises(JobFailed, match=sentence):
         bench.rank(scored)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "sentence"),
+    [
+        ({"strategy": "oracle"}, "knows no strategy 'oracle'. Set the project's strategy to one of .*margin"),
+        ({"strategy": "margin", "cold_start": "oracle"}, "knows no cold_start 'oracle'"),
+    ],
+)
+def test_an_unknown_plug_in_is_for_another_worker(
+    bench: Bench, chosen: dict[str, Any], sentence: str
+) -> None:
+    scored = bench.project(pool=12, settings=chosen)
+
+    with pytest.raises(Unsuited, match=sentence) as raised:
+        bench.rank(scored)
+    assert raised.value.missing == ("strategy:oracle",)
 
 
 def test_a_value_that_is_not_finite_names_its_item(bench: Bench) -> None:

@@ -17,7 +17,7 @@ from tests import factories
 from tests.worker import running
 from tests.worker.jobs.scored_projects import CLASSES, Bench, ScoredProject, label
 from worker.arrays import Bools
-from worker.errors import JobFailed
+from worker.errors import Unsuited
 from worker.evaluation.known_items import KnownItems
 from worker.heads.linear import LinearHead
 from worker.jobs import train_head
@@ -322,7 +322,7 @@ def test_a_head_nobody_knows_says_what_to_do(bench: Bench) -> None:
         label(session, scored, scored.pool[:20])
 
     with pytest.raises(
-        JobFailed,
+        Unsuited,
         match=r"knows no head 'oracle'\. Set the project's head to one of auto, finetune, linear, mlp",
     ):
         bench.train_head(scored)

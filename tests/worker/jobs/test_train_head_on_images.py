@@ -18,7 +18,7 @@ from service.store.tables import Head, Item, Job, PretextModel, Project, Round, 
 from tests import factories
 from tests.worker import running
 from tests.worker.jobs.scored_projects import CLASSES, Bench, ScoredProject, label, score_run_of, write_scores
-from worker.errors import JobFailed
+from worker.errors import JobFailed, Unsuited
 from worker.heads.finetune import FinetuneHead
 from worker.jobs.specs import probabilities_by, store_net
 from worker.modalities.image.pixels import normalised, to_pixels
@@ -49,6 +49,7 @@ def _project(bench: Bench, folder: Path, **options: Any) -> ScoredProject:
             picture.save(folder / f"{item_id}.png")
         model = session.get_one(PretextModel, score_run_of(session, scored).pretext_model_id)
         model.config = {"image_size": 12, "seed": 0, "pretrained": False}
+        factories.make_catalogue_entry(session, kind="head", name="finetune", lane="long")
     store_net(new_net(model), model, bench.artifacts, model.artifact or "")
     pixels = torch.stack([to_pixels(picture, 12) for picture in pictures])
     with torch.no_grad():
@@ -88,6 +89,19 @@ def test_is_trained_measured_and_ranked_by(bench: Bench, tmp_path: Path) -> None
     assert ranking.head_id == head.id
     right = [row.predicted_class == scored.true_class(row.item_id) for row in rows]
     assert np.mean(right) > 0.8
+
+
+def test_in_the_short_lane_it_would_keep_others_waiting(bench: Bench, tmp_path: Path) -> None:
+    """It was queued before this head was chosen, or before a worker had announced it."""
+    scored = _project(bench, tmp_path / "pool")
+    with write_session(bench.engine) as session:
+        label(session, scored, scored.pool[:20])
+        job_id = pipeline.queue_train_head(session, session.get_one(Project, scored.id), at_once=True)
+        assert session.get_one(Job, job_id).lane == "long"
+        session.execute(sa.update(Job).values(lane="short"))
+    with pytest.raises(Unsuited) as raised:
+        running.run(running.claim(bench.engine, bench.settings, bench.artifacts))
+    assert (raised.value.lane, raised.value.missing) == ("long", ())
 
 
 def test_the_stored_probabilities_are_those_of_the_stored_head(bench: Bench, tmp_path: Path) -> None:

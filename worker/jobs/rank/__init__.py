@@ -258,7 +258,7 @@ def _appearance(context: JobContext, state: _State, scored: ScoredItems) -> Byte
 
 
 def _strategy(choice: Choice, setting: str) -> Strategy:
-    """Raises `UnknownPlugIn` and `PlugInUnusable`."""
+    """Raises `Unsuited` and `JobFailed`."""
     return plug_in_from(strategies(), choice.name, choice.params, setting)
 
 

@@ -27,6 +27,7 @@ from service.store import outbox, pipeline
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Head, LabelCheck, PretextModel, Project, Round, ScoreRun, utc_now
 from worker.arrays import Floats, Ints
+from worker.errors import Unsuited
 from worker.evaluation.held_out import store_answers
 from worker.evaluation.known_items import KnownItems
 from worker.heads import FittedHead
@@ -151,6 +152,9 @@ class _Trainer:
     def __init__(self, context: JobContext, state: _State) -> None:
         self._context, self._state = context, state
         self._kind: HeadKind = chosen_head(state.settings.head)
+        if isinstance(self._kind, ImageHead) and context.job.lane == "short":
+            # The head was chosen while the job was queued, or before any worker announced it.
+            raise Unsuited(f"Head {self._kind.name!r} takes minutes to train.", lane="long")
         self._scored = scored = ScoredItems.open(context.artifacts, str(state.score_run.artifact))
         self._labeled = state.labeled.keep(scored.where(state.labeled.ids) >= 0)
         self._measurer = HeadMeasurer(

@@ -1,0 +1,1 @@
+"""The job kinds of a newer program, which knows one more."""
