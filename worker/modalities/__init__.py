@@ -1,1 +1,135 @@
-"""What kinds of items there are: bytes in, tensors out."""
+"""Modalities: kinds of items. One folder each; being there is registering (`worker.registry`).
+
+Everything outside a modality's folder computes with what is declared here, and asks it for tensors.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from service.content.contract import Facts, Limits
+from worker.arrays import Bytes, Floats, Ints
+
+# What a network is given: a tensor, or a frozen set of tensors with len(), [rows] and .to(device).
+Batch = Any
+
+
+class BackboneUnusable(ValueError):
+    """There is no such backbone, or it cannot be built so; the sentence says what to do."""
+
+
+class Sketcher(ABC):
+    """Small descriptions of items, kept of every one, exact enough to tell whether two items are the same."""
+
+    @abstractmethod
+    def sketch(self, items: Tensor) -> Bytes:
+        """(n, *item_shape) as decoded -> (n, f) uint8."""
+
+    @abstractmethod
+    def places(self, sketches: Bytes) -> Floats:
+        """(n, f) -> (n, p) float32: sketches of near-duplicates lie near each other by Euclidean distance."""
+
+    @abstractmethod
+    def differences(self, sketches: Bytes, first: Ints, others: Ints) -> Floats:
+        """Of sketches (n, f), rows (m,) and (m, k) -> (m, k) float32: 0 for equal items, higher = less alike."""
+
+    @abstractmethod
+    def changed_slightly(self, items: Tensor, generator: torch.Generator) -> Tensor:
+        """As decoded, in and out: each item changed so little that it is still the same to anybody. How far sketches
+        of such twins differ sets the threshold for near-duplicates.
+        """
+
+    def appearance(self, sketches: Bytes) -> Bytes | None:
+        """(n, f) -> (n, a) levels that say what items look like, which selection joins with their embeddings; None
+        where a sketch says nothing but whether two items are equal.
+        """
+        return None
+
+
+class Modality(BaseModel, ABC):
+    """A kind of item. Its fields are the settings that are open until a sample of the pool is known; resolved, they
+    stand in `PretextModel.config["input"]`.
+
+    A decoded item is one tensor of one shape, so that decoded pools can be cached in memory, mapped from the disk
+    and shared between processes, whatever they hold.
+
+    dtype              of decoded items
+    default_task       the pretext task where a project names none
+    default_backbone   the backbone where a project names none
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ClassVar[str]
+    dtype: ClassVar[torch.dtype]
+    default_task: ClassVar[str]
+    default_backbone: ClassVar[str] = "small"
+
+    @abstractmethod
+    def resolved(self, facts: Sequence[Facts], device: torch.device) -> Self:
+        """With every open setting decided, by the facts of a sample of the pool and the device."""
+
+    @property
+    @abstractmethod
+    def item_shape(self) -> tuple[int, ...]:
+        """Of a decoded item, once resolved."""
+
+    @abstractmethod
+    def decode(self, data: bytes, limits: Limits) -> tuple[Tensor, Facts]:
+        """The item as one tensor (*item_shape), and what else reading it told. Raises `BadItem`."""
+
+    @abstractmethod
+    def prepare(self, items: Tensor) -> Batch:
+        """(n, *item_shape) as decoded, on the device -> what a backbone takes, on the same device."""
+
+    def augment(self, items: Tensor, generator: torch.Generator, *, mirrored: bool) -> Tensor:
+        """As decoded, in and out, on the device: what training does to every item before any task sees it.
+
+        mirrored: whether a mirrored item is as good to train on; the task says so.
+        """
+        return items
+
+    @abstractmethod
+    def view(
+        self, batch: Batch, generator: torch.Generator, *, each: bool, strength: float = 0.5, share: tuple[float, float] = (0.2, 1.0), size: int | None = None
+    ) -> Batch:  # fmt: skip
+        """A random view of each item of a prepared batch: what contrastive tasks compare.
+
+        each      one set of random numbers an item; else one for the whole batch, so that an item's view does not
+                  depend on its batch
+        strength  of the change
+        share     of the item that a view shows, at least and at most
+        size      of the view, where a modality has views of several sizes; see `small_view`
+        """
+
+    def small_view(self, backbone: nn.Module) -> int | None:
+        """The size of views that cost much less than whole items, where this backbone takes them."""
+        return None
+
+    @abstractmethod
+    def dummy(self, n: int) -> Tensor:
+        """(n, *item_shape) made-up decoded items, the same each time: for shapes, for tuning, for tests."""
+
+    @abstractmethod
+    def make_backbone(self, name: str, pretrained: bool) -> tuple[nn.Module, int]:
+        """The network, prepared batch -> (n, d) float, and d. Raises `BackboneUnusable`."""
+
+    @abstractmethod
+    def raw_features(self, items: Iterable[Tensor], rng: np.random.Generator) -> Floats:
+        """Of decoded items, a part (m, *item_shape) at a time, (n, p) float32 of all: what costs no training. The
+        gate compares trained embeddings with it, and the first ranking comes from it.
+        """
+
+    def traits(self, items: Tensor, sizes: Ints) -> dict[str, Floats]:
+        """Of decoded items and the sizes of their files in bytes, (m,) each: what losses must not merely follow."""
+        return {}
+
+    @property
+    def sketcher(self) -> Sketcher | None:
+        """None where only equal bytes are copies."""
+        return None
