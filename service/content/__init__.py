@@ -1,0 +1,1 @@
+"""Contents: bytes of items, one file a modality, without torch."""
