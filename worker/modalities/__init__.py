@@ -26,7 +26,12 @@ class BackboneUnusable(JobFailed):
 
 
 class Sketcher(ABC):
-    """Small descriptions of items, kept of every one, exact enough to tell whether two items are the same."""
+    """Small descriptions of items, kept of every one, exact enough to tell whether two items are the same.
+
+    most_of_strangers  share of what random pairs differ by that is still no difference, at most
+    """
+
+    most_of_strangers: ClassVar[float] = 0.1
 
     @abstractmethod
     def sketch(self, items: Tensor) -> Bytes:

@@ -14,18 +14,18 @@ _NEIGHBOURS = 16  # among which a copy is looked for
 _PASSES = 10  # groups larger than that take more than one
 
 
-def threshold(views: Floats, strangers: Floats) -> float:
+def threshold(sketcher: Sketcher, views: Floats, strangers: Floats) -> float:
     """The largest difference of two sketches of the same item; see `Sketcher.differences`.
 
     views      (m,) differences of two slightly changed views of one item: copies differ like these
     strangers  (m,) differences of random pairs of items
 
-    A tenth of what random pairs differ by is the most: where all are alike, noise is no small change. (What
+    A share of what random pairs differ by is the most: where all are alike, noise is no small change. (What
     nearest neighbours differ by would say less: in a pool full of duplicates these are the duplicates.)
     """
     if not len(views):
         return 0.0
-    return float(min(1.1 * np.quantile(views, 0.99), 0.1 * np.median(strangers)))
+    return float(min(1.1 * np.quantile(views, 0.99), sketcher.most_of_strangers * np.median(strangers)))
 
 
 def representatives(

@@ -58,6 +58,7 @@ def _largest_difference(
     versions = [sketcher.sketch(sketcher.changed_slightly(items, generator)) for _ in range(2)]
     own = np.arange(len(items))
     return threshold(
+        sketcher,
         sketcher.differences(np.concatenate(versions), own, own[:, None] + len(own))[:, 0],
         sketcher.differences(versions[0], own, np.roll(own, 1)[:, None])[:, 0],
     )

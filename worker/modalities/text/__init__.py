@@ -1,0 +1,108 @@
+"""Texts: bytes to token ids, and all that the rest of the worker asks about them."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from service.content.contract import Facts, Limits
+from service.content.text import decoded, facts_of
+from worker.arrays import Floats, Ints
+from worker.modalities import Batch, Modality, Sketcher
+from worker.modalities.text.backbones import make_backbone
+from worker.modalities.text.features import raw_features
+from worker.modalities.text.sketches import MinHash
+from worker.modalities.text.tokens import FIRST, lengths, token_ids
+from worker.modalities.text.views import view
+
+_SHORTEST = 8
+_LONGEST = {"cpu": 128, "cuda": 256}
+_COVERED = 0.95  # of the texts are read to their end
+_PUNCTUATION = 1.15  # tokens a word
+_UNKNOWN = 64  # tokens, where nothing is known about the pool
+
+
+class Text(Modality):
+    """Sentences and documents. Of a longer one the first `tokens` words and punctuation marks are read."""
+
+    name: ClassVar[str] = "text"
+    dtype: ClassVar[torch.dtype] = torch.int32
+    default_task: ClassVar[str] = "masked_tokens"
+
+    tokens: int | None = Field(
+        None, ge=1, le=4_096, description="Tokens that are read of a text. Left out, 95 % of the pool fit."
+    )
+
+    def resolved(self, facts: Sequence[Facts], device: torch.device) -> Self:
+        if self.tokens is not None:
+            return self
+        words = [fact["words"] for fact in facts if "words" in fact]
+        needed = float(np.quantile(words, _COVERED)) * _PUNCTUATION if words else _UNKNOWN
+        longest = _LONGEST["cpu" if device.type == "cpu" else "cuda"]
+        return self.model_copy(update={"tokens": min(max(8 * math.ceil(needed / 8), _SHORTEST), longest)})
+
+    @property
+    def item_shape(self) -> tuple[int, ...]:
+        return (self._length,)
+
+    @property
+    def _length(self) -> int:
+        if self.tokens is None:
+            raise ValueError("`tokens` is open: ask `resolved` first")
+        return self.tokens
+
+    def decode(self, data: bytes, limits: Limits) -> tuple[Tensor, Facts]:
+        text, encoding = decoded(data, limits.max_text_bytes)
+        return token_ids(text, self._length), facts_of(text, encoding)
+
+    def prepare(self, items: Tensor) -> Batch:
+        """(n, L) int32 -> int64, as embeddings and losses take ids."""
+        return items.long()
+
+    def view(
+        self,
+        batch: Batch,
+        generator: torch.Generator,
+        *,
+        each: bool,
+        strength: float = 0.5,
+        share: tuple[float, float] = (0.2, 1.0),
+        size: int | None = None,
+    ) -> Batch:
+        return view(batch, generator, each=each, strength=strength, share=share)
+
+    def dummy(self, n: int) -> Tensor:
+        """Made-up texts of all lengths; as in real ones, some ids are frequent."""
+        generator = torch.Generator().manual_seed(0)
+        draw = torch.rand((n, self._length), generator=generator)
+        ids = (FIRST + 1_000 * draw**3).int()
+        long = 1 + (torch.rand((n, 1), generator=generator) * self._length).int()
+        return ids * (torch.arange(self._length) < long)
+
+    def make_backbone(self, name: str, pretrained: bool) -> tuple[nn.Module, int]:
+        return make_backbone(name, pretrained, self._length)
+
+    def raw_features(self, items: Iterable[Tensor], rng: np.random.Generator) -> Floats:
+        return raw_features(items, rng)
+
+    def traits(self, items: Tensor, sizes: Ints) -> dict[str, Floats]:
+        """tokens: a text's length; rare: the share of its tokens that no other of these texts has."""
+        there = items >= FIRST
+        tokens = lengths(items)
+        texts = torch.zeros(int(items.max()) + 1 if len(items) else 1, dtype=torch.int64)
+        for row in items:
+            texts[row.unique().long()] += 1
+        rare = ((texts[items.long()] == 1) & there).sum(1) / tokens.clamp_min(1)
+        return {
+            "tokens": tokens.numpy().astype(np.float32),
+            "rare": rare.numpy().astype(np.float32),
+            "file_size": sizes.astype(np.float32),
+        }
+
+    @property
+    def sketcher(self) -> Sketcher:
+        return MinHash()
