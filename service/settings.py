@@ -64,6 +64,7 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(
         64_000_000, ge=1, description="an image with more pixels is quarantined, never decoded"
     )
+    max_text_bytes: int = Field(1_000_000, ge=1, description="a text with more bytes is quarantined")
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     devices: int = Field(

@@ -2,10 +2,11 @@
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 
 from pydantic import BaseModel
 
-from service.store.catalogue import Announcement, Kind
+from service.store.catalogue import TASK_MODALITIES, Announcement, Kind
 from worker.heads import heads
 from worker.modalities.image.backbones import SmallBackbone
 from worker.pretext import pretext_tasks
@@ -15,7 +16,7 @@ from worker.strategies import strategies
 def announcements() -> tuple[Announcement, ...]:
     return (
         *_described("strategy", strategies()),
-        *_described("pretext_task", pretext_tasks()),
+        *map(_with_modalities, _described("pretext_task", pretext_tasks())),
         *_described("head", heads()),
         _small_backbone(),
     )
@@ -26,6 +27,13 @@ def _described(kind: Kind, plug_ins: Mapping[str, type[BaseModel]]) -> list[Anno
         Announcement(kind, name, inspect.getdoc(plug_in) or "", plug_in.model_json_schema())
         for name, plug_in in plug_ins.items()
     ]
+
+
+def _with_modalities(task: Announcement) -> Announcement:
+    """The kinds of items that a pretext task is for stand in its parameter schema; null is any."""
+    kinds = pretext_tasks()[task.name].modalities
+    schema = task.parameters | {TASK_MODALITIES: sorted(kinds) if kinds else None}
+    return replace(task, parameters=schema)
 
 
 def _small_backbone() -> Announcement:

@@ -1,0 +1,56 @@
+"""What an item's bytes are, one file a modality, without torch: both programs ask it.
+
+A content is registered by being there: a module of this package with an instance named `CONTENT`.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+Facts = dict[str, Any]  # what looking at the bytes told: {"width": 640, "height": 480}, {"tokens": 41}, …
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an item may be at most; from the settings."""
+
+    max_pixels: int
+    max_text_bytes: int
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Bytes that a browser may show: never something that it would run."""
+
+    media_type: str
+    data: bytes
+
+
+class Content(Protocol):
+    """Of one modality.
+
+    name       of the modality
+    suffixes   of files that hold such an item, in lower case
+    columns    of tables and manifests that hold such items themselves, the likeliest first
+    formats    as people call them, for sentences
+    binary     whether a cell of a table holds bytes; else it holds a string
+    default_task  the pretext task of a project that names none, as the worker's side of the modality has it
+    """
+
+    name: ClassVar[str]
+    suffixes: ClassVar[frozenset[str]]
+    columns: ClassVar[tuple[str, ...]]
+    formats: ClassVar[tuple[str, ...]]
+    binary: ClassVar[bool]
+    default_task: ClassVar[str]
+
+    def inspect(self, data: bytes, limits: Limits) -> Facts:
+        """Raises `BadItem` with the reason why the item is quarantined."""
+        ...
+
+    def preview(self, data: bytes, limits: Limits, size: int | None) -> Preview:
+        """size: of the longer side in pixels, where that means something. Raises `BadItem`."""
+        ...
+
+    def text(self, data: bytes, limits: Limits) -> str | None:
+        """The item as text where it is one, so that a batch can carry it; None for all else. Raises `BadItem`."""
+        ...
