@@ -2,13 +2,15 @@
 
 import inspect
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from pydantic import BaseModel
 
-from service.store.catalogue import Announcement, Kind
+from service.store.catalogue import TASK_MODALITIES, Announcement, Kind
 from service.store.pipeline import NEEDED_FOR
 from worker.heads import heads
 from worker.heads.images import ImageHead
+from worker.modalities import modalities
 from worker.modalities.image.backbones import SmallBackbone
 from worker.pretext import pretext_tasks
 from worker.strategies import strategies
@@ -17,7 +19,7 @@ from worker.strategies import strategies
 def announcements() -> tuple[Announcement, ...]:
     return (
         *_described("strategy", strategies()),
-        *_described("pretext_task", pretext_tasks()),
+        *map(_with_modalities, _described("pretext_task", pretext_tasks())),
         *_described("head", heads()),
         _small_backbone(),
     )
@@ -25,7 +27,8 @@ def announcements() -> tuple[Announcement, ...]:
 
 def had(announced: Iterable[Announcement]) -> set[str]:
     """The plug-ins as what jobs may need (`service.store.pipeline`)."""
-    return {f"{NEEDED_FOR[each.kind]}:{each.name}" for each in announced if each.kind in NEEDED_FOR}
+    plug_ins = {f"{NEEDED_FOR[each.kind]}:{each.name}" for each in announced if each.kind in NEEDED_FOR}
+    return plug_ins | {f"modality:{name}" for name in modalities()}
 
 
 def _described(kind: Kind, plug_ins: Mapping[str, type[BaseModel]]) -> list[Announcement]:
@@ -39,6 +42,13 @@ def _described(kind: Kind, plug_ins: Mapping[str, type[BaseModel]]) -> list[Anno
         )
         for name, plug_in in plug_ins.items()
     ]
+
+
+def _with_modalities(task: Announcement) -> Announcement:
+    """The kinds of items that a pretext task is for stand in its parameter schema; null is any."""
+    kinds = pretext_tasks()[task.name].modalities
+    schema = task.parameters | {TASK_MODALITIES: sorted(kinds) if kinds else None}
+    return replace(task, parameters=schema)
 
 
 def _small_backbone() -> Announcement:

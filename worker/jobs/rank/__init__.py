@@ -39,7 +39,7 @@ from worker.heads.images import ImageHead
 from worker.jobs.context import JobContext
 from worker.jobs.rank.exclusions import NO_COPIES, LeftOut, bar, barred_items, copies_of, left_out
 from worker.jobs.specs import chosen_head, item_ids, labeled_items, probabilities_by, spec_of
-from worker.jobs.train_head.measure_head import of_model
+from worker.jobs.train_head.measure_head import on_alike
 from worker.registry import plug_in_from
 from worker.scoring.scored_items import ScoredItems, open_sketches
 from worker.selection.pool_view import PoolView, Selection
@@ -111,7 +111,7 @@ def _head_for(session: Session, head_id: int | None, score_run: ScoreRun) -> Hea
     """The head, where it knows the embeddings of the score run: those by the same pretext model are the same. What a
     head on images says is stored, for the items of its own score run only.
     """
-    query = sa.select(Head).where(Head.id == head_id, of_model(score_run.pretext_model_id))
+    query = sa.select(Head).where(Head.id == head_id, on_alike(score_run))
     head = session.scalar(query)
     if head is None or head.score_run_id == score_run.id:
         return head
@@ -122,7 +122,7 @@ def _head_for(session: Session, head_id: int | None, score_run: ScoreRun) -> Hea
 def _loss_weight(session: Session, score_run: ScoreRun) -> float:
     """As the newest head that was measured with losses of the same pretext model found it."""
     measured = sa.select(Head.metrics).where(
-        of_model(score_run.pretext_model_id),
+        on_alike(score_run),
         Head.metrics["pretext_loss_correlation", "rho"].as_float().is_not(None),
     )
     metrics = session.scalar(measured.order_by(Head.version.desc()).limit(1))

@@ -255,7 +255,7 @@ def _record(context: JobContext, score_run: ScoreRun, stored: StoredShard) -> No
                 session.execute(
                     item.where(Item.content_hash.is_(None)).values(
                         content_hash=decoded.content_hash,
-                        **{name: (decoded.facts or {}).get(name) for name in ("width", "height")},
+                        facts=decoded.facts,
                     )
                 )
 

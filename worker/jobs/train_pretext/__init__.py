@@ -24,9 +24,9 @@ from worker.device import available_cores, choose_device, use_threads
 from worker.errors import JobFailed
 from worker.evaluation.diagnostics import Diagnostics, collapse, taught_nothing
 from worker.jobs.context import JobContext
-from worker.jobs.specs import of_other_half, spec_of, store_net, untrained_version
+from worker.jobs.specs import modality_of, of_other_half, spec_of, store_net, untrained_version
 from worker.jobs.train_pretext.pool import TrainingPool
-from worker.modalities import Modality, modalities
+from worker.modalities import Modality
 from worker.models.nets import new_net, on_device
 from worker.models.spec import input_of
 from worker.pool.reader import ItemReader
@@ -84,7 +84,7 @@ def _begin(context: JobContext, project: Project, reader: ItemReader, device: to
     ids = pool.ids()
     if not len(ids):
         raise JobFailed("There is nothing to train on: the pool is empty. Import a source first.")
-    modality = _resolved(settings, pool, device)
+    modality = _resolved(project, pool, device)
     recipe, warnings = _recipe(settings, task, len(ids), device)
     folds = settings.pretext_training.out_of_fold
     if folds and not all(len(TrainingPool(context, reader, 0, half=half).ids()) for half in (0, 1)):
@@ -120,12 +120,10 @@ def _begin(context: JobContext, project: Project, reader: ItemReader, device: to
     return model
 
 
-def _resolved(settings: ProjectSettings, pool: TrainingPool, device: torch.device) -> Modality:
-    """The project's modality, with the settings that are its own, the open ones by a sample of the pool."""
-    kind = modalities()["image"]
-    own = {name: getattr(settings, name) for name in kind.model_fields if hasattr(settings, name)}
-    modality = kind.model_validate(own)
-    still_open = any(value is None for value in own.values())
+def _resolved(project: Project, pool: TrainingPool, device: torch.device) -> Modality:
+    """The project's modality, its open settings decided by a sample of the pool."""
+    modality = modality_of(project)
+    still_open = any(value is None for value in modality.model_dump().values())
     return modality.resolved(pool.facts(modality, device) if still_open else [], device)
 
 
