@@ -40,6 +40,8 @@ _LANE_OF_HEAD = sa.select(CatalogueEntry.lane).where(
     CatalogueEntry.kind == "head", CatalogueEntry.name == sa.bindparam("head")
 )
 
+_BETWEEN_RAW_S = 10.0  # provisional score runs
+
 # The pretext models by which pools are to be scored.
 SCORING = sa.select(Job.payload["pretext_model_id"].as_integer()).where(
     Job.kind == "score_pool", Job.state.in_(("queued", "running"))
@@ -138,12 +140,29 @@ def queue_score_pool(session: Session, project: Project, pretext_model_id: int) 
 
 
 def queue_score_new_items(session: Session, project: Project) -> None:
-    """Items came, or came back: they get their score, and a rank, without a new pretraining. Nothing is queued before
-    a first one.
+    """Items came, or came back: they get their score, and a rank, without a new pretraining. Before a first one the
+    pool is ranked by raw features.
     """
     model_id = model_to_serve(session, project)
     if model_id is not None:
         queue_score_pool(session, project, model_id)
+    else:
+        queue_score_raw(session, project)
+
+
+def queue_score_raw(session: Session, project: Project) -> int:
+    """A provisional score run, by what costs no training. Items that come one by one are waited for a little."""
+    key = f"score_raw:{project.id}"
+    return _enqueue(
+        session,
+        "score_raw",
+        project,
+        {},
+        priority=1,
+        coalesce_key=key,
+        serial_key=key,
+        min_interval_s=0.0 if project.score_run_id is None else _BETWEEN_RAW_S,
+    )
 
 
 def model_to_serve(session: Session, project: Project) -> int | None:

@@ -131,6 +131,12 @@ class Modality(BaseModel, ABC):
         """The network, prepared batch -> (n, d) float, and d. Raises `BackboneUnusable`."""
 
     @abstractmethod
+    def for_raw_features(self) -> Self:
+        """Resolved, and as small as raw features and sketches need: items are decoded anew for them, before anything
+        else is known of the pool.
+        """
+
+    @abstractmethod
     def raw_features(self, items: Iterable[Tensor], rng: np.random.Generator) -> Floats:
         """Of decoded items, a part (m, *item_shape) at a time, (n, p) float32 of all: what costs no training. The
         gate compares trained embeddings with it, and the first ranking comes from it.

@@ -24,7 +24,6 @@ from service.store.project_settings import Choice, ProjectSettings
 from service.store.tables import (
     Head,
     Item,
-    PretextModel,
     Project,
     RankedItem,
     Ranking,
@@ -38,7 +37,7 @@ from worker.evaluation.known_items import KnownItems
 from worker.heads.images import ImageHead
 from worker.jobs.context import JobContext
 from worker.jobs.rank.exclusions import NO_COPIES, LeftOut, bar, barred_items, copies_of, left_out
-from worker.jobs.specs import chosen_head, item_ids, labeled_items, probabilities_by, spec_of
+from worker.jobs.specs import chosen_head, item_ids, labeled_items, modality_of, probabilities_by
 from worker.jobs.train_head.measure_head import on_alike
 from worker.registry import plug_in_from
 from worker.scoring.scored_items import ScoredItems, open_sketches
@@ -48,6 +47,7 @@ from worker.strategies import ColdStart, Strategy, strategies
 
 # Enough for several rounds, so that serving never waits; few enough that a ranking is stored at once.
 _ROUNDS, _AT_LEAST, _AT_MOST = 4, 200, 20_000
+PROVISIONAL = "Provisional: by raw features, until there is a pretext model."
 _AT_RANDOM = Choice(name="random")
 _HELD = sa.select(sa.func.count()).where(Reservation.state == sa.literal_column("'open'"))
 _KEPT = 3  # newest rankings whose items are kept, beside those that open reservations came from
@@ -60,7 +60,6 @@ class _State:
     project: Project
     settings: ProjectSettings
     score_run: ScoreRun
-    pretext_model: PretextModel
     head: Head | None  # the served one, where it knows the items of the score run
     labeled: KnownItems  # but for the control arm
     labels: int  # with the control arm
@@ -72,6 +71,11 @@ class _State:
     held: int  # open reservations: their items are available, and no one else gets them
     copies: Ints  # (m, 2) a duplicate and the representative of its group; none where they are not collapsed
     loss_weight: float  # see `PoolView`
+
+    @property
+    def provisional(self) -> bool:
+        """Whether the ranking goes by raw features, as there is no pretext model yet."""
+        return self.score_run.pretext_model_id is None
 
     @property
     def no_go(self) -> str | None:
@@ -92,7 +96,6 @@ class _State:
             project=project,
             settings=settings,
             score_run=score_run,
-            pretext_model=session.get_one(PretextModel, score_run.pretext_model_id),
             head=_head_for(session, project.head_id, score_run),
             labeled=labeled.keep(~np.isin(labeled.ids, control)),
             labels=len(labeled),
@@ -150,6 +153,8 @@ def run(context: JobContext) -> dict[str, Any] | None:
         choice, note, selection = _select(state, pool)
     if not pool.available.any() and not unseen.seen.all():
         note = "What is left is barred as probably broken, or a duplicate: it is served at random."
+    if state.provisional:
+        note = f"{PROVISIONAL} {note}" if note else PROVISIONAL
     rows = _ranked_items(state, seen, pool, selection)
     barred = barred_items(scored, unseen)
     result = {
@@ -178,7 +183,7 @@ def run(context: JobContext) -> dict[str, Any] | None:
         project.ranking_id = ranking.id
         outbox.tell(session, project.id, "ranking.ready", _told(ranking))
         _forget_old_items(session, ranking)
-        if is_due(state.score_run.gate, state.labels):
+        if not state.provisional and is_due(state.score_run.gate, state.labels):
             pipeline.queue_probe_pretext(session, project)
     return result
 
@@ -246,7 +251,7 @@ def _appearance(context: JobContext, state: _State, scored: ScoredItems) -> Byte
     """(n, f) of the scored items, None where sketches do not tell; copied only where these are not all of the score
     run's.
     """
-    sketcher = spec_of(state.pretext_model).make_modality().sketcher
+    sketcher = modality_of(state.project).sketcher
     if sketcher is None:
         return None
     artifact = str(state.score_run.artifact)

@@ -278,7 +278,9 @@ def _switch(context: JobContext, score_run: ScoreRun, model: PretextModel) -> di
                 None if spreads is None else spreads[part],
             )  # fmt: skip
     context.report(_DUPLICATES, "looking for duplicates")
-    copies, largest = find_duplicates(context, model, ids, pool, artifact)
+    copies, largest = find_duplicates(
+        context, spec_of(model).make_modality(), model.config["seed"], ids, pool, artifact
+    )
     for start in range(0, len(copies), _ROWS_A_TRANSACTION):
         with context.publish() as session:
             load_duplicates(session, score_run.id, copies[start : start + _ROWS_A_TRANSACTION])
