@@ -13,7 +13,9 @@ from service.settings import Settings
 @cache
 def contents() -> Mapping[str, Content]:
     """By modality; images first, whose projects were there before modalities had names."""
-    modules = (importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__))
+    modules = (
+        importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)
+    )
     found: list[Content] = [module.CONTENT for module in modules if hasattr(module, "CONTENT")]
     found.sort(key=lambda content: (content.name != "image", content.name))
     return MappingProxyType({content.name: content for content in found})

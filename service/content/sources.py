@@ -90,7 +90,9 @@ def content_of_most(names: Iterable[str]) -> Content | None:
         if content is not None:
             found[content.name] += 1
     known = contents()
-    return max((known[name] for name in known if name in found), key=lambda one: found[one.name], default=None)
+    return max(
+        (known[name] for name in known if name in found), key=lambda one: found[one.name], default=None
+    )
 
 
 def _content_of(name: str) -> Content | None:
@@ -105,8 +107,9 @@ def _suffix(name: str) -> str:
 def list_source(
     uri: str, item_bytes: ItemBytes, label_column: str | None, content: Content | None
 ) -> Listing:
-    """content: of the items that are wanted; None where the source is to tell. Raises `SourceNotAllowed`, `SourceUnreadable` when there is nothing that can be imported, and
-    `SourceUnreachable`, one of these, when that may pass.
+    """content: of the items that are wanted; None where the source is to tell. Raises `SourceNotAllowed`,
+    `SourceUnreadable` when there is nothing that can be imported, and `SourceUnreachable`, one of these, when that may
+    pass.
     """
     place = item_bytes.check_root(uri)
     try:
@@ -156,8 +159,8 @@ class _Folder(Listing):
             elif self.told and not name.startswith(".") and (other := _content_of(name)) is not None:
                 self.refuse(
                     f"{key!r} is no {content.name} but a file of {' or '.join(other.formats)}, and most files here are "
-                    f"{content.name}s, so they are what this project labels. Import {other.name}s into another project; "
-                    f'or, before there are items, say "modality": "{other.name}" (PATCH /projects/…).'
+                    f"{content.name}s, so they are what this project labels. Import {other.name}s into another "
+                    f'project; or, before there are items, say "modality": "{other.name}" (PATCH /projects/…).'
                 )
             else:
                 self.ignored += 1
@@ -223,7 +226,9 @@ class Manifest(Listing):
 
     def _told(self) -> Content | None:
         """By the files that it names; else by its columns."""
-        named = content_of_most(place for _, _, row in islice(self._rows(), _ROWS_LOOKED_AT) if (place := _place(row)))
+        named = content_of_most(
+            place for _, _, row in islice(self._rows(), _ROWS_LOOKED_AT) if (place := _place(row))
+        )
         if named is not None:
             return named
         columns = self._columns()
@@ -349,7 +354,9 @@ class ParquetFile(Listing):
         for content in kinds:
             if not set(content.columns).isdisjoint(usable_columns(schema, content)):
                 return content
-        return next((content for content in kinds if content.binary and usable_columns(schema, content)), None)
+        return next(
+            (content for content in kinds if content.binary and usable_columns(schema, content)), None
+        )
 
     def _batches(self, file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
         try:

@@ -6,6 +6,7 @@ from typing import Literal
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service.content.reader import INLINE_FOLDER
 from service.errors import (
     Invalid,
     NameTaken,
@@ -17,7 +18,6 @@ from service.errors import (
 )
 from service.labeling import rounds
 from service.models import plug_ins
-from service.content.reader import INLINE_FOLDER
 from service.store import modalities, pipeline
 from service.store.ids import public_id, row_number
 from service.store.project_settings import ProjectSettings

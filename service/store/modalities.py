@@ -24,7 +24,9 @@ def tell(session: Session, project_id: int, name: str) -> str:
     """The project's modality is `name`, unless it was told before; returns what it is now. Raises
     `TaskForAnotherModality` where its pretext task was chosen, and is for others.
     """
-    project = session.get_one(Project, project_id, with_for_update={"key_share": True}, populate_existing=True)
+    project = session.get_one(
+        Project, project_id, with_for_update={"key_share": True}, populate_existing=True
+    )
     if project.modality is None:
         assign(session, project, name)
         project.version += 1
@@ -51,7 +53,10 @@ def check_task(session: Session, settings: ProjectSettings, modality: str) -> No
     name = settings.pretext_task.name
     if name in tasks and name not in fitting:
         raise TaskForAnotherModality(
-            field="pretext_task", name=name, kind=modality, fitting=", ".join(sorted(fitting)) or "none is known"
+            field="pretext_task",
+            name=name,
+            kind=modality,
+            fitting=", ".join(sorted(fitting)) or "none is known",
         )
 
 

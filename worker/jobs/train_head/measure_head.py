@@ -44,7 +44,7 @@ PROMOTED = Head.metrics["promoted"].as_boolean()
 _MEASURED = Head.metrics["measured_on"].as_string().is_not(None)
 
 
-def of_model(pretext_model_id: int) -> sa.ColumnElement[bool]:
+def of_model(pretext_model_id: int | None) -> sa.ColumnElement[bool]:
     """Heads on embeddings by this pretext model, in whichever of its score runs."""
     runs = sa.select(ScoreRun.id).where(ScoreRun.pretext_model_id == pretext_model_id)
     return Head.score_run_id.in_(runs)
