@@ -493,7 +493,7 @@ class ItemsMissing(ShortlistError):
 
 
 class CommaInPath(ShortlistError):
-    """{path!r} has a comma in it, and commas separate the folders of SHORTLIST_SOURCE_ROOTS. Rename the folder."""
+    """{path!r} has a comma in it, and commas separate the folders of SHORTLIST_SOURCE_ROOTS. Rename it."""
 
     code = "comma_in_path"
 

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from codecs import BOM_UTF8
 from collections import OrderedDict
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 import fsspec
@@ -30,7 +31,7 @@ Row = Mapping[str, Any]
 
 
 def open_binary(uri: str) -> IO[bytes]:
-    file: IO[bytes] = open(uri, "rb") if os.path.isabs(uri) else fsspec.open(uri, "rb").open()
+    file: IO[bytes] = Path(uri).open("rb") if os.path.isabs(uri) else fsspec.open(uri, "rb").open()
     return file
 
 
@@ -46,9 +47,9 @@ class Lines:
         self.header_lines = 0
         if self._delimiter is not None:
             self.header = []
-            for self.first, self.header_lines, values in self._records(self.first):
+            for end, line, values in self._records(self.first):
                 if values:
-                    self.header = values
+                    self.first, self.header_lines, self.header = end, line, values
                     break
 
     def close(self) -> None:

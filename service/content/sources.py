@@ -107,8 +107,9 @@ def _suffix(name: str) -> str:
 def list_source(
     uri: str, item_bytes: ItemBytes, label_column: str | None, content: Content | None
 ) -> Listing:
-    """content: of the items that are wanted; None where the source is to tell. Raises `SourceNotAllowed`, `SourceUnreadable` when there is nothing that can be imported, and
-    `SourceUnreachable`, one of these, when that may pass.
+    """content: of the items that are wanted; None where the source is to tell. Raises `SourceNotAllowed`,
+    `SourceUnreadable` when there is nothing that can be imported, and `SourceUnreachable`, one of these, when that may
+    pass.
     """
     place = item_bytes.check_root(uri)
     try:
@@ -158,8 +159,8 @@ class _Folder(Listing):
             elif self.told and not name.startswith(".") and (other := _content_of(name)) is not None:
                 self.refuse(
                     f"{key!r} is no {content.name} but a file of {' or '.join(other.formats)}, and most files here are "
-                    f"{content.name}s, so they are what this project labels. Import {other.name}s into another project; "
-                    f'or, before there are items, say "modality": "{other.name}" (PATCH /projects/…).'
+                    f"{content.name}s, so they are what this project labels. Import {other.name}s into another "
+                    f'project; or, before there are items, say "modality": "{other.name}" (PATCH /projects/…).'
                 )
             else:
                 self.ignored += 1

@@ -1,10 +1,11 @@
 """Job import_source: a source becomes items. Each is looked at once (`Content.inspect`), so that later steps can trust
 it.
 
-A project without a modality gets that of most of its first source; what is of another kind is refused and told. Bad files are quarantined with the reason and stop nothing. What is out of reach is left out: the job fails for it at
-its end, or at once where nothing can be reached any more, and what was read stays. Importing again adds what is new,
-and looks again at what was quarantined. Classes come with the `test` split only: a pool item's class is what
-annotators say.
+A project without a modality gets that of most of its first source; what is of another kind is refused and told. Bad
+files are quarantined with the reason and stop nothing. What is out of reach is left out: the job fails for it at its
+end, or at once where nothing can be reached any more, and what was read stays. Importing again adds what is new, and
+looks again at what was quarantined. Classes come with the `test` split only: a pool item's class is what annotators
+say.
 """
 
 import os
