@@ -188,7 +188,7 @@ def _ours(
             n_classes=pool.n_classes,
             round_size=labels - before,
             labels_used=before,
-            thumbnails=prepared.thumbnails,
+            appearance=prepared.thumbnails,
         )
         picks = strategy.select(view, labels - before, rng).items
         classes[picks] = pool.classes[picks]
