@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks.labels.embeddings import Embedded
 from worker.arrays import Bools, Floats, Ints
 from worker.heads import FittedHead
+from worker.heads.labeled_view import LabeledView
 from worker.heads.linear import LinearHead
 from worker.jobs.rank.exclusions import left_out
 from worker.scoring.scored_items import ScoredItems
@@ -74,9 +75,8 @@ def run(name: str, pool: Embedded, strategy: str, seed: int, budgets: Sequence[i
         if len(labeled):
             # The same folds for all arms, and nothing carried over from the head before.
             fold_rng = np.random.default_rng([seed, 2])
-            head = LinearHead().fit(
-                pool.embeddings[labeled], known.classes[labeled], pool.n_classes, fold_rng
-            )
+            taught = LabeledView(pool.embeddings[labeled], known.classes[labeled], pool.n_classes)
+            head = LinearHead().fit(taught, fold_rng)
             right = head.probabilities(pool.test_embeddings).argmax(axis=1) == pool.test_classes
             accuracy, balanced = float(right.mean()), balanced_accuracy(right, pool.test_classes)
         yield Row(

@@ -33,7 +33,7 @@ from benchmarks.labels.pools import Pool, make_pool
 from worker.arrays import Bytes, Floats, Halves, Ints
 from worker.heads import Head
 from worker.heads.finetune import FinetuneHead
-from worker.heads.images import Images
+from worker.heads.labeled_view import Decoded, ItemNetwork, LabeledItems, LabeledView
 from worker.heads.linear import LinearHead
 from worker.heads.pool_graph import PoolGraph
 from worker.heads.propagate import PropagateHead
@@ -115,7 +115,7 @@ def _prepared(path: Path) -> tuple[Prepared, PoolGraph]:
     arrays = {name: tensor.numpy() for name, tensor in found.items()}
     pool = make_pool(POOL)
     small = thumbnails(torch.from_numpy(pool.pixels))
-    graph = PoolGraph(arrays["embeddings"], np.random.default_rng(0), thumbnails=small)
+    graph = PoolGraph(arrays["embeddings"], np.random.default_rng(0), appearance=small)
     return Prepared(pool=pool, backbone=backbone, thumbnails=small, **arrays), graph
 
 
@@ -194,9 +194,8 @@ def _ours(
         classes[picks] = pool.classes[picks]
         rows = np.flatnonzero(classes >= 0)
         started = time.perf_counter()
-        fitted = head.fit(
-            prepared.embeddings[rows], classes[rows], pool.n_classes, np.random.default_rng([seed, 2]), graph
-        )
+        taught = LabeledView(prepared.embeddings[rows], classes[rows], pool.n_classes, lambda: graph)
+        fitted = head.fit(taught, np.random.default_rng([seed, 2]))
         seconds = time.perf_counter() - started
         yield Row(
             arm, seed, labels, prepared.accuracy(fitted.probabilities(prepared.test_embeddings)), seconds
@@ -210,19 +209,18 @@ def _finetuned(prepared: Prepared, graph: PoolGraph, rows: Ints, seed: int) -> R
     """Not calibrated, which changes no answer."""
     started = time.perf_counter()
     pool, everything = prepared.pool, torch.from_numpy(prepared.pool.pixels)
-    images = Images(
-        labeled=everything[torch.from_numpy(rows)],
-        read=lambda some: everything[torch.from_numpy(some)],
-        backbone=prepared.new_backbone,
-        device=_CPU,
+    decoded = Decoded(everything, np.ones(len(everything), np.bool_))
+    items = LabeledItems(
+        network=ItemNetwork(backbone=prepared.new_backbone, prepare=normalised, device=_CPU),
+        labeled=decoded.keep(rows),
+        read=decoded.keep,
+        augment=augmented,
         report=lambda done, message: None,
     )
-    fitted = FinetuneHead(calibrated=False).fit_images(
-        images, prepared.embeddings[rows], pool.classes[rows], pool.n_classes,
-        np.random.default_rng([seed, 2]), graph,
-    )  # fmt: skip
+    taught = LabeledView(prepared.embeddings[rows], pool.classes[rows], pool.n_classes, lambda: graph, items)
+    fitted = FinetuneHead(calibrated=False).fit(taught, np.random.default_rng([seed, 2]))
     seconds = time.perf_counter() - started
-    probabilities = fitted.probabilities_of(torch.from_numpy(pool.test_pixels))
+    probabilities = fitted.probabilities(torch.from_numpy(pool.test_pixels))
     return Row("finetune", seed, len(rows), prepared.accuracy(probabilities), seconds)
 
 

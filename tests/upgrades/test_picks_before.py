@@ -19,6 +19,7 @@ import pytest
 from tests.upgrades.recorded import BEFORE, EXACT, WRITING
 from worker.arrays import Floats
 from worker.heads import heads
+from worker.heads.labeled_view import LabeledView
 from worker.heads.linear import LinearHead
 from worker.heads.pool_graph import PoolGraph
 from worker.selection.pool_view import PoolView
@@ -81,19 +82,17 @@ def labeled(pool: str) -> PoolView:
 
 def said_by(name: str, view: PoolView) -> Floats:
     """(400, 3) by a head of that name, taught by the labels of the pool."""
-    graph = PoolGraph(view.embeddings, np.random.default_rng(0), thumbnails=view.appearance)
+    graph = PoolGraph(view.embeddings, np.random.default_rng(0), appearance=view.appearance)
     known = view.labeled
-    fitted = heads()[name]().fit(
-        view.embeddings[known], view.classes[known], view.n_classes, np.random.default_rng(0), graph
-    )
+    taught = LabeledView(view.embeddings[known], view.classes[known], view.n_classes, lambda: graph)
+    fitted = heads()[name]().fit(taught, np.random.default_rng(0))
     return fitted.probabilities(view.embeddings)
 
 
 def by_linear(view: PoolView) -> list[list[float]]:
     known = view.labeled
-    fitted = LinearHead().fit(
-        view.embeddings[known], view.classes[known], view.n_classes, np.random.default_rng(0)
-    )
+    taught = LabeledView(view.embeddings[known], view.classes[known], view.n_classes)
+    fitted = LinearHead().fit(taught, np.random.default_rng(0))
     return [[round(float(value), 6) for value in row] for row in fitted.probabilities(view.embeddings)]
 
 

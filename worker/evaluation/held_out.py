@@ -1,19 +1,17 @@
-"""Items that a head is measured on, whose labels it had not seen: what it says of them, and what another said."""
+"""Items that a head is measured on, whose labels it had not seen; and its gain on them over the head before."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
-from service.store.artifacts import Artifacts
 from worker.arrays import Bools, Floats, Ints
 from worker.evaluation.metrics import measure, paired_difference, rank_correlation
-from worker.heads import FittedHead
+from worker.heads import FittedHead, Head
+from worker.heads.labeled_view import LabeledView
 
 MeasuredOn = Literal["test", "control"]
-Fit = Callable[[Floats, Ints], FittedHead]
 
 _FOLDS = 5
 
@@ -25,7 +23,7 @@ _NOTHING_MEASURED: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What heads say of items (m,) with true `classes` (m,) that they were not trained on: probabilities (m, c)."""
+    """Items (m,) with true `classes` (m,), and probabilities (m, c) by heads that were not trained on them."""
 
     measured_on: MeasuredOn
     ids: Ints
@@ -51,42 +49,35 @@ def nothing_measured() -> dict[str, Any]:
     return {"measured_on": None, **_NOTHING_MEASURED, "pretext_loss_correlation": None}
 
 
-def cross_fitted(
-    fit: Fit, rows: Ints, embeddings: Floats, classes: Ints, rng: np.random.Generator
-) -> tuple[Ints, Floats]:
-    """`rows` (k,) shuffled, and their probabilities (k, c), each by a head trained on all items but the row's
-    fold.
+def answers_held_out(
+    head: Head, fitted: FittedHead, view: LabeledView, rows: Ints, rng: np.random.Generator
+) -> tuple[Ints, Floats] | None:
+    """Of the rows (k,) of a view that `fitted` learned from, in some order, and their probabilities (k, c) by heads
+    that did not see their labels; None where none can be had: a head that needs items, trained without folds.
+    """
+    if not head.needs_items:
+        return cross_fitted(head, view, rows, rng)
+    return (rows, fitted.held_out[rows]) if fitted.held_out is not None else None
+
+
+def cross_fitted(head: Head, view: LabeledView, rows: Ints, rng: np.random.Generator) -> tuple[Ints, Floats]:
+    """`rows` (k,) shuffled, and their probabilities (k, c), each by a head on embeddings that was trained on all items
+    but the row's fold.
     """
     rows = rng.permutation(rows)
     found = []
     for held_out in np.array_split(rows, min(_FOLDS, len(rows))):
-        seen = np.ones(len(classes), np.bool_)
+        seen = np.ones(len(view), np.bool_)
         seen[held_out] = False
-        found.append(fit(embeddings[seen], classes[seen]).probabilities(embeddings[held_out]))
+        found.append(head.fit(view.keep(seen), rng).probabilities(view.embeddings[held_out]))
     return rows, np.concatenate(found)
 
 
-def store_answers(artifacts: Artifacts, head_artifact: str, held_out: HeldOut) -> None:
-    """Beside the head's artifact: which items it was measured on and whether it was right."""
-    with artifacts.writing(_answers_of(head_artifact)) as file:
-        np.savez(file, allow_pickle=False, ids=held_out.ids, right=held_out.right)
-
-
-def compare(
-    artifacts: Artifacts, head_artifact: str, held_out: HeldOut
-) -> tuple[int, float, float, float] | None:
-    """Items that a stored head was measured on too, and what the new one gained on them with its 95 % interval;
-    None where there are none.
+def gained(held_out: HeldOut, ids: Ints, right: Bools) -> tuple[int, float, float, float] | None:
+    """Items that a head before was measured on too (ids (m,), and whether it was right (m,)), and what the new one
+    gained on them, with its 95 % interval; None where there are none.
     """
-    if not artifacts.exists(_answers_of(head_artifact)):
-        return None
-    with np.load(artifacts.local_path(_answers_of(head_artifact)), allow_pickle=False) as arrays:
-        ids, right = arrays["ids"], arrays["right"]
     _, now, before = np.intersect1d(held_out.ids, ids, assume_unique=True, return_indices=True)
     if not len(now):
         return None
     return len(now), *paired_difference(held_out.right[now], right[before])
-
-
-def _answers_of(head_artifact: str) -> str:
-    return f"{head_artifact.removesuffix('.npz')}-answers.npz"

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from worker.arrays import Bools, Floats, Ints
-from worker.evaluation.held_out import Fit
 from worker.evaluation.metrics import wilson_interval
+from worker.heads import Head
+from worker.heads.labeled_view import LabeledView
 
 _LEAST_LABELS = 30  # fewer leave an interval that says nothing
 _FOLDS = 3
@@ -16,13 +17,14 @@ _SIZES = (0.25, 0.5, 1.0)  # parts of the control labels at hand
 
 
 def random_curve(
-    fit: Fit, embeddings: Floats, classes: Ints, test: tuple[Floats, Ints] | None, rng: np.random.Generator
+    head: Head, view: LabeledView, test: tuple[Floats, Ints] | None, rng: np.random.Generator
 ) -> list[dict[str, Any]]:
-    """Accuracy by number of random labels, from control labels alone: embeddings (k, d), classes (k,).
+    """Accuracy of a head on embeddings by number of random labels, from a view of the k control labels alone. test:
+    embeddings (t, d) and classes (t,) of the test split, where there is one.
 
     [{"labels", "items", "accuracy", "accuracy_low", "accuracy_high"}]; empty below 30 control labels
     """
-    k = len(classes)
+    k = len(view)
     if k < _LEAST_LABELS:
         return []
     order = rng.permutation(k)
@@ -33,8 +35,8 @@ def random_curve(
         for held_out in parts:
             others = np.setdiff1d(order, held_out, assume_unique=True)
             seen = others[: round(size * len(others))]
-            fitted = fit(embeddings[seen], classes[seen])
-            inputs, truth = test or (embeddings[held_out], classes[held_out])
+            fitted = head.fit(view.keep(seen), rng)
+            inputs, truth = test or (view.embeddings[held_out], view.classes[held_out])
             right.append(fitted.probabilities(inputs).argmax(axis=1) == truth)
         answers = np.concatenate(right)
         low, high = wilson_interval(int(answers.sum()), len(answers))

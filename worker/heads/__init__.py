@@ -1,25 +1,29 @@
 """Heads: downstream classifiers trained on labels. One file each; being there is registering."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from worker.arrays import Floats, Halves, Ints
+from worker.arrays import Floats
+from worker.heads.labeled_view import ItemNetwork, LabeledView
 from worker.registry import plug_ins
 
-if TYPE_CHECKING:
-    from worker.heads.pool_graph import PoolGraph
+# Embeddings (b, d), as float16 or float32; for a head that needs items, decoded items (b, *shape), a tensor.
+Inputs = Any
 
 
 class FittedHead(Protocol):
-    """What training leaves. `arrays` rebuild it (they are the stored artifact).
+    """A trained head. `arrays` rebuild it (they are the stored artifact).
 
     name           of the head it is, or that `auto` chose
     temperature    its logits were divided by
     held_out_loss  nats a label, cross-validated while training; None in a loaded head
+    held_out       (n, c) probabilities of the labeled items, each by a training that saw neither its label nor a
+                   temperature fitted to it; only of a head that needs items, which is too slow to be cross-fitted
+                   from outside. None in a loaded head, and where it trained without folds.
     """
 
     @property
@@ -31,39 +35,39 @@ class FittedHead(Protocol):
     @property
     def held_out_loss(self) -> float | None: ...
 
-    def probabilities(self, embeddings: Halves | Floats) -> Floats:
-        """(n, d) -> (n, c) float32 calibrated softmax, rows sum to 1."""
+    @property
+    def held_out(self) -> Floats | None: ...
+
+    def probabilities(self, inputs: Inputs) -> Floats:
+        """b inputs -> (b, c) float32 calibrated softmax, rows sum to 1."""
         ...
 
     def arrays(self) -> dict[str, npt.NDArray[np.float32]]: ...
 
 
 class Head(BaseModel, ABC):
-    """Fields are the parameters; the docstring is the help people read."""
+    """Fields are the parameters; the docstring is the help people read.
+
+    needs_items  it trains on the items themselves, which takes minutes: `LabeledView.items` is there, `probabilities`
+                 takes decoded items, and those of the whole pool are worked out once
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: ClassVar[str]
-    uses_pool: ClassVar[bool] = False  # whether `fit` makes anything of the pool
+    needs_items: ClassVar[bool] = False
 
     @abstractmethod
-    def fit(
-        self,
-        embeddings: Halves | Floats,
-        classes: Ints,
-        n_classes: int,
-        rng: np.random.Generator,
-        pool: "PoolGraph | None" = None,
-    ) -> FittedHead:
-        """Train on embeddings (n, d) and classes (n,) in [0, n_classes); calibrated. A class never seen gets a
-        probability near 0. One class only is allowed: the head then says so with certainty below 1.
-
-        pool: all embeddings of the pool, labeled or not, for heads that learn from them too (`uses_pool`).
+    def fit(self, view: LabeledView, rng: np.random.Generator) -> FittedHead:
+        """A calibrated head. A class never seen gets a probability near 0. One class only is allowed: the head then
+        says so with certainty below 1.
         """
 
     @abstractmethod
-    def load(self, arrays: dict[str, npt.NDArray[np.float32]]) -> FittedHead:
-        """The inverse of `FittedHead.arrays`."""
+    def load(
+        self, arrays: dict[str, npt.NDArray[np.float32]], network: ItemNetwork | None = None
+    ) -> FittedHead:
+        """The inverse of `FittedHead.arrays`; a head that needs items also needs the network it was trained from."""
 
 
 def heads() -> dict[str, type[Head]]:

@@ -1,15 +1,13 @@
 """Head `auto`: whichever of the others the labels themselves speak for."""
 
-from typing import ClassVar
-
 import numpy as np
 import numpy.typing as npt
 
-from worker.arrays import Floats, Halves, Ints
+from worker.arrays import Floats, Halves
 from worker.heads import FittedHead, Head
+from worker.heads.labeled_view import ItemNetwork, LabeledView
 from worker.heads.linear import LinearHead
 from worker.heads.mlp import MlpHead
-from worker.heads.pool_graph import PoolGraph
 from worker.heads.propagate import PropagateHead
 
 _CANDIDATES: dict[str, Head] = {kind.name: kind() for kind in (LinearHead, MlpHead, PropagateHead)}
@@ -23,24 +21,15 @@ class AutoHead(Head):
     """
 
     name = "auto"
-    uses_pool: ClassVar[bool] = True
 
-    def fit(
-        self,
-        embeddings: Halves | Floats,
-        classes: Ints,
-        n_classes: int,
-        rng: np.random.Generator,
-        pool: PoolGraph | None = None,
-    ) -> FittedHead:
+    def fit(self, view: LabeledView, rng: np.random.Generator) -> FittedHead:
         seed = int(rng.integers(2**63))
-        fits = [
-            head.fit(embeddings, classes, n_classes, np.random.default_rng(seed), pool)
-            for head in _CANDIDATES.values()
-        ]
+        fits = [head.fit(view, np.random.default_rng(seed)) for head in _CANDIDATES.values()]
         return FittedAutoHead(min(fits, key=lambda fit: fit.held_out_loss or 0.0))
 
-    def load(self, arrays: dict[str, npt.NDArray[np.float32]]) -> FittedHead:
+    def load(
+        self, arrays: dict[str, npt.NDArray[np.float32]], network: ItemNetwork | None = None
+    ) -> FittedHead:
         name = next(iter(arrays)).partition(".")[0]
         own = {key.removeprefix(f"{name}."): array for key, array in arrays.items()}
         return FittedAutoHead(_CANDIDATES[name].load(own))
@@ -48,6 +37,8 @@ class AutoHead(Head):
 
 class FittedAutoHead:
     """The chosen head; `name` says which. Its arrays carry that name in front."""
+
+    held_out: Floats | None = None
 
     def __init__(self, chosen: FittedHead) -> None:
         self._chosen = chosen

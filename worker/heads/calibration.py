@@ -74,7 +74,7 @@ def calibrate(logits: Floats, classes: Ints) -> tuple[float, float]:
         for t in _TEMPERATURES
     ]
     best = int(np.argmin(losses))
-    return float(_TEMPERATURES[best]), losses[best] / len(classes)
+    return float(_TEMPERATURES[best]), losses[best] / max(len(classes), 1)
 
 
 def softmax(logits: Floats) -> Floats:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,14 +10,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from worker.arrays import Floats, Halves, Ints
+from worker.arrays import Floats, Ints
 from worker.device import autocast, to_device
-from worker.heads import FittedHead
+from worker.heads import FittedHead, Head
 from worker.heads.calibration import calibrate, seen_in, softened, softmax, stratified_folds, sureness_of
-from worker.heads.images import FittedImageHead, ImageHead, Images
-from worker.heads.pool_graph import PoolGraph
-from worker.heads.propagate import PropagateHead
-from worker.modalities.image.pixels import augmented, normalised
+from worker.heads.labeled_view import Decoded, ItemNetwork, LabeledItems, LabeledView
 
 _Doubles = npt.NDArray[np.float64]
 
@@ -32,30 +30,31 @@ _DECAY = 0.05
 _GRADIENT_NORM = 1.0
 
 
-class FinetuneHead(ImageHead):
+class FinetuneHead(Head):
     """Trains the backbone itself, from where the pretext task left it: minutes a head instead of seconds, and
-    probabilities for the whole pool by a pass of all its images. A little more accurate than `propagate` on
+    probabilities for the whole pool by a pass of all its items. A little more accurate than `propagate` on
     Fashion-MNIST with few labels (`make bench-system`). Set `retrain_min_interval_s` to some minutes with it.
 
     A quarter of each batch or more are labeled items; the others are of 4,000 random items of the pool with the
     classes that label spreading gives them, drawn as often as they are sure (see `propagate`; on labels alone a
     small network forgets more than it learns). AdamW (Loshchilov and Hutter 2019,
-    https://arxiv.org/abs/1711.05101), shifts and flips, warm-up and cosine. It is trained four times: three times
-    without a third of the labels, which calibrates it and, on control items, measures it; then on all of them.
-    There is no estimate of what random selection would have reached: that would take nine more trainings.
+    https://arxiv.org/abs/1711.05101), the items changed a little at random, warm-up and cosine. It is trained four
+    times: three times without a third of the labels, which calibrates it and, on control items, measures it; then
+    on all of them. There is no estimate of what random selection would have reached: that would take nine more
+    trainings.
 
     Lee 2013, Pseudo-Label, https://www.kaggle.com/blobs/download/forum-message-attachment-files/746/pseudo_label_final.pdf;
     Iscen et al. 2019, Label Propagation for Deep Semi-supervised Learning, https://arxiv.org/abs/1904.04717
     """
 
     name = "finetune"
-    uses_pool = True
+    needs_items = True
 
     steps: int = Field(
         300,
         ge=1,
         le=100_000,
-        description="at least, of 64 images; more where that is not 8 passes over the labels",
+        description="at least, of 64 items; more where that is not 8 passes over the labels",
     )
     calibrated: bool = Field(
         True,
@@ -69,69 +68,59 @@ class FinetuneHead(ImageHead):
         description="of the backbone; the last layer's is ten times that; 1e-4 suits pretrained ones",
     )
 
-    def fit(
-        self,
-        embeddings: Halves | Floats,
-        classes: Ints,
-        n_classes: int,
-        rng: np.random.Generator,
-        pool: PoolGraph | None = None,
-    ) -> FittedHead:
-        return PropagateHead().fit(embeddings, classes, n_classes, rng, pool)
-
-    def load(self, arrays: dict[str, npt.NDArray[np.float32]]) -> FittedHead:
-        return PropagateHead().load(arrays)
-
-    def fit_images(
-        self,
-        images: Images,
-        embeddings: Halves | Floats,
-        classes: Ints,
-        n_classes: int,
-        rng: np.random.Generator,
-        pool: PoolGraph,
-    ) -> FittedImageHead:
-        n = len(classes)
+    def fit(self, view: LabeledView, rng: np.random.Generator) -> FittedHead:
+        """Without a graph of the pool it trains on the labels alone."""
+        items = view.items
+        if items is None:
+            raise ValueError(f"head {self.name!r} trains on the items themselves, and the view has none")
+        classes, n_classes, n = view.classes, view.n_classes, len(view)
         folds = stratified_folds(classes, rng, _FOLDS)
         seen = seen_in(folds, _FOLDS)
-        chosen = rng.choice(len(pool), min(_PSEUDO_LABELS, len(pool)), replace=False)
-        reached = pool.classes_reached(embeddings, classes, n_classes, seen, chosen)
-        pixels = torch.cat([images.labeled, images.read(pool.rows[chosen])])
-        readable = pixels.flatten(1).any(dim=1).numpy()
+        decoded, reached = _with_pseudo_labels(view, items, seen, rng)
+        readable = decoded.readable.astype(np.float32)
         logits = np.empty((n, n_classes), np.float32)
         problems = range(0 if self.calibrated else _FOLDS, _FOLDS + 1)
         for done, problem in enumerate(problems):
             targets = np.concatenate([softened(classes, n_classes), reached[:, problem]])
             shares = _shares(seen[:, problem] * readable[:n], sureness_of(reached[:, problem]) * readable[n:])
-            net = _Net(images.backbone(), embeddings.shape[1], n_classes).to(images.device)
+            net = _Net(items.network, view.embeddings.shape[1], n_classes)
 
             def report(share: float, done: int = done) -> None:
-                images.report((done + share) / len(problems), f"training {done + 1} of {len(problems)}")
+                items.report((done + share) / len(problems), f"training {done + 1} of {len(problems)}")
 
-            self._train(net, images, pixels, torch.from_numpy(targets), shares, n, rng, report)
+            self._train(net, items, decoded.items, torch.from_numpy(targets), shares, n, rng, report)
             held_out = np.flatnonzero(folds == problem)
-            logits[held_out] = _logits(net, pixels[torch.from_numpy(held_out)], images.device)
+            logits[held_out] = _logits(net, decoded.items[torch.from_numpy(held_out)])
         if not self.calibrated:
-            return FittedFinetuneHead(net, images.device, 1.0, None, None)
+            return FittedFinetuneHead(net, 1.0, None, None)
         temperature, loss = calibrate(logits, classes)
-        return FittedFinetuneHead(net, images.device, temperature, loss, _by_others(logits, classes, folds))
+        return FittedFinetuneHead(net, temperature, loss, _by_others(logits, classes, folds))
 
-    def load_images(
-        self, arrays: dict[str, npt.NDArray[np.float32]], backbone: nn.Module, device: torch.device
-    ) -> FittedImageHead:
+    def load(
+        self, arrays: dict[str, npt.NDArray[np.float32]], network: ItemNetwork | None = None
+    ) -> FittedHead:
+        if network is None:
+            raise ValueError(
+                f"head {self.name!r} answers by the network it was trained from, and none is given"
+            )
         n_classes, dimensions = arrays["layer.weight"].shape
-        net = _Net(backbone, dimensions, n_classes)
+        net = _Net(network, dimensions, n_classes)
         net.load_state_dict({key: torch.from_numpy(arrays[key]) for key in net.state_dict()})
-        return FittedFinetuneHead(net.to(device), device, float(arrays["temperature"]), None, None)
+        return FittedFinetuneHead(net, float(arrays["temperature"]), None, None)
 
     def _train(
-        self, net: "_Net", images: Images, pixels: Tensor, targets: Tensor, shares: _Doubles, n_labels: int,
+        self, net: "_Net", items: LabeledItems, decoded: Tensor, targets: Tensor, shares: _Doubles, n_labels: int,
         rng: np.random.Generator, report: Callable[[float], None],
     ) -> None:  # fmt: skip
-        """targets (m, c) of the pixels (m, 3, s, s); shares (m,): how often each is drawn, the labeled ones first."""
+        """Targets (m, c) of the decoded items (m, *shape); shares (m,): how often each is drawn, the labeled ones
+        first. Where all are 0 there is nothing to learn from.
+        """
+        device = net.network.device
         seed = int(rng.integers(2**63))
+        if not shares.any():
+            return
         torch.manual_seed(seed)  # for dropout inside the network
-        generator = torch.Generator(images.device).manual_seed(seed)
+        generator = torch.Generator(device).manual_seed(seed)
         steps = max(
             self.steps, math.ceil(_PASSES * n_labels / (_BATCH * max(shares[:n_labels].sum(), _LABELED)))
         )
@@ -143,11 +132,10 @@ class FinetuneHead(ImageHead):
             for group, times in zip(optimizer.param_groups, (1.0, _LAYER_RATE), strict=True):
                 group["lr"] = self.learning_rate * times * _rate(step / steps)
             rows = torch.from_numpy(rng.choice(len(shares), _BATCH, p=shares))
-            batch = to_device(pixels[rows], images.device)
-            batch = normalised(augmented(batch, generator))
-            with autocast(images.device):
+            batch = net.network.prepare(items.augment(to_device(decoded[rows], device), generator))
+            with autocast(device):
                 logits = net(batch)
-            misses = -(targets[rows].to(images.device) * torch.log_softmax(logits.float(), dim=1)).sum(dim=1)
+            misses = -(targets[rows].to(device) * torch.log_softmax(logits.float(), dim=1)).sum(dim=1)
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(misses.mean())
             nn.utils.clip_grad_norm_(net.parameters(), _GRADIENT_NORM)
@@ -156,44 +144,70 @@ class FinetuneHead(ImageHead):
 
 
 class _Net(nn.Module):
-    def __init__(self, backbone: nn.Module, dimensions: int, n_classes: int) -> None:
+    """A copy of the backbone and a last layer, on the device: prepared batch -> logits (b, c)."""
+
+    def __init__(self, network: ItemNetwork, dimensions: int, n_classes: int) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.network = network
+        self.backbone = network.backbone()
         self.layer = nn.Linear(dimensions, n_classes)
         nn.init.zeros_(self.layer.weight)
         nn.init.zeros_(self.layer.bias)
+        self.to(network.device)
 
-    def forward(self, batch: Tensor) -> Tensor:
+    def forward(self, batch: Any) -> Tensor:
         logits: Tensor = self.layer(self.backbone(batch))
         return logits
 
 
 class FittedFinetuneHead:
+    """Its probabilities are those of decoded items (b, *shape)."""
+
     name = FinetuneHead.name
 
     def __init__(
-        self, net: _Net, device: torch.device, temperature: float, held_out_loss: float | None,
-        held_out: Floats | None,
-    ) -> None:  # fmt: skip
-        self._net, self._device = net, device
+        self, net: _Net, temperature: float, held_out_loss: float | None, held_out: Floats | None
+    ) -> None:
+        self._net = net
         self.temperature, self.held_out_loss, self.held_out = temperature, held_out_loss, held_out
 
-    def probabilities_of(self, pixels: Tensor) -> Floats:
-        return softmax(_logits(self._net, pixels, self._device) / np.float32(self.temperature))
+    def probabilities(self, inputs: Tensor) -> Floats:
+        return softmax(_logits(self._net, inputs) / np.float32(self.temperature))
 
     def arrays(self) -> dict[str, npt.NDArray[np.float32]]:
         state = {key: value.float().cpu().numpy() for key, value in self._net.state_dict().items()}
         return state | {"temperature": np.array(self.temperature, np.float32)}
 
 
+def _with_pseudo_labels(
+    view: LabeledView, items: LabeledItems, seen: Floats, rng: np.random.Generator
+) -> tuple[Decoded, Floats]:
+    """The n labeled items and k random ones of the pool (n + k, *shape), and the soft classes (k, f, c) that these
+    get in each of f problems, which see (n, f) part of the labels.
+    """
+    graph = view.graph
+    if graph is None:
+        return items.labeled, np.empty((0, seen.shape[1], view.n_classes), np.float32)
+    chosen = rng.choice(len(graph), min(_PSEUDO_LABELS, len(graph)), replace=False)
+    reached = graph.classes_reached(view.embeddings, view.classes, view.n_classes, seen, chosen)
+    others = items.read(graph.rows[chosen])
+    decoded = Decoded(
+        torch.cat([items.labeled.items, others.items]),
+        np.concatenate([items.labeled.readable, others.readable]),
+    )
+    return decoded, reached
+
+
 def _shares(labels: Floats, sureness: Floats) -> _Doubles:
-    """labels (n,) 1 where one counts, sureness (k,) of the pseudo-labels -> (n + k,) chances, their sum is 1."""
-    labeled = max(_LABELED, labels.sum() / (labels.sum() + len(sureness)))
+    """Labels (n,) 1 where one counts, sureness (k,) of the pseudo-labels -> (n + k,) chances that sum to 1, or are
+    all 0 where nothing counts and nothing is sure.
+    """
+    labeled = max(_LABELED, labels.sum() / max(labels.sum() + len(sureness), 1))
     parts = [(labeled, labels), (1 - labeled, sureness)]
     chances = np.concatenate([share * part / max(part.sum(), 1e-12) for share, part in parts]).astype(
         np.float64
     )
-    return np.asarray(chances / chances.sum())
+    return np.asarray(chances / max(chances.sum(), 1e-300))
 
 
 def _rate(done: float) -> float:
@@ -204,13 +218,14 @@ def _rate(done: float) -> float:
 
 
 @torch.no_grad()
-def _logits(net: _Net, pixels: Tensor, device: torch.device) -> Floats:
-    """uint8 (b, 3, s, s) -> (b, c) float32"""
+def _logits(net: _Net, decoded: Tensor) -> Floats:
+    """Decoded items (b, *shape) -> (b, c) float32."""
     net.eval()
+    device = net.network.device
     found = [np.empty((0, net.layer.out_features), np.float32)]
-    for part in torch.split(pixels, _PREDICTED_AT_ONCE["cpu" if device.type == "cpu" else "cuda"]):
+    for part in torch.split(decoded, _PREDICTED_AT_ONCE["cpu" if device.type == "cpu" else "cuda"]):
         with autocast(device):
-            found.append(net(normalised(to_device(part, device))).float().cpu().numpy())
+            found.append(net(net.network.prepare(to_device(part, device))).float().cpu().numpy())
     return np.concatenate(found)
 
 

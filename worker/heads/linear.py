@@ -16,8 +16,8 @@ from worker.heads.calibration import (
     softmax,
     stratified_folds,
 )
+from worker.heads.labeled_view import ItemNetwork, LabeledView
 from worker.heads.logistic import path, threads_for
-from worker.heads.pool_graph import PoolGraph
 
 WORTH_GOING_ON = 0.99  # a weaker penalty must lower the held-out loss at least to this part of it
 _ROWS = 65_536  # embeddings turned to float32 at a time
@@ -35,27 +35,24 @@ class LinearHead(Head):
 
     name = "linear"
 
-    def fit(
-        self,
-        embeddings: Halves | Floats,
-        classes: Ints,
-        n_classes: int,
-        rng: np.random.Generator,
-        pool: PoolGraph | None = None,
-    ) -> FittedHead:
-        inputs = finite(embeddings)
+    def fit(self, view: LabeledView, rng: np.random.Generator) -> FittedHead:
+        inputs = finite(view.embeddings)
         mean, scale = inputs.mean(axis=0), scale_of(inputs)
-        best = _best_solution((inputs - mean) / scale, classes, n_classes, rng)
+        best = _best_solution((inputs - mean) / scale, view.classes, view.n_classes, rng)
         return FittedLinearHead.on_raw(
             best.weights, best.bias, mean, scale, best.temperature, best.held_out_loss, self.name
         )
 
-    def load(self, arrays: dict[str, npt.NDArray[np.float32]]) -> FittedHead:
+    def load(
+        self, arrays: dict[str, npt.NDArray[np.float32]], network: ItemNetwork | None = None
+    ) -> FittedHead:
         return FittedLinearHead.from_arrays(arrays, self.name)
 
 
 class FittedLinearHead:
     """weights (d, c) and bias (c,) float32, already divided by the temperature."""
+
+    held_out: Floats | None = None
 
     def __init__(
         self, weights: Floats, bias: Floats, temperature: float, held_out_loss: float | None, name: str
@@ -94,14 +91,12 @@ class FittedLinearHead:
         }
 
 
-def held_out_probabilities(
-    embeddings: Halves | Floats, classes: Ints, n_classes: int, rng: np.random.Generator
-) -> Floats:
+def held_out_probabilities(view: LabeledView, rng: np.random.Generator) -> Floats:
     """(n, c) float32: each item's by a head that was trained on the other folds. `LinearHead` chooses its penalty by
     them, so they cost no more than one head."""
-    inputs = finite(embeddings)
+    inputs = finite(view.embeddings)
     inputs = (inputs - inputs.mean(axis=0)) / scale_of(inputs)
-    best = _best_solution(inputs, classes, n_classes, rng)
+    best = _best_solution(inputs, view.classes, view.n_classes, rng)
     return softmax(best.held_out_logits / np.float32(best.temperature))
 
 

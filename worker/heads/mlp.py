@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from worker.arrays import Floats, Halves, Ints
+from worker.arrays import Floats, Halves
 from worker.heads import FittedHead, Head
 from worker.heads.calibration import (
     FOLDS,
@@ -18,8 +18,8 @@ from worker.heads.calibration import (
     softmax,
     stratified_folds,
 )
+from worker.heads.labeled_view import ItemNetwork, LabeledView
 from worker.heads.logistic import threads_for
-from worker.heads.pool_graph import PoolGraph
 
 _STOPS = (25, 50, 100, 200, 400)  # steps after which the held-out loss is looked at
 _BATCH = 256
@@ -44,15 +44,9 @@ class MlpHead(Head):
 
     hidden: int = Field(64, ge=1, le=1024, description="units in the hidden layer")
 
-    def fit(
-        self,
-        embeddings: Halves | Floats,
-        classes: Ints,
-        n_classes: int,
-        rng: np.random.Generator,
-        pool: PoolGraph | None = None,
-    ) -> FittedHead:
-        inputs = finite(embeddings)
+    def fit(self, view: LabeledView, rng: np.random.Generator) -> FittedHead:
+        classes, n_classes = view.classes, view.n_classes
+        inputs = finite(view.embeddings)
         mean, scale = inputs.mean(axis=0), scale_of(inputs)
         inputs = (inputs - mean) / scale
         folds = stratified_folds(classes, rng)
@@ -88,7 +82,9 @@ class MlpHead(Head):
         arrays = {"inner": inner, "inner_bias": inner_bias[0], "outer": outer, "outer_bias": outer_bias[0]}
         return FittedMlpHead(arrays, temperature, float(lowest))
 
-    def load(self, arrays: dict[str, npt.NDArray[np.float32]]) -> FittedHead:
+    def load(
+        self, arrays: dict[str, npt.NDArray[np.float32]], network: ItemNetwork | None = None
+    ) -> FittedHead:
         layers = {name: arrays[name] for name in ("inner", "inner_bias", "outer", "outer_bias")}
         return FittedMlpHead(layers, float(arrays["temperature"]), None)
 
@@ -99,6 +95,7 @@ class FittedMlpHead:
     """
 
     name = MlpHead.name
+    held_out: Floats | None = None
 
     def __init__(
         self, layers: dict[str, npt.NDArray[np.float32]], temperature: float, held_out_loss: float | None

@@ -23,7 +23,7 @@ class PoolGraph:
     """Neighbours are found when first asked for, and once: one graph serves all heads trained on a pool.
 
     embeddings  (m, d), m >= 1, or those of its `rows`
-    thumbnails  (m, f), in the same order
+    appearance  (m, f) of what items look like, in the same order
     """
 
     def __init__(
@@ -31,13 +31,13 @@ class PoolGraph:
         embeddings: Halves | Floats,
         rng: np.random.Generator,
         rows: Ints | None = None,
-        thumbnails: Bytes | None = None,
+        appearance: Bytes | None = None,
     ) -> None:
         if rows is None:
             rows = np.arange(len(embeddings))
         self.rows = np.sort(rng.permutation(rows)[:_NODES])  # (m,) of the nodes, in `embeddings`
         self._embeddings = embeddings[self.rows]
-        self._thumbnails = None if thumbnails is None else thumbnails[self.rows]
+        self._appearance = None if appearance is None else appearance[self.rows]
 
     def __len__(self) -> int:
         """Nodes."""
@@ -89,7 +89,7 @@ class PoolGraph:
 
     @cached_property
     def _space(self) -> WhitenedSpace:
-        return WhitenedSpace(finite(self._embeddings), self._thumbnails)
+        return WhitenedSpace(finite(self._embeddings), self._appearance)
 
     @cached_property
     def _places(self) -> Floats:
@@ -100,7 +100,7 @@ class PoolGraph:
     def _similarities(self) -> Tensor:
         """S (m, m): Gaussian in the distance to each of ten neighbours, as wide as the tenth is far."""
         m = len(self)
-        points = self._space.of(finite(self._embeddings), self._thumbnails)
+        points = self._space.of(finite(self._embeddings), self._appearance)
         distances, rows = nearest(points, points, min(_NEIGHBOURS + 1, m))
         weights = np.exp(-distances / (distances[:, -1:] + 1e-12))
         weights[rows == np.arange(m)[:, None]] = 0  # nobody is its own neighbour

@@ -3,7 +3,6 @@
 import numpy as np
 import numpy.typing as npt
 
-from worker.arrays import Floats, Halves, Ints
 from worker.heads import FittedHead, Head
 from worker.heads.calibration import (
     FOLDS,
@@ -14,9 +13,9 @@ from worker.heads.calibration import (
     stratified_folds,
     sureness_of,
 )
+from worker.heads.labeled_view import ItemNetwork, LabeledView
 from worker.heads.linear import WORTH_GOING_ON, FittedLinearHead, LinearHead
 from worker.heads.logistic import path, threads_for
-from worker.heads.pool_graph import PoolGraph
 
 _PSEUDO_LABELS = 4_000  # random items of the pool; more of them cost time and change little
 _TRUST = (0.5, 0.1)  # how much a sure pseudo-label weighs beside a label
@@ -27,29 +26,22 @@ class PropagateHead(Head):
 
     Best while labels are few (up to about 100 a class), where neighbours in the pool say more than the labels
     alone. Label spreading over the graph of the 10 nearest neighbours (Zhou et al. 2004), found among whitened
-    embeddings and thumbnails, gives 4,000 random items of the pool a soft class each, weighted by how sure it is
-    (1 - entropy / ln c) and by a trust of 0.5 or 0.1. Trust, penalty and temperature are those with the lowest
-    loss on labels held out of both steps. In pools of more than 20,000 items a random part of that size stands
-    for the pool. Without a pool it is `linear`.
+    embeddings and what items look like, gives 4,000 random items of the pool a soft class each, weighted by how
+    sure it is (1 - entropy / ln c) and by a trust of 0.5 or 0.1. Trust, penalty and temperature are those with
+    the lowest loss on labels held out of both steps. In pools of more than 20,000 items a random part of that size
+    stands for the pool. Without a pool it is `linear`.
 
     Zhou et al. 2004, Learning with Local and Global Consistency,
     https://proceedings.neurips.cc/paper/2003/hash/87682805257e619d49b8e0dfdc14affa-Abstract.html
     """
 
     name = "propagate"
-    uses_pool = True
 
-    def fit(
-        self,
-        embeddings: Halves | Floats,
-        classes: Ints,
-        n_classes: int,
-        rng: np.random.Generator,
-        pool: PoolGraph | None = None,
-    ) -> FittedHead:
+    def fit(self, view: LabeledView, rng: np.random.Generator) -> FittedHead:
+        pool, classes, n_classes = view.graph, view.classes, view.n_classes
         if pool is None:
-            return LinearHead().fit(embeddings, classes, n_classes, rng)
-        raw = finite(embeddings)
+            return LinearHead().fit(view, rng)
+        raw = finite(view.embeddings)
         inputs = (raw - pool.mean) / pool.scale
         folds = stratified_folds(classes, rng)
         seen = seen_in(folds)
@@ -75,5 +67,7 @@ class PropagateHead(Head):
             weights, bias, pool.mean, pool.scale, temperature, float(lowest), self.name
         )
 
-    def load(self, arrays: dict[str, npt.NDArray[np.float32]]) -> FittedHead:
+    def load(
+        self, arrays: dict[str, npt.NDArray[np.float32]], network: ItemNetwork | None = None
+    ) -> FittedHead:
         return FittedLinearHead.from_arrays(arrays, self.name)

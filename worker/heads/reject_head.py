@@ -3,6 +3,7 @@
 import numpy as np
 
 from worker.arrays import Bools, Floats, Halves
+from worker.heads.labeled_view import LabeledView
 from worker.heads.linear import LinearHead
 from worker.selection.selections import refuse_not_finite
 
@@ -31,7 +32,7 @@ def broken_probabilities(
         return None
     known = embeddings[rows].astype(np.float32)
     refuse_not_finite(rows, known)
-    head = LinearHead().fit(known, broken[rows].astype(np.int64), 2, rng)
+    head = LinearHead().fit(LabeledView(known, broken[rows].astype(np.int64), 2), rng)
     share = broken[rows].mean()
     by_share = -share * np.log(share) - (1 - share) * np.log(1 - share)
     if head.held_out_loss is None or head.held_out_loss > _EVIDENCE * by_share:

@@ -22,6 +22,7 @@ from service.store.tables import Item, Label, LabelCheck, Project, ScoreRun, Sus
 from worker.arrays import Floats, Ints
 from worker.evaluation.known_items import KnownItems
 from worker.evaluation.label_quality import Agreement, Consensus, agreement, consensus, doubtful
+from worker.heads.labeled_view import LabeledView
 from worker.heads.linear import held_out_probabilities
 from worker.jobs.context import JobContext
 from worker.jobs.specs import labeled_items
@@ -99,10 +100,10 @@ def run(context: JobContext) -> dict[str, Any]:
     known = state.labeled.keep(scored.where(state.labeled.ids) >= 0)
     if len(known) < _LEAST_ITEMS or len(np.unique(known.classes)) < 2:
         return {"missing": f"Checking labels takes {_LEAST_ITEMS} labeled items of at least two classes."}
-    embeddings = scored.embeddings[scored.where(known.ids)].astype(np.float32)
+    view = LabeledView(scored.embeddings_of(known.ids), known.classes, len(state.project.classes))
     rng = np.random.default_rng([state.project.settings.get("seed", 0), state.last_label_id])
     context.report(0.1, "asking heads that did not see the labels")
-    probabilities = held_out_probabilities(embeddings, known.classes, len(state.project.classes), rng)
+    probabilities = held_out_probabilities(view, rng)
     crowd = _Crowd.judge(state, known, probabilities)
     classes = crowd.classes(known)
     suspects = _suspects(state, known, classes, crowd, probabilities)

@@ -63,7 +63,7 @@ def item_ids(session: Session, project_id: int | None, which: Which) -> Ints:
 
 
 def store_probabilities(artifacts: Artifacts, head_artifact: str, ids: Ints, probabilities: Floats) -> None:
-    """Beside the head's artifact: probabilities (n, c) of items (n,), where working them out takes their images."""
+    """Beside the head's artifact: probabilities (n, c) of items (n,), where they take the items themselves."""
     with artifacts.writing(_probabilities_of(head_artifact)) as file:
         np.savez(file, allow_pickle=False, ids=ids, probabilities=probabilities)
 

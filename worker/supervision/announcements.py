@@ -9,7 +9,6 @@ from pydantic import BaseModel
 from service.store.catalogue import TASK_MODALITIES, Announcement, Kind
 from service.store.pipeline import NEEDED_FOR
 from worker.heads import heads
-from worker.heads.images import ImageHead
 from worker.modalities import modalities
 from worker.modalities.image.backbones import SmallBackbone
 from worker.pretext import pretext_tasks
@@ -20,7 +19,7 @@ def announcements() -> tuple[Announcement, ...]:
     return (
         *_described("strategy", strategies()),
         *map(_with_modalities, _described("pretext_task", pretext_tasks())),
-        *_described("head", heads()),
+        *map(_head, _described("head", heads())),
         _small_backbone(),
     )
 
@@ -33,13 +32,7 @@ def had(announced: Iterable[Announcement]) -> set[str]:
 
 def _described(kind: Kind, plug_ins: Mapping[str, type[BaseModel]]) -> list[Announcement]:
     return [
-        Announcement(
-            kind,
-            name,
-            help=inspect.getdoc(plug_in) or "",
-            parameters=plug_in.model_json_schema(),
-            lane="long" if issubclass(plug_in, ImageHead) else None,
-        )
+        Announcement(kind, name, help=inspect.getdoc(plug_in) or "", parameters=plug_in.model_json_schema())
         for name, plug_in in plug_ins.items()
     ]
 
@@ -49,6 +42,13 @@ def _with_modalities(task: Announcement) -> Announcement:
     kinds = pretext_tasks()[task.name].modalities
     schema = task.parameters | {TASK_MODALITIES: sorted(kinds) if kinds else None}
     return replace(task, parameters=schema)
+
+
+def _head(described: Announcement) -> Announcement:
+    """A head says whether it needs the items themselves; training then takes minutes and belongs into the long lane."""
+    needs_items = heads()[described.name].needs_items
+    parameters = described.parameters | {"x-needs-items": needs_items}
+    return replace(described, parameters=parameters, lane="long" if needs_items else None)
 
 
 def _small_backbone() -> Announcement:

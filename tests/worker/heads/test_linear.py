@@ -4,6 +4,7 @@ from sklearn.linear_model import LogisticRegression
 
 from worker.arrays import Floats, Ints
 from worker.evaluation.metrics import measure
+from worker.heads.labeled_view import LabeledView
 from worker.heads.linear import LinearHead
 
 
@@ -20,7 +21,9 @@ def _fit(n: int) -> tuple[Floats, Floats, Ints]:
     """Probabilities (n, c) of unseen items by our head and by scikit-learn's best, and the truth."""
     embeddings, classes = _overlapping(n, seed=0)
     unseen, truth = _overlapping(4000, seed=1)
-    ours = LinearHead().fit(embeddings, classes, 5, np.random.default_rng(0)).probabilities(unseen)
+    ours = (
+        LinearHead().fit(LabeledView(embeddings, classes, 5), np.random.default_rng(0)).probabilities(unseen)
+    )
     mean, scale = embeddings.mean(axis=0), embeddings.std(axis=0)
     theirs = [
         LogisticRegression(C=c, max_iter=2000)
@@ -49,14 +52,14 @@ def test_is_calibrated() -> None:
 def test_the_temperature_stays_near_one_while_labels_are_few() -> None:
     embeddings, classes = _overlapping(12, seed=0)
 
-    fitted = LinearHead().fit(embeddings, classes, 5, np.random.default_rng(0))
+    fitted = LinearHead().fit(LabeledView(embeddings, classes, 5), np.random.default_rng(0))
 
     assert 0.5 < fitted.arrays()["temperature"] < 2
 
 
 def test_rows_are_worked_off_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     embeddings, classes = _overlapping(100, seed=0)
-    fitted = LinearHead().fit(embeddings, classes, 5, np.random.default_rng(0))
+    fitted = LinearHead().fit(LabeledView(embeddings, classes, 5), np.random.default_rng(0))
     whole = fitted.probabilities(embeddings)
 
     monkeypatch.setattr("worker.heads.linear._ROWS", 33)

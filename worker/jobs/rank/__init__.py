@@ -34,7 +34,6 @@ from worker.arrays import Bools, Bytes, Ints
 from worker.errors import JobFailed
 from worker.evaluation.gate import is_due
 from worker.evaluation.known_items import KnownItems
-from worker.heads.images import ImageHead
 from worker.jobs.context import JobContext
 from worker.jobs.rank.exclusions import NO_COPIES, LeftOut, bar, barred_items, copies_of, left_out
 from worker.jobs.specs import chosen_head, item_ids, labeled_items, modality_of, probabilities_by
@@ -111,15 +110,14 @@ class _State:
 
 
 def _head_for(session: Session, head_id: int | None, score_run: ScoreRun) -> Head | None:
-    """The head, where it knows the embeddings of the score run: those by the same pretext model are the same. What a
-    head on images says is stored, for the items of its own score run only.
+    """The head, where it knows the embeddings of the score run: those by the same pretext model are the same. The
+    probabilities of a head that needs items are stored, for those of its own score run only.
     """
     query = sa.select(Head).where(Head.id == head_id, on_alike(score_run))
     head = session.scalar(query)
     if head is None or head.score_run_id == score_run.id:
         return head
-    on_images = isinstance(chosen_head(Choice.model_validate(head.kind)), ImageHead)
-    return None if on_images else head
+    return None if chosen_head(Choice.model_validate(head.kind)).needs_items else head
 
 
 def _loss_weight(session: Session, score_run: ScoreRun) -> float:

@@ -6,7 +6,7 @@ A head trains on the pool items that labels up to its last one decided. `measure
 measured, and whether it is promoted, that is, put to use. A round's metrics stay those of its own head, promoted or
 not.
 
-A head that trains on images (`worker.heads.images`) takes minutes, so it is cross-fitted once, in its own
+A head that needs items (`Head.needs_items`) takes minutes to train, so it is cross-fitted once, in its own
 training, and its probabilities for all scored items are worked out then and stored beside it.
 
 Random choices come from (seed of the project, last label), so a head can be trained again. A job that is run
@@ -15,7 +15,7 @@ again goes on after the newest round it measured.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -25,14 +25,12 @@ from sqlalchemy.orm import Session
 
 from service.store import outbox, pipeline
 from service.store.project_settings import ProjectSettings
-from service.store.tables import Head, LabelCheck, Project, Round, ScoreRun, utc_now
-from worker.arrays import Floats, Ints
+from service.store.tables import Head, LabelCheck, PretextModel, Project, Round, ScoreRun, utc_now
+from worker.arrays import Ints
 from worker.errors import Unsuited
-from worker.evaluation.held_out import store_answers
 from worker.evaluation.known_items import KnownItems
-from worker.heads import FittedHead
 from worker.heads import Head as HeadKind
-from worker.heads.images import FittedImageHead, ImageHead
+from worker.heads.labeled_view import LabeledView
 from worker.heads.pool_graph import PoolGraph
 from worker.jobs import check_labels
 from worker.jobs.context import JobContext
@@ -45,15 +43,16 @@ from worker.jobs.specs import (
     store_probabilities,
     test_items,
 )
-from worker.jobs.train_head.item_images import ItemImages
-from worker.jobs.train_head.measure_head import PROMOTED, HeadMeasurer, OnImages, newest_head
+from worker.jobs.train_head.answers import store_answers
+from worker.jobs.train_head.labeled_items import DecodedPool
+from worker.jobs.train_head.measure_head import PROMOTED, HeadMeasurer, Trained, newest_head
 from worker.pool.reader import ItemReader
 from worker.scoring.scored_items import ScoredItems, open_sketches
 
 # An import can close thousands of rounds. So many points show how accuracy grew; each is a head trained and measured,
 # up to fifteen fits, before the newest labels are in use.
 ROUNDS_AT_ONCE = 20
-_TRAINING = 0.8  # share of the progress of a head that trains on images; the rest is predicting
+_TRAINING = 0.8  # share of the progress of a head that needs items; the rest is predicting
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def run(context: JobContext) -> dict[str, Any] | None:
         state = _State.read(session, context.job.project_id)
     if state is None:
         return {"heads": [], "missing": "The pool has no scores yet; the head follows the first score run."}
-    if state.score_run.pretext_model_id is None and isinstance(chosen_head(state.settings.head), ImageHead):
+    if state.score_run.pretext_model_id is None and chosen_head(state.settings.head).needs_items:
         needed = "The head trains on the items, by the pretext model's backbone: it follows the first pretext model."
         return {"heads": [], "missing": needed}
     trainer = _Trainer(context, state)
@@ -158,15 +157,15 @@ def run(context: JobContext) -> dict[str, Any] | None:
 class _Trainer:
     def __init__(self, context: JobContext, state: _State) -> None:
         self._context, self._state = context, state
-        self._kind: HeadKind = chosen_head(state.settings.head)
-        if isinstance(self._kind, ImageHead) and context.job.lane == "short":
+        self._head: HeadKind = chosen_head(state.settings.head)
+        if self._head.needs_items and context.job.lane == "short":
             # The head was chosen while the job was queued, or before any worker announced it.
-            raise Unsuited(f"Head {self._kind.name!r} takes minutes to train.", lane="long")
+            raise Unsuited(f"Head {self._head.name!r} takes minutes to train.", lane="long")
         self._scored = scored = ScoredItems.open(context.artifacts, str(state.score_run.artifact))
         self._labeled = state.labeled.keep(scored.where(state.labeled.ids) >= 0)
         self._measurer = HeadMeasurer(
             context, state.project, state.settings, state.score_run, scored,
-            test=state.test.keep(scored.where(state.test.ids) >= 0), control=state.control, fit=self._fit,
+            test=state.test.keep(scored.where(state.test.ids) >= 0), control=state.control,
         )  # fmt: skip
 
     def wanted(self) -> tuple[list[_Wanted], str | None]:
@@ -208,12 +207,7 @@ class _Trainer:
         started = time.perf_counter()
         training = self._training_of(wanted)
         state, rng = self._state, np.random.default_rng([self._state.settings.seed, wanted.last_label_id])
-        trained: FittedHead | OnImages
-        if isinstance(self._kind, ImageHead):
-            trained = self._fit_images(self._kind, training, rng, report)
-            fitted: FittedHead | FittedImageHead = trained.fitted
-        else:
-            trained = fitted = self._fit(self._scored.embeddings_of(training.ids), training.classes, rng)
+        trained = self._fit(training, rng, report)
         held_out, metrics = self._measurer.measure(trained, training, wanted.round_number is not None, rng)
         with self._context.read() as session:
             newest = newest_head(session, state.project.id)
@@ -224,8 +218,8 @@ class _Trainer:
         job = self._context.job
         artifact = f"heads/{state.project.id}/{version}-{job.id}-{job.token}.npz"
         with self._context.artifacts.writing(artifact) as file:
-            np.savez(file, allow_pickle=False, **fitted.arrays())
-        if isinstance(trained, OnImages):
+            np.savez(file, allow_pickle=False, **trained.fitted.arrays())
+        if trained.everywhere is not None:
             store_probabilities(self._context.artifacts, artifact, self._scored.ids, trained.everywhere)
         if held_out is not None:
             store_answers(self._context.artifacts, artifact, held_out)
@@ -252,32 +246,29 @@ class _Trainer:
                 )
         return version
 
-    def _fit(self, embeddings: Floats, classes: Ints, rng: np.random.Generator) -> FittedHead:
-        pool = self._pool if self._kind.uses_pool else None
-        return self._kind.fit(embeddings, classes, len(self._state.project.classes), rng, pool)
-
-    def _fit_images(
-        self, kind: ImageHead, training: KnownItems, rng: np.random.Generator,
-        report: Callable[[float, str], None],
-    ) -> OnImages:  # fmt: skip
-        with ItemReader(self._context.settings) as item_pixels:
-            images = ItemImages(self._context, self._state.score_run, self._scored, item_pixels)
-            fitted = kind.fit_images(
-                images.for_training(
-                    self._scored.where(training.ids),
-                    lambda done, message: report(_TRAINING * done, message),
-                ),
-                self._scored.embeddings_of(training.ids), training.classes, len(self._state.project.classes), rng,
-                self._pool,
-            )  # fmt: skip
-            everywhere = images.probabilities_by(
+    def _fit(
+        self, training: KnownItems, rng: np.random.Generator, report: Callable[[float, str], None]
+    ) -> Trained:
+        embeddings, classes = self._scored.embeddings_of(training.ids), self._state.project.classes
+        view = LabeledView(embeddings, training.classes, len(classes), make_graph=lambda: self._graph)
+        if not self._head.needs_items:
+            return Trained(self._head, self._head.fit(view, rng), view)
+        with self._context.read() as session:
+            model = session.get_one(PretextModel, self._state.score_run.pretext_model_id)
+        with ItemReader(self._context.settings) as reader:
+            pool = DecodedPool(self._context, model, self._scored, reader)
+            items = pool.labeled(
+                self._scored.where(training.ids), lambda done, message: report(_TRAINING * done, message)
+            )
+            fitted = self._head.fit(replace(view, items=items), rng)
+            everywhere = pool.probabilities_by(
                 fitted, lambda done, message: report(_TRAINING + (1 - _TRAINING) * done, message)
             )
-        return OnImages(fitted, everywhere)
+        return Trained(self._head, fitted, view, everywhere)
 
     @cached_property
-    def _pool(self) -> PoolGraph:
-        """Without the test split and what was set aside."""
+    def _graph(self) -> PoolGraph:
+        """Of the pool, without the test split and what was set aside."""
         with self._context.read() as session:
             left_out = [item_ids(session, self._state.project.id, which) for which in ("test", "aside")]
         rows = np.flatnonzero(~self._scored.among(np.concatenate(left_out)))

@@ -9,7 +9,7 @@ the next ranking waiting.)
      "macro_f1", "nll", "ece", "recall": {class: share or null}, "confusion": [[true × predicted]],
      "pretext_loss_correlation": {"rho", "low", "high", "items"} or null: of the pretext loss and the head's own,
      "random_curve": see `random_curve`; of a round's head, where there are enough control labels and the head
-     trains on embeddings,
+     needs no items,
      "trained": name of the head, or of the one `auto` chose, "temperature",
      "promoted": whether it was put to use, "note": why not, or null}
 
@@ -22,7 +22,6 @@ let in by the next. Heads of another pretext model or for other classes are not 
 any more. Nor is a head that learned from more than twice as many items: most of its labels were withdrawn.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,12 +32,14 @@ from sqlalchemy.orm import Session
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Head, Project, ScoreRun
 from worker.arrays import Floats, Ints
-from worker.evaluation.held_out import HeldOut, compare, cross_fitted, nothing_measured
+from worker.evaluation.held_out import HeldOut, answers_held_out, gained, nothing_measured
 from worker.evaluation.known_items import KnownItems
 from worker.evaluation.random_baseline import random_curve
 from worker.heads import FittedHead
-from worker.heads.images import FittedImageHead
+from worker.heads import Head as HeadKind
+from worker.heads.labeled_view import LabeledView
 from worker.jobs.context import JobContext
+from worker.jobs.train_head.answers import load_answers
 from worker.scoring.scored_items import ScoredItems
 
 PROMOTED = Head.metrics["promoted"].as_boolean()
@@ -61,18 +62,28 @@ def newest_head(session: Session, project_id: int, *which: sa.ColumnElement[bool
 
 
 @dataclass(frozen=True)
-class OnImages:
-    """A head trained on images, with its probabilities (n, c) of all scored items."""
+class Trained:
+    """A head, fitted to a view of the labeled items (of which only the embeddings are kept).
 
-    fitted: FittedImageHead
-    everywhere: Floats
+    everywhere  (n, c) probabilities of all scored items, of a head that needs items; None where embeddings are enough
+                to ask it again
+    """
+
+    head: HeadKind
+    fitted: FittedHead
+    view: LabeledView
+    everywhere: Floats | None = None
+
+    def probabilities(self, scored: ScoredItems, ids: Ints) -> Floats:
+        """(m, c) of scored items (m,)."""
+        if self.everywhere is not None:
+            return self.everywhere[scored.where(ids)]
+        return self.fitted.probabilities(scored.embeddings_of(ids))
 
 
 @dataclass(frozen=True)
 class HeadMeasurer:
-    """For the heads of a project on one score run. test and control: the items whose labels measure; fit: trains such
-    a head on embeddings (m, d) and classes (m,).
-    """
+    """For the heads of a project on one score run. test and control: the items whose labels measure."""
 
     context: JobContext
     project: Project
@@ -81,49 +92,37 @@ class HeadMeasurer:
     scored: ScoredItems
     test: KnownItems
     control: Ints
-    fit: Callable[[Floats, Ints, np.random.Generator], FittedHead]
 
     def measure(
-        self, trained: FittedHead | OnImages, training: KnownItems, of_round: bool, rng: np.random.Generator
+        self, trained: Trained, training: KnownItems, of_round: bool, rng: np.random.Generator
     ) -> tuple[HeldOut | None, dict[str, Any]]:
         """What was measured, and `Head.metrics` but for the promotion."""
         names = self.project.classes
-        fitted = trained.fitted if isinstance(trained, OnImages) else trained
         control = np.isin(training.ids, self.control)
         held_out, curve = None, []
         if len(self.test):
-            held_out = HeldOut("test", self.test.ids, self.test.classes, self._of_test(trained))
+            held_out = HeldOut(
+                "test", self.test.ids, self.test.classes, trained.probabilities(self.scored, self.test.ids)
+            )
         elif of_round and control.any():
             held_out = self._on_control(trained, np.flatnonzero(control), training, rng)
-        if of_round and not isinstance(trained, OnImages):
-            of_control = training.keep(control)
-            curve = self._random_curve(self.scored.embeddings_of(of_control.ids), of_control.classes, rng)
+        if of_round and not trained.head.needs_items:
+            curve = self._random_curve(trained.head, trained.view.keep(control), rng)
         figures = self._figures(held_out)
         figures["recall"] = dict(zip(names, figures["recall"] or [None] * len(names), strict=True))
-        told = {"trained": fitted.name, "temperature": fitted.temperature}
+        told = {"trained": trained.fitted.name, "temperature": trained.fitted.temperature}
         return held_out, {**figures, "random_curve": curve, **told}
 
-    def _of_test(self, trained: FittedHead | OnImages) -> Floats:
-        """(t, c)"""
-        if isinstance(trained, OnImages):
-            return trained.everywhere[self.scored.where(self.test.ids)]
-        return trained.probabilities(self.scored.embeddings_of(self.test.ids))
-
     def _on_control(
-        self, trained: FittedHead | OnImages, rows: Ints, training: KnownItems, rng: np.random.Generator
+        self, trained: Trained, rows: Ints, training: KnownItems, rng: np.random.Generator
     ) -> HeldOut | None:
         """Of the rows (k,) of the training items, by heads that did not see their labels; None where it trained
         without folds.
         """
-        if isinstance(trained, OnImages):
-            if trained.fitted.held_out is None:
-                return None
-            probabilities = trained.fitted.held_out[rows]
-        else:
-            rows, probabilities = cross_fitted(
-                lambda inputs, classes: self.fit(inputs, classes, rng),
-                rows, self.scored.embeddings_of(training.ids), training.classes, rng,
-            )  # fmt: skip
+        answers = answers_held_out(trained.head, trained.fitted, trained.view, rows, rng)
+        if answers is None:
+            return None
+        rows, probabilities = answers
         return HeldOut("control", training.ids[rows], training.classes[rows], probabilities)
 
     def _figures(self, held_out: HeldOut | None) -> dict[str, Any]:
@@ -132,7 +131,7 @@ class HeadMeasurer:
         return held_out.figures(self.scored.losses[self.scored.where(held_out.ids)])
 
     def _random_curve(
-        self, embeddings: Floats, classes: Ints, rng: np.random.Generator
+        self, head: HeadKind, control: LabeledView, rng: np.random.Generator
     ) -> list[dict[str, Any]]:
         """Made anew once there are a quarter more control labels: it takes up to nine fits, and a ranking waits."""
         test = (self.scored.embeddings_of(self.test.ids), self.test.classes) if len(self.test) else None
@@ -141,11 +140,9 @@ class HeadMeasurer:
         kind = self.settings.head.model_dump()
         if before is not None and before.kind == kind and before.classes == self.project.classes:
             curve: list[dict[str, Any]] = before.metrics["random_curve"]
-            if curve and len(classes) < 1.25 * curve[-1]["labels" if test else "items"]:
+            if curve and len(control) < 1.25 * curve[-1]["labels" if test else "items"]:
                 return curve
-        return random_curve(
-            lambda inputs, known: self.fit(inputs, known, rng), embeddings, classes, test, rng
-        )
+        return random_curve(head, control, test, rng)
 
     @property
     def _alike(self) -> sa.ColumnElement[bool]:
@@ -165,12 +162,13 @@ class HeadMeasurer:
             return note
         if before.metrics["measured_on"] != held_out.measured_on:
             return None
-        compared = compare(self.context.artifacts, before.artifact, held_out)
+        answers = load_answers(self.context.artifacts, before.artifact)
+        compared = gained(held_out, *answers) if answers is not None else None
         if compared is None or compared[3] >= 0:
             return None
-        items, gained, low, high = compared
+        items, gain, low, high = compared
         return (
-            f"Not promoted: {-100 * gained:.1f} points less accurate than head {before.version} on the same "
+            f"Not promoted: {-100 * gain:.1f} points less accurate than head {before.version} on the same "
             f"{items} {held_out.measured_on} items (95 % interval {-100 * high:.1f} to {-100 * low:.1f}). The head "
             "before it stays in use; look at the newest labels, or at the project's head if you changed it."
         )
