@@ -115,8 +115,8 @@ def _prepared(path: Path) -> tuple[Prepared, PoolGraph]:
     arrays = {name: tensor.numpy() for name, tensor in found.items()}
     pool = make_pool(POOL)
     small = thumbnails(torch.from_numpy(pool.pixels))
-    graph = PoolGraph(arrays["embeddings"], np.random.default_rng(0), appearance=small)
-    return Prepared(pool=pool, backbone=backbone, appearance=small, **arrays), graph
+    graph = PoolGraph(arrays["embeddings"], np.random.default_rng(0), thumbnails=small)
+    return Prepared(pool=pool, backbone=backbone, thumbnails=small, **arrays), graph
 
 
 def run(arm: str, seed: int, labels: int | None, path: Path) -> list[Row]:
@@ -188,7 +188,7 @@ def _ours(
             n_classes=pool.n_classes,
             round_size=labels - before,
             labels_used=before,
-            appearance=prepared.thumbnails,
+            thumbnails=prepared.thumbnails,
         )
         picks = strategy.select(view, labels - before, rng).items
         classes[picks] = pool.classes[picks]

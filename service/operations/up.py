@@ -166,7 +166,7 @@ def pretrain_after_import(
         except ShortlistError as error:
             say(str(error))
             return
-    say("Pretraining on them is queued; until it is done, batches are uniformly random.")
+    say("Pretraining on them is queued; until it is done, batches are ranked by raw features.")
 
 
 def say_what_waits(

@@ -81,7 +81,7 @@ def labeled(pool: str) -> PoolView:
 
 def said_by(name: str, view: PoolView) -> Floats:
     """(400, 3) by a head of that name, taught by the labels of the pool."""
-    graph = PoolGraph(view.embeddings, np.random.default_rng(0), appearance=view.thumbnails)
+    graph = PoolGraph(view.embeddings, np.random.default_rng(0), thumbnails=view.appearance)
     known = view.labeled
     fitted = heads()[name]().fit(
         view.embeddings[known], view.classes[known], view.n_classes, np.random.default_rng(0), graph

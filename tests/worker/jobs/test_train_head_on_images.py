@@ -20,7 +20,7 @@ from tests.worker import running
 from tests.worker.jobs.scored_projects import CLASSES, Bench, ScoredProject, label, score_run_of, write_scores
 from worker.errors import JobFailed, Unsuited
 from worker.heads.finetune import FinetuneHead
-from worker.jobs.specs import probabilities_by, store_net
+from worker.jobs.specs import open_net, probabilities_by, spec_of, store_net
 from worker.modalities.image.pixels import normalised, to_pixels
 from worker.models.nets import new_net
 from worker.scoring.scored_items import ScoredItems
@@ -50,10 +50,10 @@ def _project(bench: Bench, folder: Path, **options: Any) -> ScoredProject:
         model = session.get_one(PretextModel, score_run_of(session, scored).pretext_model_id)
         model.config = {"image_size": 12, "seed": 0, "pretrained": False}
         factories.make_catalogue_entry(session, kind="head", name="finetune", lane="long")
-    store_net(new_net(model), model, bench.artifacts, model.artifact or "")
+    store_net(new_net(spec_of(model)), model, bench.artifacts, model.artifact or "")
     pixels = torch.stack([to_pixels(picture, 12) for picture in pictures])
     with torch.no_grad():
-        backbone = load_net(model, bench.artifacts, CPU).get_submodule("backbone")
+        backbone = open_net(model, bench.artifacts, CPU).get_submodule("backbone")
         write_scores(bench.artifacts, "scores/1/arrays", scored.ids, backbone(normalised(pixels)).numpy())
     return scored
 
@@ -118,7 +118,7 @@ def test_the_stored_probabilities_are_those_of_the_stored_head(bench: Bench, tmp
     with read_session(bench.engine) as session:
         model = session.get_one(PretextModel, score_run_of(session, scored).pretext_model_id)
     with np.load(bench.artifacts.local_path(head.artifact), allow_pickle=False) as arrays:
-        backbone = new_net(model).get_submodule("backbone")
+        backbone = new_net(spec_of(model)).get_submodule("backbone")
         fitted = FinetuneHead().load_images(dict(arrays), backbone, CPU)
     pixels = [to_pixels(Image.open(tmp_path / "pool" / f"{i}.png"), 12) for i in scored.ids]
     np.testing.assert_allclose(fitted.probabilities_of(torch.stack(pixels)), found, atol=1e-5)

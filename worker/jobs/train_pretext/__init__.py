@@ -38,9 +38,6 @@ from worker.pretraining.train import Callbacks, Trained, train
 from worker.registry import plug_in_from
 
 _BATCH = {"cpu": 64, "cuda": 256}
-# Where the project sets no epochs. On a CPU it takes 40 s on 2 cores with `small` at 28 x 28 pixels; more
-# epochs over the 8,000 images of the example did not make their embeddings better.
-_IMAGES_SEEN = {"cpu": 16_000, "cuda": 1_000_000}
 _LEAST_EPOCHS = 2
 _MOST_EPOCHS = {"cpu": 30, "cuda": 100}
 _READING = 0.03  # share of the progress; reading is quick beside training
@@ -85,7 +82,7 @@ def _begin(context: JobContext, project: Project, reader: ItemReader, device: to
     if not len(ids):
         raise JobFailed("There is nothing to train on: the pool is empty. Import a source first.")
     modality = _resolved(project, pool, device)
-    recipe, warnings = _recipe(settings, task, len(ids), device)
+    recipe, warnings = _recipe(settings, task, modality, len(ids), device)
     folds = settings.pretext_training.out_of_fold
     if folds and not all(len(TrainingPool(context, reader, 0, half=half).ids()) for half in (0, 1)):
         warnings.append("The pool is too small to be halved, so that nothing is scored out of fold.")
@@ -128,12 +125,12 @@ def _resolved(project: Project, pool: TrainingPool, device: torch.device) -> Mod
 
 
 def _recipe(
-    settings: ProjectSettings, task: PretextTask, items: int, device: torch.device
+    settings: ProjectSettings, task: PretextTask, modality: Modality, items: int, device: torch.device
 ) -> tuple[Recipe, list[str]]:
     """With sentences about what is not as the project has set it."""
     kind = "cpu" if device.type == "cpu" else "cuda"
     wanted, warnings = settings.pretext_training, list[str]()
-    epochs = min(max(math.ceil(_IMAGES_SEEN[kind] / items), _LEAST_EPOCHS), _MOST_EPOCHS[kind])
+    epochs = min(max(math.ceil(modality.items_seen[kind] / items), _LEAST_EPOCHS), _MOST_EPOCHS[kind])
     batch_size = wanted.batch_size or _BATCH[kind]
     if task.largest_batch is not None and batch_size > task.largest_batch:
         warnings.append(
@@ -229,7 +226,9 @@ def _train_part(
     little = taught_nothing(found.untrained, found.trained)
     if little is not None:
         _warn(context, model, little)
-    collapsed = model.diagnostics.get("collapse") or collapse(found.untrained, found.trained, len(sample))
+    collapsed = model.diagnostics.get("collapse") or collapse(
+        found.untrained, found.trained, len(sample), modality.least_spread
+    )
     measured = {"untrained": found.untrained, "trained": found.trained} if not done else {}
     _diagnose(context, model, collapse=collapsed, **measured)
     return found
