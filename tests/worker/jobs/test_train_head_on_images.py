@@ -20,6 +20,7 @@ from tests.worker import running
 from tests.worker.jobs.scored_projects import CLASSES, Bench, ScoredProject, label, score_run_of, write_scores
 from worker.errors import JobFailed, Unsuited
 from worker.heads.finetune import FinetuneHead
+from worker.heads.labeled_view import ItemNetwork
 from worker.jobs.specs import open_net, probabilities_by, spec_of, store_net
 from worker.modalities.image.pixels import normalised, to_pixels
 from worker.models.nets import new_net
@@ -119,7 +120,8 @@ def test_the_stored_probabilities_are_those_of_the_stored_head(bench: Bench, tmp
         model = session.get_one(PretextModel, score_run_of(session, scored).pretext_model_id)
     with np.load(bench.artifacts.local_path(head.artifact), allow_pickle=False) as arrays:
         backbone = new_net(spec_of(model)).get_submodule("backbone")
-        fitted = FinetuneHead().load_images(dict(arrays), backbone, CPU)
+        network = ItemNetwork(backbone=lambda: backbone, prepare=normalised, device=CPU)
+        fitted = FinetuneHead().load(dict(arrays), network)
     pixels = [to_pixels(Image.open(tmp_path / "pool" / f"{i}.png"), 12) for i in scored.ids]
     np.testing.assert_allclose(fitted.probabilities_of(torch.stack(pixels)), found, atol=1e-5)
     np.testing.assert_array_equal(some[:, 1:], found[1::3])
