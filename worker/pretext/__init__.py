@@ -74,7 +74,8 @@ class PretextTask(BaseModel, ABC):
 
 def pretext_tasks(modality: str | None = None) -> dict[str, type[PretextTask]]:
     """All, or those that suit the items of a modality."""
-    found = plug_ins(PretextTask, "worker.pretext", *rooms_of("worker.modalities", "pretext"))
+    base: type[PretextTask] = PretextTask  # type: ignore[type-abstract]  # its subclasses are what is looked for
+    found = plug_ins(base, "worker.pretext", *rooms_of("worker.modalities", "pretext"))
     if modality is None:
         return found
     return {
