@@ -35,7 +35,6 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional
-from worker.jobs.score_pool.shard_scorer import Shard, ShardScorer
 
 from benchmarks.report import RESULTS, Figure, write_report
 from service.settings import Settings
@@ -49,14 +48,15 @@ from worker.engines.local import LocalEngine
 from worker.evaluation.diagnostics import peak_memory_gb
 from worker.jobs import score_pool, train_pretext
 from worker.jobs.context import JobContext
-from worker.jobs.specs import store_net
+from worker.jobs.score_pool import shard_of, work_of
+from worker.jobs.specs import open_net, spec_of, store_net
 from worker.modalities.image.pixels import augmented, normalised, to_pixels
 from worker.modalities.image.pretext.rotation import Rotation
 from worker.models.nets import new_net
 from worker.pool.dataset import Dataset
-from worker.pool.reader import ItemReader
 from worker.pretraining.loop import Training
 from worker.pretraining.recipe import Recipe
+from worker.scoring.pool_scoring import OpenPoolScoring
 
 MILLION = 1_000_000
 _OF_MILLION = "_1m"  # ends the names of its figures
@@ -190,23 +190,31 @@ def ours(bench: Bench, device: torch.device, parquet: bool, losses: dict[str, Fl
             folder = bench.paths[number].parent
             uri = f"{folder}/pool.parquet#row={number}" if parquet else str(bench.paths[number])
             session.execute(sa.update(Item).where(Item.id == item_id).values(uri=uri))
-    shards = [Shard(first, first + SHARD - 1) for first in range(ids[0], ids[-1] + 1, SHARD)]
-    with ItemReader(bench.settings) as item_pixels:
-        scorer = ShardScorer(bench.context, bench.run, bench.model, item_pixels, device)
-        scorer.tune(len(ids))
-        begun = time.perf_counter()
-        stored = list(LocalEngine().map(scorer, shards))
-        seconds = time.perf_counter() - begun
+    size = bench.settings.shard_size
+    numbers = range((ids[0] - 1) // size, (ids[-1] - 1) // size + 1)
+    shards = [shard_of(bench.context, bench.run, [], number) for number in numbers]
+    work = _Opened(work_of(bench.context, bench.run, bench.model, [], len(shards)).open(str(device)))
+    begun = time.perf_counter()
+    stored = list(LocalEngine().map(work, shards, device=str(device)))
+    seconds = time.perf_counter() - begun
     parts = [np.load(bench.artifacts.local_path(one.artifact))["losses"] for one in stored]
     losses[name] = np.concatenate(parts)
     return len(ids) / seconds
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """Work that is open already: building and tuning are not what is timed."""
+
+    running: OpenPoolScoring
+
+    def open(self, device: str) -> OpenPoolScoring:
+        return self.running
+
+
 def limit(bench: Bench, device: torch.device) -> float:
     """Images a second of the network alone, four views each, folded as ours is."""
-    with ItemReader(bench.settings) as item_pixels:
-        scorer = ShardScorer(bench.context, bench.run, bench.model, item_pixels, device)
-    scorer.tune(len(bench.paths))
+    scorer = work_of(bench.context, bench.run, bench.model, [], 1).open(str(device))
     batch = normalised(_pixels(bench, scorer.batch)).to(device)
     views = torch.cat([torch.rot90(batch, turn, (2, 3)) for turn in range(4)])
     views = views.contiguous(memory_format=torch.channels_last)
@@ -221,7 +229,7 @@ def limit(bench: Bench, device: torch.device) -> float:
 
 
 def plain(bench: Bench, device: torch.device, losses: dict[str, Floats], name: str) -> float:
-    net, found = load_net(bench.model, bench.artifacts, device), []
+    net, found = open_net(bench.model, bench.artifacts, device), []
     use_threads(None)
     begun = time.perf_counter()
     with torch.no_grad():
@@ -298,7 +306,7 @@ def _recipe(device: torch.device) -> Recipe:
 
 
 def _net(bench: Bench, device: torch.device) -> nn.Module:
-    return new_net(bench.model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return new_net(spec_of(bench.model)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 # ---- pools ----
@@ -313,11 +321,13 @@ def make_bench(folder: Path, items: int, side: int, backbone: str, device: str) 
     for path, data in zip(paths, encoded, strict=True):
         path.write_bytes(data)
     pq.write_table(pa.table({"image": encoded}), images / "pool.parquet", row_group_size=1_024)
-    settings = Settings(data_dir=folder / "data", source_roots=(str(folder.resolve()),), device=device)
+    settings = Settings(
+        data_dir=folder / "data", source_roots=(str(folder.resolve()),), device=device, shard_size=SHARD
+    )
     engine = _database(settings)
     artifacts = Artifacts(settings.artifacts, settings.data_dir / "cache")
     model = _insert(engine, [str(path) for path in paths], side, backbone)
-    store_net(new_net(model), model, artifacts, str(model.artifact))
+    store_net(new_net(spec_of(model)), model, artifacts, str(model.artifact))
     with write_session(engine) as session:
         last = session.scalar(sa.select(sa.func.max(Item.id)))
         run = ScoreRun(

@@ -40,15 +40,18 @@ Port = Annotated[int | None, typer.Option(help="default: SHORTLIST_PORT, else 80
 
 @app.command(name="up")
 def up_command(
-    images: Annotated[Path | None, typer.Option(help="folder of images to label")] = None,
+    items: Annotated[
+        Path | None,
+        typer.Option("--items", "--images", help="what to label: a folder, or a CSV, JSONL or Parquet file"),
+    ] = None,
     classes: Annotated[str, typer.Option(help="comma-separated, for a new project: cat,dog")] = "",
-    project: Annotated[str | None, typer.Option(help="its name; default: the folder's")] = None,
+    project: Annotated[str | None, typer.Option(help="its name; default: that of the folder or file")] = None,
     port: Port = None,
     data_dir: DataDir = None,
 ) -> None:
     """Service, worker and embedded database in one; Ctrl-C stops all. Starting again goes on."""
-    folder = up.check_images(images) if images else None
-    settings = _settings(port=port, data_dir=data_dir, roots=(str(folder),) if folder else ())
+    given = up.check_items(items) if items else None
+    settings = _settings(port=port, data_dir=data_dir, roots=(str(given.root),) if given else ())
     configure_logs(settings)
     with ExitStack() as stack:
         listener = stack.enter_context(serving.listen(settings))
@@ -57,10 +60,10 @@ def up_command(
         migrations.upgrade(engine)
         settings = up.with_known_sources(engine, settings)
         imported = None
-        if folder:
+        if given:
             wanted = [name.strip() for name in classes.split(",") if name.strip()]
             with write_session(engine) as session:
-                imported = up.queue_images(session, settings, folder, project or folder.name, wanted)
+                imported = up.queue_items(session, settings, given.place, project or given.name, wanted)
         # After all that may refuse to start: a key that was made is shown.
         new_key = serving.first_admin_key(engine, settings, make=True)
         run_key = None

@@ -26,7 +26,7 @@ class NotFound(ShortlistError):
 
 
 class BadItem(ShortlistError):
-    """This image cannot be used: {reason}."""
+    """This item cannot be used: {reason}."""
 
     status, code = 422, "bad_image"
 
@@ -70,7 +70,7 @@ class ItemNotFetched(ShortlistError):
 
 
 class ImportIncomplete(ShortlistError):
-    """The image {key!r} could not be fetched, and others may not be either: {reason}. What could be read is imported.
+    """The item {key!r} could not be fetched, and others may not be either: {reason}. What could be read is imported.
     See that each worker reaches the source (mount, network, access), then import it again to add the rest; the job is
     tried again by itself while it has attempts left."""
 
@@ -81,6 +81,33 @@ class ParquetWithoutImages(ShortlistError):
     """{uri!r} has no column of images: name it `image`, and store the file's bytes, or a struct with `bytes`."""
 
     status, code = 422, "parquet_without_images"
+
+
+class ColumnMissing(ShortlistError):
+    """{uri!r} has no column of {kind}s. Its columns are {columns}; name the one with the {kind}s one of {known}, or add
+    a column `path` with the places of files."""
+
+    status, code = 422, "column_missing"
+
+
+class UnknownModality(ShortlistError):
+    """`{field}`: there are no {name!r} projects. A project's modality is one of: {known}; without one, its first source
+    tells it."""
+
+    status, code = 422, "unknown_modality"
+
+
+class ModalityFixed(ShortlistError):
+    """`{field}`: this project has items, and they are {kind}s. Make another project for items of another kind."""
+
+    status, code = 409, "modality_fixed"
+
+
+class TaskForAnotherModality(ShortlistError):
+    """`{field}`: the pretext task {name!r} is not for {kind}s. Tasks that are: {fitting}. Choose one of these, or leave
+    it out."""
+
+    status, code = 422, "task_for_another_modality"
 
 
 class NotMigrated(ShortlistError):
@@ -285,7 +312,7 @@ class NoSuspects(ShortlistError):
 
 class NoProject(ShortlistError):
     """There is no project yet, or all are archived. Create one with POST /projects, or with
-    `shortlist up --images DIR --classes cat,dog`."""
+    `shortlist up --items PATH --classes cat,dog`."""
 
     status, code = 404, "no_project"
 
@@ -390,7 +417,7 @@ class NotAcceptable(ShortlistError):
 
 
 class NoPreview(ShortlistError):
-    """The image of item {id!r} cannot be shown: {reason}"""
+    """Item {id!r} cannot be shown: {reason}"""
 
     status, code = 404, "no_image"
 
@@ -458,14 +485,15 @@ class DatabaseUnreachable(ShortlistError):
     status, code = 503, "database_unreachable"
 
 
-class ImagesMissing(ShortlistError):
-    """{path!r} is no folder. Name the one with your images after --images."""
+class ItemsMissing(ShortlistError):
+    """{path!r} is neither a folder nor a CSV, TSV, JSONL or Parquet file. Name the one with your items after
+    --items."""
 
-    code = "images_missing"
+    code = "items_missing"
 
 
 class CommaInPath(ShortlistError):
-    """{path!r} has a comma in it, and commas separate the folders of SHORTLIST_SOURCE_ROOTS. Rename the folder."""
+    """{path!r} has a comma in it, and commas separate the folders of SHORTLIST_SOURCE_ROOTS. Rename it."""
 
     code = "comma_in_path"
 

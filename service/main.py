@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from service import web
 from service.access import keys
 from service.access.rate_limits import RateLimits, UseNotes
-from service.access.signed_urls import ImageLinks
+from service.access.signed_urls import ItemLinks
 from service.api import (
     annotators,
     backbones,
@@ -33,6 +33,7 @@ from service.api import (
     webhooks,
 )
 from service.api import keys as key_routes
+from service.content import limits_of
 from service.content.reader import ItemBytes
 from service.http import problems
 from service.http.dependencies import SESSIONS, WRITERS, Parts, Turns
@@ -42,6 +43,7 @@ from service.http.middleware import BodyLimit, Observed
 from service.http.openapi import DescribedApp
 from service.http.strict_query import refuse_unknown_query
 from service.settings import Settings
+from service.store.artifacts import Artifacts
 from service.store.session import make_engine
 from service.webhooks.deliverer import Deliverer
 
@@ -68,8 +70,10 @@ def create_app(settings: Settings) -> FastAPI:
         settings=settings,
         engine=engine,
         secret=secret,
-        links=ImageLinks(secret, settings.image_link_ttl_s),
+        links=ItemLinks(secret, settings.image_link_ttl_s),
         item_bytes=ItemBytes(settings),
+        limits=limits_of(settings),
+        artifacts=Artifacts(settings.artifacts, settings.data_dir / "cache"),
         registry=CollectorRegistry(),
         slots=anyio.CapacityLimiter(SESSIONS),
         write_slots=anyio.CapacityLimiter(1 if engine.dialect.name == "sqlite" else WRITERS),

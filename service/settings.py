@@ -61,10 +61,10 @@ class Settings(BaseSettings):
         False, description="whether webhooks may be sent to loopback and private addresses"
     )
 
-    max_text_bytes: int = Field(1_000_000, ge=1, description="a text that is longer is quarantined")
     max_image_pixels: int = Field(
         64_000_000, ge=1, description="an image with more pixels is quarantined, never decoded"
     )
+    max_text_bytes: int = Field(1_000_000, ge=1, description="a text with more bytes is quarantined")
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     devices: int = Field(

@@ -49,7 +49,12 @@ def _add(session: Session, row: T) -> T:
 
 def make_project(session: Session, **values: Any) -> Project:
     """With its first round open, as the service makes it."""
-    defaults = {"name": f"project {next(_numbers)}", "classes": ["cat", "dog"], "settings": {}}
+    defaults = {
+        "name": f"project {next(_numbers)}",
+        "classes": ["cat", "dog"],
+        "settings": {},
+        "modality": "image",
+    }
     project = _add(session, Project(**defaults | values))
     make_round(session, project=project)
     return project

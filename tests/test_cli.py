@@ -192,7 +192,7 @@ def test_a_port_in_use(name: str, data_dir: str) -> None:
 
 def test_up_wants_a_folder_and_classes(tmp_path: Path, data_dir: str) -> None:
     up_here = ("up", "--port", "0", "--data-dir", data_dir, "--images")
-    assert "is no folder" in refused(shortlist(*up_here, str(tmp_path / "none")))
+    assert "is neither a folder nor a CSV" in refused(shortlist(*up_here, str(tmp_path / "none")))
     (tmp_path / "cats, dogs").mkdir()
     assert "comma" in refused(shortlist(*up_here, str(tmp_path / "cats, dogs"), "--classes", "cat,dog"))
     assert "--classes cat,dog" in refused(shortlist(*up_here, str(tmp_path)))
@@ -272,7 +272,7 @@ class TestQueueImages:
         self, engine: sa.Engine, settings: Settings, images: Path, classes: list[str]
     ) -> tuple[int, int]:
         with write_session(engine) as session:
-            return up.queue_images(session, settings, images, "pets", classes)
+            return up.queue_items(session, settings, images, "pets", classes)
 
     def test_once_while_it_waits_again_when_it_ended(
         self, engine: sa.Engine, settings: Settings, images: Path

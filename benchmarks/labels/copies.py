@@ -19,6 +19,7 @@ def find_copies(pixels: Pixels) -> Ints:
     views = [thumbnails(changed_slightly(everything[torch.from_numpy(rows)], generator)) for _ in range(2)]
     own = np.arange(len(rows))
     largest = threshold(
+        ImageSketcher(),
         differences(np.concatenate(views), own, own[:, None] + len(own))[:, 0],
         differences(views[0], own, np.roll(own, 1)[:, None])[:, 0],
     )

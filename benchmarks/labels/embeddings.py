@@ -106,7 +106,7 @@ def train(pixels: Pixels, recipe: Recipe) -> nn.Module:
     """As job train_pretext does it, with the defaults of a project."""
     torch.manual_seed(recipe.seed)
     task, size = Rotation(), pixels.shape[-1]
-    net = task.make_net(*make_backbone("small", False, Image(image_size=size)), size)
+    net = task.make_net(*make_backbone("small", False, size), Image(image_size=size))
     everything = torch.from_numpy(pixels)
 
     def prepare(batch: Tensor, generator: torch.Generator | None) -> Tensor:

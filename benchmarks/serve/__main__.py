@@ -60,7 +60,7 @@ def measure(site: Site, empty: str, database: str, options: argparse.Namespace) 
         figures[f"service_memory_mb_{database}"] = site.memory_mb()
         console.print(f"{database}: {items} items registered in {seconds:.1f} s; {site.memory_mb():.0f} MB")
         sites.score_and_rank(site, projects[items])
-    sites.finalise(site)
+    sites.settle(site)
 
     def thinks(annotators: int) -> float:
         return float(min(options.think_s, annotators / options.batches_per_s))

@@ -55,7 +55,7 @@ def measure(
     for site in (aged, young):
         projects[site], seconds = sites.register(site, options.items)
         sites.score_and_rank(site, projects[site])
-        sites.finalise(site)
+        sites.settle(site)
         console.print(f"{database}: {options.items} items registered in {seconds:.1f} s")
     load(aged, empty, projects[aged], 2, 0, 7200, labels=options.labels // 2, batch=MANY)
     console.print(f"{database}: {options.labels} labels")

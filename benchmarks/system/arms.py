@@ -116,7 +116,7 @@ def _prepared(path: Path) -> tuple[Prepared, PoolGraph]:
     pool = make_pool(POOL)
     small = thumbnails(torch.from_numpy(pool.pixels))
     graph = PoolGraph(arrays["embeddings"], np.random.default_rng(0), appearance=small)
-    return Prepared(pool=pool, backbone=backbone, appearance=small, **arrays), graph
+    return Prepared(pool=pool, backbone=backbone, thumbnails=small, **arrays), graph
 
 
 def run(arm: str, seed: int, labels: int | None, path: Path) -> list[Row]:

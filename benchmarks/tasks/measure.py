@@ -5,6 +5,7 @@ import inspect
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from types import ModuleType
 
 import numpy as np
@@ -24,7 +25,7 @@ from worker.modalities.image.pixels import augmented, normalised
 from worker.modalities.image.pretext import decoder
 from worker.modalities.image.pretext.reconstruction import Reconstruction
 from worker.pool.dataset import Dataset
-from worker.pretext import PretextTask, crop_side, pretext_tasks, projection, teacher
+from worker.pretext import PretextTask, pretext_tasks, projection, teacher
 from worker.pretraining import loop, recipe
 from worker.pretraining.loop import Training
 from worker.pretraining.recipe import Recipe
@@ -68,7 +69,7 @@ def key(pool: Pool, task: PretextTask | None, recipe_: Recipe, supervised_epochs
     """Of the images, the recipes, and the code that trains and scores; 12 hex digits."""
     found = hashlib.sha256(f"{recipe_!r}{task!r}{supervised_epochs}".encode())
     modules: Iterable[ModuleType | None] = (
-        backbones, loop, recipe, score, pixels, views, crop_side, decoder, projection, teacher,
+        backbones, loop, recipe, score, pixels, views, import_module("worker.modalities.image.crop_side"), decoder, projection, teacher,
         supervised, *(inspect.getmodule(kind) for kind in type(task).__mro__[:-3] if task is not None),
     )  # fmt: skip
     for module in modules:
@@ -126,7 +127,7 @@ def _core_seconds() -> float:
 def _train(pixels: Tensor, task: PretextTask, recipe_: Recipe) -> Training:
     torch.manual_seed(recipe_.seed)
     size = pixels.shape[-1]
-    net = task.make_net(*make_backbone("small", False, Image(image_size=size)), size)
+    net = task.make_net(*make_backbone("small", False, size), Image(image_size=size))
 
     def prepare(batch: Tensor, generator: torch.Generator | None) -> Tensor:
         return normalised(augmented(batch, generator) if generator else batch)

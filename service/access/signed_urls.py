@@ -1,4 +1,4 @@
-"""Image links carry a short-lived signature, so a plain `<img>` in any tool shows them without a header."""
+"""Links to items carry a short-lived signature, so a plain `<img>` in any tool shows them without a header."""
 
 import base64
 import hmac
@@ -9,19 +9,27 @@ from service.errors import LinkRefused
 from service.store.ids import public_id
 
 _SIGNATURE_BYTES = 18  # 144 bits
+_PREVIEW_SIZE = 256  # pixels
 
 
-class ImageLinks:
+class ItemLinks:
     def __init__(self, secret: bytes, ttl_s: int) -> None:
         self._key = derived(secret, "image links")
         self._ttl_s = ttl_s
 
-    def url(self, project_id: int, item_id: int) -> str:
+    def image(self, project_id: int, item_id: int) -> str:
+        return f"{_path(project_id, item_id)}/image?{self._signed(project_id, item_id)}"
+
+    def content(self, project_id: int, item_id: int) -> tuple[str, str]:
+        """Of the whole item, and of its preview. The same signature opens all links of an item."""
+        path, signed = f"{_path(project_id, item_id)}/content", self._signed(project_id, item_id)
+        return f"{path}?{signed}", f"{path}?size={_PREVIEW_SIZE}&{signed}"
+
+    def _signed(self, project_id: int, item_id: int) -> str:
         """Good for at least `ttl_s`. The same for a quarter of that time, so that browsers and ETags can cache."""
         step = max(1, self._ttl_s // 4)
         expires = (int(time.time()) // step + 1) * step + self._ttl_s
-        path = f"/projects/{public_id('p', project_id)}/items/{public_id('i', item_id)}/image"
-        return f"{path}?expires={expires}&signature={self._signature(project_id, item_id, expires)}"
+        return f"expires={expires}&signature={self._signature(project_id, item_id, expires)}"
 
     def check(self, project_id: int, item_id: int, expires: int, signature: str) -> None:
         """Raises `LinkRefused`."""
@@ -33,3 +41,7 @@ class ImageLinks:
         message = f"{project_id}/{item_id}/{expires}".encode()
         digest = hmac.digest(self._key, message, "sha256")[:_SIGNATURE_BYTES]
         return base64.urlsafe_b64encode(digest).decode()
+
+
+def _path(project_id: int, item_id: int) -> str:
+    return f"/projects/{public_id('p', project_id)}/items/{public_id('i', item_id)}"

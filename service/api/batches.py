@@ -5,6 +5,7 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from service.access.keys import Principal
+from service.api.item_content import CONTENT_EXAMPLE, IMAGE_URL_EXAMPLE, ItemContent, image_url
 from service.errors import AnnotatorMissing
 from service.http.dependencies import Annotator, Parts, PartsDep, TurnSession, WriteSession
 from service.http.idempotent_route import OnceRoute
@@ -19,8 +20,7 @@ router = APIRouter(tags=["labeling"], route_class=OnceRoute)
 
 _ITEM_EXAMPLE = {
     "id": "i_2k", "key": "shirts/0012.png", "uri": "/data/shirts/0012.png",
-    "image_url": "/projects/p_1/items/i_2k/image?expires=1764000000&signature=kU9…", "rank": 1, "score": 0.83,
-    "arm": "selected",
+    "image_url": IMAGE_URL_EXAMPLE, "content": CONTENT_EXAMPLE, "rank": 1, "score": 0.83, "arm": "selected",
     "why": {"strategy": "shortlist", "ranking": 7, "score_run": "s_2", "head": 4, "seed": 0, "pretext_loss": 1.31,
             "pretext_loss_percentile": 97.2},
     "prediction": {"class": "coat", "probability": 0.41, "head": 4},
@@ -64,7 +64,8 @@ class BatchItem(Answer):
     id: str
     key: str
     uri: str
-    image_url: str
+    image_url: str | None = Field(description="null where items are no images")
+    content: ItemContent
     rank: int | None
     score: float | None
     arm: Literal["selected", "control", "queued"] = Field(
@@ -79,7 +80,8 @@ class BatchItem(Answer):
             id=public_id("i", served.item_id),
             key=served.key,
             uri=served.uri,
-            image_url=parts.links.url(project.id, served.item_id),
+            image_url=image_url(parts, project.id, project.modality, served.item_id),
+            content=ItemContent.of(parts, project.id, project.modality, served.item_id, served.uri),
             rank=served.rank,
             score=served.score,
             arm="control" if served.arm == "gold" else served.arm,

@@ -1,22 +1,23 @@
 """Direct registration of items: as JSON, or streamed as one object a line."""
 
 import asyncio
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from sqlalchemy.orm import Session
 
-from service.errors import NotJson
+from service.errors import BadItem, Invalid, NotJson
 from service.http.dependencies import Admin, Parts, PartsDep
 from service.http.idempotent_route import OnceRoute
 from service.http.middleware import NDJSON
 from service.http.ndjson import chunks
 from service.http.schemas import Answer, Body, Text, with_example
-from service.pool import items
+from service.pool import inline_texts, items
 from service.pool.items import NewItem, Refusal, Split
 from service.projects import projects
 from service.store import pipeline, planner_stats
@@ -33,10 +34,28 @@ _REFUSED_TOLD = 1_000
 
 class ItemIn(Body):
     key: Annotated[Text, Field(min_length=1, max_length=1000)]
-    uri: Annotated[Text, Field(min_length=1, max_length=4000)]
+    uri: Annotated[Text, Field(min_length=1, max_length=4000)] | None = Field(
+        None, description="where its bytes are: a path or URL"
+    )
+    text: str | None = Field(
+        None,
+        description="the item itself, in the place of `uri`, where items are texts",
+        validate_default=True,
+    )
     split: Split = "pool"
     class_name: Text | None = Field(None, alias="class", max_length=200)
     meta: dict[str, Any] | None = None
+
+    @field_validator("text")
+    @classmethod
+    def _one_of_both(cls, text: str | None, info: ValidationInfo) -> str | None:
+        if "uri" in info.data:
+            uri = info.data["uri"]
+            if text is None and uri is None:
+                raise ValueError("an item needs its `uri`, or its `text`")
+            if text is not None and uri is not None:
+                raise ValueError("an item has a `uri` or a `text`, not both")
+        return text
 
 
 class ItemsIn(Body):
@@ -45,7 +64,7 @@ class ItemsIn(Body):
 
 class RefusedItem(Answer):
     line: int = Field(description="counts from 1")
-    code: Refusal | Literal["malformed"]
+    code: Refusal
 
 
 class ItemsAnswer(Answer):
@@ -77,8 +96,7 @@ class _Registration:
         """(line, item) pairs, None for a line that is no item -> what may be stored; the others are noted."""
         good = []
         for line, entry in numbered:
-            given = entry and NewItem(entry.key, entry.uri, entry.split, entry.class_name, entry.meta)
-            code = items.refusal(self.project, self.parts.item_bytes, given) if given else "malformed"
+            given, code = self._looked_at(entry) if entry else (None, "malformed")
             if code is not None:
                 self.refused_count += 1
                 if len(self.refused) < _REFUSED_TOLD:
@@ -87,10 +105,47 @@ class _Registration:
                 good.append(given)
         return good
 
+    def _looked_at(self, entry: ItemIn) -> tuple[NewItem, Refusal | None]:
+        given = NewItem(entry.key, entry.uri or "", entry.split, entry.class_name, entry.meta, entry.text)
+        code = items.refusal(self.project, self.parts.item_bytes, given)
+        if code is not None or entry.text is None:
+            return given, code
+        content = inline_texts.content_for(self.project)
+        if content is None:
+            return given, "text_not_taken"
+        data = entry.text.encode()
+        if len(data) > self.parts.limits.max_text_bytes:
+            return given, "text_too_large"
+        try:
+            facts = content.inspect(data, self.parts.limits)
+        except BadItem:
+            return given, "text_unusable"
+        return replace(given, facts=facts, content_hash=blake2b(data, digest_size=16).hexdigest()), None
+
+    def check_texts(self, entries: list[ItemIn]) -> None:
+        """Raises `Invalid` where they come for a project that takes none."""
+        if inline_texts.content_for(self.project) is not None:
+            return
+        for index, entry in enumerate(entries):
+            if entry.text is not None:
+                kind = f"{self.project.modality}s"
+                message = f"this project's items are {kind}: send a `uri`, or make a project whose `modality` is text."
+                raise Invalid(field=f"items[{index}].text", message=message)
+
+    def _kept(self, good: list[NewItem]) -> list[NewItem]:
+        """Texts are on the disk before the database knows of them: what was answered 2xx is never lost."""
+        if all(entry.text is None for entry in good):
+            return good
+        with read_session(self.parts.engine) as session:
+            new = inline_texts.without_known(session, self.project, good)
+        return inline_texts.keep(self.parts.artifacts, self.project, new)
+
     async def store(self, good: list[NewItem]) -> None:
+        new = await run_in_threadpool(self._kept, good)
+
         def register(session: Session) -> int:
             project = projects.find(session, public_id("p", self.project.id))  # it may be gone by now
-            added = items.register(session, project, good)
+            added = items.register(session, project, new)
             if added:
                 pipeline.queue_score_new_items(session, project)
             return added
@@ -127,14 +182,18 @@ _BODY = {
             },
             "example": {"items": [_ITEM_EXAMPLE]},
         },
-        NDJSON: {"schema": {}, "example": '{"key": "a", "uri": "/data/a.png"}\n'},
+        NDJSON: {
+            "schema": {},
+            "example": '{"key": "a", "uri": "/data/a.png"}\n{"key": "b", "text": "Well done."}\n',
+        },
     },
 }
 
 
 @router.post("", openapi_extra={"requestBody": _BODY})
 async def add_items(project_id: str, request: Request, caller: Admin, parts: PartsDep) -> ItemsAnswer:
-    """Register items by key and place: up to 10,000 as JSON, any number as NDJSON. Known keys stay as they are."""
+    """Register items by key and place, or with their `text`: up to 10,000 as JSON, any number as NDJSON. Known keys
+    stay as they are. Texts are kept here for good, up to 1 MB each (SHORTLIST_MAX_TEXT_BYTES)."""
 
     def find() -> Project:
         with read_session(parts.engine) as session:
@@ -148,6 +207,7 @@ async def add_items(project_id: str, request: Request, caller: Admin, parts: Par
         await _streamed(request, registration)
     elif kind == "application/json":
         body = _validated(await request.body())
+        registration.check_texts(body.items)
         good = await run_in_threadpool(registration.read, list(enumerate(body.items, 1)))
         await registration.store(good)
     else:
@@ -159,7 +219,9 @@ async def _streamed(request: Request, registration: _Registration) -> None:
     """The next lines are read while the database stores those before them."""
     storing: asyncio.Task[None] | None = None
     try:
-        async for lines in chunks(request, _CHUNK_ITEMS):
+        # A character of a text may take six bytes: \u0416.
+        line_bytes = 2**20 + 6 * registration.parts.limits.max_text_bytes
+        async for lines in chunks(request, _CHUNK_ITEMS, line_bytes):
             good = await run_in_threadpool(registration.read_lines, lines)
             if storing is not None:
                 await storing

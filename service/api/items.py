@@ -4,22 +4,24 @@ from typing import Annotated, Any, Self
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
-from service.access.signed_urls import ImageLinks
-from service.http.dependencies import ImageScope, PartsDep, Reader, ReadSession
+from service.api.item_content import CONTENT_EXAMPLE, IMAGE_URL_EXAMPLE, ItemContent, image_url
+from service.errors import NoPreview
+from service.http.dependencies import ItemScope, Parts, PartsDep, Reader, ReadSession
 from service.http.etag import ETagRoute
 from service.http.schemas import Answer, Cursor, Limit, Page, Text, decode_cursor, with_example
 from service.pool import items, previews
 from service.pool.items import Filters, ListedItem, Sort, Split, State
 from service.projects import projects
 from service.store.ids import public_id
-from service.store.tables import Label
+from service.store.tables import Item, Label, Project
 
 router = APIRouter(prefix="/projects/{project_id}/items", tags=["items"], route_class=ETagRoute)
 
 _EXAMPLE = {
     "id": "i_2k", "key": "shirts/0012.png", "uri": "/data/shirts/0012.png", "split": "pool", "state": "done",
     "class": "coat", "pretext_loss": 1.31, "pretext_loss_percentile": 97.2,
-    "image_url": "/projects/p_1/items/i_2k/image?expires=1764000000&signature=kU9…",
+    "image_url": IMAGE_URL_EXAMPLE, "content": CONTENT_EXAMPLE, "width": 640, "height": 480,
+    "facts": {"width": 640, "height": 480},
 }  # fmt: skip
 
 
@@ -31,7 +33,8 @@ class ItemAnswer(Answer):
     id: str
     key: str
     uri: str
-    image_url: str
+    image_url: str | None = Field(description="null where items are no images")
+    content: ItemContent
     split: Split
     state: State
     quarantine_reason: str | None
@@ -50,19 +53,21 @@ class ItemAnswer(Answer):
     barred_probability: float | None = Field(
         description="of being broken, judging by the annotators' rejects, where that bars it from the ranking"
     )
-    width: int | None
+    width: int | None = Field(description="of an image, in pixels")
     height: int | None
+    facts: dict[str, Any] | None = Field(description="told by looking at the item when it was imported")
     meta: dict[str, Any] | None
     created_at: datetime
 
     @classmethod
-    def of(cls, listed: ListedItem, links: ImageLinks, **more: Any) -> Self:
+    def of(cls, listed: ListedItem, project: Project, parts: Parts, **more: Any) -> Self:
         item = listed.item
         return cls(
             id=public_id("i", item.id),
             key=item.key,
             uri=item.uri,
-            image_url=links.url(item.project_id, item.id),
+            image_url=image_url(parts, project.id, project.modality, item.id),
+            content=ItemContent.of(parts, project.id, project.modality, item.id, item.uri),
             split=item.split,
             state=item.state,
             quarantine_reason=item.quarantine_reason,
@@ -75,6 +80,7 @@ class ItemAnswer(Answer):
             barred_probability=listed.broken_probability,
             width=item.width,
             height=item.height,
+            facts=item.facts,
             meta=item.meta,
             created_at=item.created_at,
             **more,
@@ -160,7 +166,7 @@ def list_items(
     return Page.of(
         found,
         limit,
-        lambda listed: ItemAnswer.of(listed, parts.links),
+        lambda listed: ItemAnswer.of(listed, project, parts),
         lambda last: (last.pretext_loss if by_loss else last.item.key, last.item.id),
     )
 
@@ -173,7 +179,7 @@ def get_item(
     project = projects.find(session, project_id, caller.project_id)
     listed = items.listed(session, project, item_id)
     found = [ItemLabel.of(label) for label in items.labels_of(session, listed.item)]
-    return ItemWithLabels.of(listed, parts.links, labels=found)
+    return ItemWithLabels.of(listed, project, parts, labels=found)
 
 
 @router.get("/{item_id}/image", response_class=Response, responses={200: {"content": {"image/*": {}}}})
@@ -183,18 +189,43 @@ def get_image(
     request: Request,
     session: ReadSession,
     parts: PartsDep,
-    only: ImageScope,
+    only: ItemScope,
     size: Annotated[int | None, Query(ge=16, le=4096, description="longest side, in pixels")] = None,
 ) -> Response:
     """The image, with a key or by a signed `image_url`; `size` makes it a thumbnail, never enlarged."""
-    item = items.find(session, projects.find(session, project_id, only), item_id)
+    project = projects.find(session, project_id, only)
+    item = items.find(session, project, item_id)
+    if previews.content_of(project.modality).name != "image":
+        raise NoPreview(id=item_id, reason=f"it is no image but a {project.modality}; see `content`.")
+    return _shown(project, item, request, parts, size)
+
+
+@router.get("/{item_id}/content", response_class=Response, responses={200: {"content": {"*/*": {}}}})
+def get_content(
+    project_id: str,
+    item_id: str,
+    request: Request,
+    session: ReadSession,
+    parts: PartsDep,
+    only: ItemScope,
+    size: Annotated[
+        int | None, Query(ge=16, le=4096, description="longest side, in pixels, where there are such")
+    ] = None,
+) -> Response:
+    """The item as a browser may show it, with a key or by a signed link (`content.url`, `content.preview_url`). It is
+    never run: it is sent with `nosniff` and in a sandbox."""
+    project = projects.find(session, project_id, only)
+    return _shown(project, items.find(session, project, item_id), request, parts, size)
+
+
+def _shown(project: Project, item: Item, request: Request, parts: Parts, size: int | None) -> Response:
     headers = {
         "ETag": previews.etag(item, size),
         "Cache-Control": f"private, max-age={parts.settings.image_link_ttl_s}",
-        "Content-Security-Policy": "default-src 'none'",
-        "X-Content-Type-Options": "nosniff",
+        **previews.SAFE,
     }
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
-    picture = previews.picture(parts.item_bytes, item, size, parts.settings.max_image_pixels)
-    return Response(picture.data, media_type=picture.media_type, headers=headers)
+    content = previews.content_of(project.modality)
+    shown = previews.preview(parts.item_bytes, item, content, parts.limits, size)
+    return Response(shown.data, media_type=shown.media_type, headers=headers)

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 from pydantic.config import JsonDict
 
 from service.api.jobs import JobAnswer, accepted
+from service.content import contents
 from service.http.dependencies import Admin, Caller, ReadSession, WriteSession
 from service.http.etag import ETagRoute
 from service.http.schemas import Body, Cursor, Limit, Name, Page, Text, decode_cursor, with_example
@@ -27,6 +28,9 @@ _AT_LEAST_TWO: JsonDict = {
 }  # said in a sentence of its own, not by pydantic
 
 
+_MODALITY = f"kind of its items: {', '.join(contents())}; without one, its first source tells"
+
+
 class _Classes(Body):
     @field_validator("classes", check_fields=False)
     @classmethod
@@ -45,6 +49,7 @@ class NewProject(ProjectSettings, _Classes):
     classes: list[Name] = Field(
         max_length=10_000, description="what an item can be; at least two", json_schema_extra=_AT_LEAST_TWO
     )
+    modality: Name | None = Field(None, description=_MODALITY)
     pretext_from: Text | None = Field(
         None, description="another project whose pretext model, and for equal items its score run, is used"
     )
@@ -57,6 +62,7 @@ class ProjectChange(ProjectSettings, _Classes):
 
     name: Name | None = None
     classes: list[Name] | None = Field(None, max_length=10_000, json_schema_extra=_AT_LEAST_TWO)
+    modality: Name | None = Field(None, description="as long as there are no items")
     state: State | None = Field(
         None,
         description="`paused`: next-batch serves nothing, labels are still taken; `archived`: nothing changes any "
@@ -80,6 +86,7 @@ class ProjectAnswer(ProjectSettings):
     name: str
     classes: list[str]
     state: State
+    modality: str | None = Field(description="kind of its items; null until its first source tells")
     pretext_from: str | None
     created_at: datetime
     version: int
@@ -92,6 +99,7 @@ class ProjectAnswer(ProjectSettings):
             name=project.name,
             classes=project.classes,
             state=project.state,
+            modality=project.modality,
             pretext_from=public_id("p", project.pretext_from_id) if project.pretext_from_id else None,
             created_at=project.created_at,
             version=project.version,
@@ -111,6 +119,7 @@ def create_project(
         classes=body.classes,
         settings=ProjectSettings.model_validate(chosen),
         pretext_from=body.pretext_from,
+        modality=body.modality,
     )
     answer = ProjectAnswer.of(project)
     response.headers["Location"] = f"/projects/{answer.id}"
@@ -160,6 +169,7 @@ def change_project(
         classes=body.classes,
         state=body.state,
         if_match=if_match,
+        modality=body.modality,
     )
     response.headers["ETag"] = projects.etag(project)
     return ProjectAnswer.of(project)
@@ -167,8 +177,8 @@ def change_project(
 
 @router.delete("/{project_id}", status_code=204)
 def delete_project(project_id: str, session: WriteSession, caller: Admin) -> None:
-    """Delete a project with all that is stored of it: items, labels, rounds, models, scores. Image files stay where
-    they are."""
+    """Delete a project with all that is stored of it: items, labels, rounds, models, scores. Files stay where they
+    are."""
     projects.delete(session, projects.find(session, project_id, caller.project_id))
 
 

@@ -3,16 +3,17 @@ from typing import Self
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from service.access.signed_urls import ImageLinks
 from service.api.item_actions import QueuedAnswer
+from service.api.item_content import CONTENT_EXAMPLE, IMAGE_URL_EXAMPLE, ItemContent, image_url
 from service.api.jobs import JobAnswer, accepted
-from service.http.dependencies import Admin, PartsDep, Reader, ReadSession, WriteSession
+from service.http.dependencies import Admin, Parts, PartsDep, Reader, ReadSession, WriteSession
 from service.http.etag import ETagRoute
 from service.http.schemas import Answer, Body, Cursor, Limit, Name, Page, decode_cursor, with_example
 from service.labeling import suspects
 from service.labeling.suspects import ListedSuspect
 from service.projects import projects
 from service.store.ids import public_id
+from service.store.tables import Project
 
 router = APIRouter(prefix="/projects/{project_id}/suspects", tags=["labeling"], route_class=ETagRoute)
 
@@ -24,13 +25,14 @@ class SuspectAnswer(Answer):
         {
             "item": "i_2k", "key": "shirts/0012.png", "class": "coat", "suggested_class": "shirt",
             "probability": 0.93, "quality": 0.02, "annotators": ["ann"],
-            "image_url": "/projects/p_1/items/i_2k/image?expires=1764000000&signature=kU9…",
+            "image_url": IMAGE_URL_EXAMPLE, "content": CONTENT_EXAMPLE,
         }
     )  # fmt: skip
 
     item: str
     key: str
-    image_url: str
+    image_url: str | None = Field(description="null where items are no images")
+    content: ItemContent
     class_name: str = Field(alias="class", description="as labeled")
     suggested_class: str
     probability: float = Field(description="of the suggested class")
@@ -38,12 +40,13 @@ class SuspectAnswer(Answer):
     annotators: list[str] = Field(description="who labeled it")
 
     @classmethod
-    def of(cls, found: ListedSuspect, links: ImageLinks) -> Self:
+    def of(cls, found: ListedSuspect, project: Project, parts: Parts) -> Self:
         suspect, item = found.suspect, found.item
         return cls(
             item=public_id("i", item.id),
             key=item.key,
-            image_url=links.url(item.project_id, item.id),
+            image_url=image_url(parts, project.id, project.modality, item.id),
+            content=ItemContent.of(parts, project.id, project.modality, item.id, item.uri),
             class_name=suspect.class_name,
             suggested_class=suspect.suggested_class,
             probability=suspect.probability,
@@ -75,7 +78,7 @@ def list_suspects(
     return Page.of(
         found,
         limit,
-        lambda one: SuspectAnswer.of(one, parts.links),
+        lambda one: SuspectAnswer.of(one, project, parts),
         lambda last: (last.suspect.quality, last.item.id),
     )
 

@@ -6,8 +6,6 @@ A content is registered by being there: a module of this package with an instanc
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from service.settings import Settings
-
 Facts = dict[str, Any]  # what looking at the bytes told: {"width": 640, "height": 480}, {"tokens": 41}, …
 
 
@@ -17,10 +15,6 @@ class Limits:
 
     max_pixels: int
     max_text_bytes: int
-
-    @staticmethod
-    def of(settings: Settings) -> "Limits":
-        return Limits(settings.max_image_pixels, settings.max_text_bytes)
 
 
 @dataclass(frozen=True)
@@ -39,6 +33,7 @@ class Content(Protocol):
     columns    of tables and manifests that hold such items themselves, the likeliest first
     formats    as people call them, for sentences
     binary     whether a cell of a table holds bytes; else it holds a string
+    default_task  the pretext task of a project that names none, as the worker's side of the modality has it
     """
 
     name: ClassVar[str]
@@ -46,6 +41,7 @@ class Content(Protocol):
     columns: ClassVar[tuple[str, ...]]
     formats: ClassVar[tuple[str, ...]]
     binary: ClassVar[bool]
+    default_task: ClassVar[str]
 
     def inspect(self, data: bytes, limits: Limits) -> Facts:
         """Raises `BadItem` with the reason why the item is quarantined."""

@@ -5,10 +5,12 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from service.content.contract import Facts, Limits, Preview
 from service.errors import BadItem
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
@@ -28,6 +30,59 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _filters_lock = threading.Lock()
+
+# Formats that browsers show, by how the file begins. Anything else is sent as PNG.
+_SHOWN = {
+    b"\xff\xd8\xff": "image/jpeg",
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"GIF8": "image/gif",
+    b"BM": "image/bmp",
+}
+_LOSSLESS_UP_TO = 256  # pixels a side: small ones stay exact, larger ones are JPEG
+_JPEG_QUALITY = 88
+
+
+class Images:
+    """Pictures in any common raster format."""
+
+    name: ClassVar[str] = "image"
+    suffixes: ClassVar[frozenset[str]] = SUFFIXES
+    columns: ClassVar[tuple[str, ...]] = ("image", "img")
+    formats: ClassVar[tuple[str, ...]] = FORMATS
+    binary: ClassVar[bool] = True
+    default_task: ClassVar[str] = "rotation"
+
+    def inspect(self, data: bytes, limits: Limits) -> Facts:
+        """Decodes it whole, so that later steps can trust it."""
+        width, height = open_rgb(data, limits.max_pixels).size
+        return {"width": width, "height": height}
+
+    def preview(self, data: bytes, limits: Limits, size: int | None) -> Preview:
+        """The whole image, or one at most `size` pixels a side, never enlarged."""
+        media_type = _media_type(data)
+        if size is None and media_type is not None:
+            return Preview(media_type, data)
+        image = open_rgb(data, limits.max_pixels)
+        if size is not None:
+            image.thumbnail((size, size))
+        buffer = io.BytesIO()
+        if max(image.size) <= _LOSSLESS_UP_TO:
+            image.save(buffer, "PNG")
+            return Preview("image/png", buffer.getvalue())
+        image.save(buffer, "JPEG", quality=_JPEG_QUALITY)
+        return Preview("image/jpeg", buffer.getvalue())
+
+    def text(self, data: bytes, limits: Limits) -> None:
+        return None
+
+
+CONTENT = Images()
+
+
+def _media_type(data: bytes) -> str | None:
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
+    return next((name for start, name in _SHOWN.items() if data.startswith(start)), None)
 
 
 def open_rgb(data: bytes, max_pixels: int) -> Image.Image:

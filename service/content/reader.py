@@ -7,40 +7,61 @@ import time
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import fsspec.core
 
-from service.content.rows import ParquetImages
+from service.content import contents
+from service.content.lines import LineRows
+from service.content.rows import ParquetRows
 from service.errors import SourceNotAllowed, SourceUnreachable, SourceUnreadable
 from service.settings import Settings
 
-_PARQUET_ROW = re.compile(r"(?P<file>.+\.(?:parquet|pq))#row=(?P<row>\d{1,15})", re.IGNORECASE | re.DOTALL)
+_ROW = re.compile(
+    r"(?P<file>.+\.(?:parquet|pq|csv|tsv|jsonl|ndjson))#row=(?P<row>\d{1,15})(?:&column=(?P<column>[^#&]+))?",
+    re.IGNORECASE | re.DOTALL,
+)
+# What came in a request and is kept among the artifacts, a file for the items of a call. It lies below no root, and
+# only the service itself gives items such a place.
+_INLINE = re.compile(r"inline:(?P<file>\d{1,19}/[0-9a-f]{32}\.jsonl)#row=(?P<row>\d{1,15})")
+INLINE_FOLDER = "inline"
+INLINE_COLUMN = "text"
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
+def row_uri(file: str, row: int, column: str | None = None) -> str:
+    """Of one cell; without `column`, of that with images in a Parquet file."""
+    return f"{file}#row={row}" + (f"&column={quote(column, safe='')}" if column is not None else "")
+
+
+def inline_uri(file: str, row: int) -> str:
+    """file: the artifact's name below `INLINE_FOLDER`."""
+    return f"inline:{file}#row={row}"
+
+
 class ItemBytes:
-    """Reads items below `settings.source_roots`: files, fsspec URLs, rows of Parquet files. Thread-safe."""
+    """Reads items below `settings.source_roots`: files, fsspec URLs, rows of Parquet, CSV and JSONL files; and those
+    that came inline. Thread-safe.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._roots = settings.source_roots
         self._located_roots = tuple(_located(self._roots))
-        self._parquet = ParquetImages(settings.data_dir / "cache")
+        artifacts = settings.artifacts if is_url(settings.artifacts) else os.path.abspath(settings.artifacts)
+        self._inline = f"{artifacts.rstrip('/')}/{INLINE_FOLDER}"
+        self._parquet = ParquetRows(settings.data_dir / "cache")
+        self._lines = LineRows()
 
     def read(self, uri: str) -> bytes:
-        """`/a/b.png`, `s3://bucket/b.png` or `/a/b.parquet#row=17`.
+        """`/a/b.png`, `s3://bucket/b.png`, `/a/b.parquet#row=17`, `/a/b.csv#row=17&column=text` or an inline one.
 
         Raises `SourceNotAllowed` outside the roots (symlinks are followed first), `SourceUnreadable` when there is
         nothing, or nothing that can be read, and `SourceUnreachable`, one of these, when that may pass.
         """
-        if row := _PARQUET_ROW.fullmatch(uri):
-            file = self.check_root(row["file"])
-            try:
-                return self._parquet.read(file, int(row["row"]))
-            except SourceUnreadable as error:
-                if isinstance(error.__cause__, OSError):
-                    raise self._unreadable(uri, file, error.__cause__) from error
-                raise
+        if inline := _INLINE.fullmatch(uri):
+            return self._read_inline(uri, inline)
+        if row := _ROW.fullmatch(uri):
+            return self._read_row(uri, self.check_root(row["file"]), row)
         allowed = self.check_root(uri)
         try:
             if is_url(allowed):
@@ -49,6 +70,23 @@ class ItemBytes:
             return Path(allowed).read_bytes()
         except Exception as error:  # each file system has its client's own classes
             raise self._unreadable(uri, allowed, error) from error
+
+    def _read_row(self, uri: str, file: str, found: re.Match[str]) -> bytes:
+        row, column = int(found["row"]), unquote(found["column"]) if found["column"] else None
+        try:
+            if file.lower().endswith((".parquet", ".pq")):
+                return self._parquet.read(file, row, column)
+            return self._lines.read(file, row, [column] if column is not None else _columns_of_strings())
+        except SourceUnreadable as error:
+            if isinstance(error.__cause__, OSError):
+                raise self._unreadable(uri, file, error.__cause__) from error
+            raise
+
+    def _read_inline(self, uri: str, found: re.Match[str]) -> bytes:
+        try:
+            return self._lines.read(f"{self._inline}/{found['file']}", int(found["row"]), [INLINE_COLUMN])
+        except SourceUnreadable as error:  # never the item's fault: it was written before the item
+            raise SourceUnreachable(uri=uri, reason=str(error.fields["reason"]).rstrip(".")) from error
 
     def _unreadable(self, uri: str, place: str, error: Exception) -> SourceUnreadable:
         """`SourceUnreachable` unless the file is surely the cause: not there, in a place where others are."""
@@ -69,13 +107,17 @@ class ItemBytes:
 
     def check_root(self, uri: str) -> str:
         """The uri, symlinks resolved, if it is an allowed root or below one. Raises `SourceNotAllowed`."""
-        row = _PARQUET_ROW.fullmatch(uri)
-        if row:
-            return f"{self.check_root(row['file'])}#row={row['row']}"
+        if row := _ROW.fullmatch(uri):
+            return self.check_root(row["file"]) + uri[len(row["file"]) :]
         located = _locate(uri)
         if located is None or not any(_is_below(located, root) for root in self._located_roots):
             raise SourceNotAllowed(uri=uri, roots=", ".join(self._roots) or "none are set")
         return located
+
+
+def _columns_of_strings() -> list[str]:
+    """For a row whose place names no column."""
+    return [name for content in contents().values() if not content.binary for name in content.columns]
 
 
 def _is_empty(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Images in Parquet: which column holds them, and reading them by row.
+"""Items in Parquet: which column holds them, and reading them by row.
 
 A row group is read whole and kept in memory, unless it is large: see `_LargeGroup`.
 """
@@ -10,6 +10,7 @@ import threading
 import weakref
 from array import array
 from collections import OrderedDict
+from collections.abc import Collection, Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -20,12 +21,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from service.errors import ParquetWithoutImages, SourceUnreadable
+from service.content.contract import Content
+from service.content.image import CONTENT as IMAGES
+from service.errors import ColumnMissing, ParquetWithoutImages, SourceUnreadable
 
 _OPEN_FILES = 8
 _ROW_GROUPS = 8
 _ROW_GROUP_BYTES = 256 * 2**20  # of all that are kept; the last one is, whatever its size
-_LARGE_BYTES = 128 * 2**20  # of a row group's images, from which on it is not held in memory
+_LARGE_BYTES = 128 * 2**20  # of a row group's cells, from which on it is not held in memory
 _LARGE_GROUPS = 4  # kept on the disk
 _SLICE_BYTES = 8 * 2**20  # of a large row group that are in memory
 _READ_BYTES = 2**20  # of a file at a time: else a row group's whole column, as it is stored, is in memory
@@ -46,41 +49,75 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def image_column(schema: pa.Schema, uri: str) -> str:
-    """`image` or `img`, else the only column of bytes or of structs with `bytes`."""
-    columns = [field.name for field in schema if _holds_bytes(field.type)]
-    for name in ("image", "img"):
-        if name in columns:
+def _holds_strings(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _holds_strings(kind.value_type)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def usable_columns(schema: pa.Schema, content: Content) -> list[str]:
+    """By their type."""
+    holds = _holds_bytes if content.binary else _holds_strings
+    return [field.name for field in schema if holds(field.type)]
+
+
+def item_column(schema: pa.Schema, uri: str, content: Content) -> str:
+    """The one that holds the items themselves. Raises `ParquetWithoutImages`, `ColumnMissing`."""
+    usable = usable_columns(schema, content)
+    if not content.binary:
+        return named_column(usable, schema.names, uri, content)
+    for name in content.columns:
+        if name in usable:
             return name
-    if len(columns) != 1:
+    if len(usable) != 1:
         raise ParquetWithoutImages(uri=uri)
-    return str(columns[0])
+    return usable[0]
 
 
-def image_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The column's bytes themselves, where it is of structs."""
-    return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
+def named_column(usable: Collection[str], there: Sequence[str], uri: str, content: Content) -> str:
+    """The likeliest of the content's columns. Raises `ColumnMissing`."""
+    for name in content.columns:
+        if name in usable:
+            return name
+    raise ColumnMissing(
+        uri=uri, kind=content.name, columns=", ".join(map(repr, there)) or "none",
+        known=", ".join(f"`{name}`" for name in content.columns),
+    )  # fmt: skip
+
+
+def cell_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column's bytes themselves, where it is of structs or strings."""
+    if pa.types.is_struct(column.type):
+        return pc.struct_field(column, "bytes")
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(pa.large_string())
+    return column.cast(pa.large_binary()) if _holds_strings(column.type) else column
 
 
 class _File:
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, column: str | None) -> None:
         self.parquet = open_parquet(uri)
         metadata = self.parquet.metadata
         self.ends = list(accumulate(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)))
-        self.column = image_column(self.parquet.schema_arrow, uri)
+        self.column = column or item_column(self.parquet.schema_arrow, uri, IMAGES)
+        if self.column not in self.parquet.schema_arrow.names:
+            raise SourceUnreadable(uri=uri, reason=f"it has no column {self.column!r}")
         paths = (f"{self.parquet.schema.column(number).path}." for number in range(metadata.num_columns))
         self._leaves = [
             number for number, path in enumerate(paths) if path.startswith(f"{self.column}.")
         ]  # of a struct there are several
 
-    def image_bytes_of(self, group: int) -> int:
-        """How much memory the images of a row group take."""
+    def bytes_of(self, group: int) -> int:
+        """How much memory the cells of a row group take."""
         metadata = self.parquet.metadata.row_group(group)
         return sum(metadata.column(leaf).total_uncompressed_size for leaf in self._leaves)
 
 
+_Column = tuple[str, str | None]  # of a file: its place and the column's name, None for that with images
+
+
 class _Group(Protocol):
-    def image(self, row: int) -> bytes:
+    def cell(self, row: int) -> bytes:
         """In row `row` of the group. Raises `OSError`, `ValueError` and `IndexError`, as Arrow does."""
         ...
 
@@ -90,11 +127,11 @@ class _SmallGroup:
 
     def __init__(self, file: _File, group: int) -> None:
         table = file.parquet.read_row_group(group, columns=[file.column])
-        self._images = image_bytes(table[file.column])
-        self.nbytes: int = self._images.nbytes
+        self._cells = cell_bytes(table[file.column])
+        self.nbytes: int = self._cells.nbytes
 
-    def image(self, row: int) -> bytes:
-        return self._images[row].as_py() or b""
+    def cell(self, row: int) -> bytes:
+        return self._cells[row].as_py() or b""
 
 
 class _LargeGroup:
@@ -106,7 +143,7 @@ class _LargeGroup:
 
     def __init__(self, file: _File, group: int, folder: Path) -> None:
         rows = file.parquet.metadata.row_group(group).num_rows
-        slice_rows = max(1, rows * _SLICE_BYTES // file.image_bytes_of(group))
+        slice_rows = max(1, rows * _SLICE_BYTES // file.bytes_of(group))
         self._slices = file.parquet.iter_batches(slice_rows, [group], [file.column])
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
@@ -114,7 +151,7 @@ class _LargeGroup:
         weakref.finalize(self, self._file.close)
         self._ends = array("q", [0])
 
-    def image(self, row: int) -> bytes:
+    def cell(self, row: int) -> bytes:
         while row + 1 >= len(self._ends):
             rows = next(self._slices, None)
             if rows is None:
@@ -124,46 +161,49 @@ class _LargeGroup:
         return os.pread(self._file.fileno(), end - start, start)
 
     def _store(self, rows: pa.RecordBatch) -> None:
-        images = [image.as_py() or b"" for image in image_bytes(rows.column(0))]
-        left = memoryview(b"".join(images))
+        cells = [cell.as_py() or b"" for cell in cell_bytes(rows.column(0))]
+        left = memoryview(b"".join(cells))
         try:
             while left:
                 left = left[self._file.write(left) :]
         except OSError as error:
             reason = f"a large row group cannot be unpacked in {str(self._folder)!r}: {error.strerror}"
             raise OSError(error.errno, reason) from error
-        self._ends.extend(list(accumulate(map(len, images), initial=self._ends[-1]))[1:])
+        self._ends.extend(list(accumulate(map(len, cells), initial=self._ends[-1]))[1:])
 
 
-class ParquetImages:
+class ParquetRows:
     """Reads single rows; the last files stay open, and the last row groups in memory or, where they are large, in
     `folder`. Thread-safe.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._files: OrderedDict[str, _File] = OrderedDict()
-        self._small: OrderedDict[tuple[str, int], _SmallGroup] = OrderedDict()
-        self._large: OrderedDict[tuple[str, int], _LargeGroup] = OrderedDict()
+        self._files: OrderedDict[_Column, _File] = OrderedDict()
+        self._small: OrderedDict[tuple[_Column, int], _SmallGroup] = OrderedDict()
+        self._large: OrderedDict[tuple[_Column, int], _LargeGroup] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, uri: str, row: int) -> bytes:
-        """The image in row `row`, from 0. A null is empty bytes. Raises `SourceUnreadable`."""
+    def read(self, uri: str, row: int, column: str | None = None) -> bytes:
+        """The cell in row `row`, from 0; without `column`, of the one with images. A null is empty bytes. Raises
+        `SourceUnreadable`.
+        """
         with self._lock:
-            file = _recent(self._files, uri, _OPEN_FILES, lambda: _File(uri))
+            key = uri, column
+            file = _recent(self._files, key, _OPEN_FILES, lambda: _File(uri, column))
             group = bisect.bisect_right(file.ends, row)
             if group == len(file.ends):
                 raise SourceUnreadable(uri=uri, reason=f"it has no row {row}")
             start = file.ends[group - 1] if group else 0
             try:
-                return self._group(uri, file, group).image(row - start)
+                return self._group(key, file, group).cell(row - start)
             except (OSError, ValueError, IndexError) as error:
-                self._large.pop((uri, group), None)  # what has failed to read on would only go on to fail
+                self._large.pop((key, group), None)  # what has failed to read on would only go on to fail
                 raise SourceUnreadable(uri=uri, reason=str(error)) from error
 
-    def _group(self, uri: str, file: _File, group: int) -> _Group:
-        key = uri, group
-        if file.image_bytes_of(group) > _LARGE_BYTES:
+    def _group(self, of: _Column, file: _File, group: int) -> _Group:
+        key = of, group
+        if file.bytes_of(group) > _LARGE_BYTES:
             make = partial(_LargeGroup, file, group, self._folder)
             large: _LargeGroup = _recent(self._large, key, _LARGE_GROUPS, make)
             return large

@@ -1,27 +1,32 @@
-"""What a source holds, one candidate at a time: folder, manifest or Parquet file; local or by fsspec URL."""
+"""A source, one candidate at a time: folder, manifest or Parquet file; local or by fsspec URL."""
 
 import csv
-import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any, TextIO
+from typing import Any
 
 import fsspec.core
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from service.content.image import SUFFIXES
-from service.content.reader import ItemBytes, is_url
-from service.content.rows import image_bytes, image_column, open_parquet
+from service.content import contents
+from service.content.contract import Content
+from service.content.lines import ENDINGS, Lines, Row, text_bytes
+from service.content.reader import ItemBytes, is_url, row_uri
+from service.content.rows import cell_bytes, item_column, named_column, open_parquet, usable_columns
 from service.errors import SourceUnreachable, SourceUnreadable
 
-_PARQUET = (".parquet", ".pq")
-_MANIFESTS = (".jsonl", ".ndjson", ".csv", ".tsv")
+PARQUET = (".parquet", ".pq")
+_PLACES = ("uri", "path")  # columns that say where a file is
 _REFUSALS_TOLD = 20
-_PARQUET_ROWS = 256  # read at a time, images included
+_PARQUET_ROWS = 256  # read at a time, items included
+_ROWS_LOOKED_AT = 1_000  # that tell what a manifest names
 
 
 @dataclass(frozen=True)
@@ -38,14 +43,23 @@ class Candidate:
 class Listing(ABC):
     """Iterating streams the candidates in a fixed order; the counts are complete when it has ended. Raises
     `SourceUnreadable`, and `SourceUnreachable`, one of these, when that may pass.
+
+    content: of the items that are listed; None until `tell` was asked for it.
     """
 
-    def __init__(self, uri: str, label_column: str | None) -> None:
+    def __init__(self, uri: str, label_column: str | None, content: Content | None) -> None:
         self.uri = uri
         self.label_column = label_column
-        self.ignored = 0  # files that are no images
+        self.content = content
+        self.told = False  # by the source itself
+        self.ignored = 0  # files that are no such items
         self.refused = 0  # rows, files and folders that could not be taken …
         self.refusals: list[str] = []  # … and a sentence for the first of them
+
+    def tell(self) -> Content | None:
+        """Fix the content by what most of the source is; None where nothing in it is an item of any kind."""
+        self.content, self.told = self._told(), True
+        return self.content
 
     def refuse(self, sentence: str) -> None:
         self.refused += 1
@@ -55,21 +69,54 @@ class Listing(ABC):
     @abstractmethod
     def __iter__(self) -> Iterator[Candidate]: ...
 
+    @abstractmethod
+    def _told(self) -> Content | None: ...
+
     def total(self) -> int | None:
         """How many candidates there are, where that is cheap to know."""
         return None
 
+    def _wanted(self) -> Content:
+        if self.content is None:
+            raise ValueError("nothing says which items are wanted: ask `tell`")
+        return self.content
 
-def list_source(uri: str, item_bytes: ItemBytes, label_column: str | None) -> Listing:
-    """Raises `SourceNotAllowed`, `SourceUnreadable` when there is nothing that can be imported, and
-    `SourceUnreachable`, one of these, when that may pass.
+
+def content_of_most(names: Iterable[str]) -> Content | None:
+    """By the endings of files; None where no ending is known."""
+    found: Counter[str] = Counter()
+    for name in names:
+        content = _content_of(name)
+        if content is not None:
+            found[content.name] += 1
+    known = contents()
+    return max(
+        (known[name] for name in known if name in found), key=lambda one: found[one.name], default=None
+    )
+
+
+def _content_of(name: str) -> Content | None:
+    suffix = _suffix(name)
+    return next((content for content in contents().values() if suffix in content.suffixes), None)
+
+
+def _suffix(name: str) -> str:
+    return PurePosixPath(name).suffix.lower()
+
+
+def list_source(
+    uri: str, item_bytes: ItemBytes, label_column: str | None, content: Content | None
+) -> Listing:
+    """content: of the items that are wanted; None where the source is to tell. Raises `SourceNotAllowed`,
+    `SourceUnreadable` when there is nothing that can be imported, and `SourceUnreachable`, one of these, when that may
+    pass.
     """
     place = item_bytes.check_root(uri)
     try:
         filesystem, path = fsspec.core.url_to_fs(place)
         filesystem.invalidate_cache()  # it may have kept its listings since an earlier import in this process
         if filesystem.isdir(path):
-            return (RemoteFolder if is_url(place) else LocalFolder)(place, label_column)
+            return (RemoteFolder if is_url(place) else LocalFolder)(place, label_column, content)
         if not filesystem.exists(path):
             filesystem.info(path)  # raises what was the matter; `exists` takes it for a no
     except FileNotFoundError as error:
@@ -78,13 +125,13 @@ def list_source(uri: str, item_bytes: ItemBytes, label_column: str | None) -> Li
         raise SourceUnreadable(uri=uri, reason=str(error)) from error
     except Exception as error:  # each file system has its client's own classes
         raise _unreachable(uri, error) from error
-    suffix = PurePosixPath(place).suffix.lower()
-    if suffix in _PARQUET:
-        return ParquetFile(place, label_column)
-    if suffix in _MANIFESTS:
-        return Manifest(place, label_column)
-    known = ", ".join(_MANIFESTS + _PARQUET)
-    raise SourceUnreadable(uri=uri, reason=f"a source is a folder of images, or a file that ends in {known}")
+    suffix = _suffix(place)
+    if suffix in PARQUET:
+        return ParquetFile(place, label_column, content)
+    if suffix in ENDINGS:
+        return Manifest(place, label_column, content)
+    known = ", ".join(ENDINGS + PARQUET)
+    raise SourceUnreadable(uri=uri, reason=f"a source is a folder of items, or a file that ends in {known}")
 
 
 def _unreachable(uri: str, error: Exception) -> SourceUnreachable:
@@ -96,21 +143,46 @@ def _class_folder(key: str) -> str | None:
     return key.split("/", 1)[0] if "/" in key else None
 
 
-class LocalFolder(Listing):
-    """All images below a folder; the key is the path below it. Names that begin with a dot are left out."""
+class _Folder(Listing):
+    """All files of the content below a folder; the key is the path below it. Names that begin with a dot are left
+    out.
+    """
 
     def __iter__(self) -> Iterator[Candidate]:
         self.ignored = self.refused = 0
         self.refusals.clear()
+        content = self._wanted()
+        for key, place in self._files():
+            name = PurePosixPath(key).name
+            if not name.startswith(".") and _suffix(name) in content.suffixes:
+                yield Candidate(key, place, _class_folder(key))
+            elif self.told and not name.startswith(".") and (other := _content_of(name)) is not None:
+                self.refuse(
+                    f"{key!r} is no {content.name} but a file of {' or '.join(other.formats)}, and most files here are "
+                    f"{content.name}s, so they are what this project labels. Import {other.name}s into another "
+                    f'project; or, before there are items, say "modality": "{other.name}" (PATCH /projects/…).'
+                )
+            else:
+                self.ignored += 1
+
+    def _told(self) -> Content | None:
+        names = (PurePosixPath(key).name for key, _ in self._files())
+        return content_of_most(name for name in names if not name.startswith("."))
+
+    @abstractmethod
+    def _files(self) -> Iterator[tuple[str, str]]:
+        """(path below the folder, place) of every file, in a fixed order."""
+
+
+class LocalFolder(_Folder):
+    """On a disk."""
+
+    def _files(self) -> Iterator[tuple[str, str]]:
         for folder, subfolders, names in os.walk(self.uri, onerror=self._note):
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
             for name in sorted(names):
-                if name.startswith(".") or Path(name).suffix.lower() not in SUFFIXES:
-                    self.ignored += 1
-                    continue
                 path = Path(folder, name)
-                key = path.relative_to(self.uri).as_posix()
-                yield Candidate(key, str(path), _class_folder(key))
+                yield path.relative_to(self.uri).as_posix(), str(path)
 
     def total(self) -> int:
         return sum(1 for _ in self)
@@ -119,20 +191,17 @@ class LocalFolder(Listing):
         self.refuse(f"The folder {error.filename!r} cannot be read: {error.strerror}.")
 
 
-class RemoteFolder(Listing):
-    """The same in a bucket."""
+class RemoteFolder(_Folder):
+    """In a bucket."""
 
-    def __iter__(self) -> Iterator[Candidate]:
+    def _files(self) -> Iterator[tuple[str, str]]:
         filesystem, root = fsspec.core.url_to_fs(self.uri)
         for folder, subfolders, names in self._walk(filesystem, root):
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
             for name in sorted(names):
-                if name.startswith(".") or PurePosixPath(name).suffix.lower() not in SUFFIXES:
-                    self.ignored += 1
-                    continue
                 path = f"{folder.rstrip('/')}/{name}"
                 key = path.removeprefix(root.rstrip("/")).lstrip("/")
-                yield Candidate(key, f"{self.uri}/{key}", _class_folder(key))
+                yield key, f"{self.uri}/{key}"
 
     def _walk(self, filesystem: Any, root: str) -> Iterator[tuple[str, list[str], list[str]]]:
         try:
@@ -142,82 +211,152 @@ class RemoteFolder(Listing):
 
 
 class Manifest(Listing):
-    """JSONL, CSV or TSV with a column `uri` or `path` (absolute or relative to the manifest), maybe `key`."""
+    """JSONL, CSV or TSV, maybe with `key`. A column `uri` or `path` says where the items are (absolute or relative to
+    the manifest); for what is no bytes, a column may hold the items themselves.
+    """
 
     def __iter__(self) -> Iterator[Candidate]:
-        folder = self.uri.rpartition("/")[0]
-        for line, row in self._rows():
-            place = row.get("uri") or row.get("path")
-            if not isinstance(place, str) or not place:
-                self.refuse(f"Line {line}: there is no `uri` or `path`.")
-                continue
-            absolute = is_url(place) or Path(place).is_absolute()
-            uri = place if absolute else f"{folder}/{PurePosixPath(place)}"
-            key = row.get("key")
-            class_name = row.get(self.label_column) if self.label_column else None
-            yield Candidate(
-                str(key) if key not in (None, "") else uri.removeprefix(f"{folder}/"),
-                uri,
-                str(class_name) if class_name not in (None, "") else None,
-                has_own_key=key not in (None, ""),
-            )
+        column = self._item_column()
+        for number, line, row in self._rows():
+            yield from self._place(line, row) if column is None else self._cell(number, line, row, column)
 
-    def _rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    def names_places(self) -> bool:
+        """Whether it says where the items are, and does not hold them."""
+        return self._names_places(self.content or self._told())
+
+    def _told(self) -> Content | None:
+        """By the files that it names; else by its columns."""
+        named = content_of_most(
+            place for _, _, row in islice(self._rows(), _ROWS_LOOKED_AT) if (place := _place(row))
+        )
+        if named is not None:
+            return named
+        columns = self._columns()
+        for content in contents().values():
+            if not content.binary and not set(content.columns).isdisjoint(columns):
+                return content
+        return None if set(_PLACES).isdisjoint(columns) else next(iter(contents().values()))
+
+    def _item_column(self) -> str | None:
+        """The column with the items themselves; None where one says where they are. Raises `ColumnMissing`."""
+        content = self._wanted()
+        if content.binary or self._names_places(content):
+            return None
+        columns = self._columns()
+        return named_column(columns, columns, self.uri, content)
+
+    def _names_places(self, content: Content | None) -> bool:
+        columns = self._columns()
+        if set(_PLACES).isdisjoint(columns):
+            return False
+        if content is None or content.binary or set(content.columns).isdisjoint(columns):
+            return True
+        places = (place for _, _, row in islice(self._rows(), _ROWS_LOOKED_AT) if (place := _place(row)))
+        return content_of_most(places) is not None
+
+    def _columns(self) -> list[str]:
+        """Of CSV, the header; of JSONL, what the first objects have."""
+        with self._open() as (lines, _):
+            if lines.header is not None:
+                return lines.header
+        rows = (row for _, _, row in islice(self._rows(), _ROWS_LOOKED_AT) if row)
+        return list(dict.fromkeys(name for row in rows for name in row))
+
+    def _place(self, line: int, row: Row) -> Iterator[Candidate]:
+        folder = self.uri.rpartition("/")[0]
+        place = _place(row)
+        if place is None:
+            return self.refuse(f"Line {line}: there is no `uri` or `path`.")
+        absolute = is_url(place) or Path(place).is_absolute()
+        uri = place if absolute else f"{folder}/{PurePosixPath(place)}"
+        yield self._candidate(row, uri.removeprefix(f"{folder}/"), uri)
+
+    def _cell(self, number: int, line: int, row: Row, column: str) -> Iterator[Candidate]:
+        data = text_bytes(row.get(column))
+        if data is None:
+            return self.refuse(f"Line {line}: there is no text in `{column}`.")
+        name = PurePosixPath(self.uri).name
+        yield self._candidate(row, f"{name}#{number}", row_uri(self.uri, number, column), data)
+
+    def _candidate(self, row: Row, key: str, uri: str, data: bytes | None = None) -> Candidate:
+        own_key = row.get("key")
+        class_name = row.get(self.label_column) if self.label_column else None
+        return Candidate(
+            str(own_key) if own_key not in (None, "") else key,
+            uri,
+            str(class_name) if class_name not in (None, "") else None,
+            data,
+            has_own_key=own_key not in (None, ""),
+        )
+
+    def _rows(self) -> Iterator[tuple[int, int, Row]]:
+        """(number from 0, number of its last line, row)."""
+        self.refused = 0
+        self.refusals.clear()
+        with self._open() as (lines, offset):
+            for number, (_, line, row) in enumerate(lines.rows()):
+                if row:
+                    yield number, line + offset, row
+                elif row is not None and lines.header is None:
+                    self.refuse(f"Line {line}: this is not a JSON object, or an empty one.")
+
+    @contextmanager
+    def _open(self) -> Iterator[tuple[Lines, int]]:
+        """With the number of lines that the header takes."""
         try:
-            with fsspec.open(self.uri, "r", encoding="utf-8-sig", newline="") as file:
-                if self.uri.lower().endswith((".csv", ".tsv")):
-                    yield from _csv_rows(file, "\t" if self.uri.lower().endswith(".tsv") else ",")
-                else:
-                    yield from self._json_rows(file)
+            lines = Lines(self.uri)
+            try:
+                yield lines, lines.header_lines
+            finally:
+                lines.close()
         except (UnicodeDecodeError, csv.Error) as error:
             raise SourceUnreadable(uri=self.uri, reason=str(error)) from error
         except OSError as error:
             raise _unreachable(self.uri, error) from error
 
-    def _json_rows(self, file: TextIO) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                row = None
-            if isinstance(row, dict):
-                yield number, row
-            else:
-                self.refuse(f"Line {number}: this is not a JSON object.")
 
-
-def _csv_rows(file: TextIO, delimiter: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    reader = csv.DictReader(file, delimiter=delimiter)
-    for row in reader:
-        yield reader.line_num, row
+def _place(row: Row) -> str | None:
+    place = row.get("uri") or row.get("path")
+    return place if isinstance(place, str) and place else None
 
 
 class ParquetFile(Listing):
-    """A column of image bytes, perhaps `key`; without one the key is `file.parquet#17`."""
+    """A column of items, as bytes or strings, perhaps `key`; without one the key is `file.parquet#17`."""
 
     def __iter__(self) -> Iterator[Candidate]:
         file = open_parquet(self.uri)
         names = set(file.schema_arrow.names)
-        column = image_column(file.schema_arrow, self.uri)
+        content = self._wanted()
+        column = item_column(file.schema_arrow, self.uri, content)
+        in_uri = None if content.binary else column
         if self.label_column and self.label_column not in names:
             raise SourceUnreadable(uri=self.uri, reason=f"it has no column {self.label_column!r}")
         wanted = [name for name in ("key", self.label_column) if name is not None and name in names]
         stem, number = PurePosixPath(self.uri).name, 0
         for batch in self._batches(file, [column, *wanted]):
             others = {name: batch.column(name).to_pylist() for name in wanted}
-            for row, data in enumerate(image_bytes(batch.column(column))):
+            for row, data in enumerate(cell_bytes(batch.column(column))):
                 key = others["key"][row] if "key" in others else None
                 class_name = others[self.label_column][row] if self.label_column else None
                 yield Candidate(
                     str(key) if key not in (None, "") else f"{stem}#{number}",
-                    f"{self.uri}#row={number}",
+                    row_uri(self.uri, number, in_uri),
                     str(class_name) if class_name is not None else None,
                     data.as_py() or b"",
                     has_own_key=key not in (None, ""),
                 )
                 number += 1
+
+    def _told(self) -> Content | None:
+        """By the names of its columns; a column of bytes under another name is one of images."""
+        schema = open_parquet(self.uri).schema_arrow
+        kinds = list(contents().values())
+        for content in kinds:
+            if not set(content.columns).isdisjoint(usable_columns(schema, content)):
+                return content
+        return next(
+            (content for content in kinds if content.binary and usable_columns(schema, content)), None
+        )
 
     def _batches(self, file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
         try:

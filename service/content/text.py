@@ -52,6 +52,7 @@ class Text:
     )  # fmt: skip
     formats: ClassVar[tuple[str, ...]] = ("plain text", "Markdown")
     binary: ClassVar[bool] = False
+    default_task: ClassVar[str] = "masked_tokens"
 
     def inspect(self, data: bytes, limits: Limits) -> Facts:
         return facts_of(*decoded(data, limits.max_text_bytes))

@@ -17,11 +17,13 @@ from sqlalchemy.orm import Session
 from service.access import keys
 from service.access.keys import Principal, Role
 from service.access.rate_limits import RateLimits, UseNotes
-from service.access.signed_urls import ImageLinks
+from service.access.signed_urls import ItemLinks
+from service.content.contract import Limits
 from service.content.reader import ItemBytes
 from service.errors import KeyMissing
 from service.http.event_streams import EventStreams
 from service.settings import Settings
+from service.store.artifacts import Artifacts
 from service.store.ids import row_number
 from service.store.session import read_session, single_read, write_session
 from service.store.tables import utc_now
@@ -53,8 +55,10 @@ class Parts:
     settings: Settings
     engine: sa.Engine
     secret: bytes
-    links: ImageLinks
+    links: ItemLinks
     item_bytes: ItemBytes
+    limits: Limits
+    artifacts: Artifacts
     registry: CollectorRegistry
     slots: anyio.CapacityLimiter
     write_slots: anyio.CapacityLimiter
@@ -168,7 +172,7 @@ Annotator = Annotated[Principal, Depends(_allow("admin", "annotator"))]
 Reader = Annotated[Principal, Depends(_allow("admin", "reader"))]
 
 
-def get_image_scope(
+def get_item_scope(
     parts: PartsDep,
     background: BackgroundTasks,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
@@ -177,7 +181,7 @@ def get_image_scope(
     expires: Annotated[int | None, Query(ge=0, le=2**53)] = None,
     signature: Annotated[str | None, Query(max_length=100)] = None,
 ) -> int | None:
-    """The only project whose images may be seen (None: all), by a signed link or by a key."""
+    """The only project whose items may be seen (None: all), by a signed link or by a key."""
     if signature is None or expires is None:
         return get_caller(parts, background, credentials).project_id
     project = row_number("p", project_id)
@@ -185,4 +189,4 @@ def get_image_scope(
     return project
 
 
-ImageScope = Annotated[int | None, Depends(get_image_scope)]
+ItemScope = Annotated[int | None, Depends(get_item_scope)]

@@ -25,6 +25,8 @@ def current(session: Session, project: Project) -> tuple[ScoreRun, PretextModel]
     if project.score_run_id is None:
         raise NoScoreRun(project=public_id("p", project.id))
     score_run = session.get_one(ScoreRun, project.score_run_id)
+    if score_run.pretext_model_id is None:  # provisional: it has no losses
+        raise NoScoreRun(project=public_id("p", project.id))
     return score_run, session.get_one(PretextModel, score_run.pretext_model_id)
 
 
@@ -35,7 +37,7 @@ def gates(session: Session, project: Project, models: list[PretextModel]) -> dic
         ScoreRun.pretext_model_id.in_([model.id for model in models]),
         ScoreRun.gate.is_not(None),
     )
-    return {row.pretext_model_id: row.gate for row in session.execute(query.order_by(ScoreRun.id))}
+    return {row.pretext_model_id or 0: row.gate for row in session.execute(query.order_by(ScoreRun.id))}
 
 
 def page(session: Session, score_run_id: int, after: int, limit: int) -> list[ItemScore]:

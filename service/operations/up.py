@@ -1,4 +1,4 @@
-"""`shortlist up`: the service in this process, a worker in another, and a folder of images set to work."""
+"""`shortlist up`: the service in this process, a worker in another, and a folder or file of items set to work."""
 
 import fcntl
 import socket
@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -14,13 +15,15 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.access import keys
+from service.content.lines import ENDINGS
 from service.content.reader import ItemBytes
+from service.content.sources import PARQUET, Manifest
 from service.errors import (
     AlreadyRunning,
     ClassesDiffer,
     ClassesMissing,
     CommaInPath,
-    ImagesMissing,
+    ItemsMissing,
     ShortlistError,
 )
 from service.models import jobs, training
@@ -42,14 +45,29 @@ WAITING_LOOK_S = 20.0
 Say = Callable[[str], None]
 
 
-def check_images(images: Path) -> Path:
-    """Absolute. Raises `ImagesMissing`, `CommaInPath`."""
-    if not images.is_dir():
-        raise ImagesMissing(path=str(images))
-    folder = images.resolve()
-    if "," in str(folder):  # the worker gets it among SHORTLIST_SOURCE_ROOTS
-        raise CommaInPath(path=str(folder))
-    return folder
+@dataclass(frozen=True)
+class ItemsGiven:
+    """A folder or a file of items, absolute; what has to be readable for it; a name for its project."""
+
+    place: Path
+    root: Path
+    name: str
+
+
+def check_items(items: Path) -> ItemsGiven:
+    """Raises `ItemsMissing`, `CommaInPath`, and `SourceUnreadable` for a manifest that cannot be read."""
+    place = items.resolve()
+    if place.is_dir():
+        given = ItemsGiven(place, place, place.name)
+    elif place.is_file() and place.suffix.lower() in PARQUET + ENDINGS:
+        # A manifest may name files beside it; what holds the items itself needs nothing else.
+        beside = place.suffix.lower() in ENDINGS and Manifest(str(place), None, None).names_places()
+        given = ItemsGiven(place, place.parent if beside else place, place.stem)
+    else:
+        raise ItemsMissing(path=str(items))
+    if "," in str(place):  # the worker gets it among SHORTLIST_SOURCE_ROOTS
+        raise CommaInPath(path=str(place))
+    return given
 
 
 @contextmanager
@@ -90,10 +108,10 @@ def with_known_sources(engine: sa.Engine, settings: Settings) -> Settings:
     )
 
 
-def queue_images(
-    session: Session, settings: Settings, images: Path, name: str, classes: list[str]
+def queue_items(
+    session: Session, settings: Settings, items: Path, name: str, classes: list[str]
 ) -> tuple[int, int]:
-    """The folder's project, made when missing, and the job that imports it. Nothing is imported twice.
+    """The project of the folder or file, made when missing, and the job that imports it. Nothing is imported twice.
 
     Returns both row numbers. Raises `ClassesMissing`, `ClassesDiffer` and what making a project raises.
     """
@@ -109,12 +127,12 @@ def queue_images(
     waiting = session.scalar(
         sa.select(Source.job_id)
         .join(Job, Job.id == Source.job_id)
-        .where(Source.project_id == project.id, Source.uri == str(images), _unfinished())
+        .where(Source.project_id == project.id, Source.uri == str(items), _unfinished())
         .limit(1)
     )
     if waiting is None:  # again also for a known folder: what is new in it comes in
         _, job = sources.add(
-            session, project, ItemBytes(settings), uri=str(images), split="pool", label_column=None
+            session, project, ItemBytes(settings), uri=str(items), split="pool", label_column=None
         )
         waiting = job.id
     return project.id, waiting
@@ -132,7 +150,7 @@ def pretrain_after_import(
         if stopping.wait(LOOK_S):
             return
     if job is None or job.state != "succeeded":
-        say(f"The images were not imported. {(job and job.error) or 'The job was cancelled.'}")
+        say(f"The items were not imported. {(job and job.error) or 'The job was cancelled.'}")
         return
     counts = job.result or {}
     say(
@@ -148,7 +166,7 @@ def pretrain_after_import(
         except ShortlistError as error:
             say(str(error))
             return
-    say("Pretraining on them is queued; until it is done, batches are uniformly random.")
+    say("Pretraining on them is queued; until it is done, batches are ranked by raw features.")
 
 
 def say_what_waits(

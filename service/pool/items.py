@@ -7,8 +7,11 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service.content.contract import Facts
 from service.content.reader import ItemBytes
-from service.errors import NoScoreRun, NotFound, SourceNotAllowed, UnknownItem
+from service.content.sources import content_of_most
+from service.errors import Invalid, NoScoreRun, NotFound, SourceNotAllowed, UnknownItem
+from service.store import modalities
 from service.store.ids import public_id, row_number
 from service.store.project_settings import ProjectSettings
 from service.store.registration import ItemRow, insert_items
@@ -18,18 +21,28 @@ from service.store.tables import BarredItem, Duplicate, Item, Label, Project, Sc
 Split = Literal["pool", "test"]
 State = Literal["available", "done", "broken", "quarantined", "withdrawn"]
 Sort = Literal["key", "-key", "pretext_loss", "-pretext_loss"]
-Refusal = Literal["malformed", "uri_not_allowed", "unknown_class", "class_missing", "class_not_taken"]
+Refusal = Literal[
+    "malformed", "uri_not_allowed", "unknown_class", "class_missing", "class_not_taken", "text_not_taken",
+    "text_too_large", "text_unusable",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class NewItem:
-    """`class_name` goes with the test split; a pool item's class is what annotators say."""
+    """`class_name` goes with the test split; a pool item's class is what annotators say.
+
+    uri    empty for an item that comes inline, until its text is kept
+    text   of such an item; facts and content_hash then, too
+    """
 
     key: str
     uri: str
     split: Split = "pool"
     class_name: str | None = None
     meta: dict[str, Any] | None = None
+    text: str | None = None
+    facts: Facts | None = None
+    content_hash: str | None = None
 
 
 @dataclass(frozen=True)
@@ -46,10 +59,11 @@ class ListedItem:
 
 def refusal(project: Project, item_bytes: ItemBytes, entry: NewItem) -> Refusal | None:
     """Why the item cannot be registered, if so."""
-    try:
-        item_bytes.check_root(entry.uri)
-    except SourceNotAllowed:
-        return "uri_not_allowed"
+    if entry.text is None:
+        try:
+            item_bytes.check_root(entry.uri)
+        except SourceNotAllowed:
+            return "uri_not_allowed"
     if entry.split == "pool":
         return None if entry.class_name is None else "class_not_taken"
     if entry.class_name is None:
@@ -58,11 +72,29 @@ def refusal(project: Project, item_bytes: ItemBytes, entry: NewItem) -> Refusal 
 
 
 def register(session: Session, project: Project, entries: Sequence[NewItem]) -> int:
-    """Insert what is new by key; returns how many were. What is known stays as it is."""
+    """Insert what is new by key; returns how many were. What is known stays as it is. The first items of a project
+    tell its modality; raises `TaskForAnotherModality` where its pretext task does not fit, `Invalid` for texts where
+    others have told another one meanwhile.
+    """
+    if project.modality is None and entries:
+        inline = any(entry.text is not None for entry in entries)
+        most = None if inline else content_of_most(entry.uri for entry in entries)
+        wanted = "text" if inline else most.name if most else "image"
+        if modalities.tell(session, project.id, wanted) != wanted and inline:
+            raise Invalid(
+                field="text", message=f"this project's items are {project.modality}s, given by `uri`."
+            )
     seed = ProjectSettings.model_validate(project.settings).seed
     rows = [
         ItemRow(
-            entry.key, entry.uri, entry.split, shuffle_position(seed, entry.key), entry.class_name, entry.meta
+            entry.key,
+            entry.uri,
+            entry.split,
+            shuffle_position(seed, entry.key),
+            entry.class_name,
+            entry.meta,
+            entry.content_hash,
+            entry.facts,
         )
         for entry in entries
     ]

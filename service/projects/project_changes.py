@@ -6,14 +6,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.errors import ClassInUse, ProjectChanged
+from service.errors import ClassInUse, ModalityFixed, ProjectChanged
 from service.labeling import batches, item_decisions
 from service.labeling.picks import AVAILABLE, CURRENT
 from service.models import plug_ins, training
 from service.pool import queues
 from service.projects import projects
 from service.projects.projects import State
-from service.store import jobs, pipeline
+from service.store import jobs, modalities, pipeline
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Item, Job, Label, Project, Ranking, Reservation, utc_now
 
@@ -34,8 +34,11 @@ def change(
     classes: Sequence[str] | None,
     state: State | None,
     if_match: str | None,
+    modality: str | None = None,
 ) -> Project:
-    """changes: settings to set. Raises `ProjectChanged` when `if_match` is not the ETag in force."""
+    """changes: settings to set. Raises `ProjectChanged` when `if_match` is not the ETag in force, `ModalityFixed` once
+    there are items.
+    """
     projects.lock(session, project)
     if if_match is not None and not _matches(if_match, projects.etag(project)):
         raise ProjectChanged
@@ -43,9 +46,13 @@ def change(
         project.state = state
         if state == "archived":
             _stop(session, project)
+    if modality is not None and modality != project.modality:
+        _change_modality(session, project, modality, new_task="pretext_task" in changes)
     if changes:
         plug_ins.check(session, ProjectSettings.model_validate(changes))
         settings = ProjectSettings.model_validate(project.settings | changes)
+        if project.modality is not None and "pretext_task" in changes:
+            modalities.check_task(session, settings, project.modality)
         fewer = settings.overlap < ProjectSettings.model_validate(project.settings).overlap
         if "overlap" in changes and project.ranking_id is not None:  # there may be room for more annotators
             session.get_one(Ranking, project.ranking_id).low_water = 1
@@ -66,6 +73,16 @@ def change(
     project.version += 1
     projects.flush_name(session, project.name)
     return project
+
+
+def _change_modality(session: Session, project: Project, modality: str, new_task: bool) -> None:
+    modalities.check(modality)
+    items = sa.exists().where(Item.project_id == project.id)
+    if project.modality is not None and session.scalar(sa.select(items)):
+        raise ModalityFixed(field="modality", kind=project.modality)
+    if new_task:  # another is chosen in the same call
+        project.settings = {name: value for name, value in project.settings.items() if name != "pretext_task"}
+    modalities.assign(session, project, modality)
 
 
 def _settle(session: Session, project: Project, overlap: int) -> None:

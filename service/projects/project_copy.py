@@ -11,7 +11,13 @@ from service.store.tables import Job, Project
 def copy(session: Session, source: Project, *, name: str, labels: bool) -> tuple[Project, Job]:
     """The copy, paused until the job has filled it. Raises `NameTaken`."""
     project = Project(
-        name=name, classes=source.classes, settings=source.settings, pretext_from_id=source.id, state="paused"
+        name=name,
+        classes=source.classes,
+        settings=source.settings,
+        modality=source.modality,
+        texts_from=[*source.texts_from, source.id],
+        pretext_from_id=source.id,
+        state="paused",
     )
     session.add(project)
     projects.flush_name(session, name)

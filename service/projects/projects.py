@@ -6,6 +6,7 @@ from typing import Literal
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service.content.reader import INLINE_FOLDER
 from service.errors import (
     Invalid,
     NameTaken,
@@ -17,7 +18,7 @@ from service.errors import (
 )
 from service.labeling import rounds
 from service.models import plug_ins
-from service.store import pipeline
+from service.store import modalities, pipeline
 from service.store.ids import public_id, row_number
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Job, PretextModel, Project, ScoreRun
@@ -35,8 +36,10 @@ def create(
     classes: Sequence[str],
     settings: ProjectSettings,
     pretext_from: str | None,
+    modality: str | None = None,
 ) -> Project:
-    """With its first round open. Raises `NameTaken`, `UnknownPlugIn`, `Invalid`."""
+    """With its first round open. Raises `NameTaken`, `UnknownPlugIn`, `UnknownModality`, `TaskForAnotherModality`,
+    `Invalid`."""
     if fault := fault_of(classes):
         raise Invalid(field="classes", message=fault)
     plug_ins.check(session, settings)
@@ -47,6 +50,14 @@ def create(
         settings=settings.model_dump(mode="json", exclude_unset=True),
         pretext_from_id=other.id if other else None,
     )
+    if modality is None and other is not None:
+        modality = other.modality
+    if modality is not None:
+        modalities.check(modality)
+        if other is not None and other.modality not in (None, modality):
+            message = f"that project's items are {other.modality}s, and its pretext model is for no others."
+            raise Invalid(field="pretext_from", message=message)
+        modalities.assign(session, project, modality)
     session.add(project)
     flush_name(session, name)
     rounds.open_first(session, project)
@@ -160,7 +171,17 @@ def _artifacts(session: Session, project: Project) -> list[str]:
         f"heads/{project.id}",
         *(f"pretext/{number}" for number in session.scalars(models)),
         *(f"scores/{number}" for number in session.scalars(runs)),
+        *(f"{INLINE_FOLDER}/{number}" for number in _texts_of_no_other(session, project)),
     ]
+
+
+def _texts_of_no_other(session: Session, project: Project) -> list[int]:
+    """The projects whose inline texts nobody's items are any more, once this one is gone. A copy's items are those of
+    the project that it was made from.
+    """
+    others = session.execute(sa.select(Project.id, Project.texts_from).where(Project.id != project.id)).all()
+    used = {number for other in others for number in (other.id, *other.texts_from)}
+    return [number for number in (project.id, *project.texts_from) if number not in used]
 
 
 def flush_name(session: Session, name: str) -> None:

@@ -7,7 +7,8 @@ They also say what a job needs of the worker that runs it. A worker has
     kind:<kind>          the kinds of jobs that its program knows
     task:<name>          its plug-ins: pretext tasks,
     strategy:<name>      strategies,
-    head:<name>          and heads
+    head:<name>          heads,
+    modality:<name>      and kinds of items
     gpu                  if it computes on CUDA
 """
 
@@ -25,9 +26,21 @@ from service.store.tables import CatalogueEntry, Head, Job, PretextModel, Projec
 
 # What plug-ins are needed for, by the project's setting that names one.
 NEEDED_FOR = {"pretext_task": "task", "strategy": "strategy", "cold_start": "strategy", "head": "head"}
+# Kinds of jobs that read items, or build a network for them.
+_DECODING = (
+    "train_pretext",
+    "score_pool",
+    "score_raw",
+    "probe_pretext",
+    "train_head",
+    "rank",
+    "export_backbone",
+)
 _LANE_OF_HEAD = sa.select(CatalogueEntry.lane).where(
     CatalogueEntry.kind == "head", CatalogueEntry.name == sa.bindparam("head")
 )
+
+_BETWEEN_RAW_S = 10.0  # provisional score runs
 
 # The pretext models by which pools are to be scored.
 SCORING = sa.select(Job.payload["pretext_model_id"].as_integer()).where(
@@ -39,6 +52,12 @@ def needs_of(session: Session, kind: str, project: Project | None, payload: dict
     """Beside its kind: the plug-ins that the project's settings name now, and those that made what it works on."""
     if project is None:
         return set()
+    return _plug_ins_for(session, kind, project, payload) | (
+        {f"modality:{project.modality}"} if kind in _DECODING and project.modality is not None else set()
+    )
+
+
+def _plug_ins_for(session: Session, kind: str, project: Project, payload: dict[str, Any]) -> set[str]:
     settings = ProjectSettings.model_validate(project.settings)
     match kind:
         case "train_pretext":
@@ -89,8 +108,8 @@ def hand_back(
     jobs.hand_back(engine, job, needs | set(missing), lane or job.lane, reason)
 
 
-def _task_of(session: Session, pretext_model_id: int) -> set[str]:
-    model = session.get(PretextModel, pretext_model_id)
+def _task_of(session: Session, pretext_model_id: int | None) -> set[str]:
+    model = session.get(PretextModel, pretext_model_id) if pretext_model_id is not None else None
     return {f"task:{model.task['name']}"} if model is not None else set()
 
 
@@ -121,12 +140,29 @@ def queue_score_pool(session: Session, project: Project, pretext_model_id: int) 
 
 
 def queue_score_new_items(session: Session, project: Project) -> None:
-    """Items came, or came back: they get their score, and a rank, without a new pretraining. Nothing is queued before
-    a first one.
+    """Items came, or came back: they get their score, and a rank, without a new pretraining. Before a first one the
+    pool is ranked by raw features.
     """
     model_id = model_to_serve(session, project)
     if model_id is not None:
         queue_score_pool(session, project, model_id)
+    else:
+        queue_score_raw(session, project)
+
+
+def queue_score_raw(session: Session, project: Project) -> int:
+    """A provisional score run, by what costs no training. Items that come one by one are waited for a little."""
+    key = f"score_raw:{project.id}"
+    return _enqueue(
+        session,
+        "score_raw",
+        project,
+        {},
+        priority=1,
+        coalesce_key=key,
+        serial_key=key,
+        min_interval_s=0.0 if project.score_run_id is None else _BETWEEN_RAW_S,
+    )
 
 
 def model_to_serve(session: Session, project: Project) -> int | None:

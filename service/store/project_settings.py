@@ -52,7 +52,10 @@ class PretextTraining(BaseModel):
 class ProjectSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    pretext_task: PluginChoice = Field(Choice(name="rotation"), description="self-supervised task")
+    pretext_task: PluginChoice = Field(
+        Choice(name="rotation"),
+        description="self-supervised task; the default is that of images, a project of another modality gets its own",
+    )
     backbone: str = Field("small", max_length=200, description="`small`, or any timm model by name")
     pretrained: bool = Field(False, description="start from timm's pretrained weights")
     image_size: int | None = Field(

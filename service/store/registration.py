@@ -16,7 +16,7 @@ from service.store.tables import Item
 
 _ITEMS = cast(sa.Table, Item.__table__)
 _KNOWN = ("project_id", "key")
-_NAMES = ("project_id", "key", "uri", "split", "shuffle", "class", "meta")
+_NAMES = ("project_id", "key", "uri", "split", "shuffle", "class", "meta", "content_hash", "facts")
 _PROJECT = sa.bindparam("project", type_=sa.BigInteger)
 _COUNTED = {"preserve_rowcount": True}
 
@@ -29,6 +29,8 @@ class ItemRow:
     shuffle: int
     class_name: str | None
     meta: dict[str, Any] | None
+    content_hash: str | None = None
+    facts: dict[str, Any] | None = None
 
 
 def insert_items(session: Session, project_id: int, rows: Sequence[ItemRow]) -> int:
@@ -44,8 +46,8 @@ def insert_items(session: Session, project_id: int, rows: Sequence[ItemRow]) -> 
     return connection.execute(statement, given, execution_options=_COUNTED).rowcount
 
 
-def _text(meta: dict[str, Any] | None) -> str | None:
-    return None if meta is None else json.dumps(meta)
+def _text(value: dict[str, Any] | None) -> str | None:
+    return None if value is None else json.dumps(value)
 
 
 def _array(name: str, of: sa.types.TypeEngine[Any]) -> sa.BindParameter[Any]:
@@ -56,11 +58,12 @@ def _from_arrays() -> sa.Insert:
     new = sa.func.unnest(
         _array("keys", sa.Text()), _array("uris", sa.Text()), _array("splits", sa.Text()),
         _array("shuffles", sa.BigInteger()), _array("class_names", sa.Text()), _array("metas", sa.Text()),
-    ).table_valued("key", "uri", "split", "shuffle", "class", "meta").render_derived()  # fmt: skip
+        _array("hashes", sa.Text()), _array("facts", sa.Text()),
+    ).table_valued(*_NAMES[1:]).render_derived()  # fmt: skip
     columns = new.c
     rows = sa.select(
         _PROJECT, columns.key, columns.uri, columns.split, columns.shuffle, columns["class"],
-        sa.cast(columns.meta, postgresql.JSON),
+        sa.cast(columns.meta, postgresql.JSON), columns.content_hash, sa.cast(columns.facts, postgresql.JSON),
     )  # fmt: skip
     return postgresql.insert(_ITEMS).from_select(_NAMES, rows).on_conflict_do_nothing(index_elements=_KNOWN)
 
@@ -73,6 +76,8 @@ def _arrays(rows: Sequence[ItemRow]) -> dict[str, Any]:
         "shuffles": [row.shuffle for row in rows],
         "class_names": [row.class_name for row in rows],
         "metas": [_text(row.meta) for row in rows],
+        "hashes": [row.content_hash for row in rows],
+        "facts": [_text(row.facts) for row in rows],
     }
 
 
@@ -85,7 +90,13 @@ def _from_json() -> sa.Insert:
 
 
 def _json(rows: Sequence[ItemRow]) -> dict[str, Any]:
-    values = [(row.key, row.uri, row.split, row.shuffle, row.class_name, _text(row.meta)) for row in rows]
+    values = [
+        (
+            row.key, row.uri, row.split, row.shuffle, row.class_name, _text(row.meta), row.content_hash,
+            _text(row.facts),
+        )
+        for row in rows
+    ]  # fmt: skip
     return {"rows": json.dumps(values, ensure_ascii=False)}
 
 

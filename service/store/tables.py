@@ -92,12 +92,15 @@ class Project(Table):
     name: Mapped[str] = mapped_column(unique=True)
     classes: Mapped[list[str]]
     settings: Mapped[Json]  # a service.store.project_settings.ProjectSettings
+    modality: Mapped[str | None]  # of its items; null: not told yet (service.store.modalities)
     version: Mapped[int] = mapped_column(default=1)  # + 1 at each PATCH; the ETag
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     labels_used: Mapped[int] = mapped_column(
         default=0
     )  # current labels with a class; counts against the budget
     pretext_from_id: Mapped[int | None] = mapped_column(sa.ForeignKey("projects.id", ondelete="SET NULL"))
+    # The projects, some of them gone by now, whose inline texts its items may be: those it was copied from.
+    texts_from: Mapped[list[int]] = mapped_column(sa.JSON, default=list, server_default="[]")
     state: Mapped[str] = mapped_column(default="active")  # active | paused | archived
     # Items handed out and labeled or still held: what keeps the control share exact over time.
     served: Mapped[int] = mapped_column(default=0)
@@ -153,13 +156,12 @@ class Item(Table):
     key: Mapped[str]  # unique in the project: the path below the source's folder, or given
     uri: Mapped[
         str
-    ]  # where the bytes are: a path or fsspec URL; rows of a Parquet file as `file.parquet#row=17`
+    ]  # where the bytes are (service.content.reader): a path or fsspec URL, a row of a file, or inline
     split: Mapped[str] = mapped_column(default="pool")
     state: Mapped[str] = mapped_column(default="available")
     shuffle: Mapped[int]  # uniformly random in [0, 2**31): control items are the first in this order
     content_hash: Mapped[str | None]  # BLAKE2b-128 of the bytes, hex
-    width: Mapped[int | None]
-    height: Mapped[int | None]
+    facts: Mapped[Json | None]  # told by looking at the bytes: see `service.content`
     quarantine_reason: Mapped[str | None]
     meta: Mapped[Json | None]
     # The known class: given with a test item, or decided by the labels of a pool item.
@@ -170,6 +172,15 @@ class Item(Table):
     # How often it was sent out again: so many annotators more than `overlap` must agree.
     asked_again: Mapped[int] = mapped_column(default=0, server_default="0")
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+    @property
+    def width(self) -> int | None:
+        """Of an image, in pixels."""
+        return (self.facts or {}).get("width")
+
+    @property
+    def height(self) -> int | None:
+        return (self.facts or {}).get("height")
 
 
 class PretextModel(Table):
@@ -196,7 +207,8 @@ class PretextModel(Table):
 
 
 class ScoreRun(Table):
-    """One pass of one pretext model over a project's items: losses + embeddings.
+    """One pass of one pretext model over a project's items: losses + embeddings. Without a pretext model it is
+    provisional: it has no losses, and comes from what costs no training.
 
     `artifact` names the consolidated arrays (see `worker/jobs/score_pool/__init__.py`); project.score_run_id points at
     the one being served. Of one that was removed (`worker/jobs/remove_score_runs.py`) only this row is left.
@@ -207,7 +219,7 @@ class ScoreRun(Table):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = _project()
-    pretext_model_id: Mapped[int] = mapped_column(
+    pretext_model_id: Mapped[int | None] = mapped_column(
         sa.ForeignKey("pretext_models.id", ondelete="CASCADE"), index=True
     )
     state: Mapped[str]  # running | complete | removed

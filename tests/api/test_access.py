@@ -52,6 +52,7 @@ def test_an_annotator_only_labels(app: FastAPI, caller: Callers) -> None:
         ("POST", "/batches/{batch_id}/renew"),
         ("DELETE", "/batches/{batch_id}"), ("GET", "/projects"), ("GET", "/projects/{project_id}"),
         ("GET", "/projects/{project_id}/items/{item_id}/image"), ("GET", "/catalogue"),
+        ("GET", "/projects/{project_id}/items/{item_id}/content"),
         ("GET", "/healthz"), ("GET", "/readyz"),
     }  # fmt: skip
     for method, path in routes(app):

@@ -46,7 +46,9 @@ def test_killed_in_pretraining_and_in_scoring(engine: sa.Engine, settings: Setti
     with write_session(engine) as session:
         project = make_project(session, settings={"pretext_epochs": EPOCHS})
         for path in sorted((tmp_path / "pool").iterdir()):
-            make_item(session, project=project, key=path.name, uri=str(path), width=12, height=12)
+            make_item(
+                session, project=project, key=path.name, uri=str(path), facts={"width": 12, "height": 12}
+            )
         queue_train_pretext(session, project)
 
     def see(look: Callable[[Session], T]) -> T:
@@ -103,7 +105,9 @@ def test_killed_at_random_moments_the_result_is_the_same(
         for name in ("undisturbed", "killed"):
             project = make_project(session, name=name, settings={"pretext_epochs": 4 * kills})
             for path in sorted((tmp_path / "pool").iterdir()):
-                make_item(session, project=project, key=path.name, uri=str(path), width=12, height=12)
+                make_item(
+                    session, project=project, key=path.name, uri=str(path), facts={"width": 12, "height": 12}
+                )
 
     def pretrain(name: str) -> int:
         with write_session(engine) as session:

@@ -28,7 +28,9 @@ def test_a_killed_worker_takes_its_trainers_along(
     with write_session(engine) as session:
         project = make_project(session, settings={"pretext_epochs": EPOCHS})
         for path in sorted((tmp_path / "pool").iterdir()):
-            make_item(session, project=project, key=path.name, uri=str(path), width=12, height=12)
+            make_item(
+                session, project=project, key=path.name, uri=str(path), facts={"width": 12, "height": 12}
+            )
         queue_train_pretext(session, project)
 
     def history() -> list[dict[str, Any]]:

@@ -166,7 +166,7 @@ def test_odd_metadata_neither_warn_nor_harm() -> None:
 def test_bad_images_say_why(data: bytes, reason: str) -> None:
     with pytest.raises(BadItem, match=reason) as caught:
         open_rgb(data, LIMIT)
-    assert str(caught.value) == f"This image cannot be used: {caught.value.reason}."
+    assert str(caught.value) == f"This item cannot be used: {caught.value.reason}."
 
 
 def chunk(name: bytes, data: bytes) -> bytes:

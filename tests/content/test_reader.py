@@ -240,15 +240,15 @@ def test_a_large_row_group_that_could_not_be_read_on_is_read_anew(
 ) -> None:
     allowed, place, images = large_parquet(tmp_path)
     assert allowed.read(f"{place}0") == images[0]
-    as_bytes = rows.image_bytes
+    as_bytes = rows.cell_bytes
 
     def cut(_: Any) -> Any:
         raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
 
-    monkeypatch.setattr(rows, "image_bytes", cut)
+    monkeypatch.setattr(rows, "cell_bytes", cut)
     with pytest.raises(SourceUnreachable, match="timed out"):
         allowed.read(f"{place}20")
-    monkeypatch.setattr(rows, "image_bytes", as_bytes)
+    monkeypatch.setattr(rows, "cell_bytes", as_bytes)
     assert [allowed.read(f"{place}{row}") for row in range(28)] == images[:28]
 
 

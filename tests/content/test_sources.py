@@ -6,6 +6,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from service.content.image import CONTENT as IMAGES
 from service.content.reader import ItemBytes
 from service.content.sources import list_source
 from service.settings import Settings
@@ -43,7 +44,7 @@ def listings_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_second_listing_of_a_bucket_sees_what_came_meanwhile() -> None:
     def keys() -> list[str]:
         item_bytes = ItemBytes(Settings(source_roots=(BUCKET,)))
-        return [candidate.key for candidate in list_source(BUCKET, item_bytes, None)]
+        return [candidate.key for candidate in list_source(BUCKET, item_bytes, None, IMAGES)]
 
     put("a/0.png")
     assert keys() == ["a/0.png"]

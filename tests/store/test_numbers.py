@@ -15,7 +15,7 @@ def test_a_number_is_never_given_twice(engine: sa.Engine) -> None:
             project = factories.make_project(session, name=name)
             run = factories.make_score_run(session, project=project)
             job = factories.make_job(session, project_id=project.id)
-            found.append((project.id, run.id, run.pretext_model_id, job.id))
+            found.append((project.id, run.id, run.pretext_model_id or 0, job.id))
         if name == "deleted":
             with write_session(engine) as session:
                 for table in (Job, ScoreRun, PretextModel, Project):

@@ -159,12 +159,12 @@ def label_rounds(api: Api) -> None:
     sent: list[Json] = []
     for annotator, size in (("ann", 10), ("ben", 10), ("ann", 6), ("ben", 4)):
         sent += api.label_batch(annotator, size)
-        api.finalise()
+        api.settle()
     wrong = next(label for label in sent if label["annotator"] == "ann")
     other = next(name for name in CLASSES if name != wrong["class"])
     assert api.label(wrong | {"class": other})["accepted"] == 1
     assert api.label(wrong | {"class": wrong["class"], "revision": 3})["accepted"] == 1
-    api.finalise()
+    api.settle()
     batch = api.batch("ben", 6)
     broken, *rest = batch["items"]
     about = {"annotator": "ben", "batch": batch["batch"]}
@@ -172,7 +172,7 @@ def label_rounds(api: Api) -> None:
         {"item": broken["id"], "skip": "broken", **about},
         *({"item": item["id"], "class": true_class(item["key"]), **about} for item in rest),
     )
-    api.finalise()
+    api.settle()
 
 
 def told(api: Api) -> Json:
@@ -270,9 +270,9 @@ def use(api: Api, images: Path, data_dir: Path) -> Json:
     body = {"name": "shapes", "classes": list(CLASSES), **SETTINGS}
     api.at = f"/projects/{api.post('/projects', body)['id']}"
     api.post(f"{api.at}/sources", {"uri": str(images)})
-    api.finalise()
+    api.settle()
     api.post(f"{api.at}/pretrain")
-    api.finalise()
+    api.settle()
     label_rounds(api)
     database = data_dir / "shortlist.db"
     found = told(api) | {"ranked": ranked(database)}

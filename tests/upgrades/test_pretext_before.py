@@ -174,11 +174,11 @@ def test_thumbnails_and_what_is_a_duplicate() -> None:
     rows = thumbnails(torch.cat([originals, copies, originals[:4]]))
     views = differences(rows, np.arange(12), np.arange(SCORED, SCORED + 12)[:, None])[:, 0]
     strangers = differences(rows, np.arange(SCORED - 1), np.arange(1, SCORED)[:, None])[:, 0]
-    largest = threshold(views, strangers)
+    largest = threshold(ImageSketcher(), views, strangers)
     found: Arrays = {
         "representatives": representatives(ImageSketcher(), rows, [None] * len(rows), largest),
         "representatives/equal bytes only": representatives(
-            rows, [str(row % 20) for row in range(len(rows))], 0.0
+            ImageSketcher(), rows, [str(row % 20) for row in range(len(rows))], 0.0
         ),
     }
 

@@ -21,7 +21,7 @@ from worker.modalities.image import Image
 from worker.modalities.image.backbones import make_backbone
 from worker.modalities.image.pixels import normalised
 from worker.modalities.image.pretext.rotation import Rotation
-from worker.pool.dataset import Dataset
+from worker.pool.dataset import Dataset, sharded
 from worker.pretext import PretextTask, byol, dino, simclr, vicreg
 from worker.pretraining.recipe import Recipe
 from worker.pretraining.sync_norm import synced

@@ -60,14 +60,18 @@ def of_losses(losses: Tensor, traits: dict[str, Floats]) -> Diagnostics:
     return found
 
 
-def collapse(untrained: Diagnostics, now: Diagnostics, items: int) -> str | None:
-    """What collapsed, in a sentence; None when nothing did. `items`: how many the diagnostics are of."""
+def collapse(untrained: Diagnostics, now: Diagnostics, items: int, least_spread: float = 0.7) -> str | None:
+    """The sentence says what collapsed; None when nothing did.
+
+    items         how many the diagnostics are of
+    least_spread  of the embeddings, as a share of the untrained network's; good ones of some modalities keep less
+    """
     if items < _LEAST_ITEMS:
         return None
     signs = [
         f"{what} is {now[name]:.3g}, and {untrained[name]:.3g} with the untrained network"
         for name, what, left in _SIGNS
-        if name in now and now[name] < left * untrained[name]
+        if name in now and now[name] < (least_spread if name == "embedding_std" else left) * untrained[name]
     ]
     return f"The training collapsed: {'; '.join(signs)}." if signs else None
 

@@ -24,8 +24,7 @@ _SAME_ITEM = (
     "split",
     "shuffle",
     "content_hash",
-    "width",
-    "height",
+    "facts",
     "quarantine_reason",
     "meta",
     "gold",
@@ -152,4 +151,5 @@ def _activate(session: Session, project: Project, source_id: int) -> None:
     source = session.get(Project, source_id)
     if source is not None and source.score_run_id is not None:
         score_run = session.get_one(ScoreRun, source.score_run_id)
-        pipeline.queue_score_pool(session, project, score_run.pretext_model_id)
+        if score_run.pretext_model_id is not None:
+            pipeline.queue_score_pool(session, project, score_run.pretext_model_id)

@@ -1,9 +1,11 @@
-"""Job import_source: a source becomes items. Each file is decoded once, so that later steps can trust it.
+"""Job import_source: a source becomes items. Each is looked at once (`Content.inspect`), so that later steps can trust
+it.
 
-Bad files are quarantined with the reason and stop nothing. What is out of reach is left out: the job fails for it at
-its end, or at once where nothing can be reached any more, and what was read stays. Importing again adds what is new,
-and looks again at what was quarantined. Classes come with the `test` split only: a pool item's class is what
-annotators say.
+A project without a modality gets that of most of its first source; what is of another kind is refused and told. Bad
+files are quarantined with the reason and stop nothing. What is out of reach is left out: the job fails for it at its
+end, or at once where nothing can be reached any more, and what was read stays. Importing again adds what is new, and
+looks again at what was quarantined. Classes come with the `test` split only: a pool item's class is what annotators
+say.
 """
 
 import os
@@ -19,7 +21,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from service.content.image import FORMATS, open_rgb
+from service.content import contents, limits_of
+from service.content.contract import Content, Facts, Limits
 from service.content.reader import ItemBytes
 from service.content.sources import Candidate, Listing, list_source
 from service.errors import (
@@ -30,7 +33,7 @@ from service.errors import (
     SourceUnreachable,
     SourceUnreadable,
 )
-from service.store import planner_stats
+from service.store import modalities, planner_stats
 from service.store.jobs import progressed
 from service.store.pipeline import queue_score_new_items
 from service.store.project_settings import ProjectSettings
@@ -40,7 +43,7 @@ from worker.errors import JobFailed
 from worker.jobs.context import JobContext
 
 _CHUNK = 256  # items a transaction
-_AWAY = 32  # images in a row that are out of reach: the source is, and no more are tried
+_AWAY = 32  # items in a row that are out of reach: the source is, and no more are tried
 
 
 def run(context: JobContext) -> dict[str, Any]:
@@ -48,8 +51,11 @@ def run(context: JobContext) -> dict[str, Any]:
         source = session.get_one(Source, context.job.payload["source_id"])
         project = session.get_one(Project, source.project_id)
     item_bytes = ItemBytes(context.settings)
-    listing = list_source(source.uri, item_bytes, source.label_column)
-    importing = _Import(context, source, project, listing, item_bytes)
+    listing = list_source(source.uri, item_bytes, source.label_column, _content(project))
+    if listing.content is None and listing.tell() is None:
+        raise JobFailed(_nothing_found(source, listing, *contents().values()))
+    content = _tell(context, project, listing)
+    importing = _Import(context, source, project, listing, item_bytes, content)
     try:
         counts = importing.run()
     except ShortlistError:
@@ -58,7 +64,7 @@ def run(context: JobContext) -> dict[str, Any]:
                 queue_score_new_items(session, session.get_one(Project, source.project_id))
         raise
     if not any(counts.values()):
-        raise JobFailed(_nothing_found(source, listing))
+        raise JobFailed(_nothing_found(source, listing, content))
     result = counts | {
         "ignored": listing.ignored, "refused": listing.refused, "refusals": listing.refusals,
     }  # fmt: skip
@@ -68,10 +74,34 @@ def run(context: JobContext) -> dict[str, Any]:
     return result
 
 
-def _nothing_found(source: Source, listing: Listing) -> str:
+def _content(project: Project) -> Content | None:
+    """None where the source is to tell."""
+    if project.modality is None:
+        return None
+    content = contents().get(project.modality)
+    if content is None:
+        raise JobFailed(
+            f"This worker knows no {project.modality} items. Update it, then import the source again."
+        )
+    return content
+
+
+def _tell(context: JobContext, project: Project, listing: Listing) -> Content:
+    """The content of the project's items, which the listing told where nobody had."""
+    assert listing.content is not None
+    if project.modality is None:
+        with context.publish() as session:
+            told = modalities.tell(session, project.id, listing.content.name)
+        listing.content = contents()[told]  # somebody may have registered items meanwhile
+    return listing.content
+
+
+def _nothing_found(source: Source, listing: Listing, *wanted: Content) -> str:
     if listing.refused:
         return f"Nothing could be imported from {source.uri!r}. {listing.refusals[0]}"
-    sentence = f"There are no images in {source.uri!r} ({', '.join(FORMATS)})."
+    kinds = " and no ".join(f"{content.name}s" for content in wanted)
+    formats = ", ".join(name for content in wanted for name in content.formats)
+    sentence = f"There are no {kinds} in {source.uri!r} ({formats})."
     if listing.ignored:
         sentence += (
             f" {listing.ignored} other files were left out: import Parquet and manifests by their own path."
@@ -81,35 +111,33 @@ def _nothing_found(source: Source, listing: Listing) -> str:
 
 @dataclass(frozen=True)
 class _Look:
-    """What decoding a candidate told."""
+    """What looking at a candidate told."""
 
     content_hash: str | None = None
-    width: int | None = None
-    height: int | None = None
+    facts: Facts | None = None
     reason: str | None = None  # why it is quarantined
 
     def columns(self) -> dict[str, Any]:
         return {
             "content_hash": self.content_hash,
-            "width": self.width,
-            "height": self.height,
+            "facts": self.facts,
             "quarantine_reason": self.reason,
             "state": "quarantined" if self.reason else "available",
         }
 
 
-def _look(found: Candidate, item_bytes: ItemBytes, max_pixels: int) -> _Look:
+def _look(found: Candidate, item_bytes: ItemBytes, content: Content, limits: Limits) -> _Look:
     """Raises `SourceUnreachable`."""
     content_hash = None
     try:
         data = item_bytes.read(found.uri) if found.data is None else found.data
         content_hash = blake2b(data, digest_size=16).hexdigest()
-        width, height = open_rgb(data, max_pixels).size
+        facts = content.inspect(data, limits)
     except SourceUnreachable:
         raise
     except (BadItem, SourceNotAllowed, SourceUnreadable) as error:
         return _Look(content_hash, reason=str(error.fields.get("reason", error)))
-    return _Look(content_hash, width, height)
+    return _Look(content_hash, facts)
 
 
 def _is_text(text: str) -> bool:
@@ -121,17 +149,25 @@ class _Import:
     """The counts end up on the source's row; run again after an interruption, they come out the same."""
 
     def __init__(
-        self, context: JobContext, source: Source, project: Project, listing: Listing, item_bytes: ItemBytes
+        self,
+        context: JobContext,
+        source: Source,
+        project: Project,
+        listing: Listing,
+        item_bytes: ItemBytes,
+        content: Content,
     ) -> None:
         self.context = context
         self.source = source
         self.classes = frozenset(project.classes)
         self.seed = ProjectSettings.model_validate(project.settings).seed
         self.listing = listing
-        self.decode = partial(_look, item_bytes=item_bytes, max_pixels=context.settings.max_image_pixels)
+        self.kind = f"{content.name}s"
+        limits = limits_of(context.settings)
+        self.decode = partial(_look, item_bytes=item_bytes, content=content, limits=limits)
         self.counts = {"added": 0, "known": 0, "quarantined": 0}
         self.out_of_reach: ImportIncomplete | None = None
-        self.misses = 0  # images in a row that were out of reach
+        self.misses = 0  # items in a row that were out of reach
 
     def run(self) -> dict[str, int]:
         """Raises `ImportIncomplete` once all is imported that can be."""
@@ -142,7 +178,7 @@ class _Import:
                 seen += len(chunk)
                 self._take(list(self._acceptable(chunk)), threads)
                 of_all = f" of {total:,}" if total else ""
-                self.context.report(min(1.0, seen / total) if total else 0.0, f"{seen:,}{of_all} images")
+                self.context.report(min(1.0, seen / total) if total else 0.0, f"{seen:,}{of_all} {self.kind}")
         if self.counts["added"] >= planner_stats.MANY_ROWS:
             with self.context.publish() as session:
                 planner_stats.refresh(session, "items")
@@ -151,7 +187,7 @@ class _Import:
         return self.counts
 
     def look(self, found: Candidate) -> _Look | None:
-        """None where the image is out of reach."""
+        """None where the item is out of reach."""
         if self.misses >= _AWAY:
             return None
         try:

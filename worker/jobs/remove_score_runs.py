@@ -56,7 +56,7 @@ def _removed(session: Session, project_id: int | None, job_id: int) -> list[int]
     return [each.id for each in runs if each.state == "removed"]
 
 
-def _models_in_use(session: Session) -> set[int]:
+def _models_in_use(session: Session) -> set[int | None]:
     served = sa.select(ScoreRun.pretext_model_id).join(Project, Project.score_run_id == ScoreRun.id)
     return {*session.scalars(served), *session.scalars(pipeline.SCORING)}
 

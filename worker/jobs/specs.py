@@ -10,13 +10,14 @@ from torch import nn
 
 from service.store.artifacts import Artifacts
 from service.store.control_arm import TESTED
-from service.store.project_settings import Choice
+from service.store.project_settings import Choice, ProjectSettings
 from service.store.tables import Head, Item, PretextModel, Project, utc_now
 from worker.arrays import Floats, Ints
 from worker.evaluation.known_items import KnownItems
 from worker.heads import Head as HeadKind
 from worker.heads import heads
 from worker.jobs.context import JobContext
+from worker.modalities import Modality, modalities
 from worker.models.nets import as_safetensors, load_net
 from worker.models.spec import ModelSpec
 from worker.pool.cache_room import CacheNames
@@ -160,6 +161,15 @@ def is_untrained(model: PretextModel) -> bool:
     return model.config.get("epochs") == 0
 
 
+def modality_of(project: Project) -> Modality:
+    """With the settings of the project that are its own; open ones stay open. Raises `Unsuited`."""
+    settings = ProjectSettings.model_validate(project.settings)
+    name = project.modality or "image"  # nothing was imported yet
+    fields = modalities()[name].model_fields if name in modalities() else {}
+    own = {field: getattr(settings, field) for field in fields if hasattr(settings, field)}
+    return plug_in_from(modalities(), name, own, "modality")
+
+
 # ---- items ----
 
 
@@ -171,7 +181,7 @@ def half_of(shuffle: int) -> int:
 def item_refs(session: Session, ids: Ints) -> list[ItemRef]:
     """In the order of the ids, less those that are gone."""
     found = session.execute(sa.select(Item.id, Item.uri).where(Item.id.in_(ids.tolist())))
-    uris: dict[int, str] = dict(found.tuples().all())
+    uris: dict[int, str] = {row.id: row.uri for row in found}
     return [ItemRef(number, uris[number]) for number in ids.tolist() if number in uris]
 
 

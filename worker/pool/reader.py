@@ -9,7 +9,8 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from service.content.contract import Facts, Limits
+from service.content import limits_of
+from service.content.contract import Facts
 from service.content.reader import ItemBytes
 from service.errors import BadItem, SourceNotAllowed, SourceUnreachable, SourceUnreadable
 from service.settings import Settings
@@ -40,7 +41,7 @@ class ItemReader:
 
     def __init__(self, settings: Settings) -> None:
         self._bytes = ItemBytes(settings)
-        self._limits = Limits.of(settings)
+        self._limits = limits_of(settings)
         self._threads = ThreadPoolExecutor(settings.threads or available_cores())
 
     def __enter__(self) -> "ItemReader":

@@ -83,6 +83,7 @@ class Training:
     report: Callable[[float, str], None]
     warn: Callable[[str], None]
     traits: dict[str, Floats] = field(default_factory=dict)
+    least_spread: float = 0.7  # see `Modality`
 
     def __post_init__(self) -> None:
         recipe = self.recipe
@@ -231,7 +232,7 @@ class Training:
 
     def _look_for_collapse(self) -> None:
         self._check_sound()
-        collapsed = collapse(self.untrained, self.watch(), len(self.sample[:_WATCHED]))
+        collapsed = collapse(self.untrained, self.watch(), len(self.sample[:_WATCHED]), self.least_spread)
         self.net.train()
         if collapsed:
             self.warn(f"After {_COLLAPSE_SHOWS:.0%} of the steps: {collapsed}")

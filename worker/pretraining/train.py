@@ -62,6 +62,7 @@ def train(
         prepare=prepare,
         sample=sample,
         traits=traits,
+        least_spread=modality.least_spread,
         save=callbacks.save,
         save_interval_s=callbacks.save_interval_s,
         report=callbacks.report,

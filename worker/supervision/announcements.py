@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from pydantic import BaseModel
 
-from service.store.catalogue import Announcement, Kind
+from service.store.catalogue import HEAD_NEEDS_ITEMS, TASK_MODALITIES, Announcement, Kind
 from service.store.pipeline import NEEDED_FOR
 from worker.heads import heads
+from worker.modalities import modalities
 from worker.modalities.image.backbones import SmallBackbone
 from worker.pretext import pretext_tasks
 from worker.strategies import strategies
@@ -17,15 +18,16 @@ from worker.strategies import strategies
 def announcements() -> tuple[Announcement, ...]:
     return (
         *_described("strategy", strategies()),
-        *_described("pretext_task", pretext_tasks()),
-        *map(_head, _described("head", heads())),
+        *map(_with_modalities, _described("pretext_task", pretext_tasks())),
+        *map(_with_needs, _described("head", heads())),
         _small_backbone(),
     )
 
 
 def had(announced: Iterable[Announcement]) -> set[str]:
     """The plug-ins as what jobs may need (`service.store.pipeline`)."""
-    return {f"{NEEDED_FOR[each.kind]}:{each.name}" for each in announced if each.kind in NEEDED_FOR}
+    plug_ins = {f"{NEEDED_FOR[each.kind]}:{each.name}" for each in announced if each.kind in NEEDED_FOR}
+    return plug_ins | {f"modality:{name}" for name in modalities()}
 
 
 def _described(kind: Kind, plug_ins: Mapping[str, type[BaseModel]]) -> list[Announcement]:
@@ -35,11 +37,20 @@ def _described(kind: Kind, plug_ins: Mapping[str, type[BaseModel]]) -> list[Anno
     ]
 
 
-def _head(described: Announcement) -> Announcement:
-    """A head says whether it needs the items themselves; training then takes minutes and belongs into the long lane."""
-    needs_items = heads()[described.name].needs_items
-    parameters = described.parameters | {"x-needs-items": needs_items}
-    return replace(described, parameters=parameters, lane="long" if needs_items else None)
+def _with_modalities(task: Announcement) -> Announcement:
+    """The kinds of items that a pretext task is for stand in its parameter schema; null is any."""
+    kinds = pretext_tasks()[task.name].modalities
+    schema = task.parameters | {TASK_MODALITIES: sorted(kinds) if kinds else None}
+    return replace(task, parameters=schema)
+
+
+def _with_needs(head: Announcement) -> Announcement:
+    """Whether a head needs the items themselves stands in its parameter schema. Such a training takes minutes: it
+    belongs into the long lane.
+    """
+    needs_items = heads()[head.name].needs_items
+    schema = head.parameters | {HEAD_NEEDS_ITEMS: needs_items}
+    return replace(head, parameters=schema, lane="long" if needs_items else None)
 
 
 def _small_backbone() -> Announcement:

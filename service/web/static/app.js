@@ -234,7 +234,7 @@ async function draw() {
   $("project").hidden = !project;
   if (!project) {
     listening.stop();
-    return say("notice", wanted ? `This key sees no project ${wanted}.` : "No projects yet. Start with: shortlist up --images DIR --classes cat,dog — or POST /projects.");
+    return say("notice", wanted ? `This key sees no project ${wanted}.` : "No projects yet. Start with: shortlist up --items PATH --classes cat,dog — or POST /projects.");
   }
   listen(project.id);
   const [metrics, rounds, jobs] = await Promise.all([

@@ -183,7 +183,7 @@ def test_a_webhook_replaced_while_it_is_sent_to(engine: sa.Engine) -> None:
         webhooks.delete(session, session.get_one(Webhook, webhook_id))
     assert told(engine, "http://127.0.0.1:9/") == webhook_id
     with write_session(engine) as session:
-        deliveries.finalise(session, due, Attempt(200, None))
+        deliveries.settle(session, due, Attempt(200, None))
     assert states(engine) == ["pending"]
 
 

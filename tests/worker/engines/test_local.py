@@ -8,8 +8,17 @@ from worker.engines.local import LocalEngine
 
 
 class Doubling:
+    """Work that is open from the beginning."""
+
     def __init__(self) -> None:
         self.loaded_second = threading.Event()
+
+    def open(self, device: str) -> "Doubling":
+        assert device == "cpu"
+        return self
+
+    def close(self) -> None:
+        self.closed = True
 
     def load(self, shard: int) -> int:
         if shard == 2:
@@ -25,11 +34,11 @@ class Doubling:
 
 
 def test_shards_come_in_order_and_load_ahead() -> None:
-    assert list(LocalEngine().map(Doubling(), [1, 2, 3])) == [2, 4, 6]
+    assert list(LocalEngine().map(Doubling(), [1, 2, 3], device="cpu")) == [2, 4, 6]
 
 
 def test_an_error_comes_after_the_shards_before_it() -> None:
-    finished = LocalEngine().map(Doubling(), [2, 13, 3])
+    finished = LocalEngine().map(Doubling(), [2, 13, 3], device="cpu")
 
     assert next(finished) == 4
     with pytest.raises(ValueError, match="unlucky"):
@@ -37,4 +46,4 @@ def test_an_error_comes_after_the_shards_before_it() -> None:
 
 
 def test_no_shards() -> None:
-    assert list(LocalEngine().map(Doubling(), [])) == []
+    assert list(LocalEngine().map(Doubling(), [], device="cpu")) == []

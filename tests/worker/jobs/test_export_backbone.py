@@ -19,7 +19,7 @@ from service.store.session import write_session
 from service.store.tables import Project
 from tests import factories
 from tests.worker import running
-from worker.jobs.specs import store_net
+from worker.jobs.specs import spec_of, store_net
 from worker.modalities.image.backbones import SmallBackbone
 from worker.models.nets import new_net
 
@@ -36,7 +36,7 @@ def test_it_loads_in_plain_timm(
             artifact="pretext/1/model.safetensors",
             config={"image_size": 32, "seed": 0, "pretrained": False, "layer": "stage2"},
         )  # fmt: skip
-        net = new_net(model)
+        net = new_net(spec_of(model))
         store_net(net, model, artifacts, str(model.artifact))
     with write_session(engine) as session:
         with pytest.raises(BackboneNotExported):

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
+from service.content import image
 from service.content.image import open_rgb
 from service.errors import ImportIncomplete, ShortlistError, SourceUnreachable
 from service.settings import Settings
@@ -126,7 +127,7 @@ def test_again_adds_what_is_new_and_decodes_nothing_else(
         decoded.append(data)
         return open_rgb(data, max_pixels)
 
-    monkeypatch.setattr(import_source, "open_rgb", counting)
+    monkeypatch.setattr(image, "open_rgb", counting)
 
     assert counts(importing(root)) == (1, 3, 0)
     assert counts(importing(root)) == (0, 4, 0)

@@ -21,7 +21,7 @@ from tests.worker.running import claim, run
 from worker.jobs.probe_sets import Sample
 from worker.jobs.score_pool.layer_choice import _DEFAULT as DEFAULT
 from worker.jobs.score_pool.layer_choice import by_labels, by_rank
-from worker.jobs.specs import store_net
+from worker.jobs.specs import open_net, spec_of, store_net
 from worker.modalities.image.pixels import normalised
 from worker.models.layers import at_layer
 from worker.models.nets import new_net
@@ -84,7 +84,7 @@ class Scoring:
                 session, project=project, backbone=backbone, config=config, artifact="m.safetensors"
             )
             self.project_id, self.model_id = project.id, model.id
-        self.store(new_net(model), model)
+        self.store(new_net(spec_of(model)), model)
 
     def store(self, net: nn.Module, model: PretextModel) -> None:
         store_net(net, model, self.artifacts, "m.safetensors")
@@ -93,7 +93,7 @@ class Scoring:
         """Change the weights of its batch norms."""
         with read_session(self.engine) as session:
             model = session.get_one(PretextModel, self.model_id)
-        net = new_net(model)
+        net = new_net(spec_of(model))
         for module in net.get_submodule(f"backbone.{layer}").modules():
             if isinstance(module, nn.BatchNorm2d):
                 with torch.no_grad():
@@ -133,7 +133,7 @@ def test_a_timm_backbone_gives_its_layer_of_largest_rank_from_then_on(scoring: S
     told = model.diagnostics["layer"]
     assert model.config["layer"] is not None
     assert (told["by"], max(told["measured"], key=told["measured"].get)) == ("rank", model.config["layer"])
-    backbone = load_net(model, scoring.artifacts, torch.device("cpu")).get_submodule("backbone")
+    backbone = open_net(model, scoring.artifacts, torch.device("cpu")).get_submodule("backbone")
     pictures = [torch.from_numpy(_pixels(path)) for path in scoring.paths[:3]]
     with torch.no_grad():
         expected = at_layer(backbone, model.config["layer"])(normalised(torch.stack(pictures)))

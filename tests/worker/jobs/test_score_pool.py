@@ -9,7 +9,6 @@ import sqlalchemy as sa
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from worker.jobs.score_pool.shard_scorer import ShardScorer
 
 from service.errors import ItemNotFetched
 from service.settings import Settings
@@ -34,9 +33,10 @@ from worker.errors import JobFailed
 from worker.jobs import score_pool
 from worker.jobs.context import JobContext
 from worker.jobs.score_pool import percentiles_among
-from worker.jobs.specs import store_net
+from worker.jobs.specs import spec_of, store_net
 from worker.models.nets import new_net
 from worker.pretext import PretextTask
+from worker.scoring.pool_scoring import OpenPoolScoring
 from worker.scoring.score import Scored, score
 from worker.scoring.scored_items import ScoredItems, open_sketches
 
@@ -59,7 +59,7 @@ class Scoring:
             self.model = make_pretext_model(
                 session, project=self.project, config=CONFIG, artifact="m.safetensors"
             )
-        store_net(new_net(self.model), self.model, artifacts, "m.safetensors")
+        store_net(new_net(spec_of(self.model)), self.model, artifacts, "m.safetensors")
 
     def add(self, count: int, first: int = 0, split: str = "pool", **values: Any) -> None:
         write_pictures(self.folder, count, first)
@@ -114,13 +114,13 @@ def scoring(engine: sa.Engine, settings: Settings, artifacts: Artifacts, tmp_pat
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many items each shard sent through the network."""
     counts: list[int] = []
-    compute = ShardScorer.compute
+    compute = OpenPoolScoring.compute
 
-    def counting(self: ShardScorer, loaded: Any) -> Any:
+    def counting(self: OpenPoolScoring, loaded: Any) -> Any:
         counts.append(len(loaded.to_do))
         return compute(self, loaded)
 
-    monkeypatch.setattr(ShardScorer, "compute", counting)
+    monkeypatch.setattr(OpenPoolScoring, "compute", counting)
     return counts
 
 
@@ -157,7 +157,7 @@ def test_the_cut_into_shards_and_batches_changes_nothing(
     whole = scoring.run(shard_size=100)
     with write_session(scoring.engine) as session:
         session.execute(sa.delete(ScoreRun))
-    monkeypatch.setattr("worker.jobs.score_pool.shard_scorer._BATCH", {"cpu": 2})
+    monkeypatch.setattr("worker.scoring.pool_scoring._BATCH", {"cpu": 2})
     cut = scoring.run(shard_size=3)
 
     assert np.abs(whole.losses - cut.losses).max() < 1e-5
@@ -266,7 +266,7 @@ def test_another_try_with_a_newer_model_begins_anew(scoring: Scoring) -> None:
         project = session.get_one(Project, scoring.project.id)
         config = CONFIG | {"seed": 1}
         newer = make_pretext_model(session, project=project, config=config, artifact="n.safetensors")
-        store_net(new_net(newer), newer, scoring.artifacts, "n.safetensors")
+        store_net(new_net(spec_of(newer)), newer, scoring.artifacts, "n.safetensors")
         queue_score_pool(session, project, newer.id)
         number = newer.id
     (begun,) = scoring.score_runs()
@@ -452,15 +452,13 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved(
             raise torch.OutOfMemoryError
         return score(net, task, batch, layer)
 
-    monkeypatch.setattr("worker.jobs.score_pool.shard_scorer.score", full)
-    monkeypatch.setattr(
-        "worker.jobs.score_pool.shard_scorer.folded", lambda net, run: net
-    )  # it runs four items
-    monkeypatch.setattr("worker.jobs.score_pool.shard_scorer._earlier_runs", lambda *_: [])
+    monkeypatch.setattr("worker.scoring.pool_scoring.score", full)
+    monkeypatch.setattr("worker.scoring.pool_scoring.folded", lambda net, run: net)  # it runs four items
+    monkeypatch.setattr(score_pool, "earlier_runs", lambda *_: [])
     assert np.allclose(scoring.run().losses, expected, atol=1e-5)
 
     fits = 0
-    with pytest.raises(JobFailed, match="smaller image_size or backbone"):
+    with pytest.raises(JobFailed, match="smaller items .image_size. or a smaller backbone"):
         scoring.run()
 
 
@@ -470,15 +468,15 @@ def test_losses_that_differ_in_their_last_digit_only(
 ) -> None:
     """As those of equal images in batches of different sizes."""
     scoring.add(4)
-    score_batch = ShardScorer._score
+    score_batch = OpenPoolScoring._score
 
-    def nearly_equal(self: ShardScorer, pixels: torch.Tensor, halves: torch.Tensor) -> Scored:
-        found = score_batch(self, pixels, halves)
+    def nearly_equal(self: OpenPoolScoring, items: torch.Tensor, halves: torch.Tensor) -> Scored:
+        found = score_batch(self, items, halves)
         found.losses[:] = 1.0
         found.losses[0] = float(np.nextafter(np.float32(1), np.float32(2)))
         return found
 
-    monkeypatch.setattr(ShardScorer, "_score", nearly_equal)
+    monkeypatch.setattr(OpenPoolScoring, "_score", nearly_equal)
 
     assert len(scoring.run().losses) > 0
 
@@ -486,14 +484,14 @@ def test_losses_that_differ_in_their_last_digit_only(
 @on_sqlite
 def test_an_item_without_a_number_is_named(scoring: Scoring, monkeypatch: pytest.MonkeyPatch) -> None:
     scoring.add(3)
-    score_batch = ShardScorer._score
+    score_batch = OpenPoolScoring._score
 
-    def broken(self: ShardScorer, pixels: torch.Tensor, halves: torch.Tensor) -> Scored:
-        found = score_batch(self, pixels, halves)
+    def broken(self: OpenPoolScoring, items: torch.Tensor, halves: torch.Tensor) -> Scored:
+        found = score_batch(self, items, halves)
         found.losses[-1] = torch.nan
         return found
 
-    monkeypatch.setattr(ShardScorer, "_score", broken)
+    monkeypatch.setattr(OpenPoolScoring, "_score", broken)
 
     with pytest.raises(JobFailed, match=r"no number for the item '0000\d\.png'"):
         scoring.run()
@@ -589,7 +587,7 @@ def test_out_of_fold_each_half_is_scored_by_the_network_of_the_other(scoring: Sc
         model = session.get_one(PretextModel, scoring.model.id)
         model.config = CONFIG | {"out_of_fold": 2}
         session.execute(sa.delete(ScoreRun))
-    other = new_net(scoring.model)
+    other = new_net(spec_of(scoring.model))
     torch.nn.init.normal_(other.get_parameter("head.weight"))
     store_net(other, scoring.model, scoring.artifacts, "m-other.safetensors")
     by_two = scoring.run()

@@ -25,6 +25,7 @@ from tests.worker.running import claim, hand_back, run
 from worker.errors import JobFailed
 from worker.jobs import train_pretext
 from worker.jobs.context import JobContext
+from worker.jobs.specs import open_net, spec_of
 from worker.modalities.image.pretext.rotation import Rotation
 from worker.models.nets import new_net
 from worker.pretraining.loop import Diverged, State, Training
@@ -78,7 +79,7 @@ def test_a_model_is_trained_stored_and_scored_next(training: Callable[..., JobCo
     trained = model.diagnostics["trained"]
     assert trained == {name: model.history[-1][name] for name in trained}
     assert {"loss_rho_brightness", "loss_rho_pixel_variance"} <= set(trained)
-    assert load_net(model, context.artifacts, torch.device("cpu"))(torch.zeros(1, 3, 12, 12)).shape == (1, 4)
+    assert open_net(model, context.artifacts, torch.device("cpu"))(torch.zeros(1, 3, 12, 12)).shape == (1, 4)
     with read_session(context.engine) as session:
         job = session.scalars(sa.select(Job).where(Job.state == "queued")).one()
     assert (job.kind, job.payload) == ("score_pool", {"pretext_model_id": model.id})
@@ -215,7 +216,7 @@ def test_out_of_fold_a_network_is_trained_on_each_half_also_across_a_crash(
 
 
 def head_weight(context: JobContext, model: PretextModel, other_half: bool) -> torch.Tensor:
-    net = load_net(model, context.artifacts, torch.device("cpu"), other_half)
+    net = open_net(model, context.artifacts, torch.device("cpu"), other_half)
     return net.get_parameter("head.weight")
 
 
@@ -253,8 +254,8 @@ def test_a_collapsed_model_is_kept_but_the_untrained_one_scores(training: Callab
     assert "RankMe" in collapsed.diagnostics["collapse"]
     assert collapsed.diagnostics["collapse"] in untrained.diagnostics["note"]
     assert len(collapsed.history) == 2
-    nets = [load_net(model, context.artifacts, torch.device("cpu")) for model in (collapsed, untrained)]
-    expected = new_net(collapsed).get_parameter("head.weight")
+    nets = [open_net(model, context.artifacts, torch.device("cpu")) for model in (collapsed, untrained)]
+    expected = new_net(spec_of(collapsed)).get_parameter("head.weight")
     assert [torch.equal(net.get_parameter("head.weight"), expected) for net in nets] == [False, True]
     with read_session(context.engine) as session:
         job = session.scalars(sa.select(Job).where(Job.state == "queued")).one()
@@ -282,7 +283,7 @@ def test_any_timm_backbone(training: Callable[..., JobContext]) -> None:
     context = training(3, size=32, backbone="resnet18", pretext_epochs=1)
     run(context)
 
-    net = load_net(models(context)[0], context.artifacts, torch.device("cpu"))
+    net = open_net(models(context)[0], context.artifacts, torch.device("cpu"))
     assert net.get_submodule("backbone")(torch.zeros(1, 3, 32, 32)).shape == (1, 512)
 
 

@@ -27,7 +27,7 @@ def images(n: int = 6) -> Tensor:
 def test_the_same_losses_and_embeddings(task_name: str, backbone: str) -> None:
     task = pretext_tasks()[task_name]()
     torch.manual_seed(0)
-    net = task.make_net(*make_backbone(backbone, False, Image(image_size=SIZE)), SIZE)
+    net = task.make_net(*make_backbone(backbone, False, SIZE), Image(image_size=SIZE))
     task.losses(net, images(), torch.Generator().manual_seed(0))  # in training mode: statistics move
     net.eval()
 
@@ -64,7 +64,7 @@ def test_a_layer_whose_output_would_change_is_left_alone() -> None:
     """The loss stays as it is where batch norm follows, what the layer itself gives does not."""
     task = pretext_tasks()["rotation"]()
     torch.manual_seed(0)
-    net = task.make_net(*make_backbone("ghostnet_100", False, Image(image_size=SIZE)), SIZE)
+    net = task.make_net(*make_backbone("ghostnet_100", False, SIZE), Image(image_size=SIZE))
     task.losses(net, images(), torch.Generator().manual_seed(0))
     net.eval()
 

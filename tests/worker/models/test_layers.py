@@ -98,7 +98,7 @@ def test_places_and_tokens_are_averaged() -> None:
 @pytest.mark.parametrize("task", [Rotation(), SimCLR()], ids=["items are among its views", "only crops are"])
 def test_scoring_gives_the_layer_and_the_same_losses(task: Rotation | SimCLR) -> None:
     torch.manual_seed(0)
-    net = task.make_net(*make_backbone("test_resnet", False, Image(image_size=SIZE)), SIZE).eval()
+    net = task.make_net(*make_backbone("test_resnet", False, SIZE), Image(image_size=SIZE)).eval()
     own, inner = score(net, task, images()), score(net, task, images(), "layer2")
 
     assert torch.equal(own.losses, inner.losses)

@@ -12,9 +12,10 @@ from torch import Tensor
 from service.content.image import open_rgb
 from service.settings import Settings
 from tests.pictures import encoded, picture
+from worker.modalities.image import Image as Images
 from worker.modalities.image.jpeg import plain_jpeg
 from worker.modalities.image.pixels import to_pixels
-from worker.pool.reader import Decoded
+from worker.pool.reader import Decoded, ItemReader
 
 
 @pytest.fixture
@@ -35,8 +36,8 @@ def decode(settings: Settings, tmp_path: Path) -> Any:
     def one(data: bytes, side: int = 32) -> Decoded:
         path = tmp_path / "item"
         path.write_bytes(data)
-        with ItemReader(settings) as item_pixels:
-            return item_pixels.decode([str(path)], side)[0]
+        with ItemReader(settings) as reader:
+            return reader.decode([str(path)], Images(image_size=side))[0]
 
     return one
 
@@ -70,7 +71,7 @@ def test_a_jpeg_that_was_cut_off_is_refused_as_always(part: float, decode: Any) 
     whole = encoded(smooth(32, 32), "JPEG")
     found = decode(whole[: int(part * len(whole))])
 
-    assert found.pixels is None
+    assert found.item is None
     assert "broken or truncated" in found.reason or "supported format" in found.reason
 
 
@@ -81,13 +82,14 @@ def test_large_jpegs_are_decoded_at_a_fraction(orientation: int, decode: Any) ->
     data = encoded(smooth(640, 480), "JPEG", exif=turned)
     found = decode(data)
 
-    assert (found.width, found.height) == ((640, 480) if orientation == 1 else (480, 640))
-    assert (found.pixels.int() - thorough(data, 32).int()).abs().max() <= 3
+    width, height = (640, 480) if orientation == 1 else (480, 640)
+    assert found.facts == {"width": width, "height": height}
+    assert (found.item.int() - thorough(data, 32).int()).abs().max() <= 3
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3000, 1), (1, 3000)])
 def test_thin_and_tiny_pictures_are_squares_too(size: tuple[int, int], decode: Any) -> None:
-    assert decode(encoded(picture(1, *size)), 16).pixels.shape == (3, 16, 16)
+    assert decode(encoded(picture(1, *size)), 16).item.shape == (3, 16, 16)
 
 
 def test_grey_and_transparent_pictures_mix(settings: Settings, tmp_path: Path) -> None:
@@ -100,8 +102,8 @@ def test_grey_and_transparent_pictures_mix(settings: Settings, tmp_path: Path) -
         )
         paths.append(tmp_path / f"{number}.png")
         image.save(paths[-1])
-    with ItemReader(settings) as item_pixels:
-        stacked = item_pixels.stack([str(path) for path in paths], 8)
+    with ItemReader(settings) as reader:
+        stacked = reader.stack([str(path) for path in paths], Images(image_size=8))
 
     assert stacked.shape == (7, 3, 8, 8)
 
@@ -109,5 +111,5 @@ def test_grey_and_transparent_pictures_mix(settings: Settings, tmp_path: Path) -
 def test_a_huge_picture_is_refused_before_it_is_decoded(decode: Any) -> None:
     found = decode(encoded(Image.new("1", (20_000, 20_000))))
 
-    assert found.pixels is None
+    assert found.item is None
     assert "20000 x 20000 pixels are more than" in found.reason

@@ -34,7 +34,10 @@ from worker.errors import JobFailed
 from worker.jobs import train_pretext
 from worker.jobs.context import JobContext
 from worker.jobs.train_pretext.pool import TrainingPool
-from worker.pool.reader import Decoded, ItemPixels
+from worker.modalities import Modality
+from worker.modalities.image import Image
+from worker.models.spec import ModelSpec
+from worker.pool.reader import Decoded, ItemReader
 from worker.pool.shared import SharedPool
 from worker.pretraining.launcher import (
     Assignment,
@@ -51,6 +54,7 @@ from worker.pretraining.launcher import (
     unpacked,
 )
 from worker.pretraining.loop import State
+from worker.pretraining.recipe import Recipe
 from worker.pretraining.train import Callbacks
 
 __all__ = ["training"]  # a fixture
@@ -139,39 +143,39 @@ def test_a_pool_too_small_for_two_is_trained_by_one(
 def test_the_shared_pool_is_the_pool(
     training: Callable[..., JobContext], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In memory, in the map, or where there is no room for either."""
+    """In memory, in the cache, or where there is no room for either."""
     context = training(11)
     (tmp_path / "pool" / "00003.png").unlink()
-    decode, decoded = ItemPixels._decode, list[str]()
+    decode, decoded = ItemReader._decode, list[str]()
 
-    def counting(this: ItemPixels, uri: str, image_size: int) -> Decoded:
+    def counting(this: ItemReader, uri: str, modality: Modality) -> Decoded:
         decoded.append(Path(uri).name)
-        return decode(this, uri, image_size)
+        return decode(this, uri, modality)
 
-    monkeypatch.setattr(ItemPixels, "_decode", counting)
-    with ItemReader(context.settings) as item_pixels:
+    monkeypatch.setattr(ItemReader, "_decode", counting)
+    with ItemReader(context.settings) as reader:
         for cache, room, each_epoch in ((0, 0, 11), (0, 2**20, 1), (2**20, 0, 0)):
-            changed = {"memory_cache_bytes": cache, "pixel_map_bytes": room}
+            changed = {"memory_cache_bytes": cache, "decoded_cache_bytes": room}
             context.settings = context.settings.model_copy(update=changed)
-            pool = TrainingPool(context, item_pixels, seed=0)
+            pool = TrainingPool(context, reader, seed=0)
             with TemporaryFile() as file:
-                shared = pool.shared(12, lambda part, message: None, file)
-                found = pickle.loads(pickle.dumps(shared)).dataset(file, item_pixels)
+                shared = pool.shared(Image(image_size=12), lambda part, message: None, file)
+                found = pickle.loads(pickle.dumps(shared)).dataset(file, reader)
                 decoded.clear()
                 batches = list(found.batches(0, 1, 4))
                 assert len(decoded) == each_epoch
-            expected = list(pool.dataset(12, lambda part, message: None).batches(0, 1, 4))
-            assert (shared.mapped is None) == bool(cache)
+            expected = list(pool.dataset(Image(image_size=12), lambda part, message: None).batches(0, 1, 4))
+            assert (shared.cached is None) == bool(cache)
             assert [len(one) for one in batches] == [len(one) for one in expected]
             assert all(map(torch.equal, batches, expected))
 
 
 def test_without_room_for_the_pool_it_says_so(training: Callable[..., JobContext]) -> None:
     context = training(11)
-    with ItemReader(context.settings) as item_pixels, open("/dev/full", "wb") as full:
-        pool = TrainingPool(context, item_pixels, seed=0)
+    with ItemReader(context.settings) as reader, open("/dev/full", "wb") as full:
+        pool = TrainingPool(context, reader, seed=0)
         with pytest.raises(ArtifactNotStored, match="no space left on device"):
-            pool.shared(12, lambda part, message: None, full)
+            pool.shared(Image(image_size=12), lambda part, message: None, full)
 
 
 # ---- what trainers say, said here by threads ----
@@ -189,7 +193,8 @@ class Heard:
 @pytest.fixture
 def assignment(settings: Settings) -> Assignment:
     return Assignment(
-        task={"name": "rotation"}, backbone="small", config={}, settings=settings, pool=SharedPool(3, 8),
+        spec=ModelSpec({"name": "rotation"}, "small", {"modality": "image", "image_size": 8}, seed=0),
+        recipe=Recipe(epochs=1, batch_size=2, seed=0), settings=settings, pool=SharedPool(3, Image(image_size=8)),
         sample=np.zeros((1, 3, 8, 8), np.uint8), traits={}, checkpoint=None,
     )  # fmt: skip
 

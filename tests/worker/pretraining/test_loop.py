@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from worker.evaluation.diagnostics import collapse
+from worker.modalities import Modality
 from worker.modalities.image import Image
 from worker.modalities.image.backbones import make_backbone
 from worker.modalities.image.pixels import augmented, normalised
@@ -40,7 +41,7 @@ def make_training(images: Tensor, **values: Any) -> Training:
     task = values.pop("task", Rotation())
     backbone, dimensions = make_backbone("small", pretrained=False, image_size=images.shape[2])
     defaults: dict[str, Any] = {
-        "net": task.make_net(backbone, dimensions, images.shape[2]),
+        "net": task.make_net(backbone, dimensions, Image(image_size=images.shape[2])),
         "task": task,
         "dataset": Dataset(len(images), lambda rows: images[torch.from_numpy(rows)]),
         "recipe": Recipe(epochs=2, batch_size=4, seed=0),
@@ -194,8 +195,8 @@ def test_after_two_rollbacks_it_says_so(how: str, sentence: str) -> None:
 class Settling(Rotation):
     """With a teacher that follows, and a bank that is settled at the end."""
 
-    def make_net(self, backbone: nn.Module, dimensions: int, image_size: int) -> nn.Module:
-        net = super().make_net(backbone, dimensions, Image(image_size=image_size))
+    def make_net(self, backbone: nn.Module, dimensions: int, modality: Modality) -> nn.Module:
+        net = super().make_net(backbone, dimensions, modality)
         net.teacher = nn.Parameter(torch.zeros(1), requires_grad=False)
         net.register_buffer("settled", torch.zeros(2))
         return net
@@ -234,8 +235,8 @@ def test_an_average_of_the_weights_is_the_result_and_resumes() -> None:
 class NoPredictor(BYOL):
     """Nothing keeps it from saying the same of all images."""
 
-    def make_net(self, backbone: nn.Module, dimensions: int, image_size: int) -> nn.Module:
-        net = super().make_net(backbone, dimensions, Image(image_size=image_size))
+    def make_net(self, backbone: nn.Module, dimensions: int, modality: Modality) -> nn.Module:
+        net = super().make_net(backbone, dimensions, modality)
         net.predictor = nn.Identity()
         return net
 

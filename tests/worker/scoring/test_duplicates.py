@@ -93,14 +93,14 @@ def test_a_tiny_pool(n: int) -> None:
 def test_the_threshold_is_just_above_what_slight_changes_do() -> None:
     views = np.linspace(4, 6, 101, dtype=np.float32)
 
-    assert threshold(views, np.full(101, 90, np.float32)) == pytest.approx(1.1 * 5.98)
+    assert threshold(ImageSketcher(), views, np.full(101, 90, np.float32)) == pytest.approx(1.1 * 5.98)
 
 
 def test_where_contrast_is_low_the_threshold_is_too() -> None:
     views = np.full(50, 5, np.float32)
 
-    assert threshold(views, np.full(50, 12, np.float32)) == pytest.approx(1.2)
+    assert threshold(ImageSketcher(), views, np.full(50, 12, np.float32)) == pytest.approx(1.2)
 
 
 def test_nothing_to_calibrate_on_groups_only_equal_pictures() -> None:
-    assert threshold(np.empty(0, np.float32), np.empty(0, np.float32)) == 0
+    assert threshold(ImageSketcher(), np.empty(0, np.float32), np.empty(0, np.float32)) == 0

@@ -15,7 +15,7 @@ SIZE = 16
 
 def make_net(task: Rotation) -> nn.Module:
     torch.manual_seed(0)
-    return task.make_net(*make_backbone("small", False, Image(image_size=SIZE)), SIZE).eval()
+    return task.make_net(*make_backbone("small", False, SIZE), Image(image_size=SIZE)).eval()
 
 
 def images(n: int = 5) -> Tensor:
@@ -70,7 +70,7 @@ def test_embeddings_are_those_of_the_items_themselves(task: Rotation) -> None:
 def test_batches_do_not_matter(name: str) -> None:
     task = pretext_tasks()[name]()
     torch.manual_seed(0)
-    net = task.make_net(*make_backbone("small", False, Image(image_size=SIZE)), SIZE).eval()
+    net = task.make_net(*make_backbone("small", False, SIZE), Image(image_size=SIZE)).eval()
 
     together = score(net, task, images())
     alone = [score(net, task, image[None]) for image in images()]

@@ -103,7 +103,7 @@ def test_looks_at_thumbnails_where_embeddings_say_nothing() -> None:
         np.uint8
     )
 
-    shown = Shortlist().select(replace(pool, thumbnails=thumbnails), 4, _rng()).items
+    shown = Shortlist().select(replace(pool, appearance=thumbnails), 4, _rng()).items
 
     assert sorted(truth[shown].tolist()) == [0, 1, 2, 3]
 

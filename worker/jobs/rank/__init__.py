@@ -24,7 +24,6 @@ from service.store.project_settings import Choice, ProjectSettings
 from service.store.tables import (
     Head,
     Item,
-    PretextModel,
     Project,
     RankedItem,
     Ranking,
@@ -37,8 +36,8 @@ from worker.evaluation.gate import is_due
 from worker.evaluation.known_items import KnownItems
 from worker.jobs.context import JobContext
 from worker.jobs.rank.exclusions import NO_COPIES, LeftOut, bar, barred_items, copies_of, left_out
-from worker.jobs.specs import chosen_head, item_ids, labeled_items, probabilities_by, spec_of
-from worker.jobs.train_head.measure_head import of_model
+from worker.jobs.specs import chosen_head, item_ids, labeled_items, modality_of, probabilities_by
+from worker.jobs.train_head.measure_head import on_alike
 from worker.registry import plug_in_from
 from worker.scoring.scored_items import ScoredItems, open_sketches
 from worker.selection.pool_view import PoolView, Selection
@@ -47,6 +46,7 @@ from worker.strategies import ColdStart, Strategy, strategies
 
 # Enough for several rounds, so that serving never waits; few enough that a ranking is stored at once.
 _ROUNDS, _AT_LEAST, _AT_MOST = 4, 200, 20_000
+PROVISIONAL = "Provisional: by raw features, until there is a pretext model."
 _AT_RANDOM = Choice(name="random")
 _HELD = sa.select(sa.func.count()).where(Reservation.state == sa.literal_column("'open'"))
 _KEPT = 3  # newest rankings whose items are kept, beside those that open reservations came from
@@ -59,7 +59,6 @@ class _State:
     project: Project
     settings: ProjectSettings
     score_run: ScoreRun
-    pretext_model: PretextModel
     head: Head | None  # the served one, where it knows the items of the score run
     labeled: KnownItems  # but for the control arm
     labels: int  # with the control arm
@@ -71,6 +70,11 @@ class _State:
     held: int  # open reservations: their items are available, and no one else gets them
     copies: Ints  # (m, 2) a duplicate and the representative of its group; none where they are not collapsed
     loss_weight: float  # see `PoolView`
+
+    @property
+    def provisional(self) -> bool:
+        """Whether the ranking goes by raw features, as there is no pretext model yet."""
+        return self.score_run.pretext_model_id is None
 
     @property
     def no_go(self) -> str | None:
@@ -91,7 +95,6 @@ class _State:
             project=project,
             settings=settings,
             score_run=score_run,
-            pretext_model=session.get_one(PretextModel, score_run.pretext_model_id),
             head=_head_for(session, project.head_id, score_run),
             labeled=labeled.keep(~np.isin(labeled.ids, control)),
             labels=len(labeled),
@@ -110,7 +113,7 @@ def _head_for(session: Session, head_id: int | None, score_run: ScoreRun) -> Hea
     """The head, where it knows the embeddings of the score run: those by the same pretext model are the same. The
     probabilities of a head that needs items are stored, for those of its own score run only.
     """
-    query = sa.select(Head).where(Head.id == head_id, of_model(score_run.pretext_model_id))
+    query = sa.select(Head).where(Head.id == head_id, on_alike(score_run))
     head = session.scalar(query)
     if head is None or head.score_run_id == score_run.id:
         return head
@@ -120,7 +123,7 @@ def _head_for(session: Session, head_id: int | None, score_run: ScoreRun) -> Hea
 def _loss_weight(session: Session, score_run: ScoreRun) -> float:
     """As the newest head that was measured with losses of the same pretext model found it."""
     measured = sa.select(Head.metrics).where(
-        of_model(score_run.pretext_model_id),
+        on_alike(score_run),
         Head.metrics["pretext_loss_correlation", "rho"].as_float().is_not(None),
     )
     metrics = session.scalar(measured.order_by(Head.version.desc()).limit(1))
@@ -148,6 +151,8 @@ def run(context: JobContext) -> dict[str, Any] | None:
         choice, note, selection = _select(state, pool)
     if not pool.available.any() and not unseen.seen.all():
         note = "What is left is barred as probably broken, or a duplicate: it is served at random."
+    if state.provisional:
+        note = f"{PROVISIONAL} {note}" if note else PROVISIONAL
     rows = _ranked_items(state, seen, pool, selection)
     barred = barred_items(scored, unseen)
     result = {
@@ -176,7 +181,7 @@ def run(context: JobContext) -> dict[str, Any] | None:
         project.ranking_id = ranking.id
         outbox.tell(session, project.id, "ranking.ready", _told(ranking))
         _forget_old_items(session, ranking)
-        if is_due(state.score_run.gate, state.labels):
+        if not state.provisional and is_due(state.score_run.gate, state.labels):
             pipeline.queue_probe_pretext(session, project)
     return result
 
@@ -244,7 +249,7 @@ def _appearance(context: JobContext, state: _State, scored: ScoredItems) -> Byte
     """(n, f) of the scored items, None where sketches do not tell; copied only where these are not all of the score
     run's.
     """
-    sketcher = spec_of(state.pretext_model).make_modality().sketcher
+    sketcher = modality_of(state.project).sketcher
     if sketcher is None:
         return None
     artifact = str(state.score_run.artifact)

@@ -62,8 +62,9 @@ def run(context: JobContext) -> dict[str, Any]:
     if missing:
         begun = time.monotonic()
         model = settle_layer(context, model, device)
-        work, earlier = _work(context, score_run, model, len(missing))
-        shards = (_shard(context, score_run, earlier, number) for number in missing)
+        earlier = earlier_runs(context, score_run, model)
+        work = work_of(context, score_run, model, earlier, len(missing))
+        shards = (shard_of(context, score_run, earlier, number) for number in missing)
         engine = _engine(context.settings.engine)
         with closing(engine.map(work, shards, device=str(device))) as finished:
             for done, stored in enumerate(finished, 1):
@@ -159,11 +160,9 @@ def _missing(context: JobContext, score_run: ScoreRun, numbers: list[int]) -> li
     return [number for number in numbers if number not in stored]
 
 
-def _work(
-    context: JobContext, score_run: ScoreRun, model: PretextModel, shards: int
-) -> tuple[PoolScoring, list[ScoreRun]]:
-    """And the complete runs of the same pretext model, of this project or of the model's own, that it copies from:
-    the newest of each.
+def earlier_runs(context: JobContext, score_run: ScoreRun, model: PretextModel) -> list[ScoreRun]:
+    """Complete runs of the same pretext model, of this project and of the model's own, that are copied from: the newest
+    of each.
     """
     with context.read() as session:
         complete = (
@@ -173,9 +172,15 @@ def _work(
         )
         newest = {run.project_id: run for run in session.scalars(complete)}
     own_first = dict.fromkeys((score_run.project_id, model.project_id))
-    earlier = [newest[project_id] for project_id in own_first if project_id in newest]
+    return [newest[project_id] for project_id in own_first if project_id in newest]
+
+
+def work_of(
+    context: JobContext, score_run: ScoreRun, model: PretextModel, earlier: list[ScoreRun], shards: int
+) -> PoolScoring:
+    """shards: how many there are to do"""
     weights = str(model.artifact)
-    work = PoolScoring(
+    return PoolScoring(
         name=f"scores/{score_run.id}",
         token=context.job.token,
         spec=spec_of(model),
@@ -186,10 +191,9 @@ def _work(
         earlier=tuple(str(run.artifact) for run in earlier),
         items=shards * context.settings.shard_size,
     )
-    return work, earlier
 
 
-def _shard(context: JobContext, score_run: ScoreRun, earlier: list[ScoreRun], number: int) -> Shard:
+def shard_of(context: JobContext, score_run: ScoreRun, earlier: list[ScoreRun], number: int) -> Shard:
     first, last = _range(context, number)
     with context.read() as session:
         rows = session.execute(
@@ -255,7 +259,7 @@ def _record(context: JobContext, score_run: ScoreRun, stored: StoredShard) -> No
                 session.execute(
                     item.where(Item.content_hash.is_(None)).values(
                         content_hash=decoded.content_hash,
-                        **{name: (decoded.facts or {}).get(name) for name in ("width", "height")},
+                        facts=decoded.facts,
                     )
                 )
 
@@ -278,7 +282,9 @@ def _switch(context: JobContext, score_run: ScoreRun, model: PretextModel) -> di
                 None if spreads is None else spreads[part],
             )  # fmt: skip
     context.report(_DUPLICATES, "looking for duplicates")
-    copies, largest = find_duplicates(context, model, ids, pool, artifact)
+    copies, largest = find_duplicates(
+        context, spec_of(model).make_modality(), model.config["seed"], ids, pool, artifact
+    )
     for start in range(0, len(copies), _ROWS_A_TRANSACTION):
         with context.publish() as session:
             load_duplicates(session, score_run.id, copies[start : start + _ROWS_A_TRANSACTION])

@@ -4,10 +4,10 @@ import numpy as np
 import sqlalchemy as sa
 import torch
 
-from service.store.tables import Item, PretextModel
+from service.store.tables import Item
 from worker.arrays import Bools, Ints
 from worker.jobs.context import JobContext
-from worker.jobs.specs import item_ids, item_refs, spec_of
+from worker.jobs.specs import item_ids, item_refs
 from worker.modalities import Modality, Sketcher
 from worker.pool.reader import ItemReader
 from worker.scoring.duplicates import representatives, threshold
@@ -17,7 +17,7 @@ _SAMPLE = 256  # items whose slightly changed views set the threshold
 
 
 def find_duplicates(
-    context: JobContext, model: PretextModel, ids: Ints, pool: Bools, artifact: str
+    context: JobContext, modality: Modality, seed: int, ids: Ints, pool: Bools, artifact: str
 ) -> tuple[Ints, float]:
     """Pairs (m, 2) of item ids, a duplicate and the representative of its group (a labeled item, where there is
     one; else the lowest id), by rising id of the duplicates; and the largest difference of sketches in a group.
@@ -30,9 +30,7 @@ def find_duplicates(
         labeled = np.isin(ids, item_ids(session, context.job.project_id, "done"))
     rows = np.flatnonzero(pool)
     rows = rows[np.argsort(~labeled[rows], kind="stable")]  # the first of a group represents it
-    modality = spec_of(model).make_modality()
     sketcher = modality.sketcher
-    seed = model.config["seed"]
     largest = (
         _largest_difference(context, modality, sketcher, seed, ids[rows]) if sketcher is not None else 0.0
     )

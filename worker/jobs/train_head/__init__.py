@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 
 from service.store import outbox, pipeline
 from service.store.project_settings import ProjectSettings
-from service.store.tables import Head, LabelCheck, PretextModel, Project, Round, ScoreRun, utc_now
+from service.store.tables import Head, LabelCheck, Project, Round, ScoreRun, utc_now
 from worker.arrays import Ints
 from worker.errors import Unsuited
 from worker.evaluation.known_items import KnownItems
@@ -35,9 +35,16 @@ from worker.heads.pool_graph import PoolGraph
 from worker.jobs import check_labels
 from worker.jobs.context import JobContext
 from worker.jobs.probe_sets import of_control_arm
-from worker.jobs.specs import chosen_head, item_ids, labeled_items, spec_of, store_probabilities, test_items
+from worker.jobs.specs import (
+    chosen_head,
+    item_ids,
+    labeled_items,
+    modality_of,
+    store_probabilities,
+    test_items,
+)
 from worker.jobs.train_head.answers import store_answers
-from worker.jobs.train_head.labeled_items import DecodedPool
+from worker.jobs.train_head.decoded_pool import DecodedPool
 from worker.jobs.train_head.measure_head import PROMOTED, HeadMeasurer, Trained, newest_head
 from worker.pool.reader import ItemReader
 from worker.scoring.scored_items import ScoredItems, open_sketches
@@ -55,7 +62,6 @@ class _State:
     project: Project
     settings: ProjectSettings
     score_run: ScoreRun
-    pretext_model: PretextModel
     labeled: KnownItems
     test: KnownItems
     control: Ints  # labeled items that the control arm asked for
@@ -77,14 +83,12 @@ class _State:
             Round.number > sa.func.coalesce(measured.scalar_subquery(), 0),
         )  # fmt: skip
         newest = newest_head(session, project.id)
-        score_run = session.get_one(ScoreRun, project.score_run_id)
         check = session.get(LabelCheck, project.id)
         labeled = labeled_items(session, project.id, project.classes)
         return _State(
             project=project,
             settings=settings,
-            score_run=score_run,
-            pretext_model=session.get_one(PretextModel, score_run.pretext_model_id),
+            score_run=session.get_one(ScoreRun, project.score_run_id),
             labeled=labeled,
             test=test_items(session, project.id, project.classes),
             control=labeled.ids[of_control_arm(session, project.id, settings, labeled)],
@@ -121,6 +125,9 @@ def run(context: JobContext) -> dict[str, Any] | None:
         state = _State.read(session, context.job.project_id)
     if state is None:
         return {"heads": [], "missing": "The pool has no scores yet; the head follows the first score run."}
+    if state.score_run.pretext_model_id is None and chosen_head(state.settings.head).needs_items:
+        needed = "The head trains on the items, by the pretext model's backbone: it follows the first pretext model."
+        return {"heads": [], "missing": needed}
     trainer = _Trainer(context, state)
     wanted, missing = trainer.wanted()
     versions = []
@@ -247,7 +254,7 @@ class _Trainer:
         if not self._head.needs_items:
             return Trained(self._head, self._head.fit(view, rng), view)
         with ItemReader(self._context.settings) as reader:
-            pool = DecodedPool(self._context, self._state.pretext_model, self._scored, reader)
+            pool = DecodedPool(self._context, self._state.score_run, self._scored, reader)
             items = pool.labeled(
                 self._scored.where(training.ids), lambda done, message: report(_TRAINING * done, message)
             )
@@ -264,7 +271,7 @@ class _Trainer:
             left_out = [item_ids(session, self._state.project.id, which) for which in ("test", "aside")]
         rows = np.flatnonzero(~self._scored.among(np.concatenate(left_out)))
         appearance = None
-        sketcher = spec_of(self._state.pretext_model).make_modality().sketcher
+        sketcher = modality_of(self._state.project).sketcher
         if sketcher is not None:
             sketches = open_sketches(self._context.artifacts, str(self._state.score_run.artifact))
             appearance = sketcher.appearance(sketches)

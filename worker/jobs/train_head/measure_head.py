@@ -46,9 +46,13 @@ PROMOTED = Head.metrics["promoted"].as_boolean()
 _MEASURED = Head.metrics["measured_on"].as_string().is_not(None)
 
 
-def of_model(pretext_model_id: int) -> sa.ColumnElement[bool]:
-    """Heads on embeddings by this pretext model, in whichever of its score runs."""
-    runs = sa.select(ScoreRun.id).where(ScoreRun.pretext_model_id == pretext_model_id)
+def on_alike(score_run: ScoreRun) -> sa.ColumnElement[bool]:
+    """Heads on embeddings by the same pretext model, in whichever of its score runs; of a provisional run on its own
+    only, for each has features of its own.
+    """
+    if score_run.pretext_model_id is None:
+        return Head.score_run_id == score_run.id
+    runs = sa.select(ScoreRun.id).where(ScoreRun.pretext_model_id == score_run.pretext_model_id)
     return Head.score_run_id.in_(runs)
 
 
@@ -143,7 +147,7 @@ class HeadMeasurer:
     @property
     def _alike(self) -> sa.ColumnElement[bool]:
         """Heads of the same embeddings."""
-        return of_model(self.score_run.pretext_model_id)
+        return on_alike(self.score_run)
 
     def reason_against(self, session: Session, held_out: HeldOut | None, trained_on: int) -> str | None:
         """Why not to promote a head that learned from so many items, in a sentence; None where nothing speaks

@@ -24,9 +24,9 @@ from worker.device import available_cores, choose_device, use_threads
 from worker.errors import JobFailed
 from worker.evaluation.diagnostics import Diagnostics, collapse, taught_nothing
 from worker.jobs.context import JobContext
-from worker.jobs.specs import of_other_half, spec_of, store_net, untrained_version
+from worker.jobs.specs import modality_of, of_other_half, spec_of, store_net, untrained_version
 from worker.jobs.train_pretext.pool import TrainingPool
-from worker.modalities import Modality, modalities
+from worker.modalities import Modality
 from worker.models.nets import new_net, on_device
 from worker.models.spec import input_of
 from worker.pool.reader import ItemReader
@@ -38,9 +38,6 @@ from worker.pretraining.train import Callbacks, Trained, train
 from worker.registry import plug_in_from
 
 _BATCH = {"cpu": 64, "cuda": 256}
-# Where the project sets no epochs. On a CPU it takes 40 s on 2 cores with `small` at 28 x 28 pixels; more
-# epochs over the 8,000 images of the example did not make their embeddings better.
-_IMAGES_SEEN = {"cpu": 16_000, "cuda": 1_000_000}
 _LEAST_EPOCHS = 2
 _MOST_EPOCHS = {"cpu": 30, "cuda": 100}
 _READING = 0.03  # share of the progress; reading is quick beside training
@@ -84,8 +81,8 @@ def _begin(context: JobContext, project: Project, reader: ItemReader, device: to
     ids = pool.ids()
     if not len(ids):
         raise JobFailed("There is nothing to train on: the pool is empty. Import a source first.")
-    modality = _resolved(settings, pool, device)
-    recipe, warnings = _recipe(settings, task, len(ids), device)
+    modality = _resolved(project, pool, device)
+    recipe, warnings = _recipe(settings, task, modality, len(ids), device)
     folds = settings.pretext_training.out_of_fold
     if folds and not all(len(TrainingPool(context, reader, 0, half=half).ids()) for half in (0, 1)):
         warnings.append("The pool is too small to be halved, so that nothing is scored out of fold.")
@@ -120,22 +117,20 @@ def _begin(context: JobContext, project: Project, reader: ItemReader, device: to
     return model
 
 
-def _resolved(settings: ProjectSettings, pool: TrainingPool, device: torch.device) -> Modality:
-    """The project's modality, with the settings that are its own, the open ones by a sample of the pool."""
-    kind = modalities()["image"]
-    own = {name: getattr(settings, name) for name in kind.model_fields if hasattr(settings, name)}
-    modality = kind.model_validate(own)
-    still_open = any(value is None for value in own.values())
+def _resolved(project: Project, pool: TrainingPool, device: torch.device) -> Modality:
+    """The project's modality, its open settings decided by a sample of the pool."""
+    modality = modality_of(project)
+    still_open = any(value is None for value in modality.model_dump().values())
     return modality.resolved(pool.facts(modality, device) if still_open else [], device)
 
 
 def _recipe(
-    settings: ProjectSettings, task: PretextTask, items: int, device: torch.device
+    settings: ProjectSettings, task: PretextTask, modality: Modality, items: int, device: torch.device
 ) -> tuple[Recipe, list[str]]:
     """With sentences about what is not as the project has set it."""
     kind = "cpu" if device.type == "cpu" else "cuda"
     wanted, warnings = settings.pretext_training, list[str]()
-    epochs = min(max(math.ceil(_IMAGES_SEEN[kind] / items), _LEAST_EPOCHS), _MOST_EPOCHS[kind])
+    epochs = min(max(math.ceil(modality.items_seen[kind] / items), _LEAST_EPOCHS), _MOST_EPOCHS[kind])
     batch_size = wanted.batch_size or _BATCH[kind]
     if task.largest_batch is not None and batch_size > task.largest_batch:
         warnings.append(
@@ -231,7 +226,9 @@ def _train_part(
     little = taught_nothing(found.untrained, found.trained)
     if little is not None:
         _warn(context, model, little)
-    collapsed = model.diagnostics.get("collapse") or collapse(found.untrained, found.trained, len(sample))
+    collapsed = model.diagnostics.get("collapse") or collapse(
+        found.untrained, found.trained, len(sample), modality.least_spread
+    )
     measured = {"untrained": found.untrained, "trained": found.trained} if not done else {}
     _diagnose(context, model, collapse=collapsed, **measured)
     return found

@@ -64,8 +64,8 @@ class TrainingPool:
         """About a sample of the items. Those that were registered without any are decoded. Raises `JobFailed`."""
         ids = np.sort(self._some(_FACTS_SAMPLED))
         with self.context.read() as session:
-            rows = session.execute(sa.select(Item.width, Item.height).where(Item.id.in_(ids.tolist())))
-            known = [{"width": row.width, "height": row.height} for row in rows if row.width and row.height]
+            rows = session.scalars(sa.select(Item.facts).where(Item.id.in_(ids.tolist())))
+            known = [facts for facts in rows if facts]
         if known:
             return known
         items = self._items(ids)[:_FACTS_DECODED]

@@ -85,6 +85,9 @@ class Image(Modality):
     def make_backbone(self, name: str, pretrained: bool) -> tuple[nn.Module, int]:
         return make_backbone(name, pretrained, self.side)
 
+    def for_raw_features(self) -> Self:
+        return self.model_copy(update={"image_size": min(self.image_size or _RAW_SIDE, _RAW_SIDE)})
+
     def raw_features(self, items: Iterable[Tensor], rng: np.random.Generator) -> Floats:
         """The pixels, at most 32 a side."""
         side = min(self.side, _RAW_SIDE)

@@ -32,6 +32,11 @@ class Text(Modality):
     name: ClassVar[str] = "text"
     dtype: ClassVar[torch.dtype] = torch.int32
     default_task: ClassVar[str] = "masked_tokens"
+    # Eight epochs over 10,000 sentences: 3 minutes of a core, and 81 instead of 64 % with 100 labels (Subjectivity).
+    items_seen: ClassVar[dict[str, int]] = {"cpu": 80_000, "cuda": 2_000_000}
+    # A trained transformer's embeddings share a direction, which an untrained one's do not: good ones keep 0.58 to 0.7
+    # of the spread and all of their rank.
+    least_spread: ClassVar[float] = 0.25
 
     tokens: int | None = Field(
         None, ge=1, le=4_096, description="Tokens that are read of a text. Left out, 95 % of the pool fit."
@@ -85,6 +90,9 @@ class Text(Modality):
 
     def make_backbone(self, name: str, pretrained: bool) -> tuple[nn.Module, int]:
         return make_backbone(name, pretrained, self._length)
+
+    def for_raw_features(self) -> Self:
+        return self.model_copy(update={"tokens": self.tokens or _LONGEST["cpu"]})
 
     def raw_features(self, items: Iterable[Tensor], rng: np.random.Generator) -> Floats:
         return raw_features(items, rng)

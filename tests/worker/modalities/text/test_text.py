@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from worker.models.layers import candidates, embeddings_at
 
 from tests.worker.modalities.text.texts import TEXT, decoded, seeded, texts
 from worker.modalities import BackboneUnusable
 from worker.modalities.text import Text
 from worker.modalities.text.tokens import BUCKETS, FIRST, PADDING, lengths, token_id, token_ids
+from worker.models.layers import candidates, embeddings_at
 
 CPU = torch.device("cpu")
 

@@ -1,0 +1,45 @@
+"""The part of an answer that shows an item: where its bytes are, and its text where it is one."""
+
+from typing import Self
+
+from pydantic import Field
+
+from service.http.dependencies import Parts
+from service.http.schemas import Answer, with_example
+from service.pool import previews
+
+_AT, _SIGNED = "/projects/p_1/items/i_2k/", "expires=1764000000&signature=kU9…"
+CONTENT_EXAMPLE = {
+    "kind": "image", "url": f"{_AT}content?{_SIGNED}", "preview_url": f"{_AT}content?size=256&{_SIGNED}",
+    "media_type": "image/png", "text": None,
+}  # fmt: skip
+IMAGE_URL_EXAMPLE = f"{_AT}image?{_SIGNED}"
+
+
+class ItemContent(Answer):
+    """An item as it is shown, by links that need no key and are good for an hour or so."""
+
+    model_config = with_example(CONTENT_EXAMPLE)
+
+    kind: str | None = Field(description="the project's modality")
+    url: str
+    preview_url: str = Field(description="a smaller one, where there is such a thing")
+    media_type: str | None = Field(description="of `url`; null where only the bytes tell")
+    text: str | None = Field(description="of texts with at most 20,000 characters; longer ones are at `url`")
+
+    @classmethod
+    def of(cls, parts: Parts, project_id: int, modality: str | None, item_id: int, uri: str) -> Self:
+        url, preview_url = parts.links.content(project_id, item_id)
+        content = previews.content_of(modality)
+        return cls(
+            kind=modality,
+            url=url,
+            preview_url=preview_url,
+            media_type=previews.media_type(content, uri),
+            text=previews.text(parts.item_bytes, content, uri, parts.limits),
+        )
+
+
+def image_url(parts: Parts, project_id: int, modality: str | None, item_id: int) -> str | None:
+    """None for what is no image."""
+    return parts.links.image(project_id, item_id) if previews.content_of(modality).name == "image" else None

@@ -1,0 +1,54 @@
+"""Texts that come with the call that registers them: kept for good among the artifacts, before their items are stored.
+
+All texts of a call, or of a part of a stream, lie in one file, named by a hash of what it holds: sent again after a
+broken connection it is the same file, and ten thousand small texts cost one write to the disk, not ten thousand. A
+file belongs to the project; a copy of the project refers to it (`projects.delete` knows).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import blake2b
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service.content import contents
+from service.content.contract import Content
+from service.content.reader import INLINE_COLUMN, INLINE_FOLDER, inline_uri
+from service.pool.items import NewItem
+from service.store.artifacts import Artifacts
+from service.store.tables import Item, Project
+
+
+def content_for(project: Project) -> Content | None:
+    """Of texts that come inline; None where the project takes none."""
+    content = contents()[project.modality or "text"]
+    return None if content.binary else content
+
+
+def without_known(session: Session, project: Project, entries: Sequence[NewItem]) -> list[NewItem]:
+    """Those whose keys are new: of what is known nothing is kept again."""
+    keys = [entry.key for entry in entries]
+    known = set(session.scalars(sa.select(Item.key).where(Item.project_id == project.id, Item.key.in_(keys))))
+    return [entry for entry in entries if entry.key not in known]
+
+
+def keep(artifacts: Artifacts, project: Project, entries: Sequence[NewItem]) -> list[NewItem]:
+    """The same entries; the texts are stored, and each has its place. Raises `ArtifactNotStored`."""
+    lines = [
+        json.dumps({"key": entry.key, INLINE_COLUMN: entry.text})
+        for entry in entries
+        if entry.text is not None
+    ]
+    if not lines:
+        return list(entries)
+    data = "\n".join(lines).encode()
+    file = f"{project.id}/{blake2b(data, digest_size=16).hexdigest()}.jsonl"
+    if not artifacts.exists(f"{INLINE_FOLDER}/{file}"):
+        with artifacts.writing(f"{INLINE_FOLDER}/{file}") as out:
+            out.write(data)
+    rows = iter(range(len(lines)))
+    return [
+        entry if entry.text is None else replace(entry, uri=inline_uri(file, next(rows))) for entry in entries
+    ]

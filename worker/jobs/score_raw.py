@@ -1,0 +1,175 @@
+"""Job score_raw: a first, provisional score run, in seconds after an import and long before a pretext model is there.
+
+Its embeddings are the raw features of the items (`Modality.raw_features`), which cost no training; it has no losses.
+A random part of a large pool is scored, with all that is labeled: what is not is served at random until the score run
+of the first pretext model takes its place.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import sqlalchemy as sa
+import torch
+from sqlalchemy.orm import Session
+from torch import Tensor
+
+from service.store.pipeline import (
+    queue_delete_artifacts,
+    queue_rank,
+    queue_remove_score_runs,
+    queue_score_raw,
+    queue_train_head,
+)
+from service.store.project_settings import ProjectSettings
+from service.store.scores import load_duplicates
+from service.store.tables import Item, Project, ScoreRun, utc_now
+from worker.arrays import Bools, Bytes, Floats, Ints
+from worker.device import use_threads
+from worker.jobs.context import JobContext
+from worker.jobs.score_pool import SCORED_STATES
+from worker.jobs.score_pool.find_duplicates import find_duplicates
+from worker.jobs.specs import item_refs, modality_of
+from worker.modalities import Modality
+from worker.pool.reader import ItemReader, stacked
+from worker.scoring.principal_components import principal_components
+
+_POOL, _TEST = 20_000, 5_000  # items at most
+_DIMENSIONS = 128
+_READ_AT_A_TIME = 512
+_READING = 0.8  # share of the progress
+_NOT_NEEDED = "The pool is scored by a pretext model already."
+
+
+def run(context: JobContext) -> dict[str, Any]:
+    use_threads(context.settings.threads)
+    with context.read() as session:
+        project = session.get_one(Project, context.job.project_id)
+        if not is_provisional(session, project):
+            return {"items": 0, "note": _NOT_NEEDED}
+        ids, pool = _sample(session, project)
+    if not pool.any():
+        return {"items": 0, "note": "The pool is empty."}
+    seed = ProjectSettings.model_validate(project.settings).seed
+    modality = modality_of(project).for_raw_features()
+    read, features, sketches = _read(context, modality, ids, seed)
+    ids, pool = ids[read], pool[read]
+    if not pool.any():
+        return {"items": 0, "note": "No item of the pool can be read: see the quarantined items."}
+    score_run = _begin(context, project)
+    artifact = f"scores/{score_run.id}/arrays-{context.job.token}"
+    _store(context, artifact, ids, features, sketches)
+    copies, largest = find_duplicates(context, modality, seed, ids, pool, artifact)
+    if len(copies):
+        with context.publish() as session:
+            load_duplicates(session, score_run.id, copies)
+    result = {
+        "items": len(ids),
+        "pool": int(pool.sum()),
+        "duplicates": len(copies),
+        "duplicate_threshold": largest,
+    }
+    with context.finish(result) as session:
+        project = session.get_one(Project, context.job.project_id)
+        row = session.get_one(ScoreRun, score_run.id)
+        if not is_provisional(session, project):  # a pretext model came meanwhile
+            session.delete(row)
+            queue_delete_artifacts(session, [f"scores/{row.id}"], later=True)
+            return result
+        row.state, row.artifact, row.finished_at = "complete", artifact, utc_now()
+        row.items, row.dimensions = len(ids), features.shape[1]
+        before, project.score_run_id = project.score_run_id, row.id
+        if before is not None:
+            queue_remove_score_runs(session, project)
+        queue_rank(session, project)
+        if project.labels_used >= ProjectSettings.model_validate(project.settings).retrain_min_labels:
+            queue_train_head(session, project, at_once=True)
+        came_since = sa.exists().where(
+            Item.project_id == project.id, Item.id > row.last_item_id, Item.state.in_(SCORED_STATES)
+        )
+        if session.scalar(sa.select(came_since)):
+            queue_score_raw(session, project)
+    return result
+
+
+def is_provisional(session: Session, project: Project) -> bool:
+    """Whether the project has no score run, or one that has no pretext model."""
+    if project.score_run_id is None:
+        return True
+    return session.get_one(ScoreRun, project.score_run_id).pretext_model_id is None
+
+
+def _sample(session: Session, project: Project) -> tuple[Ints, Bools]:
+    """Ids (n,), ascending, and which of them are of the pool (n,): those that come first in the random order that
+    items have, and all that are labeled.
+    """
+    mine = (Item.project_id == project.id, Item.state.in_(SCORED_STATES))
+    of_pool = sa.select(Item.id).where(*mine, Item.split == "pool")
+    labeled = sa.select(Item.id).where(
+        Item.project_id == project.id, sa.text("items.state = 'done' AND items.split = 'pool'")
+    )
+    of_test = sa.select(Item.id).where(*mine, Item.split == "test")
+    pool = set(session.scalars(of_pool.order_by(Item.shuffle).limit(_POOL))) | set(
+        session.scalars(labeled.limit(_POOL))
+    )
+    test = set(session.scalars(of_test.order_by(Item.shuffle).limit(_TEST)))
+    ids = np.array(sorted(pool | test), np.int64)
+    return ids, np.isin(ids, np.array(sorted(pool), np.int64))
+
+
+def _read(context: JobContext, modality: Modality, ids: Ints, seed: int) -> tuple[Bools, Floats, Bytes]:
+    """Which of the items (n,) can be read; of these (m,) the features (m, d) and the sketches (m, f)."""
+    read, sketches = np.zeros(len(ids), np.bool_), list[Bytes]()
+
+    def parts() -> Iterator[Tensor]:
+        for start in range(0, len(ids), _READ_AT_A_TIME):
+            some = ids[start : start + _READ_AT_A_TIME]
+            with context.read() as session:
+                refs = item_refs(session, some)
+            decoded = reader.decode([ref.uri for ref in refs], modality)
+            good = {ref.id: one.item for ref, one in zip(refs, decoded, strict=True) if one.item is not None}
+            read[start : start + len(some)] = np.isin(some, np.array(list(good), np.int64))
+            context.report(_READING * start / len(ids), f"reading items, {start:,} of {len(ids):,}")
+            if good:
+                items = stacked(list(good.values()), modality)
+                if modality.sketcher is not None:
+                    sketches.append(modality.sketcher.sketch(items))
+                yield items
+
+    rng = np.random.default_rng(seed)
+    with ItemReader(context.settings) as reader, torch.no_grad():
+        features = modality.raw_features(parts(), rng)
+    if features.shape[1] > _DIMENSIONS:
+        features = principal_components(features, _DIMENSIONS, rng)
+    return read, features, np.concatenate(sketches) if sketches else np.empty((len(features), 0), np.uint8)
+
+
+def _begin(context: JobContext, project: Project) -> ScoreRun:
+    """What an earlier attempt of this job began is begun anew: it takes seconds."""
+    with context.publish() as session:
+        mine = sa.select(ScoreRun).where(ScoreRun.job_id == context.job.id, ScoreRun.state == "running")
+        for begun in session.scalars(mine).all():
+            session.delete(begun)
+            queue_delete_artifacts(session, [f"scores/{begun.id}"], later=True)
+        newest = session.scalar(sa.select(sa.func.max(Item.id)).where(Item.project_id == project.id))
+        score_run = ScoreRun(
+            project_id=project.id, state="running", job_id=context.job.id, last_item_id=newest or 0
+        )
+        session.add(score_run)
+    return score_run
+
+
+def _store(context: JobContext, artifact: str, ids: Ints, features: Floats, sketches: Bytes) -> None:
+    """As score_pool stores arrays; the losses are 0."""
+    nothing = np.zeros(len(ids), np.float32)
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "ids": ids,
+        "losses": nothing,
+        "spreads": nothing,
+        "embeddings": features.astype(np.float16),
+        "sketches": sketches,
+    }
+    for name, array in arrays.items():
+        with context.artifacts.writing(f"{artifact}/{name}.npy") as file:
+            np.save(file, array, allow_pickle=False)
