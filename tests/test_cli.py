@@ -384,7 +384,7 @@ class TestPretrainAfterImport:
         with write_session(engine) as session:
             project = make_project(session)
         said = self.follow(engine, project.id, self.ended_import(engine, project, "There are no images."))
-        assert said == ["The images were not imported. There are no images."]
+        assert said == ["The items were not imported. There are no images."]
 
 
 def test_up_says_what_jobs_wait_for_once(engine: sa.Engine) -> None:

@@ -34,28 +34,26 @@ _REFUSED_TOLD = 1_000
 
 class ItemIn(Body):
     key: Annotated[Text, Field(min_length=1, max_length=1000)]
-    uri: Annotated[Text, Field(min_length=1, max_length=4000)] | None = Field(
-        None, description="where its bytes are: a path or URL"
-    )
     text: str | None = Field(
-        None,
-        description="the item itself, in the place of `uri`, where items are texts",
-        validate_default=True,
+        None, description="the item itself, in the place of `uri`, where items are texts"
+    )
+    uri: Annotated[Text, Field(min_length=1, max_length=4000)] | None = Field(
+        None, description="where its bytes are: a path or URL", validate_default=True
     )
     split: Split = "pool"
     class_name: Text | None = Field(None, alias="class", max_length=200)
     meta: dict[str, Any] | None = None
 
-    @field_validator("text")
+    @field_validator("uri")
     @classmethod
-    def _one_of_both(cls, text: str | None, info: ValidationInfo) -> str | None:
-        if "uri" in info.data:
-            uri = info.data["uri"]
+    def _one_of_both(cls, uri: str | None, info: ValidationInfo) -> str | None:
+        if "text" in info.data:
+            text = info.data["text"]
             if text is None and uri is None:
                 raise ValueError("an item needs its `uri`, or its `text`")
             if text is not None and uri is not None:
                 raise ValueError("an item has a `uri` or a `text`, not both")
-        return text
+        return uri
 
 
 class ItemsIn(Body):

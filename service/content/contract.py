@@ -28,11 +28,11 @@ class Preview:
 class Content(Protocol):
     """Of one modality.
 
-    name       of the modality
-    suffixes   of files that hold such an item, in lower case
-    columns    of tables and manifests that hold such items themselves, the likeliest first
-    formats    as people call them, for sentences
-    binary     whether a cell of a table holds bytes; else it holds a string
+    name          of the modality
+    suffixes      of files that hold such an item, in lower case
+    columns       of tables and manifests that hold such items themselves, the likeliest first
+    formats       as people call them, for sentences
+    binary        whether a cell of a table holds bytes; else it holds a string
     default_task  the pretext task of a project that names none, as the worker's side of the modality has it
     """
 

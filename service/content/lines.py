@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import threading
+import weakref
 from array import array
 from bisect import bisect_right
 from codecs import BOM_UTF8
@@ -31,7 +32,9 @@ Row = Mapping[str, Any]
 
 
 def open_binary(uri: str) -> IO[bytes]:
-    file: IO[bytes] = Path(uri).open("rb") if os.path.isabs(uri) else fsspec.open(uri, "rb").open()
+    if os.path.isabs(uri):
+        return Path(uri).open("rb")
+    file: IO[bytes] = fsspec.open(uri, "rb").open()
     return file
 
 
@@ -40,6 +43,7 @@ class Lines:
 
     def __init__(self, uri: str) -> None:
         self._file = open_binary(uri)
+        weakref.finalize(self, self._file.close)
         ending = uri.lower().rpartition(".")[2]
         self._delimiter = {"csv": ",", "tsv": "\t"}.get(ending)
         self.first = len(BOM_UTF8) if self._file.read(len(BOM_UTF8)) == BOM_UTF8 else 0

@@ -66,7 +66,8 @@ def value_of(column: sa.Column[Any], number: int, values: dict[str, str]) -> Any
     if isinstance(kind, sa.JSON):
         return (
             {}
-            if column.nullable or column.name not in ("classes", "queues", "events", "lanes", "has")
+            if column.nullable
+            or column.name not in ("classes", "queues", "events", "lanes", "has", "texts_from")
             else []
         )
     if isinstance(kind, sa.Boolean):
@@ -280,3 +281,60 @@ class TestLanesAndNeeds:
                 insert(connection, "jobs", {"id": 99, "kind": "rank", "state": "queued"} | job)
         with pytest.raises(sa.exc.IntegrityError), old.begin() as connection:
             insert(connection, "jobs", {"id": 99, "kind": "rank", "state": "dancing"})
+
+
+class TestModalities:
+    """From 0002 to 0003 and back."""
+
+    @pytest.fixture
+    def old(self, empty: sa.Engine) -> sa.Engine:
+        migrate.upgrade(empty, "0002")
+        with empty.begin() as connection:
+            insert(connection, "projects", {"id": 1, "name": "one"})
+            insert(connection, "pretext_models", {"id": 4, "project_id": 1})
+            insert(connection, "score_runs", {"id": 7, "project_id": 1, "pretext_model_id": 4})
+            sides = [{"width": 640, "height": 480}, {"width": None, "height": None}]
+            rows = [{"id": n, "project_id": 1, "key": str(n)} | each for n, each in enumerate(sides, 1)]
+            insert(connection, "items", *rows)
+        return empty
+
+    def rows(self, engine: sa.Engine, name: str, *columns: str) -> list[tuple[Any, ...]]:
+        with engine.begin() as connection:
+            found = table(connection, name)
+            query = sa.select(*(found.c[column] for column in columns)).order_by(*found.primary_key)
+            return [tuple(row) for row in connection.execute(query)]
+
+    def test_sizes_become_facts_and_projects_image_projects(self, old: sa.Engine) -> None:
+        migrate.upgrade(old, "0003")
+        assert self.rows(old, "items", "facts") == [({"width": 640, "height": 480},), (None,)]
+        assert self.rows(old, "projects", "modality", "texts_from") == [("image", [])]
+
+    def test_and_back(self, old: sa.Engine) -> None:
+        migrate.upgrade(old, "0003")
+        with old.begin() as connection:  # provisional: nothing of it has a place in 0002
+            insert(connection, "score_runs", {"id": 8, "project_id": 1, "pretext_model_id": None})
+            insert(connection, "rankings", {"id": 3, "project_id": 1, "score_run_id": 8})
+            insert(connection, "ranked_items", {"ranking_id": 3, "rank": 1, "item_id": 1})
+            served = sa.update(table(connection, "projects")).values(score_run_id=8, ranking_id=3)
+            connection.execute(served)
+            insert(connection, "items", {"id": 3, "project_id": 1, "key": "3", "facts": {"words": 2}})
+        migrate.downgrade(old, "0002")
+        assert self.rows(old, "items", "width", "height") == [(640, 480), (None, None), (None, None)]
+        assert self.rows(old, "score_runs", "id", "pretext_model_id") == [(7, 4)]
+        assert self.rows(old, "rankings", "id") == self.rows(old, "ranked_items", "rank") == []
+        assert self.rows(old, "projects", "score_run_id", "ranking_id") == [(None, None)]
+
+    def test_the_number_of_a_deleted_score_run_is_not_given_again(self, old: sa.Engine) -> None:
+        with old.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.text("SELECT setval(pg_get_serial_sequence('score_runs', 'id'), 7)"))
+            connection.execute(sa.text("DELETE FROM score_runs"))
+        migrate.upgrade(old, "0003")
+        with old.begin() as connection:
+            connection.execute(
+                sa.text(
+                    "INSERT INTO score_runs (project_id, state, last_item_id, items, created_at) "
+                    "VALUES (1, 'running', 0, 0, '2026-01-01')"
+                )
+            )
+            assert connection.scalar(sa.text("SELECT max(id) FROM score_runs")) == 8

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from worker import collectives
 from worker.arrays import Floats
-from worker.device import autocast, to_device
+from worker.device import Sent, autocast, send, to_device
 from worker.errors import JobFailed
 from worker.evaluation.diagnostics import Diagnostics, collapse, of_embeddings, of_losses, peak_memory_gb
 from worker.pool.dataset import Dataset, ahead, sharded
@@ -137,7 +137,8 @@ class Training:
             self.net.train()
             dataset = sharded(self.dataset)
             batches = dataset.batches(recipe.seed, epoch, recipe.batch_size, batches_done)
-            with closing(ahead(batches, _BATCHES_AHEAD)) as ready:
+            sent = (send(items, self.device) for items in batches)
+            with closing(ahead(sent, _BATCHES_AHEAD)) as ready:
                 for items in ready:
                     self.step += 1
                     self._learn(items, recipe.rate(self.step / self.steps) * _LOWER**self.rollbacks)
@@ -171,14 +172,14 @@ class Training:
             self._save()
             saved = time.monotonic()
 
-    def _learn(self, decoded: Tensor, rate: float) -> None:
-        items = collectives.all_gather_counts(len(decoded))
+    def _learn(self, sent: Sent, rate: float) -> None:
+        items = collectives.all_gather_counts(len(sent))
         if not all(items):  # nothing that can be read, or too little for all trainers at the end of an epoch
             return
         collectives.reseed(self.generator, self.recipe.seed, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        batch = self.prepare(to_device(decoded, self.device), self.generator)
+        batch = self.prepare(to_device(sent.arrived(), self.device), self.generator)
         with autocast(self.device):
             losses = self.losses(batch)
         self.optimizer.zero_grad(set_to_none=True)
@@ -211,7 +212,8 @@ class Training:
     def _check_sound(self) -> None:
         """What is stored can be gone on from. Raises `_Unsound`."""
         self._look()
-        if collectives.any_rank(not all(value.isfinite().all() for value in self.net.state_dict().values())):
+        finite = torch.stack([value.isfinite().all() for value in self.net.state_dict().values()])
+        if collectives.any_rank(not finite.all()):
             raise _Unsound("left weights that are no numbers")
 
     def _roll_back(self, unsound: _Unsound) -> None:

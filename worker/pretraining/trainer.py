@@ -62,25 +62,27 @@ def _end_with(job: Connection) -> None:
         os._exit(1)
 
 
-def _meet(device: torch.device, rank: int, trainers: int) -> None:
+def _meet(devices: list[torch.device], rank: int) -> None:
     """By a file of these trainers; those that are started in their place have another."""
     store = dist.FileStore(  # type: ignore[attr-defined]
-        f"{sys.argv[2]}-{os.environ['TORCHELASTIC_RESTART_COUNT']}", trainers
+        f"{sys.argv[2]}-{os.environ['TORCHELASTIC_RESTART_COUNT']}", len(devices)
     )
     store.set_timeout(_TIMEOUT)
-    # What is told in numbers goes by the CPU, so that no device is waited for.
-    backends = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backends, timeout=_TIMEOUT, rank=rank, world_size=trainers, store=store)
+    # What is told in numbers goes by the CPU, so that no device is waited for. Nccl wants a device for each.
+    apart = devices[rank].type == "cuda" and len(set(devices)) == len(devices)
+    backends = "cpu:gloo,cuda:nccl" if apart else "gloo"
+    dist.init_process_group(backends, timeout=_TIMEOUT, rank=rank, world_size=len(devices), store=store)
 
 
 def _train(assignment: Assignment, dataset: Dataset, job: Connection) -> None:
     settings, spec = assignment.settings, assignment.spec
     use_threads(settings.threads)
     rank = int(os.environ["LOCAL_RANK"])
-    device = choose_devices(settings.device, settings.devices)[rank]
+    devices = choose_devices(settings.device, settings.devices)
+    device = devices[rank]
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    _meet(device, rank, settings.devices)
+    _meet(devices, rank)
 
     def tell(message: Message) -> None:
         if collectives.rank() == 0:

@@ -5,7 +5,7 @@ item's loss is of the network that was not trained on it; all embeddings are of 
 spaces. What earlier runs of the same model know is copied.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import structlog
@@ -16,7 +16,7 @@ from service.errors import ItemNotFetched
 from service.settings import Settings
 from service.store.artifacts import Artifacts
 from worker.arrays import Bools, Bytes, Floats, Halves, Ints
-from worker.device import available_cores, to_device
+from worker.device import Sent, available_cores, send, to_device
 from worker.errors import JobFailed
 from worker.models.fold_batch_norm import folded
 from worker.models.nets import load_net, on_device
@@ -62,8 +62,9 @@ class Shard:
 class Loaded:
     """A shard ready for the device.
 
-    `losses` and `spreads` (n,), `embeddings` (n, d) and `sketches` (n, f) are filled where an earlier run knows
-    them; `decoded` (m, *item_shape) are the items of the rows `to_do` (m,). What is in neither could not be decoded.
+    `losses` and `spreads` (n,) and `embeddings` (n, d) are filled where an earlier run knows them, `sketches` (n, f)
+    everywhere; `decoded` (m, *item_shape) are the items of the rows `to_do` (m,). What is in neither could not be
+    decoded.
     """
 
     shard: Shard
@@ -73,7 +74,7 @@ class Loaded:
     sketches: Bytes
     known: Bools
     to_do: Ints
-    decoded: Tensor
+    decoded: Sent
     learned: dict[int, Decoded]  # by item id, without the item: what the database does not know yet
 
 
@@ -156,11 +157,11 @@ class OpenPoolScoring:
         if items < _WORTH_TUNING:
             return
         threads = self._work.settings.threads or available_cores()
-        dummies = self.modality.dummy(max(self.batch, *_BATCHES[self._kind]))
+        dummies = send(self.modality.dummy(max(self.batch, *_BATCHES[self._kind])), self._device).arrived()
 
         def run(way: Way) -> None:
             torch.set_num_threads(way.threads)
-            self._score(dummies[: way.batch], torch.ones(way.batch))
+            self._score(dummies[: way.batch], torch.ones(way.batch)).losses.cpu()
 
         fewer = () if self._work.settings.threads or self._kind != "cpu" else (max(1, threads // 2),)
         way = quickest(Way(self.batch, threads), _BATCHES[self._kind], fewer, run, _TUNING_S)
@@ -188,7 +189,11 @@ class OpenPoolScoring:
         for row, one in zip(open_rows, decoded, strict=True):
             if not one.fetched:
                 raise ItemNotFetched(key=items[row].key, reason=str(one.reason).rstrip("."))
-        good = [one.item for one in decoded if one.item is not None]
+        to_do = open_rows[[one.item is not None for one in decoded]]
+        good = stacked([one.item for one in decoded if one.item is not None], self.modality)
+        sketcher = self.modality.sketcher
+        if len(to_do) and sketcher is not None:
+            sketches[to_do] = sketcher.sketch(good)
         return Loaded(
             shard,
             losses,
@@ -196,8 +201,8 @@ class OpenPoolScoring:
             embeddings,
             sketches,
             known,
-            to_do=open_rows[[one.item is not None for one in decoded]],
-            decoded=stacked(good, self.modality),
+            to_do=to_do,
+            decoded=send(good, self._device),
             learned={
                 items[row].id: replace(one, item=None)
                 for row, one in zip(open_rows, decoded, strict=True)
@@ -222,31 +227,8 @@ class OpenPoolScoring:
         """Raises `JobFailed` for an item whose loss or embedding is not a number."""
         shard, scored = loaded.shard, loaded.known.copy()
         scored[loaded.to_do] = True
-        sketcher = self.modality.sketcher
-        if len(loaded.to_do) and sketcher is not None:
-            loaded.sketches[loaded.to_do] = sketcher.sketch(loaded.decoded)
-        start = 0
-        while start < len(loaded.to_do):
-            rows = loaded.to_do[start : start + self.batch]
-            halves = torch.tensor([shard.items[row].half for row in rows])
-            try:
-                found = self._score(loaded.decoded[start : start + self.batch], halves)
-            except torch.OutOfMemoryError:
-                self.batch //= 2
-                torch.cuda.empty_cache()
-                log.warning("out of memory, scoring goes on in smaller batches", batch=self.batch)
-                continue
-            start += len(rows)
-            finite = found.losses.isfinite() & found.embeddings.isfinite().all(1)
-            if not finite.all():
-                item = shard.items[rows[~finite.numpy()][0]]
-                raise JobFailed(
-                    f"The pretext model gives no number for the item {item.key!r}. Look at it and withdraw it, or "
-                    "pretrain again with another backbone."
-                )
-            loaded.losses[rows] = found.losses.numpy()
-            loaded.spreads[rows] = found.spreads.numpy()
-            loaded.embeddings[rows] = found.embeddings.numpy()
+        if len(loaded.to_do):
+            self._fill(loaded)
         name = f"{self._work.name}/shard-{shard.first}-{self._work.token}.npz"
         with self._artifacts.writing(name) as file:
             np.savez(
@@ -260,8 +242,37 @@ class OpenPoolScoring:
             )
         return StoredShard(shard.first, shard.last, name, int(scored.sum()), loaded.learned)
 
+    def _fill(self, loaded: Loaded) -> None:
+        """With what the network says; it is copied from the device once, so that no batch is waited for."""
+        rows, items = loaded.to_do, loaded.decoded.arrived()
+        halves = torch.tensor([loaded.shard.items[row].half for row in rows])
+        parts: list[Scored] = []
+        start = 0
+        while start < len(rows):
+            part = items[start : start + self.batch]
+            try:
+                parts.append(self._score(part, halves[start : start + self.batch]))
+            except torch.OutOfMemoryError:
+                self.batch = len(part) // 2
+                torch.cuda.empty_cache()
+                log.warning("out of memory, scoring goes on in smaller batches", batch=self.batch)
+                continue
+            start += len(part)
+        losses, spreads, embeddings = (
+            torch.cat([getattr(part, field.name) for part in parts]).cpu() for field in fields(Scored)
+        )
+        finite = losses.isfinite() & embeddings.isfinite().all(1)
+        if not finite.all():
+            item = loaded.shard.items[rows[~finite.numpy()][0]]
+            raise JobFailed(
+                f"The pretext model gives no number for the item {item.key!r}. Look at it and withdraw it, or "
+                "pretrain again with another backbone."
+            )
+        loaded.losses[rows], loaded.spreads[rows] = losses.numpy(), spreads.numpy()
+        loaded.embeddings[rows] = embeddings.numpy()
+
     def _score(self, items: Tensor, halves: Tensor) -> Scored:
-        """Decoded items (b, *item_shape), (b,) the half of each -> on the CPU, embeddings as float16.
+        """Decoded items (b, *item_shape), (b,) the half of each -> on the device, embeddings as float16.
 
         Raises `JobFailed` where not even one item fits into the device's memory.
         """
@@ -278,12 +289,12 @@ class OpenPoolScoring:
     def _scored(self, items: Tensor, halves: Tensor) -> Scored:
         batch = self.modality.prepare(to_device(items, self._device))
         found = score(self.net, self._task, batch, self._layer)
-        losses, spreads = found.losses.cpu(), found.spreads.cpu()
-        known = halves == 0
-        if self._other_net is not None and known.any():
-            unseen = score(self._other_net, self._task, batch[known.to(self._device)])
-            losses[known], spreads[known] = unseen.losses.cpu(), unseen.spreads.cpu()
-        return Scored(losses, spreads, found.embeddings.half().cpu())
+        losses, spreads = found.losses, found.spreads
+        known = torch.nonzero(halves == 0)[:, 0].to(self._device)
+        if self._other_net is not None and len(known):
+            unseen = score(self._other_net, self._task, batch[known])
+            losses[known], spreads[known] = unseen.losses, unseen.spreads
+        return Scored(losses, spreads, found.embeddings.half())
 
 
 @dataclass(frozen=True)

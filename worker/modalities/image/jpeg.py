@@ -19,7 +19,7 @@ def plain_jpeg(data: bytes, side: int) -> Tensor | None:
         pixels = simplejpeg.decode_jpeg(data, "RGB")
     except ValueError:
         return None
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def _frame(data: bytes) -> tuple[int, int] | None:

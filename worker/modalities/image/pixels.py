@@ -5,6 +5,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from worker.device import constant
+
 _LARGEST = {"cpu": 64, "cuda": 224}
 _SMALLEST = 8
 _PAD = 3
@@ -29,13 +31,12 @@ def to_pixels(image: Image.Image, size: int) -> Tensor:
         side = min(image.size)
         left, top = (image.width - side) / 2, (image.height - side) / 2
         image = image.resize((size, size), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
 def normalised(pixels: Tensor) -> Tensor:
     """(n, 3, s, s) uint8 -> float32, zero mean and unit variance over ImageNet."""
-    mean = torch.tensor(MEAN, device=pixels.device).view(1, 3, 1, 1)
-    std = torch.tensor(STD, device=pixels.device).view(1, 3, 1, 1)
+    mean, std = (constant(values, pixels.device).view(1, 3, 1, 1) for values in (MEAN, STD))
     return (pixels.float() / 255 - mean) / std
 
 

@@ -5,15 +5,18 @@ item where `each`, else one set for the whole batch, so that an item's view does
 """
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from worker.device import constant
 from worker.modalities.image.pixels import normalised
 
 _RATIO = 4 / 3  # of a crop's sides, at most
-_LUMA = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601
+_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601
+_LUMA = torch.tensor(_WEIGHTS)
 _GREY = _LUMA.expand(3, 3)  # the matrix that makes colours grey
 _YUV = torch.stack([_LUMA, 0.492 * (torch.eye(3)[2] - _LUMA), 0.877 * (torch.eye(3)[0] - _LUMA)])
 _QUARTER = torch.tensor([[0.0, 0, 0], [0, 0, -1], [0, 1, 0]])
@@ -90,7 +93,7 @@ def recoloured(images: Tensor, generator: torch.Generator, rows: int, strength: 
         brightness, contrast, saturation = 1 + 0.8 * jitter * (2 * draw[1:4] - 1)
         angle = 0.2 * jitter * (2 * draw[4] - 1) * 2 * math.pi
         saturation = saturation * (draw[5] >= _GREYED)
-        grey, turn = _GREY.to(device), _TURN.to(device)
+        grey, turn = _matrices(device)
         chroma = torch.eye(3, device=device) - grey
         matrix = brightness * contrast * (grey + saturation * (angle.cos() * chroma + angle.sin() * turn))
         # All of it is linear, so it works on normalised floats too, where black is not 0 and white is not 1.
@@ -136,9 +139,15 @@ def from_colours(colours: Tensor) -> Tensor:
 
 def brightness_of(colours: Tensor) -> Tensor:
     """(n, 3, h, w) -> (n, 1, h, w), both in 0..1."""
-    return (colours * _LUMA.to(colours.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return (colours * constant(_WEIGHTS, colours.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
+@cache
+def _matrices(device: torch.device) -> tuple[Tensor, Tensor]:
+    return _GREY.to(device), _TURN.to(device)
+
+
+@cache
 def _black_and_white(device: torch.device) -> tuple[Tensor, Tensor]:
     """(1, 3, 1, 1) both: what 0 and 255 are among normalised floats."""
     ends = torch.tensor([0, 255], dtype=torch.uint8, device=device).view(2, 1, 1, 1).expand(2, 3, 1, 1)

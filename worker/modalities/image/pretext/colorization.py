@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from worker.device import constant
 from worker.modalities import Modality
 from worker.modalities.image.pretext.decoder import PixelNet
 from worker.modalities.image.views import brightness_of, from_colours, to_colours
@@ -46,6 +47,6 @@ def colour_bins(colours: Tensor) -> Tensor:
     """(n, 3, h, w) in 0..1 -> (n, 2, h, w) int64: bins of blueness and redness, finer where colours are pale."""
     brightness = brightness_of(colours)
     differences = torch.cat([colours[:, 2:] - brightness, colours[:, :1] - brightness], 1)
-    ranges = torch.tensor(_RANGES, device=colours.device).view(1, 2, 1, 1)
+    ranges = constant(_RANGES, colours.device).view(1, 2, 1, 1)
     shares = (2 * differences / ranges).clamp(-1, 1)
     return (_HALF * shares.sign() * shares.abs().sqrt()).round().long() + _HALF

@@ -1,5 +1,6 @@
 """Which part goes where?"""
 
+from functools import cache
 from itertools import product
 from typing import ClassVar, cast
 
@@ -64,7 +65,7 @@ class Jigsaw(PretextTask):
 def _logits(net: JigsawNet, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """(n, 8, 72) float32 logits and (n, 8) which permutation it was."""
     n, rows = len(batch), len(batch) if net.training else 1
-    known = permutations().to(batch.device)
+    known = permutations(batch.device)
     draw = torch.rand((rows, len(known)), generator=generator, device=batch.device)
     asked = draw.argsort(1)[:, :_ASKED].expand(n, -1)
     tiles = net(tiles_of(batch, net.crop_side, rows, generator))
@@ -92,7 +93,8 @@ def tile_boxes(rows: int, generator: torch.Generator, device: torch.device) -> T
     return torch.cat([corners[:, None] + moved, torch.full_like(moved, (1 - _GAP) / 3)], 2)
 
 
-def permutations() -> Tensor:
+@cache
+def permutations(device: torch.device | None = None) -> Tensor:
     """(72, 9): the maps x -> a·x + b over the field of nine elements. Any two differ in at least eight places, and
     there are no more than 72 that do (an element is u + v·i with i² = -1, u and v modulo 3).
     """
@@ -102,5 +104,6 @@ def permutations() -> Tensor:
             [(p * u - q * v + r) % 3 * 3 + (p * v + q * u + s) % 3 for u, v in field]
             for p, q in field[1:]
             for r, s in field
-        ]
+        ],
+        device=device,
     )
