@@ -1,4 +1,4 @@
-"""Where an item's bytes are, and that nobody reads outside the allowed folders."""
+"""Addresses of items and reads of their bytes, never outside the allowed folders."""
 
 import os
 import re
@@ -30,7 +30,7 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 def row_uri(file: str, row: int, column: str | None = None) -> str:
-    """Of one cell; without `column`, of that with images in a Parquet file."""
+    """The URI of one cell; without `column`, of that with images in a Parquet file."""
     return f"{file}#row={row}" + (f"&column={quote(column, safe='')}" if column is not None else "")
 
 
