@@ -56,7 +56,7 @@ class ItemBytes:
         """`/a/b.png`, `s3://bucket/b.png`, `/a/b.parquet#row=17`, `/a/b.csv#row=17&column=text` or an inline one.
 
         Raises `SourceNotAllowed` outside the roots (symlinks are followed first), `SourceUnreadable` when there is
-        nothing, or nothing that can be read, and `SourceUnreachable`, one of these, when that may pass.
+        nothing, or nothing that can be read, and `SourceUnreachable`, one of these, for a transient I/O error.
         """
         if inline := _INLINE.fullmatch(uri):
             return self._read_inline(uri, inline)

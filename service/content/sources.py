@@ -42,7 +42,7 @@ class Candidate:
 
 class Listing(ABC):
     """Iterating streams the candidates in a fixed order; the counts are complete when it has ended. Raises
-    `SourceUnreadable`, and `SourceUnreachable`, one of these, when that may pass.
+    `SourceUnreadable`, and `SourceUnreachable`, one of these, for a transient I/O error.
 
     content: of the items that are listed; None until `tell` was asked for it.
     """
