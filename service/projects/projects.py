@@ -115,7 +115,7 @@ def lock(session: Session, project: Project) -> None:
 
 
 def lock_open(session: Session, project: Project) -> None:
-    """… of a project that may change. Raises `ProjectArchived`."""
+    """`lock` for a project that may change. Raises `ProjectArchived`."""
     lock(session, project)
     refuse_archived(project)
 

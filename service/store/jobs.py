@@ -392,7 +392,7 @@ def purge(engine: sa.Engine, older_than_s: float) -> int:
 
 
 def _give_up(session: Session, job_id: int) -> None:
-    """Delete the job's checkpoints."""
+    """Delete checkpoints and shards that the job would have resumed from."""
     _delete(session, give_up(session, job_id))
 
 
