@@ -293,9 +293,9 @@ class TestModalities:
             insert(connection, "projects", {"id": 1, "name": "one"})
             insert(connection, "pretext_models", {"id": 4, "project_id": 1})
             insert(connection, "score_runs", {"id": 7, "project_id": 1, "pretext_model_id": 4})
-            sides = [{"width": 640, "height": 480}, {"width": None, "height": None}]
-            rows = [{"id": n, "project_id": 1, "key": str(n)} | each for n, each in enumerate(sides, 1)]
-            insert(connection, "items", *rows)
+            sides: list[Row] = [{"width": 640, "height": 480}, {"width": None, "height": None}]
+            rows: list[Row] = [{"id": n, "project_id": 1, "key": str(n)} for n in (1, 2)]
+            insert(connection, "items", *(row | each for row, each in zip(rows, sides, strict=True)))
         return empty
 
     def rows(self, engine: sa.Engine, name: str, *columns: str) -> list[tuple[Any, ...]]:

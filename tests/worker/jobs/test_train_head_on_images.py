@@ -123,7 +123,7 @@ def test_the_stored_probabilities_are_those_of_the_stored_head(bench: Bench, tmp
         network = ItemNetwork(backbone=lambda: backbone, prepare=normalised, device=CPU)
         fitted = FinetuneHead().load(dict(arrays), network)
     pixels = [to_pixels(Image.open(tmp_path / "pool" / f"{i}.png"), 12) for i in scored.ids]
-    np.testing.assert_allclose(fitted.probabilities_of(torch.stack(pixels)), found, atol=1e-5)
+    np.testing.assert_allclose(fitted.probabilities(torch.stack(pixels)), found, atol=1e-5)
     np.testing.assert_array_equal(some[:, 1:], found[1::3])
     assert (some[:, 0] == 0).all()
 

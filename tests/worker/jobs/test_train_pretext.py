@@ -22,6 +22,7 @@ from service.store.tables import Job, PretextModel, Project
 from tests.factories import make_item, make_project
 from tests.pictures import write_pictures
 from tests.worker.running import claim, hand_back, run
+from worker.device import Sent
 from worker.errors import JobFailed
 from worker.jobs import train_pretext
 from worker.jobs.context import JobContext
@@ -138,9 +139,9 @@ def count_steps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     steps: list[float] = []
     learn = Training._learn
 
-    def counting(self: Training, pixels: torch.Tensor, rate: float) -> None:
+    def counting(self: Training, sent: Sent, rate: float) -> None:
         steps.append(rate)
-        learn(self, pixels, rate)
+        learn(self, sent, rate)
 
     monkeypatch.setattr(Training, "_learn", counting)
     return steps

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from worker.device import Sent
 from worker.evaluation.diagnostics import collapse
 from worker.modalities import Modality
 from worker.modalities.image import Image
@@ -166,9 +167,9 @@ def test_an_unsound_loss_rolls_back_and_lowers_the_rate(
     warnings: list[str] = []
     learn = Training._learn
 
-    def recording(self: Training, batch: Tensor, rate: float) -> None:
+    def recording(self: Training, sent: Sent, rate: float) -> None:
         rates.append(rate)
-        learn(self, batch, rate)
+        learn(self, sent, rate)
 
     monkeypatch.setattr(Training, "_learn", recording)
     training = make_training(pixels(16), task=Failing(), warn=warnings.append)
