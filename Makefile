@@ -24,7 +24,7 @@ venv: $(VENV)/.installed ## build .venv
 demo: venv ## the main job on the bundled pool: table, demo/report.html, demo/learning_curve.png
 	$(BIN)/shortlist demo
 
-up: venv ## service, worker and embedded database; ARGS="--images DIR --classes cat,dog"
+up: venv ## service, worker and embedded database; ARGS="--items PATH --classes cat,dog"
 	$(BIN)/shortlist up $(ARGS)
 
 test: venv ## all tests, on all cores

@@ -7,32 +7,28 @@ answer to that batch counts. In between the worker trains the head (and, as ther
 cross-fitting on the control items) and ranks the pool. The least time between two trainings, which would only add
 waiting, is set to 0.
 
+Beside it: the first ranking after an import, and rankings during a pretraining (`benchmarks.first_ranking`).
+
 `make bench-loop`, or `python -m benchmarks.loop --items 8000 100000 --bursts 8`.
 """
 
 import argparse
-import os
-import secrets
-import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx2 as httpx
 import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 from rich.console import Console
 
+from benchmarks import first_ranking
 from benchmarks.report import Figure, write_report
-from service.demo.client import Client, DemoFailed
+from benchmarks.running import running, wait
+from service.demo.client import Client
 from service.settings import Settings
 from service.store import pipeline
 from service.store.artifacts import Artifacts
@@ -43,9 +39,9 @@ from service.store.tables import Head, Item, PretextModel, Project, Ranking, Sco
 
 CLASSES = [f"class {number}" for number in range(10)]
 DIMENSIONS = 192
+SKETCH = 28 * 28 + 2
 ROUND_SIZE = 50
 REQUESTS = 10  # that the labels of a burst come in
-GIVE_UP_S = 120.0
 
 
 def main() -> None:
@@ -54,7 +50,7 @@ def main() -> None:
     parser.add_argument("--bursts", type=int, default=8, help="bursts of 50 labels, a size")
     parser.add_argument("--no-write", action="store_true", help="leave benchmarks/results as it is")
     options = parser.parse_args()
-    figures: dict[str, Figure] = {}
+    figures: dict[str, Figure] = first_ranking.measure(options.bursts)
     for items in options.items:
         figures |= measure(items, options.bursts, f"{items // 1000}k")
     figures["label_to_ranking_s"] = figures[f"label_to_ranking_s_{max(options.items) // 1000}k"]
@@ -71,7 +67,7 @@ def measure(items: int, bursts: int, name: str) -> dict[str, Figure]:
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="shortlist-bench-") as folder:
         settings = Settings(data_dir=Path(folder))
-        with _running(settings) as client:
+        with running(settings) as client:
             engine = make_engine(settings.database)
             oracle = _Oracle(engine, client, _make_project(client))
             oracle.make_pool(settings, items)
@@ -92,47 +88,6 @@ def measure(items: int, bursts: int, name: str) -> dict[str, Figure]:
         f"train_head_s_{name}": statistics.median(training),
         f"rank_s_{name}": statistics.median(ranking),
     }
-
-
-@contextmanager
-def _running(settings: Settings) -> Iterator[Client]:
-    """`shortlist up` on a free port, stopped at the end."""
-    key, port = secrets.token_urlsafe(24), _free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "service.cli", "up", "--port", str(port)],
-        env=os.environ | {"SHORTLIST_DATA_DIR": str(settings.data_dir), "SHORTLIST_ADMIN_KEY": key},
-        stdout=subprocess.DEVNULL,
-    )
-    client = Client(f"http://127.0.0.1:{port}", key)
-    try:
-        _wait(lambda: process.poll() is not None or _ready(client))
-        yield client
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _ready(client: Client) -> bool:
-    """A service that answers, and a worker that is alive."""
-    try:
-        client.get("/readyz")
-    except (DemoFailed, httpx.TransportError):
-        return False
-    return True
-
-
-def _wait(done: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + GIVE_UP_S
-    while not done():
-        if time.monotonic() > give_up:
-            sys.exit("Gave up waiting; the service's log above says why.")
-        time.sleep(0.01)
 
 
 def _make_project(client: Client) -> str:
@@ -187,6 +142,7 @@ class _Oracle:
                 "ids": ids,
                 "losses": losses,
                 "embeddings": embeddings.astype(np.float16),
+                "sketches": rng.integers(0, 256, (items, SKETCH), np.uint8),
             }
             for name, array in arrays.items():
                 with artifacts.writing(f"scores/bench/{name}.npy") as file:
@@ -220,7 +176,7 @@ class _Oracle:
                 query = sa.select(Ranking.labels_used).join(Project, Project.ranking_id == Ranking.id)
                 return session.scalar(query) == labels
 
-        _wait(served)
+        wait(served)
 
     def take_batch(self) -> None:
         body = {"annotator": "oracle", "size": ROUND_SIZE}

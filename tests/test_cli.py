@@ -261,6 +261,27 @@ def test_the_link_opens_the_imported_project_with_any_key(
     assert capsys.readouterr().out.splitlines()[0] == f"Dashboard: http://127.0.0.1:8000{link}"
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "root"),
+    [
+        ("texts.csv", "text\nOne.\n", "texts.csv"),
+        ("list.csv", "path\na.png\n", "."),
+        ("list.jsonl", '{"uri": "a.txt"}', "."),
+        ("pool.parquet", "", "pool.parquet"),
+        ("pool", None, "pool"),
+    ],
+)
+def test_up_may_read_what_the_items_need_and_no_more(
+    name: str, content: str | None, root: str, tmp_path: Path
+) -> None:
+    if content is None:
+        (tmp_path / name).mkdir()
+    else:
+        (tmp_path / name).write_text(content)
+    given = up.check_items(tmp_path / name)
+    assert given == up.ItemsGiven(tmp_path / name, tmp_path / root, name.split(".")[0])
+
+
 class TestQueueImages:
     @pytest.fixture
     def images(self, tmp_path: Path) -> Path:

@@ -61,7 +61,7 @@ class Row:
 
 def tasks() -> dict[str, PretextTask]:
     """Every task as a project has it by default, and one more. `combined` is `rotation+reconstruction` then."""
-    found = {name: kind() for name, kind in pretext_tasks().items() if name != "combined"}
+    found = {name: kind() for name, kind in pretext_tasks("image").items() if name != "combined"}
     return found | {VARIANCE_OUT: Reconstruction(regress_out_variance=True)}
 
 
@@ -69,8 +69,9 @@ def key(pool: Pool, task: PretextTask | None, recipe_: Recipe, supervised_epochs
     """Of the images, the recipes, and the code that trains and scores; 12 hex digits."""
     found = hashlib.sha256(f"{recipe_!r}{task!r}{supervised_epochs}".encode())
     modules: Iterable[ModuleType | None] = (
-        backbones, loop, recipe, score, pixels, views, import_module("worker.modalities.image.crop_side"), decoder,
-        projection, teacher, supervised, *(inspect.getmodule(kind) for kind in type(task).__mro__[:-3] if task is not None),
+        backbones, loop, recipe, score, pixels, views, import_module("worker.modalities.image.crop_side"),
+        decoder, projection, teacher,
+        supervised, *(inspect.getmodule(kind) for kind in type(task).__mro__[:-3] if task is not None),
     )  # fmt: skip
     for module in modules:
         if module is not None:

@@ -23,7 +23,7 @@ class NewSource(Body):
     model_config = with_example({"uri": "/data/shirts", "split": "pool"})
 
     uri: Annotated[Text, Field(min_length=1, max_length=4000)] = Field(
-        description="a folder, a JSONL or CSV manifest, a Parquet file with image bytes; a path or fsspec URL"
+        description="a folder; a JSONL, CSV or Parquet file with the items or their places; a path or fsspec URL"
     )
     split: Split = "pool"
     label_column: Annotated[Text, Field(min_length=1, max_length=200)] | None = Field(

@@ -20,6 +20,9 @@ Kind = Literal["strategy", "pretext_task", "head", "backbone"]
 
 BEAT_S = 5.0  # how often a worker says that it lives
 SILENT_S = 20.0  # after which it does not count as live
+HEAD_NEEDS_ITEMS = (
+    "x-needs-items"  # in the parameter schema of a head: whether it trains on the items themselves
+)
 TASK_MODALITIES = (
     "x-modalities"  # in the parameter schema of a pretext task: the kinds it is for; null is any
 )

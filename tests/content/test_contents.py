@@ -40,8 +40,7 @@ def test_a_preview_is_nothing_that_a_browser_runs(content: Content, data: bytes)
     for size in (None, 64):
         try:
             shown = content.preview(data, LIMITS, size)
-        except BadItem as error:
-            assert error.reason
+        except BadItem:
             continue
         assert shown.media_type.startswith(HARMLESS)
 

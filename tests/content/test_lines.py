@@ -15,7 +15,8 @@ from service.errors import SourceNotAllowed, SourceUnreadable
 from service.settings import Settings
 
 ODD = (
-    "plain", "two\nlines", 'a "quote"', "comma, comma", "", "cr\rlf\r\nend", "日本語 🙂", 'mid"dle', " spaces ", "x" * 200_000,
+    "plain", "two\nlines", 'a "quote"', "comma, comma", "", "cr\rlf\r\nend",
+    "日本語 🙂", 'mid"dle', " spaces ", "x" * 200_000,
 )  # fmt: skip
 
 

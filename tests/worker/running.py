@@ -16,9 +16,11 @@ def claim(
     settings: Settings,
     artifacts: Artifacts,
     report: Callable[[float, str], None] = lambda fraction, message: None,
+    kind: str | None = None,
 ) -> JobContext:
-    """The next job."""
-    job = jobs.claim(engine, "test", ("short", "long"), lease_s=600)
+    """The next job, or the next of a kind."""
+    has = None if kind is None else {f"kind:{kind}"}
+    job = jobs.claim(engine, "test", ("short", "long"), lease_s=600, has=has)
     assert job is not None
     return JobContext(job=job, settings=settings, engine=engine, artifacts=artifacts, report=report)
 

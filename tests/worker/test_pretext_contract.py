@@ -15,7 +15,7 @@ from worker.pretext import PretextTask, pretext_tasks
 SIZE = 12
 
 every_task = pytest.mark.parametrize(
-    "task", [kind() for kind in pretext_tasks().values()], ids=pretext_tasks()
+    "task", [kind() for kind in pretext_tasks("image").values()], ids=pretext_tasks("image")
 )
 
 

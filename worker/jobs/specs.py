@@ -181,7 +181,7 @@ def half_of(shuffle: int) -> int:
 def item_refs(session: Session, ids: Ints) -> list[ItemRef]:
     """In the order of the ids, less those that are gone."""
     found = session.execute(sa.select(Item.id, Item.uri).where(Item.id.in_(ids.tolist())))
-    uris: dict[int, str] = dict(found.tuples().all())
+    uris: dict[int, str] = {row.id: row.uri for row in found}
     return [ItemRef(number, uris[number]) for number in ids.tolist() if number in uris]
 
 

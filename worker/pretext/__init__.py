@@ -72,5 +72,12 @@ class PretextTask(BaseModel, ABC):
         return {}
 
 
-def pretext_tasks() -> dict[str, type[PretextTask]]:
-    return plug_ins(PretextTask, "worker.pretext", *rooms_of("worker.modalities", "pretext"))
+def pretext_tasks(modality: str | None = None) -> dict[str, type[PretextTask]]:
+    """All, or those that suit the items of a modality."""
+    base: type[PretextTask] = PretextTask  # type: ignore[type-abstract]  # its subclasses are what is looked for
+    found = plug_ins(base, "worker.pretext", *rooms_of("worker.modalities", "pretext"))
+    if modality is None:
+        return found
+    return {
+        name: task for name, task in found.items() if task.modalities is None or modality in task.modalities
+    }

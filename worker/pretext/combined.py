@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
+from worker.errors import JobFailed
 from worker.pretext import PretextTask, pretext_tasks
 
 if TYPE_CHECKING:
@@ -57,6 +58,10 @@ class Combined(PretextTask):
     )
 
     def make_net(self, backbone: nn.Module, dimensions: int, modality: "Modality") -> nn.Module:
+        for name, task, _ in self._parts():
+            if task.modalities is not None and modality.name not in task.modalities:
+                fitting = ", ".join(pretext_tasks(modality.name))
+                raise JobFailed(f"{name!r} is no task for {modality.name}s. Combine some of {fitting}.")
         parts = {name: task.make_net(backbone, dimensions, modality) for name, task, _ in self._parts()}
         return CombinedNet(backbone, parts)
 
@@ -97,3 +102,4 @@ class RotationAndReconstruction(Combined):
     """
 
     name: ClassVar[str] = "rotation+reconstruction"
+    modalities: ClassVar[frozenset[str] | None] = frozenset({"image"})

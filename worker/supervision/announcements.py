@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pydantic import BaseModel
 
-from service.store.catalogue import TASK_MODALITIES, Announcement, Kind
+from service.store.catalogue import HEAD_NEEDS_ITEMS, TASK_MODALITIES, Announcement, Kind
 from service.store.pipeline import NEEDED_FOR
 from worker.heads import heads
 from worker.modalities import modalities
@@ -19,7 +19,7 @@ def announcements() -> tuple[Announcement, ...]:
     return (
         *_described("strategy", strategies()),
         *map(_with_modalities, _described("pretext_task", pretext_tasks())),
-        *map(_head, _described("head", heads())),
+        *map(_with_needs, _described("head", heads())),
         _small_backbone(),
     )
 
@@ -44,11 +44,13 @@ def _with_modalities(task: Announcement) -> Announcement:
     return replace(task, parameters=schema)
 
 
-def _head(described: Announcement) -> Announcement:
-    """A head says whether it needs the items themselves; training then takes minutes and belongs into the long lane."""
-    needs_items = heads()[described.name].needs_items
-    parameters = described.parameters | {"x-needs-items": needs_items}
-    return replace(described, parameters=parameters, lane="long" if needs_items else None)
+def _with_needs(head: Announcement) -> Announcement:
+    """Whether a head needs the items themselves stands in its parameter schema. Such a training takes minutes: it
+    belongs into the long lane.
+    """
+    needs_items = heads()[head.name].needs_items
+    schema = head.parameters | {HEAD_NEEDS_ITEMS: needs_items}
+    return replace(head, parameters=schema, lane="long" if needs_items else None)
 
 
 def _small_backbone() -> Announcement:

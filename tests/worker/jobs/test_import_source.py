@@ -44,7 +44,7 @@ class Importing:
                 session, project=project, uri=str(uri), split=split, label_column=label_column
             )
             queue_import(session, source)
-        return claim(self.engine, self.settings, self.artifacts)
+        return claim(self.engine, self.settings, self.artifacts, kind="import_source")
 
     def __call__(self, uri: object, split: str = "pool", label_column: str | None = None) -> dict[str, Any]:
         run(self.claim(uri, split, label_column))
@@ -156,7 +156,7 @@ def test_an_interrupted_import_counts_as_if_it_never_was(importing: Importing, t
         session.execute(sa.update(Job).values(state="running", lease_until=1e12))
     hand_back(context)
 
-    run(claim(importing.engine, importing.settings, importing.artifacts))
+    run(claim(importing.engine, importing.settings, importing.artifacts, kind="import_source"))
 
     with read_session(importing.engine) as session:
         source = session.scalars(sa.select(Source)).one()
@@ -386,7 +386,7 @@ def test_what_is_out_of_reach_is_left_out_and_fails_the_import(
     hand_back(context)
     with write_session(importing.engine) as session:
         session.execute(sa.delete(Job).where(Job.kind == "score_pool"))
-    run(claim(importing.engine, importing.settings, importing.artifacts))
+    run(claim(importing.engine, importing.settings, importing.artifacts, kind="import_source"))
     with read_session(importing.engine) as session:
         source = session.scalars(sa.select(Source)).one()
     assert (source.added, source.known, source.quarantined) == (4, 0, 1)
@@ -432,7 +432,7 @@ def test_an_import_that_gets_on_is_not_given_up(
         with write_session(importing.engine) as session:
             session.execute(sa.update(Job).values(run_at=0.0))
         names.remove(f"{number:05}.png")
-        context = claim(importing.engine, importing.settings, importing.artifacts)
+        context = claim(importing.engine, importing.settings, importing.artifacts, kind="import_source")
     run(context)
     assert len(importing.items()) == 5
 

@@ -458,7 +458,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved(
     assert np.allclose(scoring.run().losses, expected, atol=1e-5)
 
     fits = 0
-    with pytest.raises(JobFailed, match=r"smaller items .image_size. or a smaller backbone"):
+    with pytest.raises(JobFailed, match=r"smaller items \(image_size\) or a smaller backbone"):
         scoring.run()
 
 

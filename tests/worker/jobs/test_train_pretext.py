@@ -139,9 +139,9 @@ def count_steps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     steps: list[float] = []
     learn = Training._learn
 
-    def counting(self: Training, sent: Sent, rate: float) -> None:
+    def counting(self: Training, items: Sent, rate: float) -> None:
         steps.append(rate)
-        learn(self, sent, rate)
+        learn(self, items, rate)
 
     monkeypatch.setattr(Training, "_learn", counting)
     return steps

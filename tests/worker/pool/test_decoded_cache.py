@@ -1,4 +1,4 @@
-"""Decoded items on the disk: what was written is read, what was made of something else is not; memory stays flat."""
+"""Decoded items on the disk: what was written is read, what came from elsewhere is not, and memory stays flat."""
 
 import errno
 import os

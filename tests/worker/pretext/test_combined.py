@@ -67,7 +67,7 @@ def test_every_part_follows_and_settles() -> None:
 def test_a_part_that_collapses_is_seen_beside_one_that_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {BYOL: {"projection_std": 0.01}, VICReg: {"projection_std": 0.9, "other": 1.0}}
     for kind, measured in found.items():
-        monkeypatch.setattr(kind, "measures", lambda self, net, batch, measured=measured: measured)
+        monkeypatch.setattr(kind, "diagnostics", lambda self, net, batch, measured=measured: measured)
     task = Combined(tasks={"byol": 1, "vicreg": 1})
 
     assert task.diagnostics(net_of(task), images(3)) == {"projection_std": 0.01, "other": 1.0}

@@ -167,9 +167,9 @@ def test_an_unsound_loss_rolls_back_and_lowers_the_rate(
     warnings: list[str] = []
     learn = Training._learn
 
-    def recording(self: Training, sent: Sent, rate: float) -> None:
+    def recording(self: Training, batch: Sent, rate: float) -> None:
         rates.append(rate)
-        learn(self, sent, rate)
+        learn(self, batch, rate)
 
     monkeypatch.setattr(Training, "_learn", recording)
     training = make_training(pixels(16), task=Failing(), warn=warnings.append)

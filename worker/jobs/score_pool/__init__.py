@@ -230,7 +230,7 @@ def _equal_items(session: Session, run: ScoreRun, first: int, last: int, ids: In
         .where(mine.id.in_(ids.tolist()), mine.id.between(first, last))
         .where(theirs.project_id == run.project_id, theirs.state.in_(SCORED_STATES))
     )
-    equal: dict[int, int] = dict(pairs.tuples().all())
+    equal: dict[int, int] = dict(pairs.all())
     return np.array([equal.get(item_id, -1) for item_id in ids.tolist()], np.int64)
 
 

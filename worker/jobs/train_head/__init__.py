@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 
 from service.store import outbox, pipeline
 from service.store.project_settings import ProjectSettings
-from service.store.tables import Head, LabelCheck, PretextModel, Project, Round, ScoreRun, utc_now
+from service.store.tables import Head, LabelCheck, Project, Round, ScoreRun, utc_now
 from worker.arrays import Ints
 from worker.errors import Unsuited
 from worker.evaluation.known_items import KnownItems
@@ -44,7 +44,7 @@ from worker.jobs.specs import (
     test_items,
 )
 from worker.jobs.train_head.answers import store_answers
-from worker.jobs.train_head.labeled_items import DecodedPool
+from worker.jobs.train_head.decoded_pool import DecodedPool
 from worker.jobs.train_head.measure_head import PROMOTED, HeadMeasurer, Trained, newest_head
 from worker.pool.reader import ItemReader
 from worker.scoring.scored_items import ScoredItems, open_sketches
@@ -253,10 +253,8 @@ class _Trainer:
         view = LabeledView(embeddings, training.classes, len(classes), make_graph=lambda: self._graph)
         if not self._head.needs_items:
             return Trained(self._head, self._head.fit(view, rng), view)
-        with self._context.read() as session:
-            model = session.get_one(PretextModel, self._state.score_run.pretext_model_id)
         with ItemReader(self._context.settings) as reader:
-            pool = DecodedPool(self._context, model, self._scored, reader)
+            pool = DecodedPool(self._context, self._state.score_run, self._scored, reader)
             items = pool.labeled(
                 self._scored.where(training.ids), lambda done, message: report(_TRAINING * done, message)
             )

@@ -38,7 +38,7 @@ class Image(Modality):
         if self.image_size is not None:
             return self
         sides = [min(one["width"], one["height"]) for one in facts if one.get("width") and one.get("height")]
-        size = image_size_for(float(np.median(sides)) if sides else float("inf"), device)
+        size = image_size_for(float(np.median(sides)) if sides else 1e6, device)
         return self.model_copy(update={"image_size": size})
 
     @property

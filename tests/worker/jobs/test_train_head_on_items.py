@@ -1,6 +1,9 @@
-"""Job train_head with a head that trains on images: measured, stored, and ranked by, like any other."""
+"""Job train_head with a head that needs items, images or texts: measured, stored, and ranked by, like any other."""
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import sqlalchemy as sa
 import torch
 from PIL import Image
 
+from service.content import limits_of
 from service.store import jobs, pipeline
 from service.store.control_arm import control_item_ids
 from service.store.project_settings import ProjectSettings
@@ -18,11 +22,11 @@ from service.store.tables import Head, Item, Job, PretextModel, Project, Round, 
 from tests import factories
 from tests.worker import running
 from tests.worker.jobs.scored_projects import CLASSES, Bench, ScoredProject, label, score_run_of, write_scores
+from worker.arrays import Ints
 from worker.errors import JobFailed, Unsuited
 from worker.heads.finetune import FinetuneHead
 from worker.heads.labeled_view import ItemNetwork
 from worker.jobs.specs import open_net, probabilities_by, spec_of, store_net
-from worker.modalities.image.pixels import normalised, to_pixels
 from worker.models.nets import new_net
 from worker.scoring.scored_items import ScoredItems
 
@@ -31,32 +35,64 @@ HEAD = {"name": "finetune", "params": {"steps": 20}}
 CPU = torch.device("cpu")
 
 
-def _picture(class_number: int, rng: np.random.Generator) -> Image.Image:
+def _picture(class_number: int, rng: np.random.Generator) -> bytes:
     stripes = (np.arange(12) // [1, 2, 4][class_number]) % 2
     levels = stripes[None, :, None] * 120.0 + rng.normal(60, 30, (12, 12, 3))
-    return Image.fromarray(levels.clip(1, 255).astype(np.uint8))
+    file = BytesIO()
+    Image.fromarray(levels.clip(1, 255).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
 
 
-def _project(bench: Bench, folder: Path, **options: Any) -> ScoredProject:
-    """A scored project whose items are pictures, embedded by a network that was never trained."""
+def _sentence(class_number: int, rng: np.random.Generator) -> bytes:
+    words = [["meow", "purr", "whiskers"], ["bark", "fetch", "leash"], ["hoot", "night", "feathers"]]
+    return " ".join([*rng.choice(words[class_number], 3), *rng.choice(["the", "a", "of", "and"], 4)]).encode()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Items of one modality, by class, and the pretext model that embeds them."""
+
+    make: Callable[[int, np.random.Generator], bytes]
+    suffix: str
+    task: str
+    config: dict[
+        str, Any
+    ]  # models of before there were other kinds of items say only how large their images are
+
+
+IMAGES = Kind(_picture, "png", "rotation", {"image_size": 12})
+TEXTS = Kind(_sentence, "txt", "masked_tokens", {"input": {"modality": "text", "tokens": 8}})
+
+
+def _project(bench: Bench, folder: Path, kind: Kind = IMAGES, **options: Any) -> ScoredProject:
+    """A scored project whose items are files, embedded by a network that was never trained."""
     settings = {"head": HEAD} | options.pop("settings", {})
     scored = bench.project(settings=settings, **options)
     rng = np.random.default_rng(0)
-    pictures = [_picture(int(truth), rng) for truth in scored.truth]
     folder.mkdir()
     with write_session(bench.engine) as session:
-        for item_id, picture in zip(scored.ids.tolist(), pictures, strict=True):
-            session.get_one(Item, item_id).uri = str(folder / f"{item_id}.png")
-            picture.save(folder / f"{item_id}.png")
+        for item_id, truth in zip(scored.ids.tolist(), scored.truth.tolist(), strict=True):
+            path = folder / f"{item_id}.{kind.suffix}"
+            path.write_bytes(kind.make(truth, rng))
+            session.get_one(Item, item_id).uri = str(path)
         model = session.get_one(PretextModel, score_run_of(session, scored).pretext_model_id)
-        model.config = {"image_size": 12, "seed": 0, "pretrained": False}
+        model.config = kind.config | {"seed": 0, "pretrained": False}
+        model.task = {"name": kind.task, "params": {}}
+        session.get_one(Project, scored.id).modality = spec_of(model).make_modality().name
         factories.make_catalogue_entry(session, kind="head", name="finetune", lane="long")
     store_net(new_net(spec_of(model)), model, bench.artifacts, model.artifact or "")
-    pixels = torch.stack([to_pixels(picture, 12) for picture in pictures])
+    modality, decoded = spec_of(model).make_modality(), _decoded(bench, model, folder, kind, scored.ids)
     with torch.no_grad():
         backbone = open_net(model, bench.artifacts, CPU).get_submodule("backbone")
-        write_scores(bench.artifacts, "scores/1/arrays", scored.ids, backbone(normalised(pixels)).numpy())
+        embeddings = backbone(modality.prepare(decoded)).numpy()
+    write_scores(bench.artifacts, "scores/1/arrays", scored.ids, embeddings)
     return scored
+
+
+def _decoded(bench: Bench, model: PretextModel, folder: Path, kind: Kind, ids: Ints) -> torch.Tensor:
+    modality, limits = spec_of(model).make_modality(), limits_of(bench.settings)
+    files = [(folder / f"{item_id}.{kind.suffix}").read_bytes() for item_id in ids]
+    return torch.stack([modality.decode(data, limits)[0] for data in files])
 
 
 def _close_round(bench: Bench, scored: ScoredProject, last_label_id: int, labels: int) -> None:
@@ -72,8 +108,9 @@ def _scored_items(bench: Bench, scored: ScoredProject) -> ScoredItems:
         return ScoredItems.open(bench.artifacts, str(score_run_of(session, scored).artifact))
 
 
-def test_is_trained_measured_and_ranked_by(bench: Bench, tmp_path: Path) -> None:
-    scored = _project(bench, tmp_path / "pool", pool=60, test=40)
+@pytest.mark.parametrize("kind", [IMAGES, TEXTS], ids=["images", "texts"])
+def test_is_trained_measured_and_ranked_by(bench: Bench, tmp_path: Path, kind: Kind) -> None:
+    scored = _project(bench, tmp_path / "pool", kind, pool=60, test=40)
     with write_session(bench.engine) as session:
         last = label(session, scored, scored.pool[:30])
     _close_round(bench, scored, last, 30)
@@ -105,8 +142,11 @@ def test_in_the_short_lane_it_would_keep_others_waiting(bench: Bench, tmp_path: 
     assert (raised.value.lane, raised.value.missing) == ("long", ())
 
 
-def test_the_stored_probabilities_are_those_of_the_stored_head(bench: Bench, tmp_path: Path) -> None:
-    scored = _project(bench, tmp_path / "pool", pool=60, test=10)
+@pytest.mark.parametrize("kind", [IMAGES, TEXTS], ids=["images", "texts"])
+def test_the_stored_probabilities_are_those_of_the_stored_head(
+    bench: Bench, tmp_path: Path, kind: Kind
+) -> None:
+    scored = _project(bench, tmp_path / "pool", kind, pool=60, test=10)
     with write_session(bench.engine) as session:
         label(session, scored, scored.pool[:30])
     bench.train_head(scored)
@@ -118,12 +158,15 @@ def test_the_stored_probabilities_are_those_of_the_stored_head(bench: Bench, tmp
 
     with read_session(bench.engine) as session:
         model = session.get_one(PretextModel, score_run_of(session, scored).pretext_model_id)
+    network = ItemNetwork(
+        backbone=lambda: new_net(spec_of(model)).get_submodule("backbone"),
+        prepare=spec_of(model).make_modality().prepare,
+        device=CPU,
+    )
     with np.load(bench.artifacts.local_path(head.artifact), allow_pickle=False) as arrays:
-        backbone = new_net(spec_of(model)).get_submodule("backbone")
-        network = ItemNetwork(backbone=lambda: backbone, prepare=normalised, device=CPU)
         fitted = FinetuneHead().load(dict(arrays), network)
-    pixels = [to_pixels(Image.open(tmp_path / "pool" / f"{i}.png"), 12) for i in scored.ids]
-    np.testing.assert_allclose(fitted.probabilities(torch.stack(pixels)), found, atol=1e-5)
+    decoded = _decoded(bench, model, tmp_path / "pool", kind, scored.ids)
+    np.testing.assert_allclose(fitted.probabilities(decoded), found, atol=1e-5)
     np.testing.assert_array_equal(some[:, 1:], found[1::3])
     assert (some[:, 0] == 0).all()
 
@@ -161,7 +204,7 @@ def test_without_calibration_nothing_is_measured_on_control_items(bench: Bench, 
     assert (trained.metrics["measured_on"], trained.metrics["temperature"]) == (None, 1.0)
 
 
-def test_an_image_that_is_gone_does_not_stop_it_but_all_gone_does(bench: Bench, tmp_path: Path) -> None:
+def test_an_item_that_is_gone_does_not_stop_it_but_all_gone_does(bench: Bench, tmp_path: Path) -> None:
     scored = _project(bench, tmp_path / "pool", pool=40, test=20)
     with write_session(bench.engine) as session:
         label(session, scored, scored.pool[:20])
@@ -178,14 +221,14 @@ def test_an_image_that_is_gone_does_not_stop_it_but_all_gone_does(bench: Bench, 
         path.unlink()
     with write_session(bench.engine) as session:
         label(session, scored, scored.pool[20:21])
-    with pytest.raises(JobFailed, match="No image of a labeled item can be read any more"):
+    with pytest.raises(JobFailed, match="No labeled item can be read any more"):
         bench.train_head(scored)
 
 
 def test_killed_in_the_middle_it_trains_again_and_stores_one_head(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.jobs.train_head.item_images._READ_AT_A_TIME", 16)
+    monkeypatch.setattr("worker.jobs.train_head.decoded_pool._READ_AT_A_TIME", 16)
     scored = _project(bench, tmp_path / "pool", pool=40, test=20)
     with write_session(bench.engine) as session:
         label(session, scored, scored.pool[:20])

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from service.store.tables import PretextModel
+from service.store.tables import PretextModel, ScoreRun
 from worker.arrays import Floats, Ints
 from worker.device import choose_device
 from worker.errors import JobFailed
@@ -28,10 +28,12 @@ class DecodedPool:
     """Rows are those of the scored items. Reads with the threads of `reader`."""
 
     def __init__(
-        self, context: JobContext, model: PretextModel, scored: ScoredItems, reader: ItemReader
+        self, context: JobContext, score_run: ScoreRun, scored: ScoredItems, reader: ItemReader
     ) -> None:
-        self._context, self._model, self._ids, self._reader = context, model, scored.ids, reader
-        self._modality = spec_of(model).make_modality()
+        with context.read() as session:
+            self._model = session.get_one(PretextModel, score_run.pretext_model_id)
+        self._context, self._ids, self._reader = context, scored.ids, reader
+        self._modality = spec_of(self._model).make_modality()
 
     def labeled(self, rows: Ints, report: Callable[[float, str], None]) -> LabeledItems:
         """With the labeled rows (n,). Raises `JobFailed` where none of their items can be read any more."""
