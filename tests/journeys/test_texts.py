@@ -9,10 +9,25 @@ import numpy as np
 from tests.journeys.site import Json, Project, Site, until
 
 SUBJECTS = {
-    "sea": "wave tide harbour sail anchor gull reef shore salt storm".split(),
-    "kitchen": "bread oven butter knife onion spoon simmer flour plate spice".split(),
+    "sea": ["wave", "tide", "harbour", "sail", "anchor", "gull", "reef", "shore", "salt", "storm"],
+    "kitchen": ["bread", "oven", "butter", "knife", "onion", "spoon", "simmer", "flour", "plate", "spice"],
 }
-FILLER = "the a of and with near over under slowly again old new small bright".split()
+FILLER = [
+    "the",
+    "a",
+    "of",
+    "and",
+    "with",
+    "near",
+    "over",
+    "under",
+    "slowly",
+    "again",
+    "old",
+    "new",
+    "small",
+    "bright",
+]
 
 
 def write_table(path: Path, texts: int) -> Path:
