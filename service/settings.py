@@ -106,7 +106,9 @@ class Settings(BaseSettings):
             try:
                 if not _DATABASE_URL.match(value):
                     raise ValueError
-                _ = urlsplit(value).port
+                split = urlsplit(value)
+                if split.netloc.endswith(":") or split.port == 0:
+                    raise ValueError
             except ValueError:  # what they say may quote the password
                 raise ValueError(
                     "this is no SQLAlchemy URL, as sqlite:////folder/shortlist.db or "

@@ -96,7 +96,7 @@ def rate_of(run: Callable[[], object], images: int, device: torch.device, least_
 
 @contextmanager
 def watched(timed: Timed, device: torch.device) -> Iterator[None]:
-    """What nvidia-smi says of how busy the GPU is, ten times a second, and how much memory was allocated."""
+    """The share of time that the GPU is busy, by nvidia-smi, ten times a second, and how much memory was allocated."""
     if device.type != "cuda":
         yield
         return

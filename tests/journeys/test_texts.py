@@ -1,4 +1,4 @@
-"""The whole way of a text: from a table to a ranking in seconds, to a pretext model, to a class, to the next ranking."""
+"""The whole way of a text: from a table to a ranking in seconds, a pretext model, a class and the next ranking."""
 
 import csv
 from pathlib import Path
