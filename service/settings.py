@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     )
     max_text_bytes: int = Field(1_000_000, ge=1, description="a text with more bytes is quarantined")
 
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …; cuda:1,cuda:3 for `devices`")
     devices: int = Field(
         1, ge=1, description="devices that train a pretext model together; without CUDA as many CPU processes"
     )

@@ -1,6 +1,8 @@
 """Every plug-in, setting and command appears in the docs as it is in the code."""
 
+import ast
 import pkgutil
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -18,6 +20,10 @@ from worker.engines import engines
 from worker.modalities import modalities
 
 ROOT = Path(__file__).parents[1]
+# The first word, after shapes such as `(n, d) -> (n,)`.
+NO_SUBJECT = re.compile(
+    r"(\([^)]*\)\s*|\W)*(what|which|who|how|of|those|where|whether|that)\b", re.IGNORECASE
+)
 
 
 def test_the_generated_pages_are_up_to_date() -> None:
@@ -76,3 +82,16 @@ def test_the_architecture_has_a_row_for_every_job_kind(architecture: str) -> Non
     kinds = {name for name in modules if hasattr(import_module(f"worker.jobs.{name}"), "run")}
     assert "rank" in kinds
     assert {kind for kind in kinds if f"\n| `{kind}` |" not in architecture} == set()
+
+
+def test_docstrings_begin_with_a_subject() -> None:
+    vague = []
+    for file in (
+        file for folder in ("service", "worker", "benchmarks") for file in (ROOT / folder).rglob("*.py")
+    ):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                docstring = ast.get_docstring(node) or ""
+                if NO_SUBJECT.match(docstring):
+                    vague.append(f"{file.relative_to(ROOT)}: {docstring.splitlines()[0]}")
+    assert vague == []

@@ -74,12 +74,11 @@ def same_views(monkeypatch: pytest.MonkeyPatch) -> None:
     """Instead of random ones, of which trainers draw their own: the image, and its mirror image."""
     mirrored = itertools.cycle((False, True))
 
-    def view(images: Tensor, _: torch.Generator, *, side: int | None = None, **__: Any) -> Tensor:
+    def view(_: Image, images: Tensor, __: torch.Generator, *, size: int | None = None, **___: Any) -> Tensor:
         seen = images.flip(3) if next(mirrored) else images
-        return seen if side is None else functional.interpolate(seen, (side, side))
+        return seen if size is None else functional.interpolate(seen, (size, size))
 
-    for module in (simclr, vicreg, dino, byol):
-        monkeypatch.setattr(module, "view", view)
+    monkeypatch.setattr(Image, "view", view)
 
 
 def trainer(place: int, folder: str) -> None:

@@ -75,9 +75,9 @@ def test_what_is_not_taught_changes_nothing_for_the_rest() -> None:
     ],
 )
 def test_verdicts(
-    trained: float, untrained: float, pixels: float, n: int, verdict: str, better: str | None
+    trained: float, untrained: float, raw: float, n: int, verdict: str, better: str | None
 ) -> None:
-    features = [clusters(n, signal, seed)[0] for seed, signal in enumerate((trained, untrained, pixels))]
+    features = [clusters(n, signal, seed)[0] for seed, signal in enumerate((trained, untrained, raw))]
 
     gate = judge(
         features[0], {"untrained": features[1], "raw": features[2]}, clusters(n, 0)[1],

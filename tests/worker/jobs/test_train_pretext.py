@@ -23,7 +23,7 @@ from tests.factories import make_item, make_project
 from tests.pictures import write_pictures
 from tests.worker.running import claim, hand_back, run
 from worker.device import Sent
-from worker.errors import JobFailed
+from worker.errors import JobFailed, Unsuited
 from worker.jobs import train_pretext
 from worker.jobs.context import JobContext
 from worker.jobs.specs import open_net, spec_of
@@ -46,7 +46,7 @@ def training(
 
     def make(count: int = 11, size: int = 12, sized: bool = True, **project_settings: Any) -> JobContext:
         folder = write_pictures(tmp_path / "pool", count, width=size, height=size)
-        sizes = {"width": size, "height": size} if sized else {}
+        sizes = {"facts": {"width": size, "height": size}} if sized else {}
         with write_session(engine) as session:
             project = make_project(session, settings={"pretext_epochs": 2} | project_settings)
             for path in sorted(folder.iterdir()):
@@ -330,7 +330,7 @@ def test_what_cannot_be_trained_says_so(
 ) -> None:
     context = training(count, **project_settings)
 
-    with pytest.raises(JobFailed, match=sentence):
+    with pytest.raises((JobFailed, Unsuited), match=sentence):
         run(context)
 
 

@@ -57,7 +57,7 @@ def test_items_that_are_all_the_same_are_all_in_one_place(items: int) -> None:
 
 def test_rows_of_a_pool() -> None:
     thumbnails = np.random.default_rng(0).integers(256, size=(120, 18), dtype=np.uint8)
-    pool = make_pool(thumbnails=thumbnails)
+    pool = make_pool(appearance=thumbnails)
     space = PoolSpace(pool, np.arange(60))
 
     everything = space.of(np.arange(120))
