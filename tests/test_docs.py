@@ -1,15 +1,23 @@
 """Every plug-in, setting and command appears in the docs as it is in the code."""
 
 import ast
+import pkgutil
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import get_args
 
+import pytest
+
+import service
+import worker.jobs
 from service.cli import app
 from service.labeling.batches import Reason
 from service.store import outbox
+from worker.engines import engines
+from worker.modalities import modalities
 
 ROOT = Path(__file__).parents[1]
 # The first word, after shapes such as `(n, d) -> (n,)`.
@@ -45,6 +53,35 @@ def test_every_reason_of_an_empty_batch_is_explained() -> None:
 def test_every_event_of_webhooks_is_explained() -> None:
     page = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
     assert {event for event in outbox.EVENTS if f"`{event}`" not in page} == set()
+
+
+@pytest.fixture(scope="module")
+def architecture() -> str:
+    return (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def test_the_architecture_names_every_room(architecture: str) -> None:
+    rooms = {
+        f"{program.__name__}/{found.name}/"
+        for program in (service, worker)
+        for found in pkgutil.iter_modules(program.__path__)
+        if found.ispkg
+    }
+    assert {"service/store/", "worker/jobs/"} <= rooms
+    assert {room for room in rooms if f"`{room}`" not in architecture} == set()
+
+
+def test_the_architecture_names_every_modality_and_engine(architecture: str) -> None:
+    names = {*modalities(), *engines()}
+    assert {"image", "local"} <= names
+    assert {name for name in names if f"`{name}`" not in architecture} == set()
+
+
+def test_the_architecture_has_a_row_for_every_job_kind(architecture: str) -> None:
+    modules = (found.name for found in pkgutil.iter_modules(worker.jobs.__path__))
+    kinds = {name for name in modules if hasattr(import_module(f"worker.jobs.{name}"), "run")}
+    assert "rank" in kinds
+    assert {kind for kind in kinds if f"\n| `{kind}` |" not in architecture} == set()
 
 
 def test_docstrings_begin_with_a_subject() -> None:
