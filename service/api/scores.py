@@ -35,10 +35,10 @@ class Histogram(Answer):
 
 
 class GateAnswer(Answer):
-    """The verdict on whether the embeddings know more of the classes than an untrained backbone and raw pixels do.
+    """The verdict on whether the embeddings know more of the classes than an untrained backbone and raw features do.
 
     Judged on labeled items, each by all the others. `linear` and `knn` are accuracies, by `trained`, `untrained`
-    and `pixels`. After a no-go rankings are random, until the untrained backbone stands in where that is better.
+    and `raw`. After a no-go rankings are random, until the untrained backbone stands in where that is better.
     """
 
     model_config = with_example(

@@ -1,4 +1,5 @@
-"""The pipeline of jobs: import → train_pretext → score_pool → rank, and labels → train_head → rank → probe_pretext.
+"""The pipeline: import → score_raw → rank; train_pretext → score_pool → rank; labels → train_head → rank →
+probe_pretext.
 
 Both programs queue jobs through these functions, in the transaction of the change that causes them.
 
@@ -28,7 +29,7 @@ from service.store.tables import CatalogueEntry, Head, Job, PretextModel, Projec
 NEEDED_FOR = {"pretext_task": "task", "strategy": "strategy", "cold_start": "strategy", "head": "head"}
 # Kinds of jobs that read items, or build a network for them.
 _DECODING = (
-    "train_pretext",
+    "import_source", "train_pretext",
     "score_pool",
     "score_raw",
     "probe_pretext",
@@ -119,10 +120,9 @@ def _enqueue(session: Session, kind: str, project: Project, payload: dict[str, A
 
 
 def queue_import(session: Session, source: Source) -> int:
-    return jobs.enqueue(
-        session, "import_source", {"source_id": source.id}, project_id=source.project_id,
-        serial_key=f"import_source:{source.project_id}",
-    )  # fmt: skip
+    project = session.get_one(Project, source.project_id)
+    serial_key = f"import_source:{source.project_id}"
+    return _enqueue(session, "import_source", project, {"source_id": source.id}, serial_key=serial_key)
 
 
 def queue_train_pretext(session: Session, project: Project) -> int:
@@ -184,11 +184,16 @@ def queue_train_head(session: Session, project: Project, *, at_once: bool = Fals
     """One waiting per project; not sooner than `retrain_min_interval_s` after the last one started."""
     settings = ProjectSettings.model_validate(project.settings)
     key = f"train_head:{project.id}"
-    return jobs.enqueue(
-        session, "train_head", {}, project_id=project.id, lane=_lane_of_head(session, settings.head.name),
-        needs=(f"head:{settings.head.name}",), priority=1, coalesce_key=key, serial_key=key,
+    return _enqueue(
+        session,
+        "train_head",
+        project,
+        {},
+        priority=1,
+        coalesce_key=key,
+        serial_key=key,
         min_interval_s=0.0 if at_once else settings.retrain_min_interval_s,
-    )  # fmt: skip
+    )
 
 
 def queue_rank(session: Session, project: Project) -> int:
@@ -222,5 +227,5 @@ def queue_check_labels(session: Session, project: Project) -> int:
 
 def queue_export_backbone(session: Session, model: PretextModel, artifact: str) -> int:
     payload = {"pretext_model_id": model.id, "artifact": artifact}
-    needs = {f"task:{model.task['name']}"}
-    return jobs.enqueue(session, "export_backbone", payload, project_id=model.project_id, needs=needs)
+    project = session.get_one(Project, model.project_id)
+    return _enqueue(session, "export_backbone", project, payload)

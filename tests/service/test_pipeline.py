@@ -101,7 +101,7 @@ def test_each_job_needs_the_plug_ins_that_it_will_use(session: Session) -> None:
     pipeline.queue_delete_artifacts(session, ["f"], later=False)
     pipeline.queue_copy_project(session, project, project, labels=True)
     assert waiting(session) == {
-        "import_source": ("short", set()),
+        "import_source": ("short", {"modality:image"}),
         "train_pretext": ("long", {"task:dino", "modality:image"}),
         "score_pool": (
             "long",

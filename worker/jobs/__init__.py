@@ -1,2 +1,2 @@
-"""Jobs of a worker, one file a kind, each load → compute → save. With `worker.main` the only worker code
-that knows the database."""
+"""Jobs of a worker, one file a kind, each load → compute → save. With
+`worker.supervision` the only worker code that knows the database."""

@@ -153,3 +153,5 @@ def _activate(session: Session, project: Project, source_id: int) -> None:
         score_run = session.get_one(ScoreRun, source.score_run_id)
         if score_run.pretext_model_id is not None:
             pipeline.queue_score_pool(session, project, score_run.pretext_model_id)
+        else:
+            pipeline.queue_score_raw(session, project)

@@ -39,7 +39,7 @@ from service.store.pipeline import queue_score_new_items
 from service.store.project_settings import ProjectSettings
 from service.store.shuffle import shuffle_position
 from service.store.tables import Item, Project, Source
-from worker.errors import JobFailed
+from worker.errors import JobFailed, Unsuited
 from worker.jobs.context import JobContext
 
 _CHUNK = 256  # items a transaction
@@ -80,8 +80,9 @@ def _content(project: Project) -> Content | None:
         return None
     content = contents().get(project.modality)
     if content is None:
-        raise JobFailed(
-            f"This worker knows no {project.modality} items. Update it, then import the source again."
+        raise Unsuited(
+            f"This worker knows no items of modality {project.modality!r}.",
+            missing=[f"modality:{project.modality}"],
         )
     return content
 

@@ -49,6 +49,7 @@ def run(context: JobContext) -> dict[str, Any]:
         if not is_provisional(session, project):
             return {"items": 0, "note": _NOT_NEEDED}
         ids, pool = _sample(session, project)
+        newest = session.scalar(sa.select(sa.func.max(Item.id)).where(Item.project_id == project.id)) or 0
     if not pool.any():
         return {"items": 0, "note": "The pool is empty."}
     seed = ProjectSettings.model_validate(project.settings).seed
@@ -56,8 +57,8 @@ def run(context: JobContext) -> dict[str, Any]:
     read, features, sketches = _read(context, modality, ids, seed)
     ids, pool = ids[read], pool[read]
     if not pool.any():
-        return {"items": 0, "note": "No item of the pool can be read: see the quarantined items."}
-    score_run = _begin(context, project)
+        return {"items": 0, "note": "No item of the pool can be read."}
+    score_run = _begin(context, project, newest)
     artifact = f"scores/{score_run.id}/arrays-{context.job.token}"
     _store(context, artifact, ids, features, sketches)
     copies, largest = find_duplicates(context, modality, seed, ids, pool, artifact)
@@ -145,16 +146,15 @@ def _read(context: JobContext, modality: Modality, ids: Ints, seed: int) -> tupl
     return read, features, np.concatenate(sketches) if sketches else np.empty((len(features), 0), np.uint8)
 
 
-def _begin(context: JobContext, project: Project) -> ScoreRun:
+def _begin(context: JobContext, project: Project, newest: int) -> ScoreRun:
     """Begin a score run; one that an earlier attempt of this job began is deleted, as it takes seconds."""
     with context.publish() as session:
         mine = sa.select(ScoreRun).where(ScoreRun.job_id == context.job.id, ScoreRun.state == "running")
         for begun in session.scalars(mine).all():
             session.delete(begun)
             queue_delete_artifacts(session, [f"scores/{begun.id}"], later=True)
-        newest = session.scalar(sa.select(sa.func.max(Item.id)).where(Item.project_id == project.id))
         score_run = ScoreRun(
-            project_id=project.id, state="running", job_id=context.job.id, last_item_id=newest or 0
+            project_id=project.id, state="running", job_id=context.job.id, last_item_id=newest
         )
         session.add(score_run)
     return score_run

@@ -1,7 +1,7 @@
 """Spaces of nearness: whitened embeddings of length 1, beside the main directions of their appearance.
 
 As embeddings are, a few directions of large variance say who is near whom, whether they tell classes apart or not.
-And a network that learned a pretext task has forgotten some of what things look like; appearance have not. Of the
+And a network that learned a pretext task has forgotten some of what things look like; their appearance has not. Of the
 100 nearest items those of the same class are, on Fashion-MNIST and CIFAR-10 with embeddings of `rotation`: 66 and 28
 standardised, 72 and 29 whitened, 75 and 30 with appearance.
 """

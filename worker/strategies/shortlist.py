@@ -15,8 +15,8 @@ class Shortlist(Strategy):
     """Covers what the head does not know yet, from the first label to the last. The default; needs no head.
 
     It picks, one after the other, the item whose surroundings hold the most doubt that no labeled or picked item
-    covers, times the item's own doubt. WhitenedSpace are those in whitened embeddings and thumbnails together. Nothing
-    is switched over; what changes is measured:
+    covers, times the item's own doubt. Surroundings are those in the whitened space of embeddings and
+    appearance together. Nothing is switched over; what changes is measured:
 
     - First batch, no head: every item counts the same, so the picks are the most typical items of the largest
       unlike groups. Random batches miss whole classes here; this is where most labels are saved.
