@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up test check format docs bench-loop bench-labels bench-labels-quick bench-tasks bench-select bench-system bench-serve bench-pretext clean
+.PHONY: help venv demo up test check format docs bench-loop bench-labels bench-labels-quick bench-tasks bench-select bench-system bench-serve bench-pretext bench-gpu clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-18s %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ bench-system: venv ## the whole system against random picks and a network from s
 
 bench-pretext: venv ## scoring and training speed against the plain way and the limit; ARGS=--million measures memory
 	$(BIN)/python -m benchmarks.pretext $(ARGS)
+
+bench-gpu: venv ## on a machine with a GPU: the tests of CUDA, then speed against the limit; six minutes
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 clean: ## remove what was built; data folders stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

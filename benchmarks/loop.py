@@ -1,4 +1,4 @@
-"""How long from the last label of a burst until a ranking that knows it is served?
+"""The time from the last label of a burst until a ranking that knows it is served.
 
 A service and a worker run as processes, as `shortlist up` starts them; the pool is random clusters, written as a
 finished score run. An oracle takes a batch of a round's size through HTTP, posts its labels in a burst of ten

@@ -1,4 +1,4 @@
-"""How quickly are images scored and trained on, against the plain way and against what the machine can do?
+"""The speed of scoring and training on images, against the plain way and against what the machine can do.
 
 The pool is generated: soft random pictures, as JPEG files and as one Parquet file. In each round all of these are
 timed, one after the other, so that a busy machine is unfair to none; the median over the rounds counts.
@@ -169,7 +169,7 @@ def speed(folder: Path, options: argparse.Namespace) -> dict[str, Figure]:
 def _measures(
     small: Bench, larger: Bench, device: torch.device, losses: dict[str, Floats]
 ) -> Iterator[tuple[str, Callable[[], float]]]:
-    """What is timed in a round; `losses` are kept to be compared."""
+    """The measures that are timed in a round; `losses` are kept to be compared."""
     yield "scoring_small", lambda: ours(small, device, False, losses, "small")
     yield "scoring_parquet_small", lambda: ours(small, device, True, losses, "parquet_small")
     yield "scoring_limit_small", lambda: limit(small, device)

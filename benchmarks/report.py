@@ -1,4 +1,4 @@
-"""Where a benchmark's figures go: `results/NAME.json`, a flat object, and the same as a table on the screen."""
+"""Reports of a benchmark's figures: `results/NAME.json`, a flat object, and the same as a table on the screen."""
 
 import json
 import os

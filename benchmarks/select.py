@@ -1,4 +1,4 @@
-"""How long does each strategy take to select 1,000 items, how much memory, and how does that grow with the pool?
+"""Time and memory of each strategy to select 1,000 items, and their growth with the pool.
 
 The pool is random clusters of 256 dimensions whose spread falls from dimension to dimension, float16 and memory
 mapped, with the probabilities of a linear head and 100 labels. Every selection runs in a process of its own, so
@@ -160,7 +160,7 @@ def select(folder: Path, name: str, picks: int) -> Run:
 
 
 def peak_gb() -> float:
-    """Of this process alone; on Linux getrusage also counts what the process was forked from."""
+    """The peak memory of this process alone; on Linux getrusage also counts what the process was forked from."""
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9  # macOS: in bytes

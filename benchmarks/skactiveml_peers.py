@@ -54,7 +54,7 @@ def select(folder: Path, name: str, picks: int) -> bench.Run:
 
 
 class _Vectors:
-    """What ours sees, as arrays: standardised embeddings, directions, and the head on the former."""
+    """The view of our strategies, as arrays: standardised embeddings, directions, and the head on the former."""
 
     def __init__(self, folder: Path) -> None:
         self.view: PoolView = bench.open_pool(folder)
@@ -101,7 +101,7 @@ PEERS: dict[str, Callable[[_Vectors, Floats, int], Ints]] = {
 
 
 def objectives(folder: Path, name: str, items: Ints) -> dict[str, float]:
-    """What the strategy optimises, of the picks `items`: distances are better small, `coverage`, `changed` large."""
+    """The strategy's objectives for the picks `items`: distances are better small, `coverage`, `changed` large."""
     pool = _Vectors(folder)
     labeled = np.flatnonzero(pool.view.labeled)
     if name == "coreset":

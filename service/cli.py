@@ -233,7 +233,7 @@ def _settings(
     devices: int | None = None,
     roots: tuple[str, ...] = (),
 ) -> Settings:
-    """What stands on the command line goes before the environment."""
+    """Settings, in which the command line takes precedence over the environment."""
     wished = {"port": port, "data_dir": data_dir, "devices": devices}
     given: dict[str, Any] = {name: value for name, value in wished.items() if value is not None}
     if roots:

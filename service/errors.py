@@ -1,4 +1,4 @@
-"""What can go wrong, one class each: the docstring is the sentence people read, ``code`` is stable.
+"""Errors of the service, one class each: the docstring is the sentence people read, ``code`` is stable.
 
 The sentence is a format string over the keyword arguments: ``raise UnknownClass(index=3, name="cot")``.
 The service renders every error as RFC 9457 ``application/problem+json`` (one handler, in `service.main`).

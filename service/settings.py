@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     )
     max_text_bytes: int = Field(1_000_000, ge=1, description="a text with more bytes is quarantined")
 
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …; cuda:1,cuda:3 for `devices`")
     devices: int = Field(
         1, ge=1, description="devices that train a pretext model together; without CUDA as many CPU processes"
     )
@@ -110,7 +110,9 @@ class Settings(BaseSettings):
             try:
                 if not _DATABASE_URL.match(value):
                     raise ValueError
-                _ = urlsplit(value).port
+                split = urlsplit(value)
+                if split.netloc.endswith(":") or split.port == 0:
+                    raise ValueError
             except ValueError:  # what they say may quote the password
                 raise ValueError(
                     "this is no SQLAlchemy URL, as sqlite:////folder/shortlist.db or "

@@ -1,4 +1,4 @@
-"""What the trainers of one training do together: the processes that train one network, one a device.
+"""Collectives of the trainers of one training: the processes that train one network, one a device.
 
 Torch calls them ranks. A training of one process has no process group; it is alone, and everything here then
 gives back what it got, so that the same code serves both.
@@ -20,7 +20,7 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """Which of the trainers this is, from 0. The first one speaks for all."""
+    """The rank of this trainer, from 0. The first one speaks for all."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -39,12 +39,12 @@ def all_gather_counts(number: int) -> list[int]:
 
 
 def any_rank(says: bool) -> bool:
-    """Whether it is so with one of the trainers."""
+    """True if any rank says so."""
     return any(all_gather_counts(says))
 
 
 def broadcast_from_first(says: bool) -> bool:
-    """What the first trainer says. Clocks differ, and all must do the same."""
+    """Rank 0's answer, for all ranks. Clocks differ, and all must do the same."""
     return bool(all_gather_counts(says)[0])
 
 
@@ -71,7 +71,7 @@ def stack_ranks(row: Tensor) -> Tensor:
 
 
 def row_offset(rows: Tensor) -> int:
-    """How many of `all_gather(rows)` stand before this trainer's own."""
+    """The offset of this rank's own rows in `all_gather(rows)`."""
     return sum(all_gather_counts(len(rows))[: rank()])
 
 
@@ -91,7 +91,7 @@ class _Total(torch.autograd.Function):
 
     @staticmethod
     def backward(_: object, gradient: Tensor) -> Tensor:
-        """What everyone's losses say about the sum, they say about each part of it."""
+        """The gradient of each rank's summand is the all-reduced sum of all ranks' gradients."""
         return all_reduce_sum(gradient)
 
 
@@ -127,7 +127,7 @@ class _Losses(nn.Module):
 
 
 def weighted_mean(losses: Tensor, items: int) -> Tensor:
-    """(n,) -> (): of which the mean over the trainers is the mean loss of all `items` of the batch."""
+    """(n,) -> (): a rank's loss; its mean over the ranks is the mean loss of all `items` of the batch."""
     if world_size() == 1:
         return losses.mean()
     return losses.sum() * (world_size() / items)

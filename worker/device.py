@@ -1,4 +1,4 @@
-"""Which device computes, and the few settings that make it fast."""
+"""Choice of the device that computes, and the few settings that make it fast."""
 
 import os
 from contextlib import AbstractContextManager, nullcontext
@@ -95,8 +95,8 @@ class Sent:
 
 
 def send(items: Tensor, device: torch.device) -> Sent:
-    """What `to_device` does, in the thread that has loaded the items: that pins memory, which takes longer than the
-    copy, and the copy has a stream of its own, so that no computing waits for either.
+    """`to_device` in the thread that has loaded the items: that pins memory, which takes longer than the copy, and the
+    copy has a stream of its own, so that no computing waits for either.
     """
     if device.type != "cuda":
         return Sent(to_device(items, device))

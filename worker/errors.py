@@ -1,4 +1,4 @@
-"""What ends a job, wherever it is found out."""
+"""Errors that end a job, wherever they are found out."""
 
 from collections.abc import Iterable
 from typing import Literal

@@ -23,7 +23,7 @@ from worker.strategies import strategies
 
 @dataclass(frozen=True)
 class Mode:
-    """What runs where no option says otherwise. fresh: also what was run before; epochs: of the pretext task."""
+    """The defaults of the options. fresh: also what was run before; epochs: of the pretext task."""
 
     name: str
     strategies: Sequence[str]

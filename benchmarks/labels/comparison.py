@@ -55,7 +55,7 @@ class Arm:
 
 
 def compare(runs: dict[str, list[Run]], budgets: Sequence[int], balanced: bool) -> list[Arm]:
-    """Of one pool: `runs` by strategy, each in the order of the seeds; `random` must be among them, with the same
+    """Arms of one pool: `runs` by strategy, each in the order of the seeds; `random` must be among them, with the same
     seeds and all of the budgets, and may have more. The best area under the curve comes first.
     """
     curves = {name: [_curve(run, balanced) for run in some] for name, some in runs.items()}

@@ -1,4 +1,4 @@
-"""What the product itself would know of a pool: embeddings and pretext losses, trained on that very pool."""
+"""The product's own knowledge of a pool: embeddings and pretext losses, trained on that very pool."""
 
 import hashlib
 import inspect
@@ -93,7 +93,7 @@ def _thumbnails(path: Path) -> Path:
 
 
 def key_of(pool: Pool, recipe: Recipe) -> str:
-    """Of all that the embeddings depend on: the images, the recipe, and the code that trains."""
+    """A hash of all that the embeddings depend on: the images, the recipe, and the code that trains."""
     found = hashlib.sha256(repr(recipe).encode())
     for module in (backbones, recipes, loop, pixels, rotation):
         found.update(inspect.getsource(module).encode())

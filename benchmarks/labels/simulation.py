@@ -24,7 +24,7 @@ from worker.strategies import ColdStart, Strategy, strategies
 
 @dataclass(frozen=True)
 class Row:
-    """What is known once `budget` items were picked; the times are those of the round's selection alone."""
+    """The figures once `budget` items were picked; the times are those of the round's selection alone."""
 
     pool: str
     embeddings: str  # key of what the pool was embedded by
@@ -87,7 +87,7 @@ def run(name: str, pool: Embedded, strategy: str, seed: int, budgets: Sequence[i
 
 
 class _Known:
-    """What the annotator has said so far: classes (n,), -1 where unknown; broken (n,), junk that was seen."""
+    """The annotator's answers so far: classes (n,), -1 where unknown; broken (n,), junk that was seen."""
 
     def __init__(self, pool: Embedded) -> None:
         self._pool = pool
@@ -121,7 +121,7 @@ class _Known:
         )
 
     def annotate(self, items: Ints, n: int, rng: np.random.Generator) -> None:
-        """Where the filters left fewer than n, the product serves others at random; so does this."""
+        """Label n items; where the filters left fewer, the product serves others at random, and so does this."""
         rest = np.setdiff1d(np.flatnonzero(~self.picked), items)
         items = np.concatenate([items, rng.permutation(rest)[: n - len(items)]])
         self.classes[items] = self._pool.classes[items]
@@ -142,5 +142,5 @@ def balanced_accuracy(right: Floats | np.ndarray, classes: Ints) -> float:
 
 
 def repeats(groups: Ints) -> int:
-    """(m,) -> how many of them follow another of the same group."""
+    """(m,) -> the number of items that follow another of the same group."""
     return len(groups) - len(np.unique(groups))

@@ -1,4 +1,4 @@
-"""How long do annotators wait for a batch, however many they are and however large the pool?
+"""The time that annotators wait for a batch, however many they are and however large the pool.
 
 A service runs as a process on SQLite or PostgreSQL; annotators are threads of two other processes. Each takes a
 batch of ten, thinks, and posts its labels; in between it asks an empty FastAPI endpoint, served as Shortlist is by a

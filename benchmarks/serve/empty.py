@@ -1,4 +1,4 @@
-"""What an answer costs before it holds anything: an empty FastAPI endpoint, served as Shortlist is."""
+"""The cost of an answer before it holds anything: an empty FastAPI endpoint, served as Shortlist is."""
 
 import uvicorn
 from fastapi import FastAPI

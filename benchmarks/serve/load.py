@@ -71,7 +71,7 @@ def extend(all_of: Seconds, more: Seconds) -> None:
 
 
 def compared(seconds: Seconds, start: Seconds, name: str) -> dict[str, Figure]:
-    """How many times as long a batch takes; a p99 is that of very few requests, so the median stands beside it."""
+    """Ratios of a batch's time to the start's; a p99 is that of very few requests, so the median stands beside it."""
     return {
         f"p{percent}_{name}": percentile(seconds["next_batch"], percent)
         / percentile(start["next_batch"], percent)

@@ -174,7 +174,7 @@ def score_and_rank(site: Site, project: str) -> None:
 
 
 def settle(site: Site) -> None:
-    """What PostgreSQL does by itself in the minutes after so many new rows, done at once."""
+    """Do at once what PostgreSQL does by itself in the minutes after so many new rows."""
     if site.engine.dialect.name == "postgresql":
         with site.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.exec_driver_sql("VACUUM ANALYZE items, scores, ranked_items")

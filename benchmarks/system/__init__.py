@@ -1,1 +1,1 @@
-"""How many labels does the whole system save against what a team does today? `python -m benchmarks.system`."""
+"""Labels that the whole system saves against what a team does today: `python -m benchmarks.system`."""

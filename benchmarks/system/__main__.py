@@ -88,7 +88,7 @@ def _write(records: Path, rows: list[Row]) -> None:
 
 
 def _code() -> str:
-    """Of all the code that a run depends on, 8 hex digits: rows of other code are not mixed in."""
+    """A hash of all the code that a run depends on, 8 hex digits: rows of other code are not mixed in."""
     found = hashlib.sha256()
     package = Path(worker.__file__).parent
     files = [Path(arms.__file__)]

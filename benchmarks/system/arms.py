@@ -1,4 +1,4 @@
-"""What is compared, on Fashion-MNIST (a pool of 20,000, 10,000 test items): whole ways from no label to a classifier.
+"""The arms, on Fashion-MNIST (a pool of 20,000, 10,000 test items): whole ways from no label to a classifier.
 
 today      random picks, and the backbone `small` with a last layer trained from scratch on the labels
 propagate  the product: pretext task on the pool, strategy `shortlist`, head `propagate`
@@ -84,7 +84,7 @@ class Prepared:
         return backbone.to(memory_format=torch.channels_last)
 
     def accuracy(self, probabilities: Floats) -> float:
-        """Of probabilities (t, c) of the test items."""
+        """The accuracy of probabilities (t, c) of the test items."""
         return float((probabilities.argmax(axis=1) == self.pool.test_classes).mean())
 
 

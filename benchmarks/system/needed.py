@@ -29,7 +29,7 @@ def curves(rows: Sequence[Row]) -> dict[str, dict[int, Curve]]:
 
 
 def labels_needed(curve: Curve, goal: float = GOAL) -> Needed:
-    """Where the curve first reaches the goal, interpolated over ln(labels)."""
+    """The labels at which the curve first reaches the goal, interpolated over ln(labels)."""
     before: tuple[int, float] | None = None
     for labels, accuracy in curve.items():
         if accuracy >= goal:
@@ -42,7 +42,7 @@ def labels_needed(curve: Curve, goal: float = GOAL) -> Needed:
 
 
 def factor(many: dict[int, Curve], few: dict[int, Curve], goal: float = GOAL) -> tuple[Mean, str]:
-    """How many times fewer labels `few` needs, paired by seed: geometric mean with its 95 % interval (Student's t
+    """The factor by which `few` needs fewer labels, paired by seed: geometric mean with its 95 % interval (Student's t
     on the logarithms). The bound is ">" or "<" where a curve was too short in some seed, "?" where both happened.
     """
     logarithms, bounds = [], set()

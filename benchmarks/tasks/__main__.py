@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 class Rows:
-    """Of all runs, in one CSV file; every change is on the disk at once."""
+    """The rows of all runs, in one CSV file; every change is on the disk at once."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

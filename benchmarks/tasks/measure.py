@@ -42,7 +42,7 @@ VARIANCE_OUT = "reconstruction (variance out)"
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What is in the table. linear, knn: test accuracy. rho_*: Spearman's correlation of the pretext loss; NaN for
+    """A row of the table. linear, knn: test accuracy. rho_*: Spearman's correlation of the pretext loss; NaN for
     what has no loss. minutes, scored_per_s: of CPU time. key: of all that the row depends on.
     """
 
@@ -66,7 +66,7 @@ def tasks() -> dict[str, PretextTask]:
 
 
 def key(pool: Pool, task: PretextTask | None, recipe_: Recipe, supervised_epochs: int) -> str:
-    """Of the images, the recipes, and the code that trains and scores; 12 hex digits."""
+    """A hash of the images, the recipes, and the code that trains and scores; 12 hex digits."""
     found = hashlib.sha256(f"{recipe_!r}{task!r}{supervised_epochs}".encode())
     modules: Iterable[ModuleType | None] = (
         backbones, loop, recipe, score, pixels, views, import_module("worker.modalities.image.crop_side"),
@@ -121,7 +121,7 @@ def measure(
 
 
 def _core_seconds() -> float:
-    """Of this process, for each of its threads: what else the machine does hardly matters."""
+    """CPU seconds of this process, for each of its threads: what else the machine does hardly matters."""
     return time.process_time() / torch.get_num_threads()
 
 

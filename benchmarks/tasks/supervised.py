@@ -1,4 +1,4 @@
-"""How hard each item really is: the loss of supervised networks that never saw it."""
+"""The real hardness of each item: the loss of supervised networks that never saw it."""
 
 import hashlib
 import inspect

@@ -1,1 +1,1 @@
-"""Who may call, how often, and that nothing is done twice."""
+"""Access control: API keys, rate limits, signed URLs and idempotency."""

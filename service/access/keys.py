@@ -59,8 +59,8 @@ class Principal:
 
 
 def server_secret(settings: Settings) -> bytes:
-    """What hashes keys and signs links: `settings.secret`, else the file `secret` in the data folder, made at the
-    first start and readable by its owner only."""
+    """The secret that hashes keys and signs links: `settings.secret`, else the file `secret` in the data folder, made
+    at the first start and readable by its owner only."""
     if settings.secret is not None:
         return settings.secret.get_secret_value().encode()
     path = settings.data_dir / "secret"
@@ -116,7 +116,7 @@ def note_use(session: Session, key_id: int, now: datetime) -> None:
 
 
 def good(session: Session, key_ids: Collection[int]) -> set[int]:
-    """Those of them that are not revoked."""
+    """The given keys less the revoked ones."""
     return set(session.scalars(sa.select(Key.id).where(Key.id.in_(key_ids), Key.revoked_at.is_(None))))
 
 

@@ -1,4 +1,4 @@
-"""How many requests a key may make: a token bucket for each, in this process. And how often its use is noted.
+"""Rate limits of keys: a token bucket for each, in this process. Also the interval at which a key's use is noted.
 
 It guards the process that counts, so it needs no database: a counter there would cost every request the write that
 the limit is to save. Several services behind one address allow their sum.
@@ -36,7 +36,7 @@ class RateLimits:
 
 
 class UseNotes:
-    """Which keys' `last_used_at` are being written: one request a minute does it, however many see that it is due.
+    """The keys whose `last_used_at` is being written: one request a minute does it, however many see that it is due.
 
     If all of them did, they would hold all threads while they wait for SQLite's write lock, and whoever has the lock
     would wait for a thread.

@@ -21,7 +21,7 @@ class ItemLinks:
         return f"{_path(project_id, item_id)}/image?{self._signed(project_id, item_id)}"
 
     def content(self, project_id: int, item_id: int) -> tuple[str, str]:
-        """Of the whole item, and of its preview. The same signature opens all links of an item."""
+        """Links to the whole item and to its preview. The same signature opens all links of an item."""
         path, signed = f"{_path(project_id, item_id)}/content", self._signed(project_id, item_id)
         return f"{path}?{signed}", f"{path}?size={_PREVIEW_SIZE}&{signed}"
 

@@ -32,7 +32,7 @@ class ShareAnswer(Answer):
 
 
 class AnnotatorAnswer(Answer):
-    """How much an annotator labeled, and how well."""
+    """The number and the quality of an annotator's labels."""
 
     model_config = with_example(
         {

@@ -38,7 +38,7 @@ class BatchRequest(Body):
 
 
 class Why(Answer):
-    """What served the item: everything can be traced. Control and queued items come from no ranking."""
+    """Provenance of a served item: everything can be traced. Control and queued items come from no ranking."""
 
     strategy: str
     ranking: int | None

@@ -27,7 +27,7 @@ class PlugIn(Answer):
 
 
 class CatalogueAnswer(Answer):
-    """What projects can choose from: announced by the workers, empty before the first one ran."""
+    """The plug-ins that projects can choose from: announced by the workers, empty before the first one ran."""
 
     items: list[PlugIn]
 

@@ -1,4 +1,4 @@
-"""What an admin does with chosen items: queue them, withdraw and restore them, make them gold."""
+"""An admin's actions on chosen items: queue them, withdraw and restore them, make them gold."""
 
 from datetime import datetime
 from typing import Annotated, Self
@@ -99,7 +99,7 @@ def list_queue(
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Page[QueuedItemAnswer]:
-    """What is queued, in the order it is served; all queues, or that of one annotator."""
+    """The queued items, in the order they are served; all queues, or that of one annotator."""
     project = projects.find(session, project_id, caller.project_id)
     (after,) = decode_cursor(cursor, int) or (0,)
     found = queues.page(session, project, annotator, after, limit)

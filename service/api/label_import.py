@@ -87,7 +87,7 @@ class _Import:
             self._refuse(numbered[index][0], code)
 
     def _read(self, lines: list[bytes]) -> list[tuple[int, NewLabel]]:
-        """What may be stored, by its line; the others are noted."""
+        """The labels that may be stored, by line; the other lines are noted."""
         numbered: list[tuple[int, NewLabel]] = []
         for number, line in enumerate(lines, self.line + 1):
             if line.strip():

@@ -90,7 +90,7 @@ class Retrain(Answer):
 
 
 class LabelsAnswer(Answer):
-    """What became of each label, in the order sent. `accepted` counts those that are new and not stale."""
+    """The outcome of each label, in the order sent. `accepted` counts those that are new and not stale."""
 
     model_config = with_example(
         {

@@ -56,7 +56,7 @@ class NewProject(ProjectSettings, _Classes):
 
 
 class ProjectChange(ProjectSettings, _Classes):
-    """What is left out stays as it is. Classes that have labels cannot be taken away."""
+    """Changes to a project; omitted fields stay as they are. Classes that have labels cannot be taken away."""
 
     model_config = with_example({"round_size": 100, "budget": 2000})
 

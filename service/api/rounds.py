@@ -52,7 +52,7 @@ class RandomCurvePoint(Answer):
 
 
 class HeadMetrics(Answer):
-    """What a head was measured to be, on test or control items; all null where there were none."""
+    """Metrics of a head, measured on test or control items; all null where there were none."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"example": _MEASURED})
 
@@ -173,7 +173,7 @@ class EstimateAnswer(Answer):
 
 
 class AdviceAnswer(Answer):
-    """What more labels are expected to bring: the learning curve, carried on."""
+    """The gain in accuracy that more labels are expected to bring: the learning curve, extrapolated."""
 
     model_config = with_example(
         {
@@ -188,7 +188,7 @@ class AdviceAnswer(Answer):
 
 
 class RandomSelectionAnswer(Answer):
-    """What random selection would have reached with as many labels: its own curve, carried on."""
+    """The accuracy that random selection would have reached with as many labels: its own curve, extrapolated."""
 
     text: str
     labels: int | None
@@ -196,7 +196,7 @@ class RandomSelectionAnswer(Answer):
 
 
 class AgreementAnswer(Answer):
-    """Of annotators, by the newest check of the labels."""
+    """Agreement of annotators, by the newest check of the labels."""
 
     model_config = with_example({"items": 80, "pairs": 0.9, "alpha": 0.86})
 
@@ -277,7 +277,7 @@ class WaitingAnswer(Answer):
 
 
 class MetricsAnswer(Answer):
-    """How the project gets on, small enough to poll."""
+    """Progress of the project, small enough to poll."""
 
     model_config = with_example(
         {

@@ -35,7 +35,7 @@ class Histogram(Answer):
 
 
 class GateAnswer(Answer):
-    """Whether the embeddings know more of the classes than an untrained backbone and raw pixels do.
+    """The verdict on whether the embeddings know more of the classes than an untrained backbone and raw pixels do.
 
     Judged on labeled items, each by all the others. `linear` and `knn` are accuracies, by `trained`, `untrained`
     and `pixels`. After a no-go rankings are random, until the untrained backbone stands in where that is better.

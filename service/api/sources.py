@@ -18,7 +18,7 @@ router = APIRouter(prefix="/projects/{project_id}/sources", tags=["sources"], ro
 
 
 class NewSource(Body):
-    """Where items come from."""
+    """A source to import items from."""
 
     model_config = with_example({"uri": "/data/shirts", "split": "pool"})
 
@@ -91,7 +91,7 @@ def list_sources(
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Page[SourceAnswer]:
-    """What was imported, newest first. Bad files are among the items, with `state=quarantined`."""
+    """The imported sources, newest first. Bad files are among the items, with `state=quarantined`."""
     project = projects.find(session, project_id, caller.project_id)
     (position,) = decode_cursor(cursor, int) or (None,)
     found = sources.page(session, project, position, limit)

@@ -165,7 +165,7 @@ def list_deliveries(
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Page[DeliveryAnswer]:
-    """What it was told or will be, newest first; what ended is kept for a week."""
+    """The webhook's deliveries, past and pending, newest first; ended ones are kept for a week."""
     project = projects.find(session, project_id, caller.project_id)
     webhook = webhooks.find(session, project, webhook_id)
     (before,) = decode_cursor(cursor, int) or (None,)

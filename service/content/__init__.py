@@ -1,4 +1,4 @@
-"""What an item's bytes are, and where they lie, without torch: both programs import it."""
+"""Contents of the modalities and sources of item bytes, without torch: both programs import it."""
 
 import importlib
 import pkgutil

@@ -1,4 +1,4 @@
-"""What an item's bytes are, one file a modality, without torch: both programs ask it.
+"""The contract of contents, which know a modality's bytes: one file a modality, without torch; both programs ask it.
 
 A content is registered by being there: a module of this package with an instance named `CONTENT`.
 """
@@ -11,7 +11,7 @@ Facts = dict[str, Any]  # what looking at the bytes told: {"width": 640, "height
 
 @dataclass(frozen=True)
 class Limits:
-    """What an item may be at most; from the settings."""
+    """Upper limits on the size of an item; from the settings."""
 
     max_pixels: int
     max_text_bytes: int
@@ -26,7 +26,7 @@ class Preview:
 
 
 class Content(Protocol):
-    """Of one modality.
+    """The content of one modality: its formats, and the inspection of its bytes.
 
     name          of the modality
     suffixes      of files that hold such an item, in lower case

@@ -105,7 +105,7 @@ def text_bytes(cell: object) -> bytes | None:
 
 
 class _Blocks:
-    """Where the blocks of a file begin, as far as rows were asked for."""
+    """Offsets of a file's blocks, as far as rows were asked for."""
 
     def __init__(self, uri: str) -> None:
         self._lines = Lines(uri)  # for blocks …

@@ -1,4 +1,4 @@
-"""Where an item's bytes are, and that nobody reads outside the allowed folders."""
+"""Addresses of items and reads of their bytes, never outside the allowed folders."""
 
 import os
 import re
@@ -30,7 +30,7 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 def row_uri(file: str, row: int, column: str | None = None) -> str:
-    """Of one cell; without `column`, of that with images in a Parquet file."""
+    """The URI of one cell; without `column`, of that with images in a Parquet file."""
     return f"{file}#row={row}" + (f"&column={quote(column, safe='')}" if column is not None else "")
 
 
@@ -56,7 +56,7 @@ class ItemBytes:
         """`/a/b.png`, `s3://bucket/b.png`, `/a/b.parquet#row=17`, `/a/b.csv#row=17&column=text` or an inline one.
 
         Raises `SourceNotAllowed` outside the roots (symlinks are followed first), `SourceUnreadable` when there is
-        nothing, or nothing that can be read, and `SourceUnreachable`, one of these, when that may pass.
+        nothing, or nothing that can be read, and `SourceUnreachable`, one of these, for a transient I/O error.
         """
         if inline := _INLINE.fullmatch(uri):
             return self._read_inline(uri, inline)

@@ -108,7 +108,7 @@ class _File:
         ]  # of a struct there are several
 
     def bytes_of(self, group: int) -> int:
-        """How much memory the cells of a row group take."""
+        """Bytes of memory that the cells of a row group take."""
         metadata = self.parquet.metadata.row_group(group)
         return sum(metadata.column(leaf).total_uncompressed_size for leaf in self._leaves)
 

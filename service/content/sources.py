@@ -31,7 +31,7 @@ _ROWS_LOOKED_AT = 1_000  # that tell what a manifest names
 
 @dataclass(frozen=True)
 class Candidate:
-    """What may become an item. `data` is at hand where the listing had to read it anyway."""
+    """A file or row that may become an item. `data` is at hand where the listing had to read it anyway."""
 
     key: str
     uri: str
@@ -42,7 +42,7 @@ class Candidate:
 
 class Listing(ABC):
     """Iterating streams the candidates in a fixed order; the counts are complete when it has ended. Raises
-    `SourceUnreadable`, and `SourceUnreachable`, one of these, when that may pass.
+    `SourceUnreadable`, and `SourceUnreachable`, one of these, for a transient I/O error.
 
     content: of the items that are listed; None until `tell` was asked for it.
     """
@@ -73,7 +73,7 @@ class Listing(ABC):
     def _told(self) -> Content | None: ...
 
     def total(self) -> int | None:
-        """How many candidates there are, where that is cheap to know."""
+        """The number of candidates, where it is cheap to know."""
         return None
 
     def _wanted(self) -> Content:
@@ -171,7 +171,7 @@ class _Folder(Listing):
 
     @abstractmethod
     def _files(self) -> Iterator[tuple[str, str]]:
-        """(path below the folder, place) of every file, in a fixed order."""
+        """Every file as (path below the folder, place), in a fixed order."""
 
 
 class LocalFolder(_Folder):
@@ -221,7 +221,7 @@ class Manifest(Listing):
             yield from self._place(line, row) if column is None else self._cell(number, line, row, column)
 
     def names_places(self) -> bool:
-        """Whether it says where the items are, and does not hold them."""
+        """True if it names the items' places and does not hold the items."""
         return self._names_places(self.content or self._told())
 
     def _told(self) -> Content | None:
@@ -255,7 +255,7 @@ class Manifest(Listing):
         return content_of_most(places) is not None
 
     def _columns(self) -> list[str]:
-        """Of CSV, the header; of JSONL, what the first objects have."""
+        """The column names: a CSV file's header, or the keys of the first JSONL objects."""
         with self._open() as (lines, _):
             if lines.header is not None:
                 return lines.header

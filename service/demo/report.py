@@ -1,4 +1,4 @@
-"""What the demo leaves behind: `report.html`, one self-contained file, and `learning_curve.png`."""
+"""The demo's report: `report.html`, one self-contained file, and `learning_curve.png`."""
 
 import base64
 import io

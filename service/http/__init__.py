@@ -1,1 +1,1 @@
-"""What surrounds routes: dependencies, errors, streams, middleware."""
+"""The HTTP layer around routes: dependencies, errors, streams, middleware."""

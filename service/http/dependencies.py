@@ -1,4 +1,4 @@
-"""What routes are given: a session, the caller, the parts of the service."""
+"""Dependencies of routes: a session, the caller, the parts of the service."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class Turns:
 
 @dataclass(frozen=True)
 class Parts:
-    """What the service is made of; `app.state.parts`."""
+    """The parts of the service; `app.state.parts`."""
 
     settings: Settings
     engine: sa.Engine

@@ -86,8 +86,8 @@ class EventStreams:
                 del self._watches[project_id]
 
     async def news(self, watch: Watch, key_id: int, known: dict[str, str]) -> AsyncIterator[ServerSentEvent]:
-        """What differs from `known`, then what changes. Ends with the stream's time, the project, the key, or the
-        service.
+        """Events for differences from `known`, then for each change. Ends with the stream's time, the project, the key,
+        or the service.
         """
         if not watch.looked and not self._closed:
             await watch.changed.wait()

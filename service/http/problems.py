@@ -95,7 +95,7 @@ def _answer(request: Request, error: Exception) -> ProblemResponse:
 
 
 def allowed_methods(app: FastAPI, path: str) -> list[str]:
-    """Of the address as the description has it; where several fit, of the one with the fewest parameters."""
+    """Methods of the path template that fits the address; where several fit, of the one with the fewest parameters."""
     fitting = [template for template in app.openapi()["paths"] if compile_path(template)[0].fullmatch(path)]
     if not fitting:
         return ["GET"]  # files and pages

@@ -1,4 +1,4 @@
-"""What all request and response bodies share."""
+"""Base classes and types of all request and response bodies."""
 
 import base64
 import json
@@ -31,7 +31,7 @@ Cursor = Annotated[Text | None, Query(max_length=10_000, description="`next_curs
 
 
 def _check_storable(value: Any, where: str) -> None:
-    """What JSON can say and a database or a JSON answer cannot: NUL, half a surrogate pair, NaN, Infinity."""
+    """Refuse JSON values that a database or a JSON answer cannot hold: NUL, half a surrogate pair, NaN, Infinity."""
     match value:
         case str():
             if "\0" in value or (not value.isascii() and not _is_unicode(value)):

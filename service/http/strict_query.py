@@ -8,7 +8,7 @@ from service.errors import UnknownQueryParameter
 
 
 async def refuse_unknown_query(request: Request) -> None:
-    """What is known is what the API's description says. Raises `UnknownQueryParameter`."""
+    """Refuse query parameters that are not in the route's OpenAPI description. Raises `UnknownQueryParameter`."""
     if not request.query_params:
         return
     operation = _operation(request)

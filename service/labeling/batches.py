@@ -1,4 +1,4 @@
-"""Which items an annotator gets next, and for how long they are theirs.
+"""Batches: items reserved for an annotator until they expire.
 
 Every function here that changes something runs with the project locked (`projects.lock`), so overlap, budget and
 control share are exact. Each touches a few rows, whatever the pool's size.
@@ -168,7 +168,7 @@ def _allowed(
     size: int,
     now: datetime,
 ) -> tuple[int, NextBatch | None]:
-    """How many of `size` items budget and limits leave, or the refusal where that is none."""
+    """The number of `size` items that budget and limits leave, or the refusal where they leave none."""
     if settings.budget is not None:
         left = settings.budget - project.labels_used - _held(session, project)
         if left <= 0:
@@ -190,7 +190,7 @@ def _allowed(
 
 
 def served_in(session: Session, project: Project, batch: Batch) -> list[Served]:
-    """What of the batch is still to be labeled, in the order it was handed out."""
+    """The items of the batch that are still to be labeled, in the order they were handed out."""
     given = {"batch": batch.id, "score_run": project.score_run_id}
     return [Served(*tuple(row)) for row in session.execute(_SERVED, given)]
 
@@ -262,7 +262,7 @@ def _free_again(session: Session, project: Project, closed: Sequence[sa.Row[str,
 
 
 def count_served(project: Project, arms: Iterable[str], sign: Literal[1, -1] = 1) -> None:
-    """What the control share is a share of: items that the ranking or chance chose."""
+    """Count the items that the control share is a share of: those that the ranking or chance chose."""
     for arm in arms:
         project.served += sign * (arm in ("selected", "control"))
         project.served_control += sign * (arm == "control")

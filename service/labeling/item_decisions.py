@@ -24,15 +24,15 @@ class ItemLabels:
         return [label for label in self.labels if label.annotator == annotator]
 
     def votes(self) -> list[Label]:
-        """What counts for the item's class."""
+        """The labels that count for the item's class."""
         return [label for label in self.counted() if label.class_name is not None]
 
     def counted(self) -> list[Label]:
         return [label for label in self.labels if label.current and label.used]
 
     def count_all(self) -> None:
-        """What came too late to count, as the item was done, does count now. Not so rejects: some were overruled, as
-        the item was restored, and whoever finds it broken can say so again now that it is open."""
+        """Labels that came too late to count, as the item was done, do count now. Rejects do not: some were overruled,
+        as the item was restored, and whoever finds it broken can say so again now that it is open."""
         for label in self.labels:
             label.used = label.used or (label.current and label.skip != "broken")
 
@@ -70,7 +70,7 @@ class ItemLabels:
         return self.item.state == "available"
 
     def _decision(self, agreeing: int) -> tuple[str, str | None]:
-        """So many equal labels make it done; of two more the majority does, of equals the earliest."""
+        """The decision: done at `agreeing` equal votes, or by plurality at two votes more, ties to the earliest."""
         if any(label.skip == "broken" for label in self.counted()):
             return "broken", None
         votes = self.votes()

@@ -1,4 +1,4 @@
-"""What of the labels is exported: every one, and the class that an unlabeled duplicate would get."""
+"""Export of labels: every label, and the class that an unlabeled duplicate would get."""
 
 from dataclasses import dataclass
 

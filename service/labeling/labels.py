@@ -97,7 +97,7 @@ _NEW = NewRows(Label, _OWN, _SAME)
 
 @dataclass(frozen=True)
 class Stored:
-    """What became of a call."""
+    """The result of a call that stored labels."""
 
     outcomes: list[Outcome]
     round_number: int
@@ -207,7 +207,7 @@ class _Call:
         return found
 
     def _first(self, entry: NewLabel, found: ItemLabels) -> Outcome:
-        """Of an item that is decided, or out of the pool, the label is kept only."""
+        """The annotator's first label of the item; kept, but not counted, where that is decided or out of the pool."""
         label = self._add(entry, found, used=found.item.state == "available")
         if _withdraws(entry):  # what it withdraws has not come yet
             label.current = label.used = False

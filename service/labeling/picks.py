@@ -1,4 +1,4 @@
-"""What an annotator gets next: from the queues, then by the ranking, with control and gold items mixed in.
+"""The picks of an annotator: from the queues, then by the ranking, with control and gold items mixed in.
 
 The control share is exact over time: after each batch, the control items among all that the ranking or chance
 chose (and nobody gave back) are the share of them, rounded. Where there is no ranking, or it is used up, uniformly
@@ -57,7 +57,7 @@ LOOK = (
 
 @dataclass(frozen=True)
 class Look:
-    """What one cheap query tells of the project, so that others need not be asked."""
+    """The result of one cheap query about the project, which saves others."""
 
     any_queued: bool  # for the annotator or for everybody
     any_test: bool  # item that heads are measured on

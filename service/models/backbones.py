@@ -16,7 +16,7 @@ _PIECE_BYTES = 2**20
 
 
 def find(session: Session, project: Project, version: int) -> PretextModel:
-    """Of the finished ones."""
+    """The finished pretext model of this version."""
     query = sa.select(PretextModel).where(
         PretextModel.project_id == project.id, PretextModel.version == version, PretextModel.state == "ready"
     )

@@ -74,7 +74,7 @@ def waits_for(session: Session, found: Iterable[Job]) -> dict[int, str]:
 
 
 def waiting(session: Session, project_id: int | None) -> list[Waiting]:
-    """What the project, or without one any project, waits for: each once, however many jobs do."""
+    """The unmet needs that jobs of the project, or without one of any project, wait for: each once."""
     lost = sa.and_(Job.state == "running", Job.lease_until < jobs.clock(session))
     unfinished = sa.select(Job.kind, Job.lane, Job.needs).where(
         sa.true() if project_id is None else Job.project_id == project_id,

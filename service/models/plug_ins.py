@@ -1,4 +1,4 @@
-"""What workers can do, as they announced it, and whether a project's choices are among it."""
+"""Plug-ins that workers announced, and the check of a project's choices against them."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ def _check_params(values: dict[str, Any], schema: dict[str, Any], field: str) ->
 
 
 def _problem(value: Any, schema: dict[str, Any]) -> str | None:
-    """What the value must be and is not, in words."""
+    """The requirement that the value violates, in words; None where it is valid."""
     if "anyOf" in schema:
         problems = [_problem(value, option) for option in schema["anyOf"]]
         return None if None in problems else " or ".join(filter(None, problems))

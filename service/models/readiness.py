@@ -1,4 +1,4 @@
-"""Whether the service can do its work, and the figures that operators watch."""
+"""Readiness of the service, and the metrics that operators watch."""
 
 import sqlalchemy as sa
 
@@ -10,7 +10,7 @@ from service.store.tables import Job, Project
 
 
 def check_ready(engine: sa.Engine) -> int:
-    """How many workers are alive. Raises `NotReady`, which says what fails: database, migration or worker."""
+    """The number of live workers. Raises `NotReady`, which says what fails: database, migration or worker."""
     try:
         migrate.check(engine)
         with read_session(engine) as session:

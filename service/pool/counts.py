@@ -1,4 +1,4 @@
-"""How many items a project has, without counting a million of them for each look at the dashboard.
+"""Item counts of a project, without counting a million of them for each look at the dashboard.
 
 Items come and stay until their project goes, and get rising numbers: only newer ones are counted. One that was
 committed late, behind newer ones, is found when all are counted anew, once a minute.

@@ -22,13 +22,13 @@ from service.store.tables import Item, Project
 
 
 def content_for(project: Project) -> Content | None:
-    """Of texts that come inline; None where the project takes none."""
+    """The content of inline texts; None where the project takes none."""
     content = contents()[project.modality or "text"]
     return None if content.binary else content
 
 
 def without_known(session: Session, project: Project, entries: Sequence[NewItem]) -> list[NewItem]:
-    """Those whose keys are new: of what is known nothing is kept again."""
+    """The entries with new keys: nothing of a known item is kept again."""
     keys = [entry.key for entry in entries]
     known = set(session.scalars(sa.select(Item.key).where(Item.project_id == project.id, Item.key.in_(keys))))
     return [entry for entry in entries if entry.key not in known]

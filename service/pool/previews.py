@@ -36,7 +36,7 @@ def preview(item_bytes: ItemBytes, item: Item, content: Content, limits: Limits,
 
 
 def media_type(content: Content, uri: str) -> str | None:
-    """Of the whole item, as far as its place tells: nothing is read."""
+    """The media type of the whole item, as far as its URI tells it: nothing is read."""
     if not content.binary:
         return "text/plain; charset=utf-8"
     guessed = mimetypes.guess_type(uri, strict=False)[0]
@@ -44,7 +44,7 @@ def media_type(content: Content, uri: str) -> str | None:
 
 
 def text(item_bytes: ItemBytes, content: Content, uri: str, limits: Limits) -> str | None:
-    """Of an item that is one and is not too long; what is no text is not read. None also where it cannot be read."""
+    """The text of a text item; None where it is too long or cannot be read, and for other items, which are not read."""
     if content.binary:
         return None
     try:

@@ -64,7 +64,7 @@ def restore(session: Session, project: Project, wanted: Sequence[str]) -> int:
 
 
 def _score_what_has_none(session: Session, project: Project, out: Sequence[Item]) -> None:
-    """What was out while the pool was scored."""
+    """Queue the scoring of items that were out while the pool was scored."""
     scored = sa.select(sa.func.count()).where(
         Score.score_run_id == project.score_run_id, Score.item_id.in_([item.id for item in out])
     )

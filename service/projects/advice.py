@@ -1,4 +1,4 @@
-"""What more labels are expected to bring, and what random ones would have brought: learning curves, carried on.
+"""The expected gain of more labels, and the accuracy of as many random ones: learning curves, extrapolated.
 
 Accuracy after n labels is taken to be a - b·n^(-c), the saturating power law that most learning curves follow
 (Viering and Loog 2022, The Shape of Learning Curves, https://arxiv.org/abs/2103.10948). With the few and

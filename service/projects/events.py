@@ -1,4 +1,4 @@
-"""What of a project changes, as the small events that `GET /projects/{p}/events` streams.
+"""Changes of a project, as the small events that `GET /projects/{p}/events` streams.
 
 Events follow the database's present state, not a log of what happened: a listener knows each topic by a mark, and is
 told the topics whose mark is another now. So every service process tells the same, nothing is stored for it, and

@@ -98,7 +98,7 @@ def find_only(session: Session, only: int | None, action: str) -> Project:
 
 
 def lock(session: Session, project: Project) -> None:
-    """What is served, spent and counted in a project changes under this lock only, so it needs no other.
+    """The project's lock: served, spent and counted figures change under it only, so they need no other.
 
     It lets rows that refer to the project be inserted meanwhile: an import never makes annotators wait.
     """
@@ -115,7 +115,7 @@ def lock(session: Session, project: Project) -> None:
 
 
 def lock_open(session: Session, project: Project) -> None:
-    """… of a project that may change. Raises `ProjectArchived`."""
+    """`lock` for a project that may change. Raises `ProjectArchived`."""
     lock(session, project)
     refuse_archived(project)
 

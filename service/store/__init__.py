@@ -1,1 +1,1 @@
-"""What is remembered: tables, jobs, artifacts. Shared floor of service and worker; no fastapi, no torch."""
+"""Storage: tables, jobs, artifacts. Shared floor of service and worker; no fastapi, no torch."""

@@ -1,5 +1,5 @@
-"""What a job leaves behind that ended before its end: a pretext model that nobody trains any more says so, a score run
-that nobody fills any more goes.
+"""Clean-up after an aborted job: a pretext model that nobody trains any more says so, a score run that nobody fills any
+more goes.
 """
 
 import sqlalchemy as sa

@@ -1,4 +1,4 @@
-"""What the workers announced: that they live, and their strategies, pretext tasks, heads and backbones.
+"""Announcements of the workers: that they live, and their strategies, pretext tasks, heads and backbones.
 
 The service checks names and parameters against this, so a wrong one is a 422 at once and a new strategy is
 one file in the worker.

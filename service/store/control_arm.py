@@ -1,4 +1,4 @@
-"""Which items are kept for the control arm. Serving, ranking and measuring must agree on it, so it stands here."""
+"""The items that are kept for the control arm. Serving, ranking and measuring must agree on it, so it stands here."""
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -11,7 +11,7 @@ TESTED = sa.text("items.split = 'test' AND items.state = 'available'")
 
 
 def has_test_split(session: Session, project_id: int) -> bool:
-    """Whether there are test items that heads are measured on."""
+    """True if there are test items that heads are measured on."""
     query = sa.select(Item.id).where(Item.project_id == project_id, TESTED)
     return session.scalar(query.limit(1)) is not None
 

@@ -349,7 +349,7 @@ def hand_back(engine: sa.Engine, job: ClaimedJob, needs: Iterable[str], lane: st
 
 
 def correct(session: Session, job_id: int, needs: Iterable[str], lane: Lane) -> None:
-    """What the job was queued for has changed; nothing happens to one that has started."""
+    """Correct the needs and the lane of a queued job; a started one stays as it is."""
     still_queued = sa.update(Job).where(Job.id == job_id, _QUEUED)
     session.execute(still_queued.values(needs=tuple(needs), lane=lane))
 
@@ -375,7 +375,7 @@ def request_cancel(session: Session, job_id: int) -> None:
 
 
 def unfinished(session: Session, lanes: Sequence[str], has: Collection[str] | None = None) -> bool:
-    """Whether anything runs, or is queued (also for later) that a worker which has this could take."""
+    """True if a job runs, or is queued (also for later), that a worker which has this could take."""
     wanted = _Wanted(lanes, None if has is None else _need_sets_met(session, lanes, has))
     runs = sa.and_(_RUNNING, Job.lane.in_(lanes), Job.lease_until >= clock(session))
     waits = sa.and_(sa.or_(_QUEUED, _RUNNING), wanted.where())
@@ -392,7 +392,7 @@ def purge(engine: sa.Engine, older_than_s: float) -> int:
 
 
 def _give_up(session: Session, job_id: int) -> None:
-    """What it had stored to go on from is deleted."""
+    """Delete checkpoints and shards that the job would have resumed from."""
     _delete(session, give_up(session, job_id))
 
 

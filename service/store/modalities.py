@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.content import contents
-from service.errors import TaskForAnotherModality, UnknownModality
+from service.errors import GoneMeanwhile, TaskForAnotherModality, UnknownModality
 from service.store.catalogue import TASK_MODALITIES
 from service.store.project_settings import Choice, ProjectSettings
 from service.store.tables import CatalogueEntry, Project
@@ -24,9 +24,9 @@ def tell(session: Session, project_id: int, name: str) -> str:
     """The project's modality is `name`, unless it was told before; returns what it is now. Raises
     `TaskForAnotherModality` where its pretext task was chosen, and is for others.
     """
-    project = session.get_one(
-        Project, project_id, with_for_update={"key_share": True}, populate_existing=True
-    )
+    project = session.get(Project, project_id, with_for_update={"key_share": True}, populate_existing=True)
+    if project is None:
+        raise GoneMeanwhile
     if project.modality is None:
         assign(session, project, name)
         project.version += 1

@@ -1,4 +1,4 @@
-"""What webhooks are told. An event is written in the transaction of what it tells: both are there or neither is.
+"""The outbox of webhook events. An event is written in the transaction of what it tells: both are there or neither is.
 
 It costs a project without webhooks one look at an index, at moments that come once a round or a job; sending is
 `service.webhooks.deliverer`'s.

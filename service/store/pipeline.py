@@ -1,4 +1,4 @@
-"""What follows what: import → train_pretext → score_pool → rank, and labels → train_head → rank → probe_pretext.
+"""The pipeline of jobs: import → train_pretext → score_pool → rank, and labels → train_head → rank → probe_pretext.
 
 Both programs queue jobs through these functions, in the transaction of the change that causes them.
 
@@ -197,13 +197,13 @@ def queue_rank(session: Session, project: Project) -> int:
 
 
 def queue_remove_score_runs(session: Session, project: Project) -> int:
-    """Those that nothing needs any more, now that another one is served; behind all that anybody waits for."""
+    """Score runs that nothing needs any more, now that another one is served; behind all that anybody waits for."""
     key = f"remove_score_runs:{project.id}"
     return _enqueue(session, "remove_score_runs", project, {}, priority=-1, coalesce_key=key, serial_key=key)
 
 
 def queue_delete_artifacts(session: Session, folders: list[str], *, later: bool) -> int:
-    """Of what is gone. `later`: once whoever still runs a job on it has lost its lease and knows."""
+    """The artifacts of deleted rows. `later`: once whoever still runs a job on it has lost its lease and knows."""
     delay_s = jobs.NOTICED_S if later else 0.0
     return jobs.enqueue(session, "delete_artifacts", {"folders": folders}, delay_s=delay_s)
 

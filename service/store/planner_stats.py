@@ -1,4 +1,4 @@
-"""What PostgreSQL's planner believes of a table, and how soon it forgets rows that are gone."""
+"""Statistics of PostgreSQL's planner, and autovacuum settings of busy tables."""
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session

@@ -1,4 +1,4 @@
-"""What a project may set, with documented defaults. Stored as JSON in `projects.settings`; read by both programs."""
+"""Settings of a project, with documented defaults. Stored as JSON in `projects.settings`; read by both programs."""
 
 import math
 from typing import Annotated, Any, Literal
@@ -114,7 +114,7 @@ class ProjectSettings(BaseModel):
         return 0.0 if has_test_split else 0.1
 
     def control_items(self, pool_size: int, has_test_split: bool) -> int:
-        """How many items, the first of the pool in `shuffle` order, are kept for the control arm.
+        """The number of items, the first of the pool in `shuffle` order, that are kept for the control arm.
 
         No strategy ever sees them, so what they measure is unbiased. Fixed by settings and pool size, because a
         prefix that grew with the labels would grow over items that a strategy has already taken.

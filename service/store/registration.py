@@ -34,7 +34,7 @@ class ItemRow:
 
 
 def insert_items(session: Session, project_id: int, rows: Sequence[ItemRow]) -> int:
-    """How many are new by key; what is known stays as it is."""
+    """The number of items that are new by key; known ones stay as they are."""
     if not rows:
         return 0
     connection = session.connection()

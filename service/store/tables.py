@@ -112,7 +112,7 @@ class Project(Table):
 
 
 class Source(Table):
-    """Where items come from: a folder, a manifest, a Parquet file, a bucket. One row an import."""
+    """A source of items: a folder, a manifest, a Parquet file, a bucket. One row an import."""
 
     __tablename__ = "sources"
 
@@ -175,7 +175,7 @@ class Item(Table):
 
     @property
     def width(self) -> int | None:
-        """Of an image, in pixels."""
+        """The width of an image, in pixels."""
         return (self.facts or {}).get("width")
 
     @property
@@ -462,7 +462,7 @@ class Head(Table):
 
 
 class LabelCheck(Table):
-    """What the newest check of a project's labels found; see `worker/jobs/check_labels.py`."""
+    """Findings of the newest check of a project's labels; see `worker/jobs/check_labels.py`."""
 
     __tablename__ = "label_checks"
 
@@ -543,7 +543,7 @@ class Key(Table):
 
 
 class KeptAnswer(Table):
-    """What a POST with an `Idempotency-Key` was answered; for a day (`service.access.idempotency`)."""
+    """The answer to a POST with an `Idempotency-Key`, kept for a day (`service.access.idempotency`)."""
 
     __tablename__ = "kept_answers"
 

@@ -1,4 +1,4 @@
-"""Where a webhook may be sent: not into the networks that only this machine reaches, unless the operator allows it.
+"""Addresses that webhooks may go to: none in networks that only this machine reaches, unless the operator allows it.
 
 A host name is resolved and every address of it judged right before each connection, which then goes to the judged
 address. So a name that changes its address in between gains nothing.
@@ -55,7 +55,7 @@ def _private(host: str) -> str:
 
 
 def _is_private(host: str) -> bool:
-    """Of names: false."""
+    """True if the host is an IP address that is not public; false for names."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

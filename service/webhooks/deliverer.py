@@ -174,5 +174,5 @@ async def _refusal(answer: httpx2.Response) -> str:
 
 
 def _excerpt(error: str) -> str:
-    """What of it is stored."""
+    """The part of an error that is stored."""
     return error[:EXCERPT].replace("\0", "").strip()

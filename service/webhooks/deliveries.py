@@ -38,14 +38,14 @@ class Due:
 
 @dataclass(frozen=True)
 class Attempt:
-    """How one ended: with the answer's status, or without an answer; `error` is None when it was accepted."""
+    """The end of an attempt: with the answer's status, or without an answer; `error` is None when it was accepted."""
 
     status: int | None
     error: str | None
 
 
 def any_due(session: Session, busy: Collection[int]) -> bool:
-    """Of other webhooks than these. A look that takes no lock."""
+    """True if a delivery of other webhooks than the busy ones is due. A look that takes no lock."""
     return session.scalar(sa.select(Delivery.id).where(*_due(session, busy)).limit(1)) is not None
 
 
@@ -128,5 +128,5 @@ def send_dead_again(session: Session, webhook: Webhook) -> int:
 
 
 def purge(session: Session, now: datetime) -> None:
-    """Those that ended long ago."""
+    """Delete deliveries that ended long ago."""
     session.execute(sa.delete(Delivery).where(Delivery.ended_at < now - KEPT))

@@ -102,13 +102,16 @@ def test_each_job_needs_the_plug_ins_that_it_will_use(session: Session) -> None:
     pipeline.queue_copy_project(session, project, project, labels=True)
     assert waiting(session) == {
         "import_source": ("short", set()),
-        "train_pretext": ("long", {"task:dino"}),
-        "score_pool": ("long", {"task:rotation"}),  # of the model, whatever will be trained next
-        "probe_pretext": ("short", {"task:rotation"}),
-        "train_head": ("short", {"head:mlp"}),
+        "train_pretext": ("long", {"task:dino", "modality:image"}),
+        "score_pool": (
+            "long",
+            {"task:rotation", "modality:image"},
+        ),  # of the model, whatever will be trained next
+        "probe_pretext": ("short", {"task:rotation", "modality:image"}),
+        "train_head": ("short", {"head:mlp", "modality:image"}),
         "rank": (
             "short",
-            {"strategy:margin", "strategy:shortlist", "head:linear"},
+            {"strategy:margin", "strategy:shortlist", "head:linear", "modality:image"},
         ),  # of the head that is served
         "check_labels": ("short", set()),
         "remove_score_runs": ("short", set()),
@@ -123,10 +126,12 @@ def test_a_head_that_workers_announced_as_long_trains_in_the_long_lane(
     announced = Announcement("head", "slow", "Trains on items.", {"type": "object"}, lane="long")
     catalogue.announce(session, [announced, Announcement("head", "quick", "Help.", {"type": "object"})])
     pipeline.queue_train_head(session, project)
-    assert waiting(session) == {"train_head": ("short", {"head:linear"})}
+    assert waiting(session) == {"train_head": ("short", {"head:linear", "modality:image"})}
     for head, lane in (("slow", "long"), ("quick", "short")):
         change(session, project, head=head)
-        assert waiting(session) == {"train_head": (lane, {f"head:{head}"})}  # without new labels
+        assert waiting(session) == {
+            "train_head": (lane, {f"head:{head}", "modality:image"})
+        }  # without new labels
 
 
 def test_what_a_job_waits_for_is_said(session: Session, project: Project) -> None:

@@ -1,1 +1,1 @@
-"""How good embeddings and heads are, measured on labels that they did not see."""
+"""Evaluation of embeddings and heads on labels that they did not see."""

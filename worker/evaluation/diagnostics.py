@@ -1,4 +1,4 @@
-"""What tells good training from bad without labels: how embeddings spread, what losses follow, what collapsed."""
+"""Diagnostics of a training without labels: spread of embeddings, correlations of losses, collapse."""
 
 import resource
 import sys
@@ -77,7 +77,7 @@ def collapse(untrained: Diagnostics, now: Diagnostics, items: int, least_spread:
 
 
 def taught_nothing(untrained: Diagnostics, now: Diagnostics) -> str | None:
-    """Which accuracy of the task hardly rose, in a sentence. For rotation the line is at about 0.34."""
+    """A sentence about an accuracy of the task that hardly rose, else None. For rotation the line is at about 0.34."""
     for name, accuracy in now.items():
         before = untrained.get(name)
         if not name.endswith("_accuracy") or before is None:

@@ -60,7 +60,7 @@ class Gate:
 
 
 def is_due(gate: dict[str, Any] | None, labels: int) -> bool:
-    """Whether that many labels deserve another judgement than `gate`, as stored."""
+    """True if that many labels deserve a new judgement after `gate`, as stored."""
     return labels >= (_LEAST_LABELS if gate is None else max(_LEAST_LABELS, _AGAIN * gate["labels"]))
 
 
@@ -71,7 +71,7 @@ def enough(classes: Ints) -> bool:
 
 
 def too_few(labels: int, readable: int) -> Gate:
-    """Of the labeled items, so many can be read."""
+    """No verdict, as only `readable` of the labeled items can be read."""
     reason = (
         f"The gate needs {_LEAST_LABELS} labeled items that can be read, and two classes with "
         f"{_LEAST_OF_A_CLASS} each; there are {readable} such items so far."
@@ -80,7 +80,7 @@ def too_few(labels: int, readable: int) -> Gate:
 
 
 def too_few_unbiased(labels: int, unbiased: int, control_share: float) -> Gate:
-    """Of the labeled items, so many were not chosen by a strategy; of what is served, `control_share` is not."""
+    """No verdict, as only `unbiased` labeled items were chosen by no strategy; of served items, `control_share` are."""
     reason = (
         f"The gate judges on items that no strategy chose. It needs {_LEAST_LABELS} of them with labels, and two "
         f"classes with {_LEAST_OF_A_CLASS} each; among the {labels} labeled items so far there are {unbiased}. "
@@ -147,8 +147,8 @@ def judge(
 def _variances_by_teachers(
     features: dict[str, Floats], classes: Ints, taught: Bools, judged: Bools
 ) -> dict[str, float]:
-    """Of the difference in accuracy between the trained features and each other: how much it would vary with other
-    labels, by the grouped jackknife (Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 11.5).
+    """The variance over other labels of the difference in accuracy between the trained features and each other, by
+    the grouped jackknife (Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 11.5).
     """
     part = np.full(len(classes), -1)
     part[taught] = np.arange(taught.sum()) % _PARTS
@@ -173,7 +173,7 @@ def _says(rival: Rival, differences: dict[Rival, tuple[float, float, float]]) ->
 
 
 def linear_probe(features: Floats, classes: Ints, taught: Bools) -> Bools:
-    """(n, d), (n,), (n,) -> (n,) whether ridge regression on the taught items, but for the item itself, tells its
+    """(n, d), (n,), (n,) -> (n,) true if ridge regression on the taught items, but for the item itself, tells its
     class.
 
     Leave-one-out residuals in closed form from one eigendecomposition, with the penalty that they like best:
@@ -201,7 +201,7 @@ def linear_probe(features: Floats, classes: Ints, taught: Bools) -> Bools:
 
 
 def nearest_neighbours(features: Floats, classes: Ints, taught: Bools) -> Bools:
-    """(n, d), (n,), (n,) -> (n,) whether the nearest taught items, but for the item itself, weighted by cosine
+    """(n, d), (n,), (n,) -> (n,) true if the nearest taught items, but for the item itself, weighted by cosine
     similarity, tell its class.
 
     Wu et al. 2018, Unsupervised Feature Learning via Non-Parametric Instance Discrimination, section 3.4,

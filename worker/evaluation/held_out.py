@@ -52,8 +52,8 @@ def nothing_measured() -> dict[str, Any]:
 def answers_held_out(
     head: Head, fitted: FittedHead, view: LabeledView, rows: Ints, rng: np.random.Generator
 ) -> tuple[Ints, Floats] | None:
-    """Of the rows (k,) of a view that `fitted` learned from, in some order, and their probabilities (k, c) by heads
-    that did not see their labels; None where none can be had: a head that needs items, trained without folds.
+    """Rows (k,) of a view that `fitted` learned from, in some order, and their probabilities (k, c) by heads that did
+    not see their labels; None where none can be had: a head that needs items, trained without folds.
     """
     if not head.needs_items:
         return cross_fitted(head, view, rows, rng)

@@ -1,4 +1,4 @@
-"""How good labels are, by what others and a head say of the same items. The only file that knows cleanlab, which is
+"""Quality of labels, by other labels and a head's answers. The only file that knows cleanlab, which is
 imported where it is used: that takes two seconds, and each start of a worker would wait for it.
 """
 
@@ -48,7 +48,7 @@ def consensus(votes: Ints, probabilities: Floats) -> Consensus:
 
 
 def doubtful(classes: Ints, probabilities: Floats) -> tuple[Bools, Floats]:
-    """Which items (n,) are rather mislabeled, and the quality (n,) of all labels, 0 to 1, lower = rather wrong.
+    """A mask (n,) of likely mislabeled items, and the quality (n,) of all labels, 0 to 1, lower = rather wrong.
 
     classes (n,), two at least; probabilities (n, c) of heads that had not seen the item. Of a class, five labels are
     left alone: heads know little of rare classes. By confident learning:

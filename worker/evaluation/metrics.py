@@ -1,4 +1,4 @@
-"""How good probabilities are, measured on items that a head never saw, and how two heads compare on them."""
+"""Metrics of probabilities on items that a head never saw, and comparison of two heads on them."""
 
 from dataclasses import dataclass
 from math import atanh, sqrt, tanh
@@ -99,7 +99,7 @@ class Correlation:
 
 
 def rank_correlation(left: Floats, right: Floats) -> Correlation | None:
-    """Of two arrays (n,); None for fewer than 10 items, or where all values of one are equal.
+    """Spearman's correlation of two arrays (n,); None for fewer than 10 items, or where all values of one are equal.
 
     Interval: Fisher's z with the standard error of Bonett and Wright 2000, Sample Size Requirements for
     Estimating Pearson, Kendall and Spearman Correlations, https://doi.org/10.1007/BF02294183

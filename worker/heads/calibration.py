@@ -1,4 +1,4 @@
-"""What all heads do with their labels: standardised inputs, stratified folds, softened targets, one temperature."""
+"""Calibration that all heads share: standardised inputs, stratified folds, softened targets, one temperature."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Which items nobody can label, learned from the annotators' own `broken` skips."""
+"""The reject head: items that nobody can label, learned from the annotators' own `broken` skips."""
 
 import numpy as np
 

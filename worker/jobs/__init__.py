@@ -1,2 +1,2 @@
-"""What a worker can do, one file a job kind, each load → compute → save. With `worker.main` the only worker code
+"""Jobs of a worker, one file a kind, each load → compute → save. With `worker.main` the only worker code
 that knows the database."""

@@ -37,7 +37,7 @@ _MOST_SUSPECTS = 1_000
 
 @dataclass(frozen=True)
 class _State:
-    """What the database knows, read in one transaction."""
+    """The job's view of the database, read in one transaction."""
 
     project: Project
     score_run: ScoreRun
@@ -148,7 +148,7 @@ class _Crowd:
         )  # fmt: skip
 
     def classes(self, known: KnownItems) -> Ints:
-        """(n,) of the known items: the consensus where somebody voted for it, else what they are."""
+        """(n,) Classes of the known items: the consensus where somebody voted for it, else the current class."""
         found = known.classes.copy()
         if self.consensus is not None:
             wanted = self.consensus.classes
@@ -203,7 +203,7 @@ def _suspects(
 
 
 def _change_classes(session: Session, state: _State, known: KnownItems, classes: Ints) -> int:
-    """Of items that are as they were read; how many."""
+    """Change the classes of items that are as they were read; the number changed."""
     names, changed = state.project.classes, 0
     for row in np.flatnonzero(classes != known.classes):
         updated = session.execute(

@@ -1,4 +1,4 @@
-"""What a job function is given: `run(context) -> result`. Long computing holds no transaction."""
+"""The context of a job function: `run(context) -> result`. Long computing holds no transaction."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager

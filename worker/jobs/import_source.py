@@ -111,7 +111,7 @@ def _nothing_found(source: Source, listing: Listing, *wanted: Content) -> str:
 
 @dataclass(frozen=True)
 class _Look:
-    """What looking at a candidate told."""
+    """The result of looking at a candidate."""
 
     content_hash: str | None = None
     facts: Facts | None = None
@@ -242,7 +242,7 @@ class _Import:
             session.execute(sa.update(Source).where(Source.id == self.source.id).values(self.counts))
 
     def _again(self, found: Candidate, item: Item) -> Iterator[tuple[int, dict[str, Any]]]:
-        """What a candidate changes in the item that has its key already."""
+        """Changes that a candidate makes to the item that has its key already."""
         if item.source_id == self.source.id:  # stored before this job was interrupted
             self.counts["quarantined" if item.state == "quarantined" else "added"] += 1
         elif item.split != self.source.split:
@@ -279,7 +279,7 @@ class _Import:
         }
 
     def _insert(self, session: Session, rows: list[dict[str, Any]]) -> None:
-        """What somebody else registered under the same key meanwhile stays as it is."""
+        """Insert new items; one that somebody else registered under the same key meanwhile stays as it is."""
         dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
         insert = dialect.insert(Item).on_conflict_do_nothing(index_elements=["project_id", "key"])
         states = session.scalars(insert.returning(Item.state), rows).all()

@@ -107,8 +107,8 @@ def _judge(context: JobContext, state: _State) -> gate.Gate:
 def _features(
     context: JobContext, model: PretextModel, ids: Ints, rng: np.random.Generator
 ) -> tuple[Floats, Floats | None, Ints]:
-    """Of the items that can be read: their raw features, (m, p); their embeddings by the untrained backbone, (m, d),
-    None where that is the model itself; and which of the ids (n,) they are, (m,).
+    """Features of the items that can be read: raw, (m, p); embeddings by the untrained backbone, (m, d), None where
+    that is the model itself; and the items' rows (m,) in the ids (n,).
     """
     spec = spec_of(model)
     modality, device = spec.make_modality(), choose_device(context.settings.device)

@@ -1,4 +1,4 @@
-"""Which labels may judge embeddings: those that no strategy asked for. All of them may teach.
+"""The labels that may judge embeddings: those that no strategy asked for. All of them may teach.
 
 A strategy asks for the items that the embeddings it looks at get wrong, so on its labels anything else looks better
 (docs/decisions/0010).
@@ -22,8 +22,8 @@ from worker.scoring.scored_items import ScoredItems
 
 @dataclass(frozen=True)
 class Judges:
-    """Of a project. control (m,): which labeled items the control arm asked for; all_random: whether chance asked for
-    every one of them; control_share: of what is served.
+    """The labels of a project that may judge. control (m,): mask of labeled items that the control arm asked for;
+    all_random: true if chance asked for every one of them; control_share: of what is served.
     """
 
     labeled: KnownItems
@@ -46,7 +46,7 @@ class Judges:
         )
 
     def among(self, scored: ScoredItems) -> "Judges":
-        """Those that were scored."""
+        """These labels less those of items that were not scored."""
         known = scored.where(self.labeled.ids) >= 0
         test = self.test.keep(scored.where(self.test.ids) >= 0)
         return Judges(
@@ -55,7 +55,7 @@ class Judges:
 
     @property
     def unbiased(self) -> Bools:
-        """(m,) of the labeled items."""
+        """(m,) Mask of the labeled items that no strategy asked for."""
         return np.ones(len(self.labeled), np.bool_) if self.all_random else self.control
 
     def by_labels(self, rng: np.random.Generator) -> "Sample | None":
@@ -118,8 +118,8 @@ def _some(count: int, rng: np.random.Generator) -> Ints:
 def of_control_arm(
     session: Session, project_id: int, settings: ProjectSettings, labeled: KnownItems
 ) -> Bools:
-    """(m,) of the labeled items. Not the control items whose labels were imported, or asked for by a person: who
-    chose them may have had a reason.
+    """(m,) Mask of the labeled items that the control arm asked for. Not the control items whose labels were imported,
+    or asked for by a person: who chose them may have had a reason.
     """
     asked = sa.select(Label.id).where(Label.project_id == project_id, Label.arm == "control")
     deciding = np.fromiter(session.scalars(asked), np.int64)
@@ -128,7 +128,7 @@ def of_control_arm(
 
 
 def _all_random(session: Session, project_id: int) -> bool:
-    """Whether chance chose every labeled item: the control arm, or a ranking by `random`."""
+    """True if chance chose every labeled item: the control arm, or a ranking by `random`."""
     by_chance = sa.or_(
         Label.arm == "control",
         sa.and_(Label.arm == "selected", Ranking.strategy["name"].as_string() == "random"),

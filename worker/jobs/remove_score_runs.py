@@ -62,7 +62,7 @@ def _models_in_use(session: Session) -> set[int | None]:
 
 
 def _oldest_start(session: Session, project_id: int | None, job_id: int) -> float:
-    """Of the running jobs that may have a score run of the project open, in database seconds.
+    """The earliest start of the running jobs that may have a score run of the project open, in database seconds.
 
     A job opens what is served when it starts. The scoring of another project may copy from any; and the pretraining,
     which takes longest, opens none.

@@ -94,7 +94,7 @@ def run(context: JobContext) -> dict[str, Any]:
 
 
 def is_provisional(session: Session, project: Project) -> bool:
-    """Whether the project has no score run, or one that has no pretext model."""
+    """True if the project has no score run, or one without a pretext model."""
     if project.score_run_id is None:
         return True
     return session.get_one(ScoreRun, project.score_run_id).pretext_model_id is None
@@ -119,7 +119,7 @@ def _sample(session: Session, project: Project) -> tuple[Ints, Bools]:
 
 
 def _read(context: JobContext, modality: Modality, ids: Ints, seed: int) -> tuple[Bools, Floats, Bytes]:
-    """Which of the items (n,) can be read; of these (m,) the features (m, d) and the sketches (m, f)."""
+    """A mask (n,) of the items that can be read; of these (m,) the features (m, d) and the sketches (m, f)."""
     read, sketches = np.zeros(len(ids), np.bool_), list[Bytes]()
 
     def parts() -> Iterator[Tensor]:
@@ -146,7 +146,7 @@ def _read(context: JobContext, modality: Modality, ids: Ints, seed: int) -> tupl
 
 
 def _begin(context: JobContext, project: Project) -> ScoreRun:
-    """What an earlier attempt of this job began is begun anew: it takes seconds."""
+    """Begin a score run; one that an earlier attempt of this job began is deleted, as it takes seconds."""
     with context.publish() as session:
         mine = sa.select(ScoreRun).where(ScoreRun.job_id == context.job.id, ScoreRun.state == "running")
         for begun in session.scalars(mine).all():

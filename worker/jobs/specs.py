@@ -43,7 +43,7 @@ def labeled_items(session: Session, project_id: int, classes: list[str]) -> Know
 
 
 def test_items(session: Session, project_id: int, classes: list[str]) -> KnownItems:
-    """Those of the test split that heads are measured on: not what was withdrawn."""
+    """Items of the test split that heads are measured on: none that was withdrawn."""
     return _known_items(session, project_id, classes, "tested")
 
 
@@ -69,8 +69,8 @@ def store_probabilities(artifacts: Artifacts, head_artifact: str, ids: Ints, pro
 
 
 def probabilities_by(artifacts: Artifacts, head: Head, classes: list[str], scored: ScoredItems) -> Floats:
-    """(n, c) of the scored items by a stored head of the same score run, in the order of `classes`; 0 for a class
-    that came after the head.
+    """(n, c) Probabilities of the scored items by a stored head of the same score run, in the order of `classes`; 0 for
+    a class that came after the head.
     """
     found = _probabilities_by(artifacts, head, scored)
     if head.classes == classes:

@@ -43,7 +43,7 @@ class Sketcher(ABC):
 
     @abstractmethod
     def differences(self, sketches: Bytes, first: Ints, others: Ints) -> Floats:
-        """Of sketches (n, f), rows (m,) and (m, k) -> (m, k) float32: 0 for equal items, higher = less alike."""
+        """Sketches (n, f), rows (m,) and (m, k) -> (m, k) float32: 0 for equal items, higher = less alike."""
 
     @abstractmethod
     def changed_slightly(self, items: Tensor, generator: torch.Generator) -> Tensor:
@@ -90,7 +90,7 @@ class Modality(BaseModel, ABC):
     @property
     @abstractmethod
     def item_shape(self) -> tuple[int, ...]:
-        """Of a decoded item, once resolved."""
+        """The shape of a decoded item, once resolved."""
 
     @abstractmethod
     def decode(self, data: bytes, limits: Limits) -> tuple[Tensor, Facts]:
@@ -144,12 +144,12 @@ class Modality(BaseModel, ABC):
 
     @abstractmethod
     def raw_features(self, items: Iterable[Tensor], rng: np.random.Generator) -> Floats:
-        """Of decoded items, a part (m, *item_shape) at a time, (n, p) float32 of all: what costs no training. The
-        gate compares trained embeddings with it, and the first ranking comes from it.
+        """Decoded items, a part (m, *item_shape) at a time -> features (n, p) float32 that cost no training. The gate
+        compares trained embeddings with it, and the first ranking comes from it.
         """
 
     def traits(self, items: Tensor, sizes: Ints) -> dict[str, Floats]:
-        """Of decoded items and the sizes of their files in bytes, (m,) each: what losses must not merely follow."""
+        """Decoded items and the sizes of their files in bytes -> traits (m,) that losses must not merely follow."""
         return {}
 
     @property

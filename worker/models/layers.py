@@ -27,12 +27,12 @@ def candidates(backbone: nn.Module) -> list[str]:
 
 
 def joins_layers(backbone: nn.Module) -> bool:
-    """Whether the backbone's own output is made of more than its last layer, as those of the modalities' own are."""
+    """True if the backbone's own output is made of more than its last layer, as those of the modalities' own are."""
     return isinstance(getattr(backbone, "layers", None), tuple)
 
 
 def pooled(backbone: nn.Module, layer: str, output: Tensor) -> Tensor:
-    """What a layer gives, to (n, c): the mean over the places of a map, or over the tokens of patches."""
+    """A layer's output, pooled to (n, c): the mean over the places of a map, or over the tokens of patches."""
     if output.ndim == 4:
         return output.mean((1, 2) if _channels_last(backbone, layer, output) else (2, 3))
     if output.ndim == 3:

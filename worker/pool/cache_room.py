@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class CacheNames:
-    """Of folders of caches: the project's own, and those of all projects there are; any other is stale."""
+    """Names of cache folders: the project's own, and those of all projects there are; any other is stale."""
 
     own: str
     live: frozenset[str]

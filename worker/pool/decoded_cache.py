@@ -32,7 +32,7 @@ _FILE_ITEMS = 2**13  # of tiny images too: as many are asked for at a time
 
 
 def origin(uri: str) -> int:
-    """What an item is made of, as a number above 0: of an item that has moved, the items are made anew."""
+    """A hash above 0 of the URI that an item is decoded from: an item that has moved is decoded anew."""
     return int.from_bytes(blake2b(uri.encode(errors="surrogatepass"), digest_size=8).digest()) or 1
 
 
@@ -60,14 +60,14 @@ class DecodedCache:
         yield from zip(found.tolist(), np.split(order, starts)[1:], strict=True)
 
     def has(self, number: int, ids: Ints, origins: Origins) -> Bools:
-        """(n,) which of these items, all of one range, are in the cache."""
+        """(n,) Mask of these items, all of one range, that are in the cache."""
         opened = self._open(number)
         if opened is None:
             return np.zeros(len(ids), np.bool_)
         return np.asarray(opened[0][ids % self.range_size] == origins)
 
     def read(self, ids: Ints, origins: Origins) -> tuple[Bools, Tensor]:
-        """Of the items (n,), which are in the cache, and the items of these, (m, *item_shape)."""
+        """A mask (n,) of the items that are in the cache, and these as decoded, (m, *item_shape)."""
         found = np.zeros(len(ids), np.bool_)
         items = torch.empty((len(ids), *self.modality.item_shape), dtype=self.modality.dtype)
         for number, rows in self.by_range(ids):
@@ -124,7 +124,7 @@ class DecodedCache:
 
 
 def item_bytes(modality: Modality) -> int:
-    """That one decoded item takes."""
+    """The bytes that one decoded item takes."""
     return math.prod(modality.item_shape) * modality.dtype.itemsize
 
 
@@ -133,7 +133,7 @@ def _numpy(dtype: torch.dtype) -> np.dtype[Any]:
 
 
 def bytes_below(folder: Path) -> int:
-    """That its files take on the disk, without their holes."""
+    """The bytes that the folder's files take on the disk, without their holes."""
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:

@@ -10,7 +10,7 @@ from worker.arrays import Ints
 
 @dataclass(frozen=True, slots=True)
 class ItemRef:
-    """Where an item's bytes are."""
+    """A reference to an item's bytes."""
 
     id: int
     uri: str

@@ -15,7 +15,7 @@ _AT_A_TIME = 64
 def decoded_parts(
     reader: ItemReader, modality: Modality, ids: Ints, uris: Mapping[int, str]
 ) -> Iterator[tuple[Ints, Tensor]]:
-    """Of items (n,): rows (m,) and the decoded items (m, *item_shape), at most 64 at a time and at least one, less
+    """Parts of items (n,): rows (m,) and decoded items (m, *item_shape), at most 64 at a time and at least one, less
     those that have no uri, by id, or cannot be read.
     """
     known = np.array([number for number, item_id in enumerate(ids.tolist()) if item_id in uris], np.int64)

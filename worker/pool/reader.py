@@ -25,7 +25,7 @@ class Decoded:
     """An item as its modality decodes it, (*item_shape), or the reason why there is none.
 
     size     of its file, in bytes
-    fetched  False where its bytes are out of reach, which is not the item's fault and may pass
+    fetched  False after a transient I/O error, which is not the item's fault
     """
 
     item: Tensor | None

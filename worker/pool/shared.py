@@ -32,7 +32,7 @@ class CachedPool:
 
 @dataclass(frozen=True)
 class SharedPool:
-    """What a trainer is told of it, beside the file."""
+    """The description of a shared pool that a trainer gets, beside the file."""
 
     size: int
     modality: Modality

@@ -68,7 +68,7 @@ class PretextTask(BaseModel, ABC):
         """
 
     def diagnostics(self, net: nn.Module, batch: Tensor) -> dict[str, float]:
-        """What else tells whether training works, for people to read; in eval mode, without gradients."""
+        """Further measures of whether training works, for people to read; in eval mode, without gradients."""
         return {}
 
 

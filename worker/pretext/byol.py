@@ -1,4 +1,4 @@
-"""What does a slower self make of another view?"""
+"""BYOL: the projection of another view by an EMA teacher."""
 
 from typing import TYPE_CHECKING, ClassVar, cast
 
@@ -24,7 +24,7 @@ class BYOLNet(PretextNet):
         self.teacher = nn.Sequential(frozen_copy(backbone), frozen_copy(self.projection))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(n, 3, s, s) -> (n, 256): what the teacher would say."""
+        """(n, 3, s, s) -> (n, 256): the prediction of the teacher's projection."""
         prediction: Tensor = self.predictor(self.projection(self.backbone(images)))
         return prediction
 

@@ -75,7 +75,7 @@ class Combined(PretextTask):
         return total
 
     def diagnostics(self, net: nn.Module, batch: Tensor) -> dict[str, float]:
-        """Of what several parts measure, the smallest: one that collapses is to be seen."""
+        """The smallest value of each measure over the parts that have it, so that one part's collapse is seen."""
         found: dict[str, float] = {}
         for name, task, _ in self._parts():
             for measure, value in task.diagnostics(cast(CombinedNet, net).parts[name], batch).items():

@@ -1,4 +1,4 @@
-"""Of which kind is it, judged from a part?"""
+"""DINO: an EMA teacher's prototypes, predicted from a part of the image."""
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, cast
 

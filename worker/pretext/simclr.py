@@ -1,4 +1,4 @@
-"""Which of all these is the same image?"""
+"""SimCLR: the other view of an image among the views of others."""
 
 from typing import TYPE_CHECKING, ClassVar, cast
 

@@ -1,4 +1,4 @@
-"""What is the same in two views, with nothing to compare with?"""
+"""SimSiam: the projection of another view, without negatives and without a teacher."""
 
 from typing import TYPE_CHECKING, ClassVar, cast
 

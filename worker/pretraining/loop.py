@@ -50,7 +50,7 @@ class _Unsound(Exception):
 
 
 class Task(score.Task, Protocol):
-    """What the loop asks of a `worker.pretext.PretextTask`."""
+    """The part of `worker.pretext.PretextTask` that the loop needs."""
 
     def after_step(self, net: nn.Module, done: float) -> None: ...
 
@@ -210,7 +210,7 @@ class Training:
         return loss_sum / max(self.seen, 1)
 
     def _check_sound(self) -> None:
-        """What is stored can be gone on from. Raises `_Unsound`."""
+        """Check the state before it is stored: training can resume from it. Raises `_Unsound`."""
         self._look()
         finite = torch.stack([value.isfinite().all() for value in self.net.state_dict().values()])
         if collectives.any_rank(not finite.all()):
@@ -247,7 +247,7 @@ class Training:
         return min(losses[-patience:]) > least - _PLATEAU * abs(least)
 
     def watch(self) -> Diagnostics:
-        """What the task measures and the signs of collapse, on the watched items in eval mode."""
+        """The task's measures and the signs of collapse, on the watched items in eval mode."""
         self.result.eval()
         parts = [
             self.prepare(to_device(part, self.device), None)

@@ -1,4 +1,4 @@
-"""How a pretext model is trained: the numbers, and the optimizer they make."""
+"""The recipe of a pretext training: its hyperparameters, and the optimizer they make."""
 
 import math
 from collections.abc import Iterable

@@ -18,7 +18,7 @@ from worker.pretraining.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Callbacks:
-    """Where a training's news go; see `Training`."""
+    """Receivers of a training's news; see `Training`."""
 
     save: Callable[[State], None]
     save_interval_s: float

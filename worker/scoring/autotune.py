@@ -1,4 +1,4 @@
-"""Which batch size and how many threads are quickest, measured rather than guessed: it takes a second or two."""
+"""The quickest batch size and number of threads, measured rather than guessed: it takes a second or two."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Which items are copies of another: stars of near-duplicates, each around its representative."""
+"""Detection of duplicates: stars of near-duplicates, each around its representative."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence

@@ -11,7 +11,7 @@ from worker.models.layers import at_layer, pooled
 
 
 class Task(Protocol):
-    """What scoring asks of a `worker.pretext.PretextTask`."""
+    """The part of `worker.pretext.PretextTask` that scoring needs."""
 
     @property
     def scoring_views(self) -> int: ...

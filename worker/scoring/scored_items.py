@@ -39,7 +39,7 @@ class ScoredItems:
         return self.embeddings[self.where(ids)].astype(np.float32)
 
     def among(self, ids: Ints) -> Bools:
-        """(n,) whether a row's item is one of `ids` (m,)."""
+        """(n,) True if the row's item is one of `ids` (m,)."""
         found = np.zeros(len(self.ids), np.bool_)
         rows = self.where(ids)
         found[rows[rows >= 0]] = True

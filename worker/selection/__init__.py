@@ -1,1 +1,1 @@
-"""Which items next, as computing: what a strategy sees, and the spaces, seeds and clusters that it picks from."""
+"""The computing of selection: a strategy's view of the pool, and the spaces, seeds and clusters that it picks from."""

@@ -1,4 +1,4 @@
-"""What a strategy sees, and what it answers: one frozen argument in, one small object out."""
+"""The view of the pool that a strategy is given, and the selection that it returns."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Where items are near each other: whitened embeddings of length 1, beside the main directions of their appearance.
+"""Spaces of nearness: whitened embeddings of length 1, beside the main directions of their appearance.
 
 As embeddings are, a few directions of large variance say who is near whom, whether they tell classes apart or not.
 And a network that learned a pretext task has forgotten some of what things look like; appearance have not. Of the
@@ -42,7 +42,7 @@ class WhitenedSpace:
 
 
 class PoolSpace:
-    """Of rows of a pool view. Mean, directions and variances are those of the `references`, a random part of it."""
+    """Whitened space of a pool view. Mean, directions and variances are of the `references`, a random part of it."""
 
     def __init__(self, pool: PoolView, references: Ints) -> None:
         self._pool = pool
@@ -70,7 +70,7 @@ class _Whitened:
         self._map = np.asarray((directions / np.sqrt(variances))[:, -keep:], dtype=np.float32)
 
     def of(self, inputs: Floats) -> Floats:
-        """(n, d) -> (n, keep) of length 1"""
+        """(n, d) -> (n, keep) rows of length 1"""
         return of_length_one((inputs - self._mean) @ self._map)
 
 

@@ -1,4 +1,4 @@
-"""How sure a head is of items. Shared by the uncertainty strategies."""
+"""Measures of a head's uncertainty. Shared by the uncertainty strategies."""
 
 import numpy as np
 

@@ -63,7 +63,7 @@ class DropQuery(Strategy):
         rows: Ints,
         rng: np.random.Generator,
     ) -> Ints:
-        """(m,) -> (m,) how many views change the likeliest class."""
+        """(m,) -> (m,) the number of views that change the likeliest class."""
         fitted_on = rng.choice(len(pool), min(_FITTED_ON, len(pool)), replace=False)
         weights, bias = linear_head(space.standardised(fitted_on), probabilities[fitted_on])
         dropped = round(256 * self.dropout)

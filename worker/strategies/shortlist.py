@@ -60,7 +60,7 @@ class Shortlist(Strategy):
         )  # fmt: skip
 
     def _rarity(self, pool: PoolView, probabilities: Floats) -> Floats:
-        """(n,) how rare an item's class is likely to be among the labels; 1 where the pool is not skewed."""
+        """(n,) Expected rarity of an item's class among the labels; 1 where the pool is not skewed."""
         shares = probabilities.mean(axis=0, dtype=np.float64)
         effective = np.exp(-(shares * np.log(np.maximum(shares, 1e-12))).sum())
         if effective >= self.balance_below * pool.n_classes:

@@ -1,4 +1,4 @@
-"""What this worker can do, described for the catalogue: every plug-in's docstring and parameter schema."""
+"""Announcements of this worker's plug-ins for the catalogue: each one's docstring and parameter schema."""
 
 import inspect
 from collections.abc import Iterable, Mapping
@@ -45,8 +45,8 @@ def _with_modalities(task: Announcement) -> Announcement:
 
 
 def _with_needs(head: Announcement) -> Announcement:
-    """Whether a head needs the items themselves stands in its parameter schema. Such a training takes minutes: it
-    belongs into the long lane.
+    """A head's need of the items themselves, noted in its parameter schema. Such a training takes minutes: it belongs
+    into the long lane.
     """
     needs_items = heads()[head.name].needs_items
     schema = head.parameters | {HEAD_NEEDS_ITEMS: needs_items}

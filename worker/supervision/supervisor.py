@@ -234,7 +234,7 @@ class _Lane:
         return True
 
     def _run(self, job: ClaimedJob) -> str:
-        """What became of it, for the log."""
+        """Run the job; the outcome, for the log."""
         lease = _Lease(self._engine, job, self._settings.lease_s, self._runner)
         try:
             with lease:

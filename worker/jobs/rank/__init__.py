@@ -54,7 +54,7 @@ _KEPT = 3  # newest rankings whose items are kept, beside those that open reserv
 
 @dataclass(frozen=True)
 class _State:
-    """What the database knows of the pool, read in one transaction."""
+    """The job's view of the pool in the database, read in one transaction."""
 
     project: Project
     settings: ProjectSettings
@@ -73,7 +73,7 @@ class _State:
 
     @property
     def provisional(self) -> bool:
-        """Whether the ranking goes by raw features, as there is no pretext model yet."""
+        """True if the ranking goes by raw features, as there is no pretext model yet."""
         return self.score_run.pretext_model_id is None
 
     @property
@@ -209,7 +209,7 @@ def _naming(context: JobContext, scored: ScoredItems) -> Iterator[None]:
 
 
 def _free(state: _State, scored: ScoredItems) -> Bools:
-    """(n,) whether an item could be ranked."""
+    """(n,) True if the item could be ranked."""
     return ~scored.among(np.concatenate([state.done, state.aside, state.control]))
 
 
@@ -246,8 +246,8 @@ def _pool_view(context: JobContext, state: _State, scored: ScoredItems) -> PoolV
 
 
 def _appearance(context: JobContext, state: _State, scored: ScoredItems) -> Bytes | None:
-    """(n, f) of the scored items, None where sketches do not tell; copied only where these are not all of the score
-    run's.
+    """(n, f) Appearance of the scored items, None where sketches do not tell; copied only where these are not all of
+    the score run's.
     """
     sketcher = modality_of(state.project).sketcher
     if sketcher is None:

@@ -1,4 +1,4 @@
-"""What a ranking leaves out of what could be served: all but one of each group of duplicates, and probable junk.
+"""Items that a ranking leaves out though they could be served: all but one of a group of duplicates, and probable junk.
 
 Neither leaves the pool: both are still served at random, as control items, or when nothing else is left.
 """
@@ -37,7 +37,7 @@ class LeftOut:
 
     @property
     def seen(self) -> Bools:
-        """(n,) what a strategy sees."""
+        """(n,) Mask of the items that a strategy sees."""
         return ~(self.copies | self.junk)
 
 
@@ -69,7 +69,7 @@ def left_out(
 
 
 def _spare_copies(scored: ScoredItems, copies: Ints, free: Bools, done: Bools) -> Bools:
-    """(n,) of each group all free items but one: the first; or all, where one has a class already."""
+    """(n,) All free items of a group but the first; or all, where one has a class already."""
     group = np.arange(len(free))
     items, representatives = scored.where(copies[:, 0]), scored.where(copies[:, 1])
     known = (items >= 0) & (representatives >= 0)

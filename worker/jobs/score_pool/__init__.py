@@ -128,7 +128,7 @@ def _begin(context: JobContext) -> tuple[ScoreRun, PretextModel]:
 
 
 def _shard_numbers(context: JobContext, score_run: ScoreRun) -> list[int]:
-    """Those of the multiples of `shard_size` in which the project has items, so that the cuts never move."""
+    """Numbers of the shards in which the project has items; cuts at multiples of `shard_size` never move."""
     number = (Item.id - 1) // context.settings.shard_size
     with context.read() as session:
         return list(
@@ -148,7 +148,7 @@ def _range(context: JobContext, number: int) -> tuple[int, int]:
 
 
 def _missing(context: JobContext, score_run: ScoreRun, numbers: list[int]) -> list[int]:
-    """What has no row yet. Rows of another shard size are dropped."""
+    """The shards that have no row yet. Rows of another shard size are dropped."""
     number_of = {_range(context, number): number for number in numbers}
     with context.publish() as session:
         rows = session.scalars(sa.select(ScoreShard).where(ScoreShard.score_run_id == score_run.id))

@@ -1,4 +1,4 @@
-"""Which layer of its backbone a pretext model's embeddings are taken from: chosen once, before its first score run.
+"""The layer of its backbone that a pretext model's embeddings are taken from: chosen once, before its first score run.
 
 It stands in `PretextModel.config["layer"]`, null for the backbone's own output, and why in `diagnostics["layer"]`.
 Without labels a modality's own backbone (`small`) gives its own output, which joins its middle and its end, and so

@@ -57,7 +57,7 @@ _TRAINING = 0.8  # share of the progress of a head that needs items; the rest is
 
 @dataclass(frozen=True)
 class _State:
-    """What the database knows, read in one transaction."""
+    """The job's view of the database, read in one transaction."""
 
     project: Project
     settings: ProjectSettings
@@ -98,7 +98,7 @@ class _State:
         )
 
     def serves(self, labeled: KnownItems) -> bool:
-        """Whether the newest head is what training on all of `labeled` would give."""
+        """True if training on all of `labeled` would give the newest head again."""
         newest = self.newest
         return (
             newest is not None
@@ -266,7 +266,7 @@ class _Trainer:
 
     @cached_property
     def _graph(self) -> PoolGraph:
-        """Of the pool, without the test split and what was set aside."""
+        """The graph of the pool, without the test split and what was set aside."""
         with self._context.read() as session:
             left_out = [item_ids(session, self._state.project.id, which) for which in ("test", "aside")]
         rows = np.flatnonzero(~self._scored.among(np.concatenate(left_out)))

@@ -74,8 +74,8 @@ class DecodedPool:
         return Decoded(items, readable)
 
     def probabilities_by(self, fitted: FittedHead, report: Callable[[float, str], None]) -> Floats:
-        """(n, c) of all scored items: one pass over them, of which only some are in memory. Of an item that cannot be
-        read any more they mean nothing.
+        """(n, c) Probabilities of all scored items: one pass over them, of which only some are in memory. They mean
+        nothing for an item that cannot be read any more.
         """
         n = len(self._ids)
         parts = (np.arange(start, min(start + _READ_AT_A_TIME, n)) for start in range(0, n, _READ_AT_A_TIME))

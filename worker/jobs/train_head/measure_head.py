@@ -1,4 +1,4 @@
-"""How a head is measured, and what speaks against putting it to use.
+"""Measurement of a head, and reasons against promoting it.
 
 On the test split; where there is none, a round's head is measured on the labeled items that the control arm asked for,
 by cross-fitting: each is predicted by a head that never saw its label. (Between rounds more trainings would only keep
@@ -75,7 +75,7 @@ class Trained:
     everywhere: Floats | None = None
 
     def probabilities(self, scored: ScoredItems, ids: Ints) -> Floats:
-        """(m, c) of scored items (m,)."""
+        """(m, c) Probabilities of scored items (m,)."""
         if self.everywhere is not None:
             return self.everywhere[scored.where(ids)]
         return self.fitted.probabilities(scored.embeddings_of(ids))
@@ -96,7 +96,7 @@ class HeadMeasurer:
     def measure(
         self, trained: Trained, training: KnownItems, of_round: bool, rng: np.random.Generator
     ) -> tuple[HeldOut | None, dict[str, Any]]:
-        """What was measured, and `Head.metrics` but for the promotion."""
+        """The held-out answers, and `Head.metrics` but for the promotion."""
         names = self.project.classes
         control = np.isin(training.ids, self.control)
         held_out, curve = None, []
@@ -116,8 +116,8 @@ class HeadMeasurer:
     def _on_control(
         self, trained: Trained, rows: Ints, training: KnownItems, rng: np.random.Generator
     ) -> HeldOut | None:
-        """Of the rows (k,) of the training items, by heads that did not see their labels; None where it trained
-        without folds.
+        """Held-out answers on rows (k,) of the training items, by heads that did not see their labels; None where it
+        trained without folds.
         """
         answers = answers_held_out(trained.head, trained.fitted, trained.view, rows, rng)
         if answers is None:

@@ -1,4 +1,4 @@
-"""How large parts of images are shown to a backbone."""
+"""The side of the crops that a backbone is shown."""
 
 import torch
 from torch import nn

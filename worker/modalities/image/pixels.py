@@ -17,7 +17,7 @@ STD = (0.229, 0.224, 0.225)
 
 
 def image_size_for(median_side: float, device: torch.device) -> int:
-    """What a network sees: squares of the pool's median short side, at most 64 on a CPU, 224 on a GPU."""
+    """The side of a network's input: squares of the pool's median short side, at most 64 on a CPU, 224 on a GPU."""
     largest = _LARGEST["cpu" if device.type == "cpu" else "cuda"]
     return int(min(max(round(median_side), _SMALLEST), largest))
 

@@ -57,7 +57,7 @@ def raw_features(items: Iterable[Tensor], rng: np.random.Generator) -> Floats:
 
 
 def _counts(ids: _Ids) -> sparse.csr_matrix:
-    """(m, L) -> (m, columns): how often each text has each word or pair of neighbours."""
+    """(m, L) -> (m, columns): counts of each word and pair of neighbours in each text."""
     words = ids.astype(np.uint64)
     pairs = words[:, :-1] * np.uint64(BUCKETS) + words[:, 1:]
     hashed = np.concatenate([words, pairs], axis=1) * np.uint64(_PRIME) % np.uint64(2**32)

@@ -1,4 +1,4 @@
-"""What colours did it have?"""
+"""Colorization: colours predicted from brightness."""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""What was there before the noise?"""
+"""Denoising: the image before noise was added."""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""Which part goes where?"""
+"""Jigsaw: the permutation of shuffled tiles."""
 
 from functools import cache
 from itertools import product

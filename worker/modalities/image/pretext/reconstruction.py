@@ -1,4 +1,4 @@
-"""What is behind the mask?"""
+"""Masked reconstruction: the pixels behind the mask."""
 
 from typing import ClassVar, cast
 

@@ -1,4 +1,4 @@
-"""Which way up is it?"""
+"""Rotation: the angle that an image was turned by."""
 
 from typing import ClassVar
 
