@@ -18,6 +18,14 @@ class ShortlistError(Exception):
         sentence = " ".join((type(self).__doc__ or "").split())
         super().__init__(sentence.format(**fields))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickled by its fields, which `args` do not have; it is raised in one process and told in another."""
+        return _made, (type(self), self.fields), self.__dict__
+
+
+def _made(kind: type[ShortlistError], fields: dict[str, object]) -> ShortlistError:
+    return kind(**fields)
+
 
 class NotFound(ShortlistError):
     """There is no {what} {id!r} here."""

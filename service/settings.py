@@ -81,7 +81,11 @@ class Settings(BaseSettings):
         description="comma-separated lanes of jobs this worker serves, each in a process of its own: `long` pretrains, "
         "scores and trains heads on items, `short` does all else",
     )
-    engine: Literal["local"] = Field("local", description="where scoring shards run")
+    engine: Literal["local", "processes"] = Field(
+        "local",
+        description="where scoring shards run: `local`, in the process of the job, which loads one while it computes "
+        "another; `processes`, in as many of their own as there are `devices`, of which a killed one costs one shard",
+    )
     shard_size: int = Field(2048, ge=1, description="items per scoring shard")
     checkpoint_interval_s: float = Field(60.0, gt=0, description="a pretraining is checkpointed this often")
     memory_cache_bytes: int = Field(

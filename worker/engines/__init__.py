@@ -48,6 +48,9 @@ class Engine(ABC):
     ) -> Generator[R, None, None]:
         """The results of the shards, each once, in any order. Closing it ends what runs. What a shard raises is
         raised here; a lost process repeats only its own shard. `shards` is read as far as there is room to compute.
+
+        device     as `settings.device` names it; work is opened on one device
+        processes  how many compute at once, where an engine has processes of its own
         """
 
 

@@ -66,7 +66,9 @@ def run(context: JobContext) -> dict[str, Any]:
         work = work_of(context, score_run, model, earlier, len(missing))
         shards = (shard_of(context, score_run, earlier, number) for number in missing)
         engine = _engine(context.settings.engine)
-        with closing(engine.map(work, shards, device=str(device))) as finished:
+        settings = context.settings
+        mapped = engine.map(work, shards, device=settings.device, processes=settings.devices)
+        with closing(mapped) as finished:
             for done, stored in enumerate(finished, 1):
                 _record(context, score_run, stored)
                 left = about((time.monotonic() - begun) / done * (len(missing) - done))
