@@ -29,7 +29,8 @@ from service.store.tables import CatalogueEntry, Head, Job, PretextModel, Projec
 NEEDED_FOR = {"pretext_task": "task", "strategy": "strategy", "cold_start": "strategy", "head": "head"}
 # Kinds of jobs that read items, or build a network for them.
 _DECODING = (
-    "import_source", "train_pretext",
+    "import_source",
+    "train_pretext",
     "score_pool",
     "score_raw",
     "probe_pretext",
