@@ -42,7 +42,7 @@ def test_a_killed_worker_takes_its_trainers_along(
         started = descendants(first.pid)
         first.kill()
         first.wait()
-    assert len(started) == 4  # the runner, torchrun and two trainers
+    assert len(started) == 5  # a runner a lane, torchrun and two trainers
     wait_until(lambda: not any(map(alive, started)))
     trained_before = history()
     assert len(trained_before) < EPOCHS

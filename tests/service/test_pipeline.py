@@ -145,15 +145,17 @@ def test_what_a_job_waits_for_is_said(session: Session, project: Project) -> Non
 
     assert said() == "a worker; none is alive. Start one with `shortlist worker`."
     kind = "kind:train_head"
-    factories.make_worker(session, lanes=["long"], has=[kind, "head:linear"])
+    factories.make_worker(session, lanes=["long"], has=[kind, "head:linear", "modality:image"])
     assert said() == "a worker that serves the short lane (SHORTLIST_LANES); the only live worker does not."
     factories.make_worker(session, has=[kind])
-    assert said() == "a worker that has head:linear; the only live worker of the short lane does not."
-    factories.make_worker(session, has=["head:linear"])
+    missing = "a worker that has head:linear and modality:image"
+    assert said() == f"{missing}; the only live worker of the short lane does not."
+    factories.make_worker(session, has=["head:linear", "modality:image"])
     assert said() == (
-        "a worker that has head:linear and kind:train_head; none of the 2 live workers of the short lane does."
+        "a worker that has head:linear and kind:train_head and modality:image; none of the 2 live workers of "
+        "the short lane does."
     )
-    able = factories.make_worker(session, has=[kind, "head:linear", "head:mlp"])
+    able = factories.make_worker(session, has=[kind, "head:linear", "head:mlp", "modality:image"])
     assert said() is None
     session.delete(able)
     session.execute(sa.update(Job).values(state="succeeded"))

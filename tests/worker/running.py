@@ -19,7 +19,7 @@ def claim(
     kind: str | None = None,
 ) -> JobContext:
     """The next job, or the next of a kind."""
-    has = None if kind is None else {f"kind:{kind}"}
+    has = None if kind is None else {f"kind:{kind}", "modality:image", "modality:text"}
     job = jobs.claim(engine, "test", ("short", "long"), lease_s=600, has=has)
     assert job is not None
     return JobContext(job=job, settings=settings, engine=engine, artifacts=artifacts, report=report)
