@@ -4,7 +4,7 @@ was not stored. Nobody who labels notices."""
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tests.journeys.site import Json, Project, Site, children, until
 LEASE_S = 3.0
 TAKEOVER_S = LEASE_S + 5.0
 ITEMS, EPOCHS, SHARD_SIZE = 128, 10, 2
-ROUND_SIZE, ROUNDS, MIN_LABELS = 3, 16, 12  # each closed round wants a head: time to be killed between two
+ROUND_SIZE, ROUNDS, MIN_LABELS = 3, 16, 12  # each closed round wants a head
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # the other journeys run on SQLite
@@ -49,7 +49,7 @@ def kill_in_pretraining(project: Project) -> None:
         found = rows(project, sa.select(PretextModel.history))
         return found[0].history if found else []
 
-    job = kill(project, "train_pretext", when=lambda: len(history()) >= 2)
+    job = kill(project, until(lambda: running(project, "train_pretext") if len(history()) >= 2 else None))
     stored = history()
     assert len(stored) < EPOCHS
     taken_over(project, job)
@@ -64,7 +64,7 @@ def kill_in_scoring(project: Project) -> None:
         found = rows(project, sa.select(ScoreShard.artifact))
         return {name: (root / name).stat().st_mtime_ns for (name,) in found}
 
-    job = kill(project, "score_pool", when=lambda: len(shards()) >= 3)
+    job = kill(project, until(lambda: running(project, "score_pool") if len(shards()) >= 3 else None))
     stored = shards()
     assert len(stored) < ITEMS / SHARD_SIZE
     taken_over(project, job)
@@ -73,46 +73,65 @@ def kill_in_scoring(project: Project) -> None:
 
 
 def kill_in_head_training(project: Project) -> None:
-    heads = sa.select(Head.version, Head.round_number, Head.artifact, Head.created_at).order_by(Head.version)
-    measurable = list(range(MIN_LABELS // ROUND_SIZE, ROUNDS + 1))
-    job = kill(project, "train_head", when=lambda: len(rows(project, heads)) >= 2)
+    """A head of so few labels is there in milliseconds: the runners get a few of them at a time, and are looked at
+    while they stand still."""
+    heads = (
+        sa.select(Head.version, Head.round_number, Head.artifact, Head.created_at)
+        .where(Head.round_number.is_not(None))  # one on all labels may stand between them
+        .order_by(Head.version)
+    )
+    project.settle()
+    before = len(rows(project, heads))
+    pause(project, signal.SIGSTOP)  # nothing runs, so no lease runs out meanwhile
+    for _ in range(ROUNDS):
+        project.label_batch("ann", ROUND_SIZE)
+
+    def under_way() -> Json | None:
+        pause(project, signal.SIGCONT)
+        time.sleep(0.02)
+        pause(project, signal.SIGSTOP)
+        return running(project, "train_head") if len(rows(project, heads)) >= before + 2 else None
+
+    job = kill(project, until(under_way))
     stored = rows(project, heads)
+    pause(project, signal.SIGCONT)
+    measurable = list(range(MIN_LABELS // ROUND_SIZE, 2 * ROUNDS + 1))
     assert len(stored) < len(measurable)
     taken_over(project, job)
     after = rows(project, heads)
     assert after[: len(stored)] == stored
     assert [row.round_number for row in after] == measurable  # each once
-    assert project.metrics()["head"]["labels_used"] == ROUND_SIZE * ROUNDS
+    assert project.metrics()["head"]["labels_used"] == 2 * ROUND_SIZE * ROUNDS
 
 
 def kill_in_ranking(project: Project) -> None:
     """It takes no time on so few items, so runners are held still until one has it."""
     project.settle()
     before = project.metrics()["ranking"]["version"]
-    runners = [pid for worker in project.site.workers for pid in children(worker.pid)]
-    for pid in runners:
-        os.kill(pid, signal.SIGSTOP)
+    pause(project, signal.SIGSTOP)
     with write_session(project.site.engine) as session:
         queue_rank(session, session.get_one(ProjectRow, row_number("p", project.json["id"])))
-    job = kill(project, "rank", when=lambda: True)
-    for worker in project.site.workers:
-        for pid in children(worker.pid):
-            os.kill(pid, signal.SIGCONT)
+    job = kill(project, until(lambda: running(project, "rank")))
+    pause(project, signal.SIGCONT)
     taken_over(project, job)
     assert project.metrics()["ranking"]["version"] == before + 1
 
 
-def kill(project: Project, kind: str, when: Callable[[], bool]) -> tuple[Json, float]:
-    """The worker that runs the project's job of this kind; the job, and the time."""
-    site = project.site
+def pause(project: Project, with_signal: signal.Signals) -> None:
+    """Stop every runner of the workers that live, or let them go on."""
+    for worker in project.site.workers:
+        for pid in children(worker.pid):
+            os.kill(pid, with_signal)
 
-    def running() -> Json | None:
-        return next((job for job in site.jobs(project.json, kind) if job["state"] == "running"), None)
 
-    job = until(running)
-    worker = site.worker_of(job)
-    until(when)
-    site.kill(worker)
+def running(project: Project, kind: str) -> Json | None:
+    """The project's job of this kind that a worker is at, if there is one."""
+    return next((job for job in project.site.jobs(project.json, kind) if job["state"] == "running"), None)
+
+
+def kill(project: Project, job: Json) -> tuple[Json, float]:
+    """The worker that runs the job; the job, and the time."""
+    project.site.kill(project.site.worker_of(job))
     return job, time.monotonic()
 
 
