@@ -65,8 +65,9 @@ def run(name: str, pool: Embedded, strategy: str, seed: int, budgets: Sequence[i
     for before, budget in pairwise((0, *budgets)):
         probabilities = head.probabilities(pool.embeddings) if head is not None else None
         wall, cpu = time.perf_counter(), time.process_time()
-        seen = known.seen(np.random.default_rng([seed, before])) if filtered else np.arange(len(pool.classes))
-        view = known.view(seen, probabilities, before, budget - before)
+        stands_for = known.stands_for(np.random.default_rng([seed, before]), filtered)
+        seen = np.flatnonzero(stands_for)
+        view = known.view(seen, stands_for[seen], probabilities, before, budget - before)
         items = seen[_select(chosen, view, budget - before, rng)]
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         known.annotate(items, budget - before, rng)
@@ -99,15 +100,19 @@ class _Known:
     def picked(self) -> Bools:
         return self.broken | (self.classes >= 0)
 
-    def seen(self, rng: np.random.Generator) -> Ints:
-        """Rows that job rank would show to a strategy."""
+    def stands_for(self, rng: np.random.Generator, filtered: bool) -> Floats:
+        """(n,) For how many items each stands that a strategy sees, as job rank shows them; 0: not seen."""
+        if not filtered:
+            return np.ones(len(self.classes), np.float32)
         unseen = left_out(
             self._scored, free=~self.picked, done=self.classes >= 0, broken=self.broken,
             copies=self._pool.copies, rng=rng,
         )  # fmt: skip
-        return np.flatnonzero(unseen.seen)
+        return unseen.stands_for
 
-    def view(self, seen: Ints, probabilities: Floats | None, before: int, n: int) -> PoolView:
+    def view(
+        self, seen: Ints, stands_for: Floats, probabilities: Floats | None, before: int, n: int
+    ) -> PoolView:
         return PoolView(
             embeddings=self._pool.embeddings[seen],
             pretext_losses=self._pool.pretext_losses[seen],
@@ -118,6 +123,7 @@ class _Known:
             round_size=n,
             labels_used=before,
             appearance=self._pool.thumbnails[seen],
+            stands_for=stands_for,
         )
 
     def annotate(self, items: Ints, n: int, rng: np.random.Generator) -> None:

@@ -26,6 +26,7 @@ _MEASURED: dict[str, Any] = {
     "confusion": [[48, 12], [11, 49]], "temperature": 1.1,
     "pretext_loss_correlation": {"rho": 0.12, "low": -0.06, "high": 0.29, "items": 120},
     "random_curve": [{"labels": 40, "items": 120, "accuracy": 0.7, "accuracy_low": 0.61, "accuracy_high": 0.77}],
+    "picks_gain": {"gain": 0.04, "low": -0.01, "high": 0.09, "labels": 80, "items": 120, "strategy": "shortlist"},
     "trained": "linear", "promoted": True, "note": None,
 }  # fmt: skip
 
@@ -49,6 +50,19 @@ class RandomCurvePoint(Answer):
     accuracy: float
     accuracy_low: float
     accuracy_high: float
+
+
+class PicksGainAnswer(Answer):
+    """What a head learns from labels that the strategy asked for, against as many random ones. Interval: 95 %. Where
+    two measurements say that it is less, random picks take over a share of the ranking, and the ranking's note says so.
+    """
+
+    gain: float = Field(description="accuracy by the strategy's labels minus that by random ones")
+    low: float
+    high: float
+    labels: int = Field(description="that each head learned from")
+    items: int = Field(description="that both were measured on")
+    strategy: str
 
 
 class HeadMetrics(Answer):
@@ -78,6 +92,9 @@ class HeadMetrics(Answer):
     )
     random_curve: list[RandomCurvePoint] = Field(
         default_factory=list, description="from control labels alone; of a round's head, from 30 of them"
+    )
+    picks_gain: PicksGainAnswer | None = Field(
+        None, description="of a round's head, from 30 labels of the strategy and 30 of the control arm"
     )
     trained: str | None = Field(None, description="the head that was trained; with `auto`, the one it chose")
     promoted: bool | None = Field(None, description="false: worse than the head before, which stays in use")

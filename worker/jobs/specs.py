@@ -11,7 +11,7 @@ from torch import nn
 from service.store.artifacts import Artifacts
 from service.store.control_arm import TESTED
 from service.store.project_settings import Choice, ProjectSettings
-from service.store.tables import Head, Item, PretextModel, Project, utc_now
+from service.store.tables import Head, Item, Label, PretextModel, Project, Ranking, utc_now
 from worker.arrays import Floats, Ints
 from worker.evaluation.known_items import KnownItems
 from worker.heads import Head as HeadKind
@@ -55,6 +55,19 @@ def _known_items(session: Session, project_id: int, classes: list[str], which: W
     rows = sorted((number, index[name], label or 0) for number, name, label in found if name in index)
     columns = np.array(rows, np.int64).reshape(-1, 3)
     return KnownItems(columns[:, 0], columns[:, 1], columns[:, 2])
+
+
+def labels_asked_by(session: Session, project_id: int, strategy: str) -> Ints:
+    """Ids of the labels on items that rankings by this strategy asked for."""
+    query = (
+        sa.select(Label.id)
+        .join(Ranking, Label.ranking_id == Ranking.id)
+        .where(
+            Label.project_id == project_id, Label.arm == "selected",
+            Ranking.strategy["name"].as_string() == strategy,
+        )
+    )  # fmt: skip
+    return np.fromiter(session.scalars(query), np.int64)
 
 
 def item_ids(session: Session, project_id: int | None, which: Which) -> Ints:

@@ -23,6 +23,8 @@ class PoolView:
                     of the interval of their rank correlation on control items; 0 where it covers 0, or is not
                     measured
     appearance      (n, f) uint8 levels that say what items look like, or None
+    stands_for      (n,) float32, how many items of the pool each stands for, itself and its duplicates that the view
+                    leaves out; None = itself alone
     """
 
     embeddings: Halves
@@ -35,6 +37,7 @@ class PoolView:
     labels_used: int
     loss_weight: float = 0.0
     appearance: Bytes | None = None
+    stands_for: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.pretext_losses)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from worker.arrays import Floats, Ints
-from worker.selection.pool_view import Selection
+from worker.selection.pool_view import PoolView, Selection
 
 
 def by_score(rows: Ints, scores: Floats, n: int, rng: np.random.Generator) -> Selection:
@@ -32,6 +32,16 @@ def in_order(rows: Ints, scores: Floats) -> Selection:
 def by_rank(rows: Ints) -> Selection:
     """`rows` in their order, where only the order means something: scores fall evenly from 1 towards 0."""
     return in_order(rows, np.linspace(1, 0, len(rows), endpoint=False, dtype=np.float32))
+
+
+def mixed(selection: Selection, pool: PoolView, share: float, rng: np.random.Generator) -> Selection:
+    """As many items as in `selection`: at each place its next one with probability `share`, else any available item."""
+    ours = iter(selection.items.tolist())
+    others = iter(rng.permutation(pool.candidates).tolist())
+    taken: dict[int, None] = {}  # in order
+    for is_ours in rng.random(len(selection.items)) < share:
+        taken[next(row for row in (ours if is_ours else others) if row not in taken)] = None
+    return Selection(items=np.array(list(taken), np.int64), scores=selection.scores)
 
 
 def refuse_not_finite(rows: Ints, values: Floats) -> None:

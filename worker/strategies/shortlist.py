@@ -47,16 +47,22 @@ class Shortlist(Strategy):
         description="balance classes where the pool seems to hold fewer than this share of them; 0 = never",
     )
 
+    cap: float = 0
+    weight_power: float = 2
+    factor_power: float = 1
+
     def select(self, pool: PoolView, n: int, rng: np.random.Generator) -> Selection:
         probabilities = pool.probabilities
         prior = _by_pretext_loss(pool)
+        if pool.stands_for is not None and self.cap:
+            prior = prior * np.minimum(pool.stands_for, self.cap)
         if probabilities is None:
             return herd(pool, n, prior, rng, references=MORE_REFERENCES, space_of=PoolSpace)
         doubt = one_minus_margin(probabilities)
         rarity = self._rarity(pool, probabilities)
         return herd(
-            pool, n, doubt**2 * rarity * prior, rng,
-            references=MORE_REFERENCES, factors=doubt * rarity, space_of=PoolSpace,
+            pool, n, doubt**self.weight_power * rarity * prior, rng,
+            references=MORE_REFERENCES, factors=doubt**self.factor_power * rarity, space_of=PoolSpace,
         )  # fmt: skip
 
     def _rarity(self, pool: PoolView, probabilities: Floats) -> Floats:

@@ -311,3 +311,48 @@ def test_the_pretext_loss_weighs_by_the_end_of_its_interval_nearest_0(
     bench.rank(scored)
 
     assert seen == [weight]
+
+
+WORSE = {"gain": -0.06, "low": -0.1, "high": -0.02, "labels": 60, "items": 120}
+UNCLEAR = {"gain": -0.03, "low": -0.08, "high": 0.02, "labels": 75, "items": 150}
+
+
+@pytest.mark.parametrize(
+    ("gains", "note", "by"),
+    [
+        ([WORSE], None, "pt4al-easy"),
+        ([WORSE, WORSE], None, "pt4al-easy"),  # the same measurement, repeated
+        ([WORSE | {"items": 80}, WORSE], "random took over from pt4al-easy", "random"),
+        ([UNCLEAR, WORSE], "asks for 24% of the items", "pt4al-easy"),
+        ([WORSE | {"items": 80}, WORSE | {"strategy": "shortlist"}], None, "pt4al-easy"),  # of another
+    ],
+)
+def test_random_takes_over_from_picks_that_teach_less(
+    bench: Bench, gains: list[dict[str, Any]], note: str | None, by: str
+) -> None:
+    scored = bench.project(pool=400, settings={"strategy": "pt4al-easy", "control_fraction": 0})
+    bench.rank(scored)
+    alone = [row.item_id for row in bench.ranking(scored)[1]]
+    with write_session(bench.engine) as session:
+        run = score_run_of(session, scored)
+        for number, found in enumerate(gains, 1):
+            factories.make_head(
+                session, project=session.get_one(Project, scored.id), score_run=run, version=number,
+                round_number=number, metrics={"picks_gain": {"strategy": "pt4al-easy"} | found},
+            )  # fmt: skip
+
+    bench.rank(scored)
+
+    ranking, rows = bench.ranking(scored)
+    ranked = [row.item_id for row in rows]
+    assert ranking.strategy["name"] == by
+    assert len(set(ranked)) == len(alone)
+    if note is None:
+        assert (ranking.note, ranked) == (None, alone)
+    else:
+        assert note in str(ranking.note)
+        assert "on as many random ones (95 % interval" in str(ranking.note)
+        assert ranked != alone
+    if by != "random" and note is not None:  # its share, in its order
+        ours = [item for item in ranked if item in set(alone[:60])]
+        assert len(ours) > 20

@@ -15,7 +15,7 @@ from service.store.session import read_session, write_session
 from service.store.tables import Head, Item, Job, Project, Round, utc_now
 from tests import factories
 from tests.worker import running
-from tests.worker.jobs.scored_projects import CLASSES, Bench, ScoredProject, label
+from tests.worker.jobs.scored_projects import CLASSES, Bench, ScoredProject, label, score_run_of
 from worker.arrays import Bools
 from worker.errors import Unsuited
 from worker.evaluation.known_items import KnownItems
@@ -25,7 +25,7 @@ from worker.jobs.train_head.measure_head import HeadMeasurer
 
 METRICS = {
     "measured_on", "items", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "nll", "ece", "recall",
-    "confusion", "temperature", "pretext_loss_correlation", "random_curve", "trained", "promoted", "note",
+    "confusion", "temperature", "pretext_loss_correlation", "random_curve", "picks_gain", "trained", "promoted", "note",
 }  # fmt: skip
 
 
@@ -40,6 +40,11 @@ def _close_round(session: Session, scored: ScoredProject, last_label_id: int, la
         session, project=session.get_one(Project, scored.id), number=closed.number + 1,
         labels_before=closed.labels_before + labels,
     )  # fmt: skip
+
+
+def _control_of(bench: Bench, scored: ScoredProject) -> list[int]:
+    with read_session(bench.engine) as session:
+        return control_item_ids(session, scored.id, ProjectSettings(control_fraction=0.3))
 
 
 def _rounds(session: Session, scored: ScoredProject) -> dict[int, int | None]:
@@ -549,6 +554,30 @@ def test_control_labels_alone_tell_what_random_selection_reaches(bench: Bench, t
     assert {point["items"] for point in curve} == {items}
     assert curve[-1]["accuracy"] > 0.8
     assert all(point["accuracy_low"] <= point["accuracy"] <= point["accuracy_high"] for point in curve)
+
+
+def test_what_the_strategy_asked_for_is_compared_with_control_labels(bench: Bench) -> None:
+    """Not what was imported, nor what another strategy asked for."""
+    scored = bench.project(pool=300, settings={"control_fraction": 0.3, "strategy": "margin"})
+    control = _control_of(bench, scored)
+    others = [item for item in scored.pool if item not in set(control)]
+    with write_session(bench.engine) as session:
+        project, run = session.get_one(Project, scored.id), score_run_of(session, scored)
+        ours = factories.make_ranking(session, project=project, score_run=run, strategy={"name": "margin"})
+        theirs = factories.make_ranking(
+            session, project=project, score_run=run, version=2, strategy={"name": "random"}
+        )
+        label(session, scored, control[:60], arm="control")
+        label(session, scored, others[:35], arm="selected", ranking_id=ours.id)
+        label(session, scored, others[35:55], arm="selected", ranking_id=theirs.id)
+        last = label(session, scored, others[55:75], arm="imported")
+        _close_round(session, scored, last, 135)
+
+    bench.train_head(scored)
+
+    found = bench.heads(scored)[0].metrics["picks_gain"]
+    assert (found["strategy"], found["labels"], found["items"]) == ("margin", 35, 60)
+    assert found["low"] <= found["gain"] <= found["high"]
 
 
 @pytest.mark.parametrize(("more", "made_anew"), [(5, False), (20, True)])

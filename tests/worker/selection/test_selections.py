@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from worker.selection.selections import NotFinite, by_score, in_order
+from tests.worker.pools import make_pool
+from worker.selection.selections import NotFinite, by_score, in_order, mixed
 
 
 def test_highest_score_first() -> None:
@@ -43,3 +44,27 @@ def test_names_the_row_that_is_not_finite(value: float) -> None:
 
     with pytest.raises(NotFinite, match="row 30 of the pool"):
         by_score(np.arange(10, 60, 10), scores, 3, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7])
+def test_a_share_of_the_places_is_random(share: float) -> None:
+    pool = make_pool(n=1_000)
+    ours = in_order(pool.candidates[:200], np.linspace(1, 0, 200, dtype=np.float32))
+
+    found = mixed(ours, pool, share, np.random.default_rng(0))
+
+    assert len(set(found.items.tolist())) == 200
+    assert set(found.items.tolist()) <= set(pool.candidates.tolist())
+    first = ours.items[: int(0.8 * share * 200)]
+    assert set(first.tolist()) <= set(found.items.tolist())
+    assert len(np.setdiff1d(found.items, ours.items)) > 0.6 * (1 - share) * 200
+    np.testing.assert_array_equal(found.scores, ours.scores)
+
+
+def test_a_pool_of_which_all_is_selected_is_only_mixed() -> None:
+    pool = make_pool(n=50)
+    ours = in_order(pool.candidates, np.ones(len(pool.candidates), np.float32))
+
+    found = mixed(ours, pool, 0.5, np.random.default_rng(0))
+
+    assert sorted(found.items.tolist()) == sorted(ours.items.tolist())

@@ -30,10 +30,11 @@ from service.store.tables import (
     Reservation,
     ScoreRun,
 )
-from worker.arrays import Bools, Bytes, Ints
+from worker.arrays import Bools, Bytes, Floats, Ints
 from worker.errors import JobFailed
 from worker.evaluation.gate import is_due
 from worker.evaluation.known_items import KnownItems
+from worker.evaluation.picks_gain import PicksGain, share_of_strategy
 from worker.jobs.context import JobContext
 from worker.jobs.rank.exclusions import NO_COPIES, LeftOut, bar, barred_items, copies_of, left_out
 from worker.jobs.specs import chosen_head, item_ids, labeled_items, modality_of, probabilities_by
@@ -41,7 +42,7 @@ from worker.jobs.train_head.measure_head import on_alike
 from worker.registry import plug_in_from
 from worker.scoring.scored_items import ScoredItems, open_sketches
 from worker.selection.pool_view import PoolView, Selection
-from worker.selection.selections import NotFinite
+from worker.selection.selections import NotFinite, mixed
 from worker.strategies import ColdStart, Strategy, strategies
 
 # Enough for several rounds, so that serving never waits; few enough that a ranking is stored at once.
@@ -49,6 +50,7 @@ _ROUNDS, _AT_LEAST, _AT_MOST = 4, 200, 20_000
 PROVISIONAL = "Provisional: by raw features, until there is a pretext model."
 _AT_RANDOM = Choice(name="random")
 _HELD = sa.select(sa.func.count()).where(Reservation.state == sa.literal_column("'open'"))
+_LOOKED_BACK = 20  # rounds, for the newest measurements of what picks gain
 _KEPT = 3  # newest rankings whose items are kept, beside those that open reservations came from
 
 
@@ -70,6 +72,7 @@ class _State:
     held: int  # open reservations: their items are available, and no one else gets them
     copies: Ints  # (m, 2) a duplicate and the representative of its group; none where they are not collapsed
     loss_weight: float  # see `PoolView`
+    gains: list[PicksGain]  # of the project's strategy over random picks, the newest first
 
     @property
     def provisional(self) -> bool:
@@ -106,6 +109,7 @@ class _State:
             held=session.scalar(_HELD.where(Reservation.project_id == project.id)) or 0,
             copies=copies_of(session, project.score_run_id) if settings.collapse_duplicates else NO_COPIES,
             loss_weight=_loss_weight(session, score_run),
+            gains=_gains(session, score_run, settings.strategy.name),
         )
 
 
@@ -133,6 +137,18 @@ def _loss_weight(session: Session, score_run: ScoreRun) -> float:
     return max(low, 0.0) + min(high, 0.0)
 
 
+def _gains(session: Session, score_run: ScoreRun, strategy: str) -> list[PicksGain]:
+    """Each as often as it was measured; heads of rounds in between repeat it."""
+    measured = sa.select(Head.metrics["picks_gain"]).where(
+        on_alike(score_run),
+        Head.round_number.is_not(None),
+        Head.metrics["picks_gain", "strategy"].as_string() == strategy,
+    )
+    found = session.scalars(measured.order_by(Head.version.desc()).limit(_LOOKED_BACK))
+    gains = [PicksGain(**{k: v for k, v in one.items() if k != "strategy"}) for one in found]
+    return list(dict.fromkeys(gains))
+
+
 def run(context: JobContext) -> dict[str, Any] | None:
     started = time.perf_counter()
     with context.read() as session:
@@ -145,7 +161,7 @@ def run(context: JobContext) -> dict[str, Any] | None:
     with _naming(context, scored):
         unseen = _left_out(state, scored)
     seen = scored.keep(unseen.seen)
-    pool = _pool_view(context, state, seen)
+    pool = _pool_view(context, state, seen, unseen.stands_for[unseen.seen])
     context.report(0.4, "ordering items")
     with _naming(context, seen):
         choice, note, selection = _select(state, pool)
@@ -224,7 +240,7 @@ def _left_out(state: _State, scored: ScoredItems) -> LeftOut:
     )
 
 
-def _pool_view(context: JobContext, state: _State, scored: ScoredItems) -> PoolView:
+def _pool_view(context: JobContext, state: _State, scored: ScoredItems, stands_for: Floats) -> PoolView:
     classes = np.full(len(scored.ids), -1)
     rows = scored.where(state.labeled.ids)
     classes[rows[rows >= 0]] = state.labeled.classes[rows >= 0]
@@ -242,6 +258,7 @@ def _pool_view(context: JobContext, state: _State, scored: ScoredItems) -> PoolV
         labels_used=state.project.labels_used,
         loss_weight=state.loss_weight,
         appearance=_appearance(context, state, scored),
+        stands_for=stands_for,
     )
 
 
@@ -273,6 +290,12 @@ def _select(state: _State, pool: PoolView) -> tuple[Choice, str | None, Selectio
     if state.no_go is not None and wanted.name != _AT_RANDOM.name:
         note = f"{_AT_RANDOM.name} stands in for {wanted.name}, because the gate says no-go: {state.no_go}"
         wanted, strategy = _AT_RANDOM, _strategy(_AT_RANDOM, "strategy")
+    share = share_of_strategy(state.gains) if wanted.name != _AT_RANDOM.name else 1.0
+    if share < 1:
+        note = f"{wanted.name} asks for {share:.0%} of the items, and random for the others: {_said(state.gains[0])}"
+    if share == 0:
+        note = f"{_AT_RANDOM.name} took over from {wanted.name}: {_said(state.gains[0])}"
+        wanted, strategy = _AT_RANDOM, _strategy(_AT_RANDOM, "strategy")
     n = max(_ROUNDS * pool.round_size, _AT_LEAST) + state.held
     n = min(n, _AT_MOST, int(pool.available.sum()))
     if n == 0:
@@ -282,7 +305,8 @@ def _select(state: _State, pool: PoolView) -> tuple[Choice, str | None, Selectio
         return np.random.default_rng([state.settings.seed, state.project.labels_used])
 
     try:
-        return wanted, note, strategy.select(pool, n, rng())
+        selection = strategy.select(pool, n, rng())
+        return wanted, note, selection if share in (0, 1) else mixed(selection, pool, share, rng())
     except ColdStart:
         note = f"{wanted.name} needs a head and there is none yet; {stand_in.name} stood in."
     try:
@@ -292,6 +316,14 @@ def _select(state: _State, pool: PoolView) -> tuple[Choice, str | None, Selectio
             f"Both strategy {wanted.name!r} and cold_start {stand_in.name!r} need a head, and there is none "
             "yet. Set the project's cold_start to 'shortlist' or 'random'."
         ) from error
+
+
+def _said(found: PicksGain) -> str:
+    return (
+        f"heads on {found.labels} of the labels that it asked for are {-100 * found.gain:.1f} points less accurate "
+        f"than on as many random ones (95 % interval {-100 * found.high:.1f} to {-100 * found.low:.1f}, on "
+        f"{found.items} items)."
+    )
 
 
 def _ranked_items(

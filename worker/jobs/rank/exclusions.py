@@ -27,13 +27,14 @@ _SQLITE_PAUSE_S = 0.1
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Aligned with the scored items (n,): copies of an item that stands for them; and junk, with the
-    probabilities of being broken (n,) it was told by.
+    """Aligned with the scored items (n,): copies of an item that stands for them; junk, with the probabilities of
+    being broken it was told by; and for how many items, itself among them, each that is seen stands.
     """
 
     copies: Bools
     junk: Bools
     broken_probabilities: Floats
+    stands_for: Floats
 
     @property
     def seen(self) -> Bools:
@@ -65,21 +66,36 @@ def left_out(
     found = broken_probabilities(scored.embeddings, broken, done, rng)
     if found is not None:
         junk, probabilities = free & (found > BARRED_ABOVE), found
-    return LeftOut(_spare_copies(scored, copies, free & ~junk, done), junk, probabilities)
+    groups = _groups(scored, copies)
+    spare = _spare_copies(groups, free & ~junk, done)
+    return LeftOut(spare, junk, probabilities, _shares(groups, spare | ~junk, ~(spare | junk)))
 
 
-def _spare_copies(scored: ScoredItems, copies: Ints, free: Bools, done: Bools) -> Bools:
-    """(n,) All free items of a group but the first; or all, where one has a class already."""
-    group = np.arange(len(free))
+def _groups(scored: ScoredItems, copies: Ints) -> Ints:
+    """(n,) the row of the item's representative; its own where it has none."""
+    groups = np.arange(len(scored.ids))
     items, representatives = scored.where(copies[:, 0]), scored.where(copies[:, 1])
     known = (items >= 0) & (representatives >= 0)
-    group[items[known]] = representatives[known]
+    groups[items[known]] = representatives[known]
+    return groups
+
+
+def _spare_copies(groups: Ints, free: Bools, done: Bools) -> Bools:
+    """(n,) All free items of a group but the first; or all, where one has a class already."""
     settled = np.zeros(len(free), np.bool_)  # by the group's row
-    settled[group[done]] = True
+    settled[groups[done]] = True
     rows = np.flatnonzero(free)
     spare = free.copy()
-    spare[rows[np.unique(group[rows], return_index=True)[1]]] = False
-    return spare | (free & settled[group])
+    spare[rows[np.unique(groups[rows], return_index=True)[1]]] = False
+    return spare | (free & settled[groups])
+
+
+def _shares(groups: Ints, counted: Bools, seen: Bools) -> Floats:
+    """(n,) Each item of a group that is seen stands for an equal share of the items that count; unseen, for none."""
+    members = np.bincount(groups[counted], minlength=len(groups))
+    bearers = np.bincount(groups[seen], minlength=len(groups))
+    shares = np.where(seen, members[groups] / np.maximum(bearers[groups], 1), 0)
+    return shares.astype(np.float32)
 
 
 def barred_items(scored: ScoredItems, unseen: LeftOut) -> dict[int, float]:

@@ -39,6 +39,7 @@ from worker.jobs.specs import (
     chosen_head,
     item_ids,
     labeled_items,
+    labels_asked_by,
     modality_of,
     store_probabilities,
     test_items,
@@ -65,6 +66,7 @@ class _State:
     labeled: KnownItems
     test: KnownItems
     control: Ints  # labeled items that the control arm asked for
+    picked_by: Ints  # labels that the project's strategy asked for
     unmeasured: list[Round]  # closed since the newest one that has a head
     newest: Head | None
     classes_changed: bool  # by a consensus, since the newest head
@@ -92,6 +94,7 @@ class _State:
             labeled=labeled,
             test=test_items(session, project.id, project.classes),
             control=labeled.ids[of_control_arm(session, project.id, settings, labeled)],
+            picked_by=labels_asked_by(session, project.id, settings.strategy.name),
             unmeasured=list(session.scalars(unmeasured.order_by(Round.number))),
             newest=newest,
             classes_changed=bool(check and check.changed and newest and check.created_at > newest.created_at),
@@ -166,6 +169,7 @@ class _Trainer:
         self._measurer = HeadMeasurer(
             context, state.project, state.settings, state.score_run, scored,
             test=state.test.keep(scored.where(state.test.ids) >= 0), control=state.control,
+            picked_by=state.picked_by,
         )  # fmt: skip
 
     def wanted(self) -> tuple[list[_Wanted], str | None]:

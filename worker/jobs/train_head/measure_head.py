@@ -10,6 +10,7 @@ the next ranking waiting.)
      "pretext_loss_correlation": {"rho", "low", "high", "items"} or null: of the pretext loss and the head's own,
      "random_curve": see `random_curve`; of a round's head, where there are enough control labels and the head
      needs no items,
+     "picks_gain": {"gain", "low", "high", "labels", "items", "strategy"} or null: see `PicksGain`; as the curve,
      "trained": name of the head, or of the one `auto` chose, "temperature",
      "promoted": whether it was put to use, "note": why not, or null}
 
@@ -22,7 +23,7 @@ let in by the next. Heads of another pretext model or for other classes are not 
 any more. Nor is a head that learned from more than twice as many items: most of its labels were withdrawn.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from service.store.tables import Head, Project, ScoreRun
 from worker.arrays import Floats, Ints
 from worker.evaluation.held_out import HeldOut, answers_held_out, gained, nothing_measured
 from worker.evaluation.known_items import KnownItems
+from worker.evaluation.picks_gain import picks_gain
 from worker.evaluation.random_baseline import random_curve
 from worker.heads import FittedHead
 from worker.heads import Head as HeadKind
@@ -92,6 +94,7 @@ class HeadMeasurer:
     scored: ScoredItems
     test: KnownItems
     control: Ints
+    picked_by: Ints  # labels that the project's strategy asked for
 
     def measure(
         self, trained: Trained, training: KnownItems, of_round: bool, rng: np.random.Generator
@@ -99,7 +102,8 @@ class HeadMeasurer:
         """The held-out answers, and `Head.metrics` but for the promotion."""
         names = self.project.classes
         control = np.isin(training.ids, self.control)
-        held_out, curve = None, []
+        held_out: HeldOut | None = None
+        against_random: dict[str, Any] = {"random_curve": [], "picks_gain": None}
         if len(self.test):
             held_out = HeldOut(
                 "test", self.test.ids, self.test.classes, trained.probabilities(self.scored, self.test.ids)
@@ -107,11 +111,13 @@ class HeadMeasurer:
         elif of_round and control.any():
             held_out = self._on_control(trained, np.flatnonzero(control), training, rng)
         if of_round and not trained.head.needs_items:
-            curve = self._random_curve(trained.head, trained.view.keep(control), rng)
+            picked = np.isin(training.decided_by, self.picked_by) & ~control
+            view = trained.view
+            against_random = self._against_random(trained.head, view.keep(control), view.keep(picked), rng)
         figures = self._figures(held_out)
         figures["recall"] = dict(zip(names, figures["recall"] or [None] * len(names), strict=True))
         told = {"trained": trained.fitted.name, "temperature": trained.fitted.temperature}
-        return held_out, {**figures, "random_curve": curve, **told}
+        return held_out, {**figures, **against_random, **told}
 
     def _on_control(
         self, trained: Trained, rows: Ints, training: KnownItems, rng: np.random.Generator
@@ -130,10 +136,10 @@ class HeadMeasurer:
             return nothing_measured()
         return held_out.figures(self.scored.losses[self.scored.where(held_out.ids)])
 
-    def _random_curve(
-        self, head: HeadKind, control: LabeledView, rng: np.random.Generator
-    ) -> list[dict[str, Any]]:
-        """Made anew once there are a quarter more control labels: it takes up to nine fits, and a ranking waits."""
+    def _against_random(
+        self, head: HeadKind, control: LabeledView, picked: LabeledView, rng: np.random.Generator
+    ) -> dict[str, Any]:
+        """Made anew once there are a quarter more control labels: it takes up to fifteen fits, and a ranking waits."""
         test = (self.scored.embeddings_of(self.test.ids), self.test.classes) if len(self.test) else None
         with self.context.read() as session:
             before = newest_head(session, self.project.id, self._alike, Head.round_number.is_not(None))
@@ -141,8 +147,14 @@ class HeadMeasurer:
         if before is not None and before.kind == kind and before.classes == self.project.classes:
             curve: list[dict[str, Any]] = before.metrics["random_curve"]
             if curve and len(control) < 1.25 * curve[-1]["labels" if test else "items"]:
-                return curve
-        return random_curve(head, control, test, rng)
+                gain = before.metrics.get("picks_gain")
+                same = gain is not None and gain["strategy"] == self.settings.strategy.name
+                return {"random_curve": curve, "picks_gain": gain if same else None}
+        found = picks_gain(head, picked, control, test, np.random.default_rng(self.settings.seed))
+        return {
+            "random_curve": random_curve(head, control, test, rng),
+            "picks_gain": asdict(found) | {"strategy": self.settings.strategy.name} if found else None,
+        }
 
     @property
     def _alike(self) -> sa.ColumnElement[bool]:
