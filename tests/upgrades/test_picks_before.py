@@ -4,7 +4,8 @@
 each strategy picks without a head, or that it needs one (`ColdStart`), and with a head taught by 30 labels. Picks
 must be the same exactly; so that heads on other CPUs change none, the probabilities that strategies see lie in the
 file as well. What heads say is compared with rtol 1e-3, or 1e-6 with SHORTLIST_TEST_EXACT=1.
-SHORTLIST_WRITE_FIXTURES=1 makes the tests write the file.
+SHORTLIST_WRITE_FIXTURES=1 makes the tests write the file. What `shortlist` picks with a head was pinned anew when
+doubt came to count once (docs/decisions/0025-doubt-counts-once.md).
 """
 
 import json

@@ -10,32 +10,36 @@ from worker.selection.spaces import PoolSpace
 from worker.selection.uncertainty import one_minus_margin
 from worker.strategies import Strategy
 
+_MOST_OF_A_GROUP = np.float32(3)  # items that near-duplicates count as: of more, copies crowd out the rest
+
 
 class Shortlist(Strategy):
     """Covers what the head does not know yet, from the first label to the last. The default; needs no head.
 
     It picks, one after the other, the item whose surroundings hold the most doubt that no labeled or picked item
-    covers, times the item's own doubt. Surroundings are those in the whitened space of embeddings and
-    appearance together. Nothing is switched over; what changes is measured:
+    covers. Surroundings are those in the whitened space of embeddings and appearance together. Nothing is switched
+    over; what changes is measured:
 
     - First batch, no head: every item counts the same, so the picks are the most typical items of the largest
       unlike groups. Random batches miss whole classes here; this is where most labels are saved.
-    - Few labels (to about 20 a class): doubt is (1 - margin) squared of the head's cross-validated, calibrated
-      probabilities. While the head knows little it doubts everything alike and the picks still cover the pool;
-      as it learns, they move to where classes are confused. The kernel narrows with the number of labels.
-    - Many labels: most of the pool is beyond doubt, surroundings are small, and what is left is the smallest
-      margins, no two of them alike.
+    - With a head, an item counts by its doubt, 1 - margin of the head's cross-validated, calibrated probabilities.
+      While the head knows little it doubts everything alike and the picks still cover the pool; as it learns, they
+      move to where classes are confused. The kernel narrows with the number of labels.
+    - Of a group of near-duplicates it sees one, which counts as the group does, up to three items: a class that is
+      photographed often keeps its weight, and a burst of one scene does not take all.
     - Skewed classes: where the head sees fewer than `balance_below` of the classes in the pool (effective number:
       the exponential of the entropy of its mean prediction), items of classes with few labels count more.
     - The pretext loss weighs in by the end nearest 0 of the interval of its correlation with the head's own loss on
       control items: not at all while that interval covers 0.
 
+    Doubt counts once, for what is covered, and not again for the item itself: what one head doubts is partly its own
+    affair, and models that took no part in the choice gain less from it (docs/decisions/0025-doubt-counts-once.md).
+
     Bae et al. 2025, Uncertainty Herding: One Active Learning Method for All Label Budgets,
     https://arxiv.org/abs/2412.20644; the kernel: Bae et al. 2024, https://arxiv.org/abs/2407.12212
 
-    What differs from `uherding`: surroundings (there: standardised embeddings); doubt is squared and counts twice, for
-    the surroundings and for the item itself; rare classes are balanced; the pretext loss may weigh in. Duplicates and
-    learned junk are left out before any strategy sees the pool.
+    What differs from `uherding`: surroundings (there: standardised embeddings); groups of near-duplicates are seen as
+    one item and count for more; rare classes are balanced; the pretext loss may weigh in; learned junk is left out.
     """
 
     name = "shortlist"
@@ -47,22 +51,17 @@ class Shortlist(Strategy):
         description="balance classes where the pool seems to hold fewer than this share of them; 0 = never",
     )
 
-    cap: float = 0
-    weight_power: float = 2
-    factor_power: float = 1
-
     def select(self, pool: PoolView, n: int, rng: np.random.Generator) -> Selection:
+        weights = _by_pretext_loss(pool)
+        if pool.stands_for is not None:
+            weights = weights * np.minimum(pool.stands_for, _MOST_OF_A_GROUP)
         probabilities = pool.probabilities
-        prior = _by_pretext_loss(pool)
-        if pool.stands_for is not None and self.cap:
-            prior = prior * np.minimum(pool.stands_for, self.cap)
         if probabilities is None:
-            return herd(pool, n, prior, rng, references=MORE_REFERENCES, space_of=PoolSpace)
-        doubt = one_minus_margin(probabilities)
+            return herd(pool, n, weights, rng, references=MORE_REFERENCES, space_of=PoolSpace)
         rarity = self._rarity(pool, probabilities)
         return herd(
-            pool, n, doubt**self.weight_power * rarity * prior, rng,
-            references=MORE_REFERENCES, factors=doubt**self.factor_power * rarity, space_of=PoolSpace,
+            pool, n, one_minus_margin(probabilities) * rarity * weights, rng,
+            references=MORE_REFERENCES, factors=rarity, space_of=PoolSpace,
         )  # fmt: skip
 
     def _rarity(self, pool: PoolView, probabilities: Floats) -> Floats:

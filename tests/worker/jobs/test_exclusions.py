@@ -13,6 +13,8 @@ from service.store.tables import BarredItem, Item, Project
 from tests import factories
 from tests.worker.jobs.scored_projects import Bench, ScoredProject, label, score_run_of, write_scores
 from worker.errors import JobFailed
+from worker.selection.pool_view import PoolView, Selection
+from worker.strategies.random import Random
 
 ALL = {"control_fraction": 0, "strategy": "random"}  # ranks whatever it sees
 
@@ -233,3 +235,27 @@ def test_control_items_are_never_barred(bench: Bench) -> None:
     assert set(control) == set(scored.pool)
 
     assert bench.rank(scored)["barred"] == 0
+
+
+def test_those_seen_stand_for_the_items_of_their_group(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[int, float] = {}
+
+    class Watching(Random):
+        def select(self, pool: PoolView, n: int, rng: np.random.Generator) -> Selection:
+            assert pool.stands_for is not None
+            seen.update(enumerate(pool.stands_for.tolist()))
+            return super().select(pool, n, rng)
+
+    monkeypatch.setattr("worker.jobs.rank.strategies", lambda: {"random": Watching})
+    scored = bench.project(pool=30, settings=ALL)
+    group(bench, scored, 4, 7, 9)  # 4 is seen
+    group(bench, scored, 10, 11, 12, 13)  # 12 is labeled, and seen
+    set_state(bench, scored, [20], "withdrawn")
+    with write_session(bench.engine) as session:
+        label(session, scored, [scored.pool[12]])
+
+    bench.rank(scored)
+
+    shown = [place for place in range(30) if place not in (7, 9, 10, 11, 13)]
+    assert {shown[row]: items for row, items in seen.items() if items != 1} == {4: 3, 12: 4}
+    assert len(seen) == len(shown)

@@ -49,7 +49,7 @@ def test_covers_what_the_head_doubts() -> None:
     pool = make_pool(n=400, labeled=30, head=True)
     doubt = one_minus_margin(_probabilities(pool))
 
-    assert _picks(pool) == _herded(pool, doubt**2, doubt)
+    assert _picks(pool) == _herded(pool, doubt)
     assert doubt[_picks(pool)].mean() > 1.5 * doubt.mean()
 
 
@@ -117,3 +117,19 @@ def test_first_picks_are_one_of_each_cluster() -> None:
     )
 
     assert set(truth[Shortlist().select(pool, 5, _rng()).items]) == set(range(5))
+
+
+@pytest.mark.parametrize("head", [False, True])
+def test_an_item_that_stands_for_others_counts_as_up_to_three(head: bool) -> None:
+    pool = make_pool(n=600, labeled=30, head=head)
+    of_many = np.random.default_rng(3).random(600) < 0.3
+    weights = one_minus_margin(_probabilities(pool)) if head else np.ones(600, np.float32)
+
+    three, hundred, alone = (
+        _picks(replace(pool, stands_for=np.where(of_many, items, 1).astype(np.float32)))
+        for items in (3, 100, 1)
+    )
+
+    assert three == hundred == _herded(pool, weights * np.where(of_many, np.float32(3), np.float32(1)))
+    assert alone == _picks(pool)
+    assert of_many[three].mean() > of_many[alone].mean()
