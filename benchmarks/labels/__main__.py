@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.labels.bench import Bench
+from benchmarks.labels.catalogue import DEVELOPMENT, POOLS
+from benchmarks.labels.comparison import Compared
 from benchmarks.labels.embeddings import CACHE
 from benchmarks.labels.figures import figures
+from benchmarks.labels.judges import JUDGES
 from benchmarks.labels.plot import save_plot
-from benchmarks.labels.pools import POOLS
 from benchmarks.labels.simulation import make_strategy
-from benchmarks.labels.tables import Compared, markdown, print_tables
+from benchmarks.labels.tables import markdown, print_tables
 from benchmarks.report import RESULTS, Figure, machine, write_report
 from benchmarks.select import PICKS, alone, make_pool, select
 from worker.device import available_cores
@@ -23,26 +25,26 @@ from worker.strategies import strategies
 
 @dataclass(frozen=True)
 class Mode:
-    """The defaults of the options. fresh: also what was run before; epochs: of the pretext task."""
+    """The defaults of the options. fresh: also what was run before"""
 
     name: str
     strategies: Sequence[str]
     pools: Sequence[str]
+    judges: Sequence[str]
     seeds: int
     budgets: Sequence[int]
-    epochs: int
     fresh: bool
 
 
-_BUDGETS = (10, 20, 30, 50, 75, 100, 150, 200, 300, 400, 500, 700, 1_000, 1_400, 2_000)
-FULL = Mode("labels", tuple(strategies()), POOLS, 10, _BUDGETS, epochs=2, fresh=False)
+_BUDGETS = (10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 700, 1_000, 1_400, 2_000)
+FULL = Mode("labels", tuple(strategies()), POOLS, JUDGES, 10, _BUDGETS, fresh=False)
 QUICK = Mode(
     "labels-quick",
-    ("random", "shortlist", "margin", "badge", "uherding"),
-    ("cifar10", "fashion-mnist", "junk", "long-tail"),  # the slowest to embed first
-    seeds=5,
+    ("random", "shortlist", "margin", "maxherding", "uherding"),
+    DEVELOPMENT,
+    ("own", "hog", "pretrained"),
+    seeds=3,
     budgets=(10, 20, 50, 100, 200, 500, 1_000),
-    epochs=1,
     fresh=True,
 )
 
@@ -57,27 +59,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table = folder / f"{mode.name}.csv"
     if mode.fresh:
         table.unlink(missing_ok=True)
-    bench = Bench(table, budgets, options.epochs or mode.epochs, options.processes)
+    bench = Bench(table, budgets, options.epochs, options.processes)
     if options.again:
         bench.records.forget(options.again)
-    found = bench.run(pools, options.strategies or mode.strategies, seeds)
+    found = bench.run(pools, options.strategies or mode.strategies, seeds, options.judges or mode.judges)
     compared = {name: found[name] for name in POOLS if name in found}
     if not compared:
         sys.exit("None of the pools is on this machine.")
-    print_tables(compared, budgets)
+    print_tables(compared)
     if options.no_write:
         return
     command = " ".join(["python -m benchmarks.labels", *(sys.argv[1:] if arguments is None else arguments)])
-    (folder / f"{mode.name}.md").write_text(markdown(compared, budgets, command, machine()))
-    save_plot(compared, budgets, folder / f"{mode.name}.png")
-    if options.quick:
-        _report(mode, compared, budgets, seeds, command, begun)
+    (folder / f"{mode.name}.md").write_text(markdown(compared, command, machine()))
+    save_plot(compared, folder / f"{mode.name}.png")
+    _report(mode, compared, seeds, command, begun)
 
 
-def _report(
-    mode: Mode, compared: Compared, budgets: Sequence[int], seeds: int, command: str, begun: float
-) -> None:
-    found: dict[str, Figure] = figures(compared, budgets)
+def _report(mode: Mode, compared: Compared, seeds: int, command: str, begun: float) -> None:
+    found: dict[str, Figure] = figures(compared)
     with tempfile.TemporaryDirectory(prefix="shortlist-bench-") as folder:
         for name, items in (("50k", 50_000), ("1m", 1_000_000)):
             pool = Path(folder) / name
@@ -96,9 +95,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--strategies", type=_list, help="NAME[:PARAMETER=VALUE…],… (random always runs)")
     parser.add_argument("--pools", type=_list, help=", ".join(POOLS))
+    parser.add_argument("--judges", type=_list, help=f"{', '.join(JUDGES)} (own always judges)")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--budgets", type=_numbers, help="rising; each is a round")
-    parser.add_argument("--epochs", type=int, help="of the pretext training")
+    parser.add_argument("--epochs", type=int, help="of the pretext training, else those of a project")
     parser.add_argument("--processes", type=int, default=available_cores())
     parser.add_argument(
         "--again", type=_list, default=[], help="strategies to run again though they were run"
@@ -110,13 +110,17 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name in options.pools or ():
         if name not in POOLS:
             parser.error(f"there is no pool {name!r}; there are {', '.join(POOLS)}")
+    for name in options.judges or ():
+        if name not in JUDGES:
+            parser.error(f"there is no judge {name!r}; there are {', '.join(JUDGES)}")
     for text in options.strategies or ():
         try:
             make_strategy(text)
         except ValueError as error:
             parser.error(str(error))
-    if options.quick and "shortlist" not in (options.strategies or QUICK.strategies):
-        parser.error("--quick reports on `shortlist`, so it must be among the strategies")
+    reported = options.strategies or (QUICK if options.quick else FULL).strategies
+    if not options.no_write and "shortlist" not in reported:
+        parser.error("the report is on `shortlist`, so it must be among the strategies, or say --no-write")
     return options
 
 

@@ -38,6 +38,7 @@ class Arm:
     aulc            area under accuracy over ln(labels), divided by the width: a mean accuracy
     minus_random    paired by seed
     balanced        whether accuracy is the mean over classes
+    efficiency      empty where random was not measured between the budgets
     """
 
     strategy: str
@@ -54,6 +55,10 @@ class Arm:
     selection_cpu_s: float
 
 
+# By pool, then by judge; of each the best area under the curve first.
+Compared = dict[str, dict[str, list[Arm]]]
+
+
 def compare(runs: dict[str, list[Run]], budgets: Sequence[int], balanced: bool) -> list[Arm]:
     """Arms of one pool: `runs` by strategy, each in the order of the seeds; `random` must be among them, with the same
     seeds and all of the budgets, and may have more. The best area under the curve comes first.
@@ -64,6 +69,7 @@ def compare(runs: dict[str, list[Run]], budgets: Sequence[int], balanced: bool) 
         MeanPoint(budget, fmean(curve[budget] for curve in random_curves), 0.0, 0.0, 0.0)
         for budget in sorted(random_curves[0])
     ]
+    dense = len(random_means) > len(budgets)
     arms = []
     for name, mine in curves.items():
         accuracy = {budget: Mean.of([curve[budget] for curve in mine]) for budget in budgets}
@@ -77,7 +83,7 @@ def compare(runs: dict[str, list[Run]], budgets: Sequence[int], balanced: bool) 
                 seeds=len(mine),
                 balanced=balanced,
                 accuracy=accuracy,
-                efficiency={b: label_efficiency(points[b], random_means) for b in budgets},
+                efficiency={b: label_efficiency(points[b], random_means) for b in budgets if dense},
                 minus_random={b: Mean.of([own[b] - other[b] for own, other in pairs]) for b in budgets},
                 aulc=Mean.of(areas),
                 aulc_minus_random=Mean.of(

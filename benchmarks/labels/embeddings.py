@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,17 +54,21 @@ class Embedded:
 
     @property
     def n_classes(self) -> int:
-        return int(self.test_classes.max()) + 1
+        return int(max(self.classes.max(), self.test_classes.max(initial=0))) + 1
 
 
-def embedded(pool: Pool, epochs: int, cache: Path = CACHE) -> Path:
-    """The file of the pool's embeddings, trained if it is not there; `load` reads it."""
-    recipe = Recipe(epochs=epochs, batch_size=64, seed=0)
+def embedded(pool: Pool, epochs: int | None = None, cache: Path = CACHE) -> Path:
+    """The file of the pool's embeddings, trained if it is not there; `load` reads it. epochs: as the product chooses
+    them where it is None
+    """
+    recipe = Recipe(epochs=epochs or epochs_for(len(pool.pixels)), batch_size=64, seed=0)
     path = cache / f"{key_of(pool, recipe)}.npz"
     if not path.exists():
         net = train(pool.pixels, recipe)
         losses, embeddings = score(net, pool.pixels)
-        _, test_embeddings = score(net, pool.test_pixels, with_losses=False)
+        test_embeddings = embeddings[:0]
+        if len(pool.test_pixels):
+            _, test_embeddings = score(net, pool.test_pixels, with_losses=False)
         cache.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(f".{os.getpid()}.tmp")
         with unfinished.open("wb") as file:  # named at the end, so that what is there is complete
@@ -76,6 +81,11 @@ def embedded(pool: Pool, epochs: int, cache: Path = CACHE) -> Path:
     np.save(_copies(path), find_copies(pool.pixels))
     np.save(_thumbnails(path), thumbnails(torch.from_numpy(pool.pixels)))
     return path
+
+
+def epochs_for(items: int) -> int:
+    """Those of a project on a CPU that sets none."""
+    return min(max(math.ceil(Image.items_seen["cpu"] / items), 2), 30)
 
 
 def load(path: Path) -> Embedded:

@@ -1,10 +1,10 @@
-"""Accuracy over labels, and what it is above random, one column a pool."""
+"""Area above random: a panel a judge, a row a pool, a dot a strategy."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.labels.comparison import Arm
+from benchmarks.labels.comparison import Compared
+from benchmarks.labels.summary import role_of
 
 # Colours that people who see fewer of them can tell apart (Okabe and Ito 2008, https://jfly.uni-koeln.de/color/).
 _COLOURS = {
@@ -16,57 +16,48 @@ _COLOURS = {
     "maxherding": "#56B4E9",
 }
 _OTHERS = "#C8C8C8"
-_RANDOM = "#222222"
+_APART = 0.11  # rows between the dots of two strategies
 
 
-def save_plot(compared: dict[str, list[Arm]], budgets: Sequence[int], path: Path) -> None:
-    """The best-known strategies in colour, all others in grey."""
+def save_plot(compared: Compared, path: Path) -> None:
+    """The best-known strategies in colour with their intervals, all others in grey."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    judges = list(dict.fromkeys(judge for by_judge in compared.values() for judge in by_judge))
+    size = (3.4 * len(judges) + 2.2, 0.62 * len(compared) + 1.6)
     figure, axes = pyplot.subplots(
-        2, len(compared), figsize=(3.6 * len(compared) + 0.6, 6.4), sharex=True, squeeze=False, layout="constrained"
-    )  # fmt: skip
-    lines: dict[str, Any] = {}
-    for column, (pool, arms) in enumerate(compared.items()):
-        above, below = axes[0, column], axes[1, column]
-        for arm in sorted(arms, key=lambda arm: (arm.strategy in _COLOURS, arm.strategy == "shortlist")):
-            label, style = _style(arm.strategy)
-            accuracies = [100 * arm.accuracy[b].value for b in budgets]
-            (lines[label],) = above.plot(budgets, accuracies, **style)
-            if arm.strategy != "random":
-                gains = [arm.minus_random[b] for b in budgets]
-                below.plot(budgets, [100 * gain.value for gain in gains], **style)
-                if arm.strategy == "shortlist":
-                    low, high = [100 * gain.low for gain in gains], [100 * gain.high for gain in gains]
-                    below.fill_between(budgets, low, high, color=style["color"], alpha=0.15, linewidth=0)
-        below.axhline(0, color=_RANDOM, linestyle="--", linewidth=1)
-        above.set_title(pool, fontsize=11)
-        above.set_xscale("log")
-        ticks = [b for b in (10, 30, 100, 300, 1_000) if budgets[0] <= b <= budgets[-1]]
-        above.set_xticks(ticks, [f"{b:,}" for b in ticks])
-        above.minorticks_off()
-        above.set_ylabel("balanced accuracy, %" if arms[0].balanced else "accuracy, %")
-        below.set_xlabel("labels")
-        below.set_ylabel("points above random")
-        for axis in (above, below):
-            axis.grid(alpha=0.2)
-            axis.spines[["top", "right"]].set_visible(False)
-    order = [name for name in ("shortlist", *_COLOURS, "other strategies", "random") if name in lines]
-    names = list(dict.fromkeys(order))
-    figure.legend(
-        [lines[name] for name in names], names, loc="outside lower center", ncols=len(names), frameon=False
+        1, len(judges), figsize=size, sharey=True, squeeze=False, layout="constrained"
     )
+    dots: dict[str, Any] = {}
+    for axis, judge in zip(axes[0], judges, strict=True):
+        for row, by_judge in enumerate(compared.values()):
+            for arm in by_judge.get(judge, []):
+                if arm.strategy == "random":
+                    continue
+                gain, known = arm.aulc_minus_random, arm.strategy in _COLOURS
+                place = row + _APART * (list(_COLOURS).index(arm.strategy) - 2.5) if known else row
+                label = arm.strategy if known else "other strategies"
+                if known:
+                    axis.plot(
+                        [100 * gain.low, 100 * gain.high], [place] * 2, color=_COLOURS[label], linewidth=1.2
+                    )
+                colour, dot = _COLOURS.get(label, _OTHERS), 34 if label == "shortlist" else 16
+                dots[label] = axis.scatter(
+                    100 * gain.value, place, s=dot, color=colour, zorder=3 if known else 1
+                )
+        axis.axvline(0, color="#222222", linestyle="--", linewidth=1)
+        axis.set_title(f"judge {judge}", fontsize=11)
+        axis.set_xlabel("points above random")
+        axis.grid(alpha=0.2, axis="x")
+        axis.spines[["top", "right"]].set_visible(False)
+    names = [pool + ("" if role_of(pool) == "development" else " (confirmation)") for pool in compared]
+    axes[0, 0].set_yticks(range(len(names)), names)
+    axes[0, 0].invert_yaxis()
+    shown = [name for name in (*_COLOURS, "other strategies") if name in dots]
+    handles = [dots[name] for name in shown]
+    figure.legend(handles, shown, loc="outside lower center", ncols=len(shown), frameon=False)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
-
-
-def _style(strategy: str) -> tuple[str, dict[str, Any]]:
-    """Name in the legend, and how the line looks."""
-    if strategy == "random":
-        return strategy, {"color": _RANDOM, "linestyle": "--", "linewidth": 1.4}
-    if strategy in _COLOURS:
-        return strategy, {"color": _COLOURS[strategy], "linewidth": 2.4 if strategy == "shortlist" else 1.4}
-    return "other strategies", {"color": _OTHERS, "linewidth": 0.9}

@@ -1,8 +1,7 @@
-"""The pools: images whose classes are known, clean, long-tailed, or with junk and near-duplicates."""
+"""How pools are made of Fashion-MNIST and CIFAR-10: clean, long-tailed, or with junk and near-duplicates."""
 
 import gzip
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +16,9 @@ Pixels = npt.NDArray[np.uint8]  # (n, 3, s, s)
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 CIFAR10 = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
-ITEMS = 20_000
-ORIGINALS, COPIES = 500, 5_000
-NOISE, PERMUTED, FLAT = 400, 300, 300
-JUNK = NOISE + PERMUTED + FLAT
+ITEMS = 8_000
+TEST_ITEMS = 2_000
+LARGEST = 3_000  # class of a long tail
 
 
 class Missing(Exception):
@@ -30,7 +28,8 @@ class Missing(Exception):
 @dataclass(frozen=True, kw_only=True)
 class Pool:
     """pixels (n, 3, s, s); classes (n,), -1 for junk, which an annotator would skip; groups (n,): near-duplicates
-    share the row of their original, all others have their own row. Test items are clean.
+    share the row of their original, all others have their own row. Test items are clean and follow no original of the
+    pool; where there are none (t = 0), each seed draws its own from the pool, whole groups at a time.
     """
 
     pixels: Pixels
@@ -41,7 +40,7 @@ class Pool:
 
     @property
     def n_classes(self) -> int:
-        return int(self.test_classes.max()) + 1
+        return int(self.classes.max()) + 1
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,9 @@ class Split:
 
     def keep(self, rows: Ints) -> "Split":
         return Split(self.pixels[rows], self.classes[rows])
+
+    def sample(self, rng: np.random.Generator, items: int = TEST_ITEMS) -> "Split":
+        return self.keep(rng.permutation(len(self.classes))[:items])
 
 
 def fashion_mnist() -> tuple[Split, Split]:
@@ -95,41 +97,46 @@ def clean(train: Split, test: Split, rng: np.random.Generator, items: int = ITEM
 
 
 def long_tail(train: Split, test: Split, rng: np.random.Generator) -> Pool:
-    """5000 · 50^(-c/9) items of class c: from 5,000 down to 100."""
+    """3000 · 50^(-c/9) items of class c: from 3,000 down to 60."""
     order = rng.permutation(len(train.classes))
-    wanted = [round(5_000 * 50 ** (-c / 9)) for c in range(10)]
+    wanted = [round(LARGEST * 50 ** (-c / 9)) for c in range(10)]
     kept = [order[train.classes[order] == c][:count] for c, count in enumerate(wanted)]
     return _pool(train.keep(rng.permutation(np.concatenate(kept))), test)
 
 
-def junk(train: Split, test: Split, rng: np.random.Generator, items: int = ITEMS) -> Pool:
-    """1,000 images of nothing and 5,000 near-duplicates of 500 of the others, `items` in all."""
+def junk(train: Split, _: Split, rng: np.random.Generator, items: int = ITEMS) -> Pool:
+    """A twentieth are images of nothing: noise, one fixed permutation of the pixels, flat. A quarter are
+    near-duplicates of a fortieth, the originals. No test items: those drawn from the pool hold near-duplicates as
+    the pool does.
+    """
+    noise, permuted, copies = items // 50, items * 3 // 200, items // 4
+    nothing = noise + 2 * permuted
     order = rng.permutation(len(train.classes))
-    part = train.keep(order[: items - COPIES - JUNK])
-    originals = rng.permutation(len(part.classes))[:ORIGINALS]
-    of = rng.choice(originals, COPIES)
+    part = train.keep(order[: items - copies - nothing])
+    originals = rng.permutation(len(part.classes))[: items // 40]
+    of = rng.choice(originals, copies)
     shape = part.pixels.shape[1:]
     permutation = rng.permutation(int(np.prod(shape[1:])))
-    permuted = part.pixels[rng.choice(len(part.pixels), PERMUTED)].reshape(PERMUTED, 3, -1)[:, :, permutation]
-    flat = rng.integers(256, size=(FLAT, 1, 1, 1)) + rng.normal(0, 8, (FLAT, *shape))
+    shuffled_pixels = part.pixels[rng.choice(len(part.pixels), permuted)].reshape(permuted, 3, -1)
+    flat = rng.integers(256, size=(permuted, 1, 1, 1)) + rng.normal(0, 8, (permuted, *shape))
     pixels = [
         part.pixels,
         near_duplicates(part.pixels[of], rng),
-        rng.integers(256, size=(NOISE, *shape), dtype=np.uint8),
-        permuted.reshape(PERMUTED, *shape),
+        rng.integers(256, size=(noise, *shape), dtype=np.uint8),
+        shuffled_pixels[:, :, permutation].reshape(permuted, *shape),
         _as_pixels(flat),
     ]
-    classes = np.concatenate([part.classes, part.classes[of], np.full(JUNK, -1)])
+    classes = np.concatenate([part.classes, part.classes[of], np.full(nothing, -1)])
     groups = np.arange(items)
-    groups[len(part.classes) : items - JUNK] = of
+    groups[len(part.classes) : items - nothing] = of
     shuffled = rng.permutation(items)
     place = np.argsort(shuffled)  # of each row after shuffling
     return Pool(
         pixels=np.concatenate(pixels)[shuffled],
         classes=classes[shuffled],
         groups=place[groups[shuffled]],
-        test_pixels=test.pixels,
-        test_classes=test.classes,
+        test_pixels=train.pixels[:0],
+        test_classes=train.classes[:0],
     )
 
 
@@ -155,23 +162,3 @@ def _pool(part: Split, test: Split) -> Pool:
         test_pixels=test.pixels,
         test_classes=test.classes,
     )
-
-
-_KINDS: dict[
-    str, tuple[Callable[[], tuple[Split, Split]], Callable[[Split, Split, np.random.Generator], Pool]]
-]
-_KINDS = {
-    "fashion-mnist": (fashion_mnist, clean),
-    "cifar10": (cifar10, clean),
-    "long-tail": (fashion_mnist, long_tail),
-    "junk": (fashion_mnist, junk),
-    "cifar10-long-tail": (cifar10, long_tail),
-    "cifar10-junk": (cifar10, junk),
-}
-POOLS = tuple(_KINDS)
-
-
-def make_pool(name: str) -> Pool:
-    """The same every time. Raises `Missing`."""
-    read, make = _KINDS[name]
-    return make(*read(), np.random.default_rng(0))

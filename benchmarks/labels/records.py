@@ -1,6 +1,7 @@
 """The rows of all runs in one CSV file, so that what was run is not run again."""
 
 import csv
+import io
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, fields
@@ -12,6 +13,7 @@ from pydantic import TypeAdapter
 from benchmarks.labels.simulation import Row
 
 _ROW = TypeAdapter(Row)
+_COLUMNS = [field.name for field in fields(Row)]
 
 
 class RunKey(NamedTuple):
@@ -19,6 +21,7 @@ class RunKey(NamedTuple):
     embeddings: str
     strategy: str
     seed: int
+    judge: str
 
 
 class Records:
@@ -27,6 +30,7 @@ class Records:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.runs: dict[RunKey, list[Row]] = defaultdict(list)
+        self._texts: dict[RunKey, tuple[list[Row], str]] = {}
         if path.exists():
             with path.open(newline="") as file:
                 for values in csv.DictReader(file):
@@ -37,9 +41,10 @@ class Records:
         """A run over other budgets is another run: its rounds had other sizes."""
         return [row.budget for row in self.runs.get(key, [])] == list(budgets)
 
-    def put(self, rows: list[Row]) -> None:
-        """All rows of one run; what stood there of the same run goes."""
-        self.runs[_key(rows[0])] = rows
+    def put(self, *runs: list[Row]) -> None:
+        """All rows of one run by one judge; what stood there of the same goes."""
+        for rows in runs:
+            self.runs[_key(rows[0])] = rows
         self._write()
 
     def forget(self, strategies: Iterable[str]) -> None:
@@ -51,15 +56,26 @@ class Records:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_suffix(".tmp")
         with unfinished.open("w", newline="") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
-            writer.writeheader()
-            for key in sorted(self.runs):
-                writer.writerows(_rounded(row) for row in self.runs[key])
+            file.write(_lines([dict(zip(_COLUMNS, _COLUMNS, strict=True))]))
+            file.writelines(self._text(key) for key in sorted(self.runs))
         unfinished.replace(self.path)
+
+    def _text(self, key: RunKey) -> str:
+        """Kept, since the file is written anew after each of thousands of runs."""
+        rows, text = self._texts.get(key, (None, ""))
+        if rows is not self.runs[key]:
+            rows, text = self._texts[key] = self.runs[key], _lines(map(_rounded, self.runs[key]))
+        return text
+
+
+def _lines(rows: Iterable[dict[str, str | int | float]]) -> str:
+    text = io.StringIO()
+    csv.DictWriter(text, _COLUMNS, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def _key(row: Row) -> RunKey:
-    return RunKey(row.pool, row.embeddings, row.strategy, row.seed)
+    return RunKey(row.pool, row.embeddings, row.strategy, row.seed, row.judge)
 
 
 def _rounded(row: Row) -> dict[str, str | int | float]:

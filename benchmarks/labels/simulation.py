@@ -1,11 +1,12 @@
 """One run: a strategy labels a pool from the first budget to the last, with an oracle for the annotator.
 
 Each budget is one round: the strategy selects what is missing up to it, the oracle labels, the head is trained
-anew on all labels and measured on the test items. Junk gets no label but costs budget.
+anew on all labels and measured on the test items. Junk gets no label but costs budget. What was picked is kept, for
+the judges that had no part in it.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -21,15 +22,20 @@ from worker.scoring.scored_items import ScoredItems
 from worker.selection.pool_view import PoolView
 from worker.strategies import ColdStart, Strategy, strategies
 
+OWN = "own"  # the judge that selects: the head of the run itself
+
 
 @dataclass(frozen=True)
 class Row:
-    """The figures once `budget` items were picked; the times are those of the round's selection alone."""
+    """The figures once `budget` items were picked, the accuracies by one judge; the times are those of the round's
+    selection alone.
+    """
 
     pool: str
     embeddings: str  # key of what the pool was embedded by
     strategy: str
     seed: int
+    judge: str
     budget: int
     labels: int  # budget less junk
     accuracy: float
@@ -56,12 +62,17 @@ def make_strategy(text: str) -> tuple[Strategy, bool]:
     return known[name].model_validate(values), filtered
 
 
-def run(name: str, pool: Embedded, strategy: str, seed: int, budgets: Sequence[int]) -> Iterator[Row]:
-    """A row a budget; the same again for the same seed. `budgets` rise, the last is at most the pool's size."""
+def run(
+    name: str, pool: Embedded, strategy: str, seed: int, budgets: Sequence[int]
+) -> tuple[list[Row], Ints]:
+    """A row a budget by judge `own`, and the rows of the pool in the order in which they were picked; the same again
+    for the same seed. `budgets` rise, the last is at most the pool's size.
+    """
     chosen, filtered = make_strategy(strategy)
     rng = np.random.default_rng([seed, 1])
     known = _Known(pool)
     head: FittedHead | None = None
+    rows, picks = list[Row](), list[Ints]()
     for before, budget in pairwise((0, *budgets)):
         probabilities = head.probabilities(pool.embeddings) if head is not None else None
         wall, cpu = time.perf_counter(), time.process_time()
@@ -70,9 +81,9 @@ def run(name: str, pool: Embedded, strategy: str, seed: int, budgets: Sequence[i
         view = known.view(seen, stands_for[seen], probabilities, before, budget - before)
         items = seen[_select(chosen, view, budget - before, rng)]
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        known.annotate(items, budget - before, rng)
+        picks.append(known.annotate(items, budget - before, rng))
         labeled = np.flatnonzero(known.classes >= 0)
-        accuracy, balanced = 1 / pool.n_classes, 1 / pool.n_classes  # of a guess
+        accuracy, balanced = guess(pool), guess(pool)
         if len(labeled):
             # The same folds for all arms, and nothing carried over from the head before.
             fold_rng = np.random.default_rng([seed, 2])
@@ -80,11 +91,19 @@ def run(name: str, pool: Embedded, strategy: str, seed: int, budgets: Sequence[i
             head = LinearHead().fit(taught, fold_rng)
             right = head.probabilities(pool.test_embeddings).argmax(axis=1) == pool.test_classes
             accuracy, balanced = float(right.mean()), balanced_accuracy(right, pool.test_classes)
-        yield Row(
-            pool=name, embeddings=pool.key, strategy=strategy, seed=seed, budget=budget, labels=len(labeled),
-            accuracy=accuracy, balanced_accuracy=balanced, junk=int(known.broken.sum()),
-            duplicates=repeats(pool.groups[known.picked]), selection_s=wall, selection_cpu_s=cpu,
+        rows.append(
+            Row(
+                pool=name, embeddings=pool.key, strategy=strategy, seed=seed, judge=OWN, budget=budget,
+                labels=len(labeled), accuracy=accuracy, balanced_accuracy=balanced, junk=int(known.broken.sum()),
+                duplicates=repeats(pool.groups[known.picked]), selection_s=wall, selection_cpu_s=cpu,
+            )
         )  # fmt: skip
+    return rows, np.concatenate(picks)
+
+
+def guess(pool: Embedded) -> float:
+    """The accuracy of one, where there is no label yet."""
+    return 1 / pool.n_classes
 
 
 class _Known:
@@ -126,12 +145,15 @@ class _Known:
             stands_for=stands_for,
         )
 
-    def annotate(self, items: Ints, n: int, rng: np.random.Generator) -> None:
-        """Label n items; where the filters left fewer, the product serves others at random, and so does this."""
+    def annotate(self, items: Ints, n: int, rng: np.random.Generator) -> Ints:
+        """Label n items, which are returned; where the filters left fewer, the product serves others at random, and so
+        does this.
+        """
         rest = np.setdiff1d(np.flatnonzero(~self.picked), items)
         items = np.concatenate([items, rng.permutation(rest)[: n - len(items)]])
         self.classes[items] = self._pool.classes[items]
         self.broken[items] = self._pool.classes[items] < 0
+        return items
 
 
 def _select(strategy: Strategy, view: PoolView, n: int, rng: np.random.Generator) -> Ints:

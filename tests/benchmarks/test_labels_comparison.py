@@ -8,13 +8,15 @@ from benchmarks.labels.comparison import Arm, Mean, Run, area, compare
 from benchmarks.labels.figures import figures
 from benchmarks.labels.plot import save_plot
 from benchmarks.labels.simulation import Row
-from benchmarks.labels.tables import losses, markdown, print_tables
+from benchmarks.labels.summary import summarise
+from benchmarks.labels.tables import losses, markdown, print_tables, summary_lines
 
 
 def make_run(strategy: str, seed: int, curve: Mapping[int, float]) -> Run:
+    """By judge `own`: whatever the judge, arms are compared alike."""
     return [
         Row(
-            pool="junk", embeddings="none", strategy=strategy, seed=seed, budget=budget, labels=budget,
+            pool="junk", embeddings="none", strategy=strategy, seed=seed, judge="own", budget=budget, labels=budget,
             accuracy=accuracy, balanced_accuracy=accuracy / 2, junk=budget // 10, duplicates=seed,
             selection_s=2.0, selection_cpu_s=1.0,
         )
@@ -74,36 +76,83 @@ def test_long_tailed_pools_are_measured_by_balanced_accuracy() -> None:
     shortlist, _ = make_arms(balanced=True)
 
     assert shortlist.accuracy[20].value == pytest.approx(0.3)
-    assert "balanced accuracy" in markdown({"long-tail": [shortlist]}, (10, 20), "make", "a machine")
+    assert "balanced accuracy" in markdown({"long-tail": {"own": [shortlist]}}, "make", "a machine")
 
 
-def test_figures_name_bounds_where_randoms_curve_ends() -> None:
-    found = figures({"fashion-mnist": make_arms(gain=0.4)}, (10, 20))
+def test_a_judge_at_few_budgets_has_no_efficiency_since_random_was_not_measured_between_them() -> None:
+    runs: dict[str, list[Run]] = {
+        name: [make_run(name, seed, {10: value, 20: value}) for seed in range(3)]
+        for name, value in (("random", 0.4), ("shortlist", 0.6))
+    }
 
-    assert found["label_efficiency_fashion_mnist_20"] == 4
-    assert found["label_efficiency_at_least"] == "fashion_mnist_10, fashion_mnist_20"
-    assert found["label_efficiency_at_most"] == ""
-    assert found["aulc_minus_random_fashion_mnist"] == pytest.approx(40)
+    shortlist, _ = compare(runs, (10, 20), balanced=False)
+
+    assert shortlist.efficiency == {}
+    assert shortlist.aulc_minus_random.value == pytest.approx(0.2)
+    assert "| `shortlist` | 60.0 | 60.0 | +20.0" in markdown(
+        {"junk": {"own": [shortlist]}}, "make", "2 cores"
+    )
+
+
+def test_figures_stand_under_judge_and_pool_and_name_bounds_where_randoms_curve_ends() -> None:
+    found = figures({"fashion-mnist": {"own": make_arms(gain=0.4), "hog": make_arms(gain=-0.1)}})
+
+    assert found["label_efficiency_own_fashion_mnist_20"] == 4
+    assert found["label_efficiency_at_least"] == "own_fashion_mnist_10, own_fashion_mnist_20"
+    assert found["label_efficiency_at_most"] == "hog_fashion_mnist_10"
+    assert found["aulc_minus_random_own_fashion_mnist"] == pytest.approx(40)
+    assert found["aulc_minus_random_hog_fashion_mnist_high"] == pytest.approx(-10)
+    assert found["aulc_minus_random_mean_development"] == pytest.approx(15)
+    assert (found["pairs_development"], found["pairs_below_random_development"]) == (2, 1)
     assert "junk_in_1000" not in found
 
 
+def test_the_summary_counts_the_pairs_that_are_surely_below_random() -> None:
+    noisy: dict[str, list[Run]] = {
+        name: [make_run(name, seed, {10: value, 20: value}) for seed, value in enumerate(values)]
+        for name, values in (("random", (0.4, 0.4, 0.4)), ("shortlist", (0.1, 0.35, 0.6)))
+    }
+    compared = {
+        "junk": {"own": make_arms(gain=0.1), "hog": make_arms(gain=-0.2)},
+        "weather": {"own": compare(noisy, (10, 20), balanced=False)},  # below, but not surely
+    }
+
+    (everything,) = summarise(compared)
+
+    assert everything.below == ("junk, hog",)
+    assert everything.mean == pytest.approx((0.1 - 0.2 - 0.05) / 3)
+    assert everything.by_judge == pytest.approx({"own": 0.025, "hog": -0.2})
+    assert [one.pairs for one in summarise(compared, "confirmation")] == [1]
+    lines = list(summary_lines(compared))
+    assert lines[0] == (
+        "shortlist, pools for development: -5.00 points above random over 2 pairs of pool and judge; "
+        "surely below it in 1: junk, hog."
+    )
+    assert lines[1].endswith("surely below it in none.")
+
+
 def test_losses_are_listed() -> None:
-    assert list(losses({"junk": make_arms(gain=0.1)}, (10, 20))) == [
-        "Nowhere in this run: at no budget behind random, on no pool behind a peer."
+    assert list(losses({"junk": {"own": make_arms(gain=0.1)}})) == [
+        "Nowhere in this run: at no budget behind random, on no pool behind a peer, by no judge."
     ]
-    behind = list(losses({"junk": make_arms(gain=-0.1)}, (10, 20)))
-    assert len(behind) == 2
-    assert behind[1].startswith("- junk, 20 labels: efficiency 0.5, -10.0 [")
+    (behind,) = losses({"junk": {"hog": make_arms(gain=-0.1)}})
+    assert behind.startswith("- junk, hog: behind random with 10 (")
+    assert "20 (0.5, -10.0 [" in behind
 
 
-def test_tables_and_plot_show_every_arm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    compared = {"junk": make_arms()}
+def test_tables_and_plot_show_every_arm_by_every_judge(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compared = {"junk": {"own": make_arms(), "hog": make_arms(gain=0.2)}, "weather": {"own": make_arms()}}
 
-    print_tables(compared, (10, 20))
-    save_plot(compared, (10, 20), tmp_path / "plot.png")
-    text = markdown(compared, (10, 20), "make bench", "2 cores")
+    print_tables(compared)
+    save_plot(compared, tmp_path / "plot.png")
+    text = markdown(compared, "make bench", "2 cores")
 
-    assert "shortlist" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "junk (development), judge hog" in printed
+    assert "weather (confirmation), judge own" in printed
     assert "| `shortlist` | 50.0 (2.0) | 60.0 (2.0) | +10.0 [10.0, 10.0] | 2.0 s |" in text
+    assert "| junk | hog | +20.0 [20.0, 20.0] |" in text
     assert "| `random` | 2 | 1 |" in text  # junk and near-duplicates, mean over seeds
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")

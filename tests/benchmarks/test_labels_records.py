@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.labels.records import Records, RunKey
@@ -6,7 +7,7 @@ from tests.benchmarks.clusters import make_embedded
 
 
 def make_rows(strategy: str = "random", seed: int = 0) -> list[Row]:
-    return list(run("clusters", make_embedded(items=60), strategy, seed, (5, 20)))
+    return run("clusters", make_embedded(items=60), strategy, seed, (5, 20))[0]
 
 
 def test_what_was_put_is_there_for_the_next_process(tmp_path: Path) -> None:
@@ -15,7 +16,7 @@ def test_what_was_put_is_there_for_the_next_process(tmp_path: Path) -> None:
 
     records = Records(tmp_path / "labels.csv")
 
-    key = RunKey("clusters", "clusters", "random", 0)
+    key = RunKey("clusters", "clusters", "random", 0, "own")
     assert records.has(key, (5, 20))
     assert [(row.budget, row.labels) for row in records.runs[key]] == [(5, 5), (20, 20)]
     assert abs(records.runs[key][1].accuracy - rows[1].accuracy) < 1e-6
@@ -26,10 +27,11 @@ def test_other_seeds_pools_embeddings_and_budgets_are_other_runs(tmp_path: Path)
     records = Records(tmp_path / "labels.csv")
     records.put(make_rows())
 
-    key = RunKey("clusters", "clusters", "random", 0)
+    key = RunKey("clusters", "clusters", "random", 0, "own")
     assert not records.has(key._replace(seed=1), (5, 20))
     assert not records.has(key._replace(pool="other"), (5, 20))
     assert not records.has(key._replace(embeddings="other"), (5, 20))
+    assert not records.has(key._replace(judge="hog"), (5, 20))
     assert not records.has(key, (5, 10, 20))
     assert len(records.runs) == 1
 
@@ -40,6 +42,19 @@ def test_a_run_put_again_takes_the_place_of_the_first(tmp_path: Path) -> None:
     records.put(make_rows())
 
     assert len((tmp_path / "labels.csv").read_text().splitlines()) == 3
+
+
+def test_what_judges_say_of_one_run_stands_side_by_side(tmp_path: Path) -> None:
+    rows = make_rows()
+    records = Records(tmp_path / "labels.csv")
+    records.put(rows, [replace(row, judge="hog", accuracy=0.25) for row in rows])
+    records.put(make_rows("kmeans"))
+
+    found = Records(tmp_path / "labels.csv").runs
+
+    key = RunKey("clusters", "clusters", "random", 0, "hog")
+    assert [row.accuracy for row in found[key]] == [0.25, 0.25]
+    assert [row.budget for row in found[key._replace(judge="own")]] == [5, 20]
 
 
 def test_a_strategy_can_be_forgotten(tmp_path: Path) -> None:

@@ -3,11 +3,8 @@
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
-from benchmarks.system import arms
 from benchmarks.system.arms import OURS, TODAY, Row
 from benchmarks.system.needed import Needed, curves, factor, labels_needed, mean_needed
 from benchmarks.system.page import figures, markdown, save_plot
@@ -68,16 +65,3 @@ def test_the_pages_say_what_was_found(tmp_path: Path) -> None:
     assert made["accuracy_today_200"] == pytest.approx(0.75)
     assert "4.0 [4.0, 4.0]" in page
     assert (tmp_path / "plot.png").stat().st_size > 10_000
-
-
-def test_the_network_from_scratch_learns() -> None:
-    rng = np.random.default_rng(0)
-    classes = np.arange(60) % 2
-    pixels = torch.from_numpy(
-        (rng.integers(0, 120, (60, 3, 12, 12)) + 120 * classes[:, None, None, None]).astype(np.uint8)
-    )
-
-    net = arms._from_scratch(pixels, classes, 2, seed=0, steps=20)
-
-    with torch.no_grad():
-        assert (net(arms._batch(pixels)).argmax(dim=1).numpy() == classes).mean() > 0.9
