@@ -100,7 +100,7 @@ def _room(alone: bool) -> sa.ColumnElement[bool]:
     """Items with room for one more annotator.
 
     An item wants `overlap` labels (alone: that is one), and more where it was sent out again; one that has them and
-    is available all the same was disagreed on, and wants one more (see `service.labeling.item_decisions`).
+    is available all the same was disagreed on, and wants one more (see `service.store.item_decisions`).
     """
     label, held = aliased(Label), aliased(Reservation)
     if alone:

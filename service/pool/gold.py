@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from sqlalchemy.orm import Session
 
 from service.errors import ItemNotServable, UnknownClass
-from service.labeling import batches, item_decisions, picks
+from service.labeling import batches, picks
 from service.models import training
 from service.pool import items, queues
 from service.projects import projects
+from service.store import item_decisions
 from service.store.ids import public_id
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Project

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.labeling import batches, item_decisions, picks
+from service.labeling import batches, picks
 from service.models import training
 from service.pool import items, queues
 from service.projects import projects
-from service.store import pipeline
+from service.store import item_decisions, pipeline
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Item, Project, Score
 
