@@ -6,10 +6,13 @@ import stat
 import time
 from collections.abc import Iterable
 from functools import lru_cache
+from hashlib import blake2b
 from pathlib import Path
-from urllib.parse import quote, unquote
+from typing import Any
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 import fsspec.core
+from fsspec.implementations.local import LocalFileSystem
 
 from service.content import contents
 from service.content.lines import LineRows
@@ -27,6 +30,10 @@ _INLINE = re.compile(r"inline:(?P<file>\d{1,19}/[0-9a-f]{32}\.jsonl)#row=(?P<row
 INLINE_FOLDER = "inline"
 INLINE_COLUMN = "text"
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_RESTED_NS = 2 * 10**9  # a file younger than that may change again and keep its times
+# By which buckets and web servers tell versions of an object apart.
+_VERSIONS = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "last_modified", "mtime", "modified", "created")
+_CHANGED = "its bytes are not those that were imported: import its source again"
 
 
 def row_uri(file: str, row: int, column: str | None = None) -> str:
@@ -37,6 +44,28 @@ def row_uri(file: str, row: int, column: str | None = None) -> str:
 def inline_uri(file: str, row: int) -> str:
     """file: the artifact's name below `INLINE_FOLDER`."""
     return f"inline:{file}#row={row}"
+
+
+def content_hash_of(data: bytes) -> str:
+    """BLAKE2b-128, hex: what an item is known by."""
+    return blake2b(data, digest_size=16).hexdigest()
+
+
+def place_as_text(path: str) -> str:
+    """The path as databases and JSON take it: as it is, or, where its name is no Unicode, as a `file://` URL."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "file://" + quote(os.fsencode(path))
+    return path
+
+
+def filesystem_of(place: str) -> tuple[Any, str]:
+    """The file system of a located place, and its path there. What stands in a local path means nothing but itself."""
+    if is_url(place):
+        filesystem, path = fsspec.core.url_to_fs(place)
+        return filesystem, str(path)
+    return LocalFileSystem(), place
 
 
 class ItemBytes:
@@ -52,12 +81,40 @@ class ItemBytes:
         self._parquet = ParquetRows(settings.data_dir / "cache")
         self._lines = LineRows()
 
-    def read(self, uri: str) -> bytes:
+    def read(self, uri: str, content_hash: str | None = None) -> bytes:
         """`/a/b.png`, `s3://bucket/b.png`, `/a/b.parquet#row=17`, `/a/b.csv#row=17&column=text` or an inline one.
 
-        Raises `SourceNotAllowed` outside the roots (symlinks are followed first), `SourceUnreadable` when there is
+        content_hash: of the bytes that are wanted, where that is known: others are never given. Raises `SourceNotAllowed` outside the roots (symlinks are followed first), `SourceUnreadable` when there is
         nothing, or nothing that can be read, and `SourceUnreachable`, one of these, for a transient I/O error.
         """
+        data = self._read(uri)
+        if content_hash is None or content_hash_of(data) == content_hash:
+            return data
+        if row := _ROW.fullmatch(uri):  # of a file in a bucket, which is kept open
+            self._parquet.forget(self.check_root(row["file"]))
+            data = self._read(uri)
+            if content_hash_of(data) == content_hash:
+                return data
+        raise SourceUnreadable(uri=uri, reason=_CHANGED)
+
+    def stamp(self, uri: str) -> str | None:
+        """The same as long as the file is: size and times, or what a bucket tells; None where that is not told, or
+        where a file is so young that it may change within a tick of its clock. Raises `SourceNotAllowed`.
+        """
+        if _INLINE.fullmatch(uri) or _ROW.fullmatch(uri):
+            return None
+        place = self.check_root(uri)
+        try:
+            if not is_url(place):
+                return _stamp_of(os.stat(place))
+            filesystem, path = filesystem_of(place)
+            told = filesystem.info(path)
+        except Exception:  # whoever reads it will say what is wrong
+            return None
+        version = next((told[name] for name in _VERSIONS if told.get(name)), None)
+        return None if version is None else f"{told.get('size')} {version}"
+
+    def _read(self, uri: str) -> bytes:
         if inline := _INLINE.fullmatch(uri):
             return self._read_inline(uri, inline)
         if row := _ROW.fullmatch(uri):
@@ -65,7 +122,7 @@ class ItemBytes:
         allowed = self.check_root(uri)
         try:
             if is_url(allowed):
-                filesystem, path = fsspec.core.url_to_fs(allowed)
+                filesystem, path = filesystem_of(allowed)
                 return bytes(filesystem.cat_file(path))
             return Path(allowed).read_bytes()
         except Exception as error:  # each file system has its client's own classes
@@ -132,6 +189,13 @@ def is_url(uri: str) -> bool:
     return _URL.match(uri) is not None
 
 
+def _stamp_of(found: os.stat_result) -> str | None:
+    """With the time of the last change of any kind, which nobody can set: a copied file's own time may be an old one."""
+    if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) < _RESTED_NS:
+        return None
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+
+
 def _located(roots: Iterable[str]) -> Iterable[str]:
     for root in roots:
         located = _locate(root if is_url(root) else str(Path(root).absolute()))
@@ -141,7 +205,12 @@ def _located(roots: Iterable[str]) -> Iterable[str]:
 
 def _locate(uri: str) -> str | None:
     """One spelling for each place; None for what has no place: relative paths, chained URLs, `..` in URLs."""
-    if uri.lower().startswith(("file://", "local://")):
+    if uri.lower().startswith("file://"):
+        host, _, path = uri[len("file://") :].partition("/")
+        if host.lower() not in ("", "localhost"):
+            return None
+        uri = os.fsdecode(unquote_to_bytes(f"/{path}"))
+    elif uri.lower().startswith("local://"):
         uri = uri.split("://", 1)[1]
     if is_url(uri):
         climbs = ".." in unquote(uri).replace("\\", "/").split("/")

@@ -38,7 +38,7 @@ Reason = Literal[
     "project_archived",
 ]  # fmt: skip
 
-_TO_LABEL = sa.or_(AVAILABLE, Item.gold)
+_TO_LABEL = sa.or_(AVAILABLE, sa.and_(Item.gold, Item.state == "done"))
 _IMPORT_WAIT_S = 2  # items arrive while a source is being imported
 
 # What every call of next-batch runs. Made once: making a statement costs more than running it.

@@ -24,7 +24,7 @@ AVAILABLE = sa.text("items.state = 'available' AND items.split = 'pool'")
 AVAILABLE_ITEM = sa.and_(Item.state == "available", Item.split == "pool")
 CURRENT = sa.text("labels.current")
 OPEN = sa.literal_column("'open'", sa.Text)
-_GOLD = sa.text("items.gold")
+_GOLD = sa.text("items.gold AND items.state = 'done'")  # not one that is aside
 LOOKED_AT_AGAIN = 100  # ranks, before the ranking's mark moves on: cheaper than moving it each time
 _LOOKED_UP = 1_000  # items whose ranks are asked for; with more the mark goes back to the start
 _ANNOTATOR = sa.bindparam("annotator", type_=sa.Text)
