@@ -32,7 +32,18 @@ INLINE_COLUMN = "text"
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _RESTED_NS = 2 * 10**9  # a file younger than that may change again and keep its times
 # By which buckets and web servers tell versions of an object apart.
-_VERSIONS = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "last_modified", "mtime", "modified", "created")
+_VERSIONS = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "content_md5",
+    "LastModified",
+    "last_modified",
+    "mtime",
+    "modified",
+    "created",
+)
+_LOCAL = "local "
 _CHANGED = "its bytes are not those that were imported: import its source again"
 
 
@@ -52,11 +63,18 @@ def content_hash_of(data: bytes) -> str:
 
 
 def place_as_text(path: str) -> str:
-    """The path as databases and JSON take it: as it is, or, where its name is no Unicode, as a `file://` URL."""
+    """The path, or that of a row, as databases and JSON take it: as it is, or, where it is no Unicode, as a `file://`
+    URL.
+    """
     try:
         path.encode()
     except UnicodeEncodeError:
-        return "file://" + quote(os.fsencode(path))
+        if row := _ROW.fullmatch(path):
+            return place_as_text(row["file"]) + path[len(row["file"]) :]
+        try:
+            return "file://" + quote(os.fsencode(path))
+        except UnicodeEncodeError:  # no path of this machine
+            return path
     return path
 
 
@@ -84,8 +102,9 @@ class ItemBytes:
     def read(self, uri: str, content_hash: str | None = None) -> bytes:
         """`/a/b.png`, `s3://bucket/b.png`, `/a/b.parquet#row=17`, `/a/b.csv#row=17&column=text` or an inline one.
 
-        content_hash: of the bytes that are wanted, where that is known: others are never given. Raises `SourceNotAllowed` outside the roots (symlinks are followed first), `SourceUnreadable` when there is
-        nothing, or nothing that can be read, and `SourceUnreachable`, one of these, for a transient I/O error.
+        content_hash: of the bytes that are wanted, where that is known: others are never given. Raises
+        `SourceNotAllowed` outside the roots (symlinks are followed first), `SourceUnreadable` when there is nothing, or
+        nothing that can be read, and `SourceUnreachable`, one of these, for a transient I/O error.
         """
         data = self._read(uri)
         if content_hash is None or content_hash_of(data) == content_hash:
@@ -98,15 +117,17 @@ class ItemBytes:
         raise SourceUnreadable(uri=uri, reason=_CHANGED)
 
     def stamp(self, uri: str) -> str | None:
-        """The same as long as the file is: size and times, or what a bucket tells; None where that is not told, or
-        where a file is so young that it may change within a tick of its clock. Raises `SourceNotAllowed`.
+        """The same as long as the file is: size and times, or what a bucket tells; None where that is not told, and for
+        rows. Raises `SourceNotAllowed`.
         """
         if _INLINE.fullmatch(uri) or _ROW.fullmatch(uri):
             return None
         place = self.check_root(uri)
         try:
             if not is_url(place):
-                return _stamp_of(os.stat(place))
+                # With the time of any change, which nobody can set: the file's own may be that of an older copy.
+                found = os.stat(place)
+                return f"{_LOCAL}{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
             filesystem, path = filesystem_of(place)
             told = filesystem.info(path)
         except Exception:  # whoever reads it will say what is wrong
@@ -189,11 +210,12 @@ def is_url(uri: str) -> bool:
     return _URL.match(uri) is not None
 
 
-def _stamp_of(found: os.stat_result) -> str | None:
-    """With the time of the last change of any kind, which nobody can set: a copied file's own time may be an old one."""
-    if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) < _RESTED_NS:
-        return None
-    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+def is_settled(stamp: str) -> bool:
+    """False for a file so young that it may change again within a tick of its clock, and keep its stamp."""
+    if not stamp.startswith(_LOCAL):
+        return True
+    times = stamp.removeprefix(_LOCAL).split()[1:]
+    return time.time_ns() - max(map(int, times)) >= _RESTED_NS
 
 
 def _located(roots: Iterable[str]) -> Iterable[str]:
