@@ -190,6 +190,13 @@ class ItemNotServable(ShortlistError):
     status, code = 422, "item_not_servable"
 
 
+class ItemNotReplaced(ShortlistError):
+    """`{field}`: item {id!r} is not one whose key has other bytes now, so no other item can take its labels.
+    `GET …/items?state=changed` lists those."""
+
+    status, code = 422, "item_not_replaced"
+
+
 class LabeledAlready(ShortlistError):
     """`{field}`: {annotator!r} has labeled item {id!r} already, and nobody gets an item twice. Queue it for somebody
     else, or leave the annotator out."""

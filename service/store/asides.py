@@ -39,10 +39,20 @@ def displace(session: Session, displaced: Sequence[Displaced]) -> bool:
     state = sa.case((Item.state == "withdrawn", "withdrawn"), else_="changed")
     update = sa.update(Item).where(Item.id.in_(ids)).values(state=state)
     session.execute(update.execution_options(synchronize_session=False))
-    keys = [{"id": one.id, "key": f"{one.key}#{public_id('i', one.id)}"} for one in displaced]
+    keys = [{"id": one.id, "key": one.key + _suffix(one.id)} for one in displaced]
     session.execute(sa.update(Item), keys)
     _forget(session, ids)
     return trained
+
+
+def state_when_restored(item: Item) -> str:
+    """`changed` where another item took its key while it was withdrawn: there is nothing to show for it."""
+    return "changed" if item.key.endswith(_suffix(item.id)) else "available"
+
+
+def _suffix(number: int) -> str:
+    """Of the key that an item has once another took its own."""
+    return f"#{public_id('i', number)}"
 
 
 def put_missing_aside(session: Session, ids: Collection[int]) -> bool:

@@ -157,7 +157,8 @@ class Item(Table):
         sa.Index("ix_items_source", "source_id", **_when("source_id IS NOT NULL")),
         sa.Index("ix_items_replaces", "replaces_id", **_when("replaces_id IS NOT NULL")),
         sa.CheckConstraint(
-            "state IN ('available','done','broken','quarantined','withdrawn','changed','missing')", name="state"
+            "state IN ('available','done','broken','quarantined','withdrawn','changed','missing')",
+            name="state",
         ),
         sa.CheckConstraint("split IN ('pool','test')", name="split"),
     )
@@ -175,7 +176,9 @@ class Item(Table):
     state: Mapped[str] = mapped_column(default="available")
     shuffle: Mapped[int]  # uniformly random in [0, 2**31): control items are the first in this order
     content_hash: Mapped[str | None]  # BLAKE2b-128 of the bytes, hex; once told it never changes
-    stamp: Mapped[str | None]  # of the file that held them (`ItemBytes.stamp`): while it is the same, so are they
+    stamp: Mapped[
+        str | None
+    ]  # of the file that held them (`ItemBytes.stamp`): while it is the same, so are they
     came_by: Mapped[str | None]  # what the import `source_id` counted it as: added | known | changed | moved
     replaces_id: Mapped[int | None]  # the item that had its key before, with other bytes (items.id)
     facts: Mapped[Json | None]  # told by looking at the bytes: see `service.content`

@@ -476,8 +476,8 @@ class _Import:
         if 2 * len(gone) > before and not self.context.job.payload.get("accept_missing"):
             raise JobFailed(
                 f"{len(gone):,} of the {before:,} items that earlier imports found in {self.source.uri!r} are not "
-                "there any more. As that is more than half, nothing was put aside: see that the place is mounted, and is the "
-                "right one. What is new was imported. If they are gone for good, import it again with "
+                "there any more. As that is more than half, nothing was put aside: see that it is mounted, and "
+                "the right place. What is new was imported. If they are gone for good, import it again with "
                 '"accept_missing": true (POST …/sources), or `shortlist up --accept-missing`.'
             )
         for start in range(0, len(gone), _CHUNK):
