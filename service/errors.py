@@ -507,12 +507,6 @@ class ItemsMissing(ShortlistError):
     code = "items_missing"
 
 
-class CommaInPath(ShortlistError):
-    """{path!r} has a comma in it, and commas separate the folders of SHORTLIST_SOURCE_ROOTS. Rename it."""
-
-    code = "comma_in_path"
-
-
 class AlreadyRunning(ShortlistError):
     """`shortlist up` is already running in the data folder {path!r}. Use that one, stop it first, or choose another
     folder with --data-dir."""

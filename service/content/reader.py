@@ -78,6 +78,14 @@ def place_as_text(path: str) -> str:
     return path
 
 
+def local_or_url(place: str) -> str:
+    """An absolute path, also for a `file://` URL, or a URL: what begins with a scheme and `//`."""
+    local = _path_of_file_url(place)
+    if local is not None:
+        return local
+    return place if is_url(place) else os.path.abspath(os.path.expanduser(place))
+
+
 def filesystem_of(place: str) -> tuple[Any, str]:
     """The file system of a located place, and its path there. What stands in a local path means nothing but itself."""
     if is_url(place):
@@ -94,8 +102,7 @@ class ItemBytes:
     def __init__(self, settings: Settings) -> None:
         self._roots = settings.source_roots
         self._located_roots = tuple(_located(self._roots))
-        artifacts = settings.artifacts if is_url(settings.artifacts) else os.path.abspath(settings.artifacts)
-        self._inline = f"{artifacts.rstrip('/')}/{INLINE_FOLDER}"
+        self._inline = f"{local_or_url(settings.artifacts).rstrip('/')}/{INLINE_FOLDER}"
         self._parquet = ParquetRows(settings.data_dir / "cache")
         self._lines = LineRows()
 
@@ -185,7 +192,7 @@ class ItemBytes:
 
     def check_root(self, uri: str) -> str:
         """The uri, symlinks resolved, if it is an allowed root or below one. Raises `SourceNotAllowed`."""
-        if row := _ROW.fullmatch(uri):
+        if (row := _ROW.fullmatch(uri)) and not os.path.isdir(uri):  # a folder may be called so
             return self.check_root(row["file"]) + uri[len(row["file"]) :]
         located = _locate(uri)
         if located is None or not any(_is_below(located, root) for root in self._located_roots):
@@ -225,13 +232,23 @@ def _located(roots: Iterable[str]) -> Iterable[str]:
             yield located
 
 
+def _path_of_file_url(url: str) -> str | None:
+    """Decoded; None for what is none, or on another host."""
+    if not url.lower().startswith("file://"):
+        return None
+    host, _, path = url[len("file://") :].partition("/")
+    if host.lower() not in ("", "localhost"):
+        return None
+    return os.fsdecode(unquote_to_bytes(f"/{path}".encode(errors="surrogatepass")))
+
+
 def _locate(uri: str) -> str | None:
     """One spelling for each place; None for what has no place: relative paths, chained URLs, `..` in URLs."""
     if uri.lower().startswith("file://"):
-        host, _, path = uri[len("file://") :].partition("/")
-        if host.lower() not in ("", "localhost"):
+        local = _path_of_file_url(uri)
+        if local is None:
             return None
-        uri = os.fsdecode(unquote_to_bytes(f"/{path}"))
+        uri = local
     elif uri.lower().startswith("local://"):
         uri = uri.split("://", 1)[1]
     if is_url(uri):
