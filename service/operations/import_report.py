@@ -1,4 +1,4 @@
-"""What an import says when it has ended: every count, the commonest reasons, and what to do about them."""
+"""The report of an import that has ended: every count, the commonest reasons, and what to do about them."""
 
 from collections.abc import Mapping
 from typing import Any

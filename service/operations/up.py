@@ -72,7 +72,7 @@ def check_items(items: Path) -> ItemsGiven:
 
 
 def _as_name(name: str) -> str:
-    """Of a project: what is no Unicode in it becomes question marks."""
+    """The name of a project: question marks stand for what is no Unicode."""
     return os.fsencode(name).decode(errors="replace")
 
 

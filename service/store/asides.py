@@ -51,7 +51,7 @@ def state_when_restored(item: Item) -> str:
 
 
 def _suffix(number: int) -> str:
-    """Of the key that an item has once another took its own."""
+    """The end of the key that an item has once another took its own."""
     return f"#{public_id('i', number)}"
 
 

@@ -78,7 +78,7 @@ def test_labels_of_changed_items_are_set_aside_listed_and_kept_on_demand(shop: S
     kept = shop.admin.get(f"/projects/p_1/items/{old['id']}").json()["labels"]
     assert {label["class"] for label in kept} == {"coat", "shirt"}
     assert sorted(shop.exported()) == [("00000.png", "coat"), ("00002.png", "coat")]
-    assert len(shop.exported(history="true")) == 4
+    assert len(shop.exported(all="true")) == 4
     assert (
         shop.label(old["id"], "coat", "eve") == "accepted"
     )  # who still had it open: kept, under what they saw

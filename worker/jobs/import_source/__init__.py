@@ -355,7 +355,7 @@ class _Import:
         self._count(item)
 
     def _count(self, item: KnownItem) -> None:
-        """What was stored before this job was interrupted counts as it did then."""
+        """Items that were stored before this job was interrupted count as they did then."""
         if item.source_id != self.source.id:
             self.counts["known"] += 1
         elif item.state == "quarantined" and item.came_by not in ("changed", "moved"):
@@ -466,7 +466,7 @@ class _Import:
         self.counts["known"] += len(rows) - len(stored)
 
     def _put_missing_aside(self) -> None:
-        """What earlier imports of this place found, and this one did not."""
+        """Put aside the items that earlier imports of this place found, and this one did not."""
         gone, before = [], 0
         with self.context.read() as session:
             for number, is_new in self.known_items.live_of_place(session):

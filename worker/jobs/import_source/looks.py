@@ -1,4 +1,4 @@
-"""What an import sees when it looks at a file or row: its bytes, compared with those of the item that is known."""
+"""A look at a file or row: its bytes, compared with those of the item that is known."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
