@@ -1,5 +1,6 @@
 """The command `shortlist`. Workers are started as processes; nothing of theirs is imported here."""
 
+import io
 import json
 import os
 import shlex
@@ -15,6 +16,7 @@ import typer
 from pydantic import SecretStr
 
 from service.access import keys as key_rules
+from service.content.reader import place_as_text
 from service.errors import ShortlistError, WhichExport, WhichProject
 from service.logs import configure_logs
 from service.operations import serving, up
@@ -46,12 +48,17 @@ def up_command(
     ] = None,
     classes: Annotated[str, typer.Option(help="comma-separated, for a new project: cat,dog")] = "",
     project: Annotated[str | None, typer.Option(help="its name; default: that of the folder or file")] = None,
+    accept_missing: Annotated[
+        bool, typer.Option("--accept-missing", help="go on though more than half of the items are gone")
+    ] = False,
     port: Port = None,
     data_dir: DataDir = None,
 ) -> None:
     """Service, worker and embedded database in one; Ctrl-C stops all. Starting again goes on."""
     given = up.check_items(items) if items else None
-    settings = _settings(port=port, data_dir=data_dir, roots=(str(given.root),) if given else ())
+    settings = _settings(
+        port=port, data_dir=data_dir, roots=(place_as_text(str(given.root)),) if given else ()
+    )
     configure_logs(settings)
     with ExitStack() as stack:
         listener = stack.enter_context(serving.listen(settings))
@@ -63,7 +70,9 @@ def up_command(
         if given:
             wanted = [name.strip() for name in classes.split(",") if name.strip()]
             with write_session(engine) as session:
-                imported = up.queue_items(session, settings, given.place, project or given.name, wanted)
+                imported = up.queue_items(
+                    session, settings, given.place, project or given.name, wanted, accept_missing
+                )
         # After all that may refuse to start: a key that was made is shown.
         new_key = serving.first_admin_key(engine, settings, make=True)
         run_key = None
@@ -246,8 +255,12 @@ def _environment(settings: Settings) -> dict[str, str]:
     return os.environ | {
         "SHORTLIST_DATA_DIR": str(settings.data_dir),
         "SHORTLIST_DEVICES": str(settings.devices),
-        "SHORTLIST_SOURCE_ROOTS": ",".join(settings.source_roots),
+        "SHORTLIST_SOURCE_ROOTS": _listed(settings.source_roots),
     }
+
+
+def _listed(places: tuple[str, ...]) -> str:
+    return json.dumps(places) if any("," in place for place in places) else ",".join(places)
 
 
 def _shown(name: str, value: object) -> str:
@@ -257,7 +270,7 @@ def _shown(name: str, value: object) -> str:
         return "********"
     if name == "database_url":
         return sa.make_url(str(value)).render_as_string(hide_password=True)
-    return ",".join(value) if isinstance(value, tuple) else str(value)
+    return _listed(value) if isinstance(value, tuple) else str(value)
 
 
 def _reachable(host: str) -> str:
@@ -295,6 +308,9 @@ def _say(sentence: str) -> None:
 
 
 def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")  # file names need not be Unicode
     try:
         app()
     except ShortlistError as error:

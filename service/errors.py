@@ -190,6 +190,13 @@ class ItemNotServable(ShortlistError):
     status, code = 422, "item_not_servable"
 
 
+class ItemNotReplaced(ShortlistError):
+    """`{field}`: item {id!r} is not one whose key has other bytes now, so no other item can take its labels.
+    `GET …/items?state=changed` lists those."""
+
+    status, code = 422, "item_not_replaced"
+
+
 class LabeledAlready(ShortlistError):
     """`{field}`: {annotator!r} has labeled item {id!r} already, and nobody gets an item twice. Queue it for somebody
     else, or leave the annotator out."""
@@ -498,12 +505,6 @@ class ItemsMissing(ShortlistError):
     --items."""
 
     code = "items_missing"
-
-
-class CommaInPath(ShortlistError):
-    """{path!r} has a comma in it, and commas separate the folders of SHORTLIST_SOURCE_ROOTS. Rename it."""
-
-    code = "comma_in_path"
 
 
 class AlreadyRunning(ShortlistError):

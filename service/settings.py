@@ -3,10 +3,12 @@
 Settings are read once, in the two mains, and passed in from there. Units stand in the names.
 """
 
+import json
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -30,7 +32,9 @@ class Settings(BaseSettings):
         None, description="fsspec URL of the artifact store; default: data_dir/artifacts"
     )
     source_roots: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="comma-separated folders or fsspec URLs below which sources may lie"
+        (),
+        description="comma-separated folders or fsspec URLs below which sources may lie; as a JSON array where a name "
+        "has a comma in it",
     )
 
     host: str = Field("127.0.0.1", description="address the service binds to")
@@ -120,9 +124,17 @@ class Settings(BaseSettings):
                 ) from None
         return value
 
+    @field_validator("data_dir", mode="before")
+    @classmethod
+    def _at_home(cls, value: object) -> object:
+        return Path(value).expanduser() if isinstance(value, str | Path) else value
+
     @field_validator("source_roots", "lanes", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
+        """Or a JSON array: a folder may have a comma in its name."""
+        if isinstance(value, str) and value.lstrip().startswith("["):
+            return tuple(json.loads(value))
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
@@ -134,8 +146,14 @@ class Settings(BaseSettings):
 
     @property
     def database(self) -> str:
-        """The database URL in force."""
-        return self.database_url or f"sqlite:///{self.data_dir / 'shortlist.db'}"
+        """The database URL in force. Whatever stands in the folder's name means nothing but itself."""
+        if self.database_url:
+            return self.database_url
+        path = os.fsencode(self.data_dir / "shortlist.db")
+        try:
+            return f"sqlite:///{quote(path.decode())}"
+        except UnicodeDecodeError:  # SQLAlchemy reads only text: SQLite itself is to decode it
+            return f"sqlite:///file:{quote(quote(path))}?uri=true"
 
     @property
     def artifacts(self) -> str:

@@ -81,7 +81,9 @@ class BatchItem(Answer):
             key=served.key,
             uri=served.uri,
             image_url=image_url(parts, project.id, project.modality, served.item_id),
-            content=ItemContent.of(parts, project.id, project.modality, served.item_id, served.uri),
+            content=ItemContent.of(
+                parts, project.id, project.modality, served.item_id, served.uri, served.content_hash
+            ),
             rank=served.rank,
             score=served.score,
             arm="control" if served.arm == "gold" else served.arm,

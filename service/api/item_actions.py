@@ -9,10 +9,10 @@ from pydantic import Field
 from service.http.dependencies import Admin, Reader, ReadSession, WriteSession
 from service.http.etag import ETagRoute
 from service.http.schemas import Answer, Body, Cursor, Limit, Name, Page, Text, decode_cursor, with_example
-from service.pool import gold, queues, withdrawals
+from service.pool import gold, queues, replaced, withdrawals
 from service.projects import projects
 from service.store.ids import public_id
-from service.store.tables import QueuedItem
+from service.store.tables import QueuedItem, utc_now
 
 router = APIRouter(prefix="/projects/{project_id}", tags=["items"], route_class=ETagRoute)
 
@@ -128,6 +128,14 @@ def restore_items(project_id: str, body: ItemIds, session: WriteSession, caller:
     were quarantined: these are read and scored anew."""
     project = projects.find(session, project_id, caller.project_id)
     return Changed(changed=withdrawals.restore(session, project, body.items))
+
+
+@router.post("/items/keep-labels")
+def keep_labels(project_id: str, body: ItemIds, session: WriteSession, caller: Admin) -> Changed:
+    """Say that the labels of `changed` items still hold for what has their keys now: they are given to those items, but
+    for annotators who have labeled them already. `GET …/items?state=changed` lists whose labels were set aside."""
+    project = projects.find(session, project_id, caller.project_id)
+    return Changed(changed=replaced.keep_labels(session, project, body.items, utc_now()))
 
 
 @router.post("/gold")

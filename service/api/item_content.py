@@ -28,7 +28,15 @@ class ItemContent(Answer):
     text: str | None = Field(description="of texts with at most 20,000 characters; longer ones are at `url`")
 
     @classmethod
-    def of(cls, parts: Parts, project_id: int, modality: str | None, item_id: int, uri: str) -> Self:
+    def of(
+        cls,
+        parts: Parts,
+        project_id: int,
+        modality: str | None,
+        item_id: int,
+        uri: str,
+        content_hash: str | None,
+    ) -> Self:
         url, preview_url = parts.links.content(project_id, item_id)
         content = previews.content_of(modality)
         return cls(
@@ -36,7 +44,7 @@ class ItemContent(Answer):
             url=url,
             preview_url=preview_url,
             media_type=previews.media_type(content, uri),
-            text=previews.text(parts.item_bytes, content, uri, parts.limits),
+            text=previews.text(parts.item_bytes, content, uri, content_hash, parts.limits),
         )
 
 

@@ -38,6 +38,7 @@ class ItemAnswer(Answer):
     split: Split
     state: State
     quarantine_reason: str | None
+    replaces: str | None = Field(description="the item whose key it took, as the key has other bytes now")
     gold: bool = Field(description="its class is known for certain; mixed in to see how well annotators do")
     class_name: str | None = Field(
         alias="class", description="given with a test item, else decided by labels"
@@ -67,10 +68,11 @@ class ItemAnswer(Answer):
             key=item.key,
             uri=item.uri,
             image_url=image_url(parts, project.id, project.modality, item.id),
-            content=ItemContent.of(parts, project.id, project.modality, item.id, item.uri),
+            content=ItemContent.of(parts, project.id, project.modality, item.id, item.uri, item.content_hash),
             split=item.split,
             state=item.state,
             quarantine_reason=item.quarantine_reason,
+            replaces=None if item.replaces_id is None else public_id("i", item.replaces_id),
             gold=item.gold,
             class_name=item.class_name,
             pretext_loss=listed.pretext_loss,
@@ -139,7 +141,8 @@ def list_items(
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Page[ItemAnswer]:
-    """Items by state (`quarantined`: bad files, with the reason), split, class or pretext loss; `-` sorts down.
+    """Items by state, split, class or pretext loss; `-` sorts down. `quarantined` are bad files, with the reason;
+    `changed` those whose key has other bytes now, `missing` those that an import did not find again.
 
     `duplicate_of=<item>` lists what that item stands for; `barred=true` what the reject head keeps out of the
     ranking, with the probability. Both stay in the pool: they are served at random, or when nothing else is left.
@@ -220,7 +223,7 @@ def get_content(
 
 def _shown(project: Project, item: Item, request: Request, parts: Parts, size: int | None) -> Response:
     headers = {
-        "ETag": previews.etag(item, size),
+        "ETag": previews.etag(parts.item_bytes, item, size),
         "Cache-Control": f"private, max-age={parts.settings.image_link_ttl_s}",
         **previews.SAFE,
     }

@@ -197,7 +197,10 @@ def export_pages(
     def fetch(session: Session, after: int, limit: int) -> list[tuple[int, dict[str, Any]]]:
         found = label_exports.page(session, project_id, history=history, last=last, after=after, limit=limit)
         # Without the others, each is the current one, also where it was replaced since.
-        return [(each.label.id, _row(each, current=not history or each.label.current)) for each in found]
+        return [
+            (each.label.id, _row(each, current=not history or (each.label.current and not each.aside)))
+            for each in found
+        ]
 
     return exports.pages(engine, fetch)
 

@@ -29,15 +29,21 @@ class NewSource(Body):
     label_column: Annotated[Text, Field(min_length=1, max_length=200)] | None = Field(
         None, description="where a manifest or Parquet file of the test split says the class"
     )
+    accept_missing: bool = Field(
+        False,
+        description="put items aside that are not there any more even where they are more than half of the source: "
+        "else the import stops, as the place may not be mounted",
+    )
 
 
 class SourceAnswer(Answer):
-    """One import."""
+    """One import. Each file or row is one of `added`, `known`, `changed`, `moved`, `quarantined`, `refused`, `ignored`;
+    `missing` are items that earlier imports of the place found, and this one did not."""
 
     model_config = with_example(
         {
-            "id": "o_1", "uri": "/data/shirts", "split": "pool", "job": "j_1", "added": 4980, "known": 0,
-            "quarantined": 20,
+            "id": "o_1", "uri": "/data/shirts", "split": "pool", "job": "j_1", "added": 480, "known": 4478,
+            "changed": 12, "moved": 9, "quarantined": 20, "refused": 1, "ignored": 0, "missing": 3,
         }
     )  # fmt: skip
 
@@ -47,8 +53,15 @@ class SourceAnswer(Answer):
     label_column: str | None
     job: str | None
     added: int
-    known: int
-    quarantined: int
+    known: int = Field(description="the item of its key has these bytes")
+    changed: int = Field(
+        description="its key has other bytes now: a new item, without the labels of the one before"
+    )
+    moved: int = Field(description="its bytes had a key that is gone: the same item, under its new key")
+    quarantined: int = Field(description="new, and cannot be read or decoded")
+    refused: int = Field(description="see `refusals` in the job's result")
+    ignored: int = Field(description="files that are no such items")
+    missing: int
     created_at: datetime
 
     @classmethod
@@ -61,7 +74,12 @@ class SourceAnswer(Answer):
             job=public_id("j", source.job_id) if source.job_id is not None else None,
             added=source.added,
             known=source.known,
+            changed=source.changed,
+            moved=source.moved,
             quarantined=source.quarantined,
+            refused=source.refused,
+            ignored=source.ignored,
+            missing=source.missing,
             created_at=source.created_at,
         )
 
@@ -75,10 +93,16 @@ def add_source(
     parts: PartsDep,
     response: Response,
 ) -> JobAnswer:
-    """Import a source. The same one again adds only what is new."""
+    """Import a source. The same one again adds what is new, and finds out what has changed, moved or gone."""
     project = projects.find(session, project_id, caller.project_id)
     _, job = sources.add(
-        session, project, parts.item_bytes, uri=body.uri, split=body.split, label_column=body.label_column
+        session,
+        project,
+        parts.item_bytes,
+        uri=body.uri,
+        split=body.split,
+        label_column=body.label_column,
+        accept_missing=body.accept_missing,
     )
     return accepted(job, response)
 

@@ -46,7 +46,7 @@ class SuspectAnswer(Answer):
             item=public_id("i", item.id),
             key=item.key,
             image_url=image_url(parts, project.id, project.modality, item.id),
-            content=ItemContent.of(parts, project.id, project.modality, item.id, item.uri),
+            content=ItemContent.of(parts, project.id, project.modality, item.id, item.uri, item.content_hash),
             class_name=suspect.class_name,
             suggested_class=suspect.suggested_class,
             probability=suspect.probability,

@@ -178,7 +178,7 @@ class LineRows:
         return cell
 
     def _row(self, uri: str, row: int) -> Row | None:
-        stamp = _stamp(uri)
+        stamp = stamp_of_file(uri)
         blocks = self._files.get((uri, stamp))
         if blocks is None:
             blocks = self._files[uri, stamp] = _Blocks(uri)
@@ -202,9 +202,9 @@ class LineRows:
             self._blocks.popitem(last=False)
 
 
-def _stamp(uri: str) -> object:
-    """Another one once the file has changed, where that is cheap to know."""
+def stamp_of_file(uri: str) -> object:
+    """Another one once the file has changed, where that is cheap to know. Raises `OSError`."""
     if not os.path.isabs(uri):
         return None
     found = os.stat(uri)
-    return found.st_mtime_ns, found.st_size
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino

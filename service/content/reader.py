@@ -6,10 +6,13 @@ import stat
 import time
 from collections.abc import Iterable
 from functools import lru_cache
+from hashlib import blake2b
 from pathlib import Path
-from urllib.parse import quote, unquote
+from typing import Any
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 import fsspec.core
+from fsspec.implementations.local import LocalFileSystem
 
 from service.content import contents
 from service.content.lines import LineRows
@@ -27,6 +30,21 @@ _INLINE = re.compile(r"inline:(?P<file>\d{1,19}/[0-9a-f]{32}\.jsonl)#row=(?P<row
 INLINE_FOLDER = "inline"
 INLINE_COLUMN = "text"
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_RESTED_NS = 2 * 10**9  # a file younger than that may change again and keep its times
+# By which buckets and web servers tell versions of an object apart.
+_VERSIONS = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "content_md5",
+    "LastModified",
+    "last_modified",
+    "mtime",
+    "modified",
+    "created",
+)
+_LOCAL = "local "
+_CHANGED = "its bytes are not those that were imported: import its source again"
 
 
 def row_uri(file: str, row: int, column: str | None = None) -> str:
@@ -39,6 +57,43 @@ def inline_uri(file: str, row: int) -> str:
     return f"inline:{file}#row={row}"
 
 
+def content_hash_of(data: bytes) -> str:
+    """BLAKE2b-128, hex: what an item is known by."""
+    return blake2b(data, digest_size=16).hexdigest()
+
+
+def place_as_text(path: str) -> str:
+    """The path, or that of a row, as databases and JSON take it: as it is, or, where it is no Unicode, as a `file://`
+    URL.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        if row := _ROW.fullmatch(path):
+            return place_as_text(row["file"]) + path[len(row["file"]) :]
+        try:
+            return "file://" + quote(os.fsencode(path))
+        except UnicodeEncodeError:  # no path of this machine
+            return path
+    return path
+
+
+def local_or_url(place: str) -> str:
+    """An absolute path, also for a `file://` URL, or a URL: what begins with a scheme and `//`."""
+    local = _path_of_file_url(place)
+    if local is not None:
+        return local
+    return place if is_url(place) else os.path.abspath(os.path.expanduser(place))
+
+
+def filesystem_of(place: str) -> tuple[Any, str]:
+    """The file system of a located place, and its path there. What stands in a local path means nothing but itself."""
+    if is_url(place):
+        filesystem, path = fsspec.core.url_to_fs(place)
+        return filesystem, str(path)
+    return LocalFileSystem(), place
+
+
 class ItemBytes:
     """Reads items below `settings.source_roots`: files, fsspec URLs, rows of Parquet, CSV and JSONL files; and those
     that came inline. Thread-safe.
@@ -47,17 +102,47 @@ class ItemBytes:
     def __init__(self, settings: Settings) -> None:
         self._roots = settings.source_roots
         self._located_roots = tuple(_located(self._roots))
-        artifacts = settings.artifacts if is_url(settings.artifacts) else os.path.abspath(settings.artifacts)
-        self._inline = f"{artifacts.rstrip('/')}/{INLINE_FOLDER}"
+        self._inline = f"{local_or_url(settings.artifacts).rstrip('/')}/{INLINE_FOLDER}"
         self._parquet = ParquetRows(settings.data_dir / "cache")
         self._lines = LineRows()
 
-    def read(self, uri: str) -> bytes:
+    def read(self, uri: str, content_hash: str | None = None) -> bytes:
         """`/a/b.png`, `s3://bucket/b.png`, `/a/b.parquet#row=17`, `/a/b.csv#row=17&column=text` or an inline one.
 
-        Raises `SourceNotAllowed` outside the roots (symlinks are followed first), `SourceUnreadable` when there is
-        nothing, or nothing that can be read, and `SourceUnreachable`, one of these, for a transient I/O error.
+        content_hash: of the bytes that are wanted, where that is known: others are never given. Raises
+        `SourceNotAllowed` outside the roots (symlinks are followed first), `SourceUnreadable` when there is nothing, or
+        nothing that can be read, and `SourceUnreachable`, one of these, for a transient I/O error.
         """
+        data = self._read(uri)
+        if content_hash is None or content_hash_of(data) == content_hash:
+            return data
+        if row := _ROW.fullmatch(uri):  # of a file in a bucket, which is kept open
+            self._parquet.forget(self.check_root(row["file"]))
+            data = self._read(uri)
+            if content_hash_of(data) == content_hash:
+                return data
+        raise SourceUnreadable(uri=uri, reason=_CHANGED)
+
+    def stamp(self, uri: str) -> str | None:
+        """The same as long as the file is: size and times, or what a bucket tells; None where that is not told, and for
+        rows. Raises `SourceNotAllowed`.
+        """
+        if _INLINE.fullmatch(uri) or _ROW.fullmatch(uri):
+            return None
+        place = self.check_root(uri)
+        try:
+            if not is_url(place):
+                # With the time of any change, which nobody can set: the file's own may be that of an older copy.
+                found = os.stat(place)
+                return f"{_LOCAL}{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+            filesystem, path = filesystem_of(place)
+            told = filesystem.info(path)
+        except Exception:  # whoever reads it will say what is wrong
+            return None
+        version = next((told[name] for name in _VERSIONS if told.get(name)), None)
+        return None if version is None else f"{told.get('size')} {version}"
+
+    def _read(self, uri: str) -> bytes:
         if inline := _INLINE.fullmatch(uri):
             return self._read_inline(uri, inline)
         if row := _ROW.fullmatch(uri):
@@ -65,7 +150,7 @@ class ItemBytes:
         allowed = self.check_root(uri)
         try:
             if is_url(allowed):
-                filesystem, path = fsspec.core.url_to_fs(allowed)
+                filesystem, path = filesystem_of(allowed)
                 return bytes(filesystem.cat_file(path))
             return Path(allowed).read_bytes()
         except Exception as error:  # each file system has its client's own classes
@@ -107,7 +192,7 @@ class ItemBytes:
 
     def check_root(self, uri: str) -> str:
         """The uri, symlinks resolved, if it is an allowed root or below one. Raises `SourceNotAllowed`."""
-        if row := _ROW.fullmatch(uri):
+        if (row := _ROW.fullmatch(uri)) and not os.path.isdir(uri):  # a folder may be called so
             return self.check_root(row["file"]) + uri[len(row["file"]) :]
         located = _locate(uri)
         if located is None or not any(_is_below(located, root) for root in self._located_roots):
@@ -132,6 +217,14 @@ def is_url(uri: str) -> bool:
     return _URL.match(uri) is not None
 
 
+def is_settled(stamp: str) -> bool:
+    """False for a file so young that it may change again within a tick of its clock, and keep its stamp."""
+    if not stamp.startswith(_LOCAL):
+        return True
+    times = stamp.removeprefix(_LOCAL).split()[1:]
+    return time.time_ns() - max(map(int, times)) >= _RESTED_NS
+
+
 def _located(roots: Iterable[str]) -> Iterable[str]:
     for root in roots:
         located = _locate(root if is_url(root) else str(Path(root).absolute()))
@@ -139,9 +232,24 @@ def _located(roots: Iterable[str]) -> Iterable[str]:
             yield located
 
 
+def _path_of_file_url(url: str) -> str | None:
+    """Decoded; None for what is none, or on another host."""
+    if not url.lower().startswith("file://"):
+        return None
+    host, _, path = url[len("file://") :].partition("/")
+    if host.lower() not in ("", "localhost"):
+        return None
+    return os.fsdecode(unquote_to_bytes(f"/{path}".encode(errors="surrogatepass")))
+
+
 def _locate(uri: str) -> str | None:
     """One spelling for each place; None for what has no place: relative paths, chained URLs, `..` in URLs."""
-    if uri.lower().startswith(("file://", "local://")):
+    if uri.lower().startswith("file://"):
+        local = _path_of_file_url(uri)
+        if local is None:
+            return None
+        uri = local
+    elif uri.lower().startswith("local://"):
         uri = uri.split("://", 1)[1]
     if is_url(uri):
         climbs = ".." in unquote(uri).replace("\\", "/").split("/")

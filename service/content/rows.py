@@ -20,9 +20,11 @@ import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from service.content.contract import Content
 from service.content.image import CONTENT as IMAGES
+from service.content.lines import stamp_of_file
 from service.errors import ColumnMissing, ParquetWithoutImages, SourceUnreadable
 
 _OPEN_FILES = 8
@@ -37,7 +39,8 @@ _READ_BYTES = 2**20  # of a file at a time: else a row group's whole column, as 
 def open_parquet(uri: str) -> pq.ParquetFile:
     """Raises `SourceUnreadable`."""
     try:
-        file = fsspec.open(uri, "rb").open()
+        local = os.path.isabs(uri)  # what stands in its name means nothing but itself
+        file = LocalFileSystem().open(uri, "rb") if local else fsspec.open(uri, "rb").open()
         return pq.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False)
     except (OSError, ValueError, ImportError) as error:  # ArrowInvalid is a ValueError
         raise SourceUnreadable(uri=uri, reason=str(error) or type(error).__name__) from error
@@ -96,6 +99,7 @@ def cell_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 class _File:
     def __init__(self, uri: str, column: str | None) -> None:
+        self.stamp = _stamp(uri)  # before it is opened: what is replaced in between is read anew
         self.parquet = open_parquet(uri)
         metadata = self.parquet.metadata
         self.ends = list(accumulate(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)))
@@ -190,6 +194,7 @@ class ParquetRows:
         """
         with self._lock:
             key = uri, column
+            self._forget_if_changed(key)
             file = _recent(self._files, key, _OPEN_FILES, lambda: _File(uri, column))
             group = bisect.bisect_right(file.ends, row)
             if group == len(file.ends):
@@ -201,6 +206,23 @@ class ParquetRows:
                 self._large.pop((key, group), None)  # what has failed to read on would only go on to fail
                 raise SourceUnreadable(uri=uri, reason=str(error)) from error
 
+    def forget(self, uri: str) -> None:
+        """Read the file anew: it holds other bytes than were expected."""
+        with self._lock:
+            for key in [key for key in self._files if key[0] == uri]:
+                self._drop(key)
+
+    def _forget_if_changed(self, of: _Column) -> None:
+        """A file that grew or was replaced is read anew, where that is cheap to know."""
+        if of in self._files and self._files[of].stamp != _stamp(of[0]):
+            self._drop(of)
+
+    def _drop(self, of: _Column) -> None:
+        del self._files[of]
+        for groups in (self._small, self._large):
+            for key in [key for key in groups if key[0] == of]:
+                del groups[key]
+
     def _group(self, of: _Column, file: _File, group: int) -> _Group:
         key = of, group
         if file.bytes_of(group) > _LARGE_BYTES:
@@ -211,6 +233,14 @@ class ParquetRows:
         while len(self._small) > 1 and sum(one.nbytes for one in self._small.values()) > _ROW_GROUP_BYTES:
             self._small.popitem(last=False)
         return small
+
+
+def _stamp(uri: str) -> object:
+    """Raises `SourceUnreadable`."""
+    try:
+        return stamp_of_file(uri)
+    except OSError as error:
+        raise SourceUnreadable(uri=uri, reason=str(error)) from error
 
 
 def _recent(cache: OrderedDict[Any, Any], key: Any, size: int, make: Any) -> Any:

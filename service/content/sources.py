@@ -13,12 +13,14 @@ from typing import Any
 
 import fsspec.core
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from service.content import contents
 from service.content.contract import Content
 from service.content.lines import ENDINGS, Lines, Row, text_bytes
-from service.content.reader import ItemBytes, is_url, row_uri
+from service.content.reader import ItemBytes, filesystem_of, is_url, row_uri
+from service.content.row_keys import ContentKeys
 from service.content.rows import cell_bytes, item_column, named_column, open_parquet, usable_columns
 from service.errors import SourceUnreachable, SourceUnreadable
 
@@ -52,6 +54,7 @@ class Listing(ABC):
         self.label_column = label_column
         self.content = content
         self.told = False  # by the source itself
+        self.complete = True  # False: some folders could not be listed, and nobody knows what is in them
         self.ignored = 0  # files that are no such items
         self.refused = 0  # rows, files and folders that could not be taken …
         self.refusals: list[str] = []  # … and a sentence for the first of them
@@ -113,7 +116,7 @@ def list_source(
     """
     place = item_bytes.check_root(uri)
     try:
-        filesystem, path = fsspec.core.url_to_fs(place)
+        filesystem, path = filesystem_of(place)
         filesystem.invalidate_cache()  # it may have kept its listings since an earlier import in this process
         if filesystem.isdir(path):
             return (RemoteFolder if is_url(place) else LocalFolder)(place, label_column, content)
@@ -151,6 +154,7 @@ class _Folder(Listing):
     def __iter__(self) -> Iterator[Candidate]:
         self.ignored = self.refused = 0
         self.refusals.clear()
+        self.complete = True
         content = self._wanted()
         for key, place in self._files():
             name = PurePosixPath(key).name
@@ -188,6 +192,7 @@ class LocalFolder(_Folder):
         return sum(1 for _ in self)
 
     def _note(self, error: OSError) -> None:
+        self.complete = False
         self.refuse(f"The folder {error.filename!r} cannot be read: {error.strerror}.")
 
 
@@ -217,6 +222,7 @@ class Manifest(Listing):
 
     def __iter__(self) -> Iterator[Candidate]:
         column = self._item_column()
+        self._keys = ContentKeys()
         for number, line, row in self._rows():
             yield from self._place(line, row) if column is None else self._cell(number, line, row, column)
 
@@ -275,14 +281,16 @@ class Manifest(Listing):
         data = text_bytes(row.get(column))
         if data is None:
             return self.refuse(f"Line {line}: there is no text in `{column}`.")
-        name = PurePosixPath(self.uri).name
-        yield self._candidate(row, f"{name}#{number}", row_uri(self.uri, number, column), data)
+        yield self._candidate(row, None, row_uri(self.uri, number, column), data)
 
-    def _candidate(self, row: Row, key: str, uri: str, data: bytes | None = None) -> Candidate:
+    def _candidate(self, row: Row, key: str | None, uri: str, data: bytes | None = None) -> Candidate:
+        """Without a key of its own, `key`; where that is None, a key by its content."""
         own_key = row.get("key")
+        if own_key in (None, "") and key is None:
+            key = self._keys.key(data or b"")
         class_name = row.get(self.label_column) if self.label_column else None
         return Candidate(
-            str(own_key) if own_key not in (None, "") else key,
+            str(own_key) if own_key not in (None, "") else str(key),
             uri,
             str(class_name) if class_name not in (None, "") else None,
             data,
@@ -321,7 +329,9 @@ def _place(row: Row) -> str | None:
 
 
 class ParquetFile(Listing):
-    """A column of items, as bytes or strings, perhaps `key`; without one the key is `file.parquet#17`."""
+    """A column of items, as bytes or strings, perhaps `key`. Without one the key is the `path` of a struct with bytes
+    and path, as Hugging Face writes them, where all are different; else it comes from the content.
+    """
 
     def __iter__(self) -> Iterator[Candidate]:
         file = open_parquet(self.uri)
@@ -332,18 +342,25 @@ class ParquetFile(Listing):
         if self.label_column and self.label_column not in names:
             raise SourceUnreadable(uri=self.uri, reason=f"it has no column {self.label_column!r}")
         wanted = [name for name in ("key", self.label_column) if name is not None and name in names]
-        stem, number = PurePosixPath(self.uri).name, 0
+        number, content_keys = 0, ContentKeys()
+        by_path = self._names_items(file, column)
         for batch in self._batches(file, [column, *wanted]):
             others = {name: batch.column(name).to_pylist() for name in wanted}
-            for row, data in enumerate(cell_bytes(batch.column(column))):
+            cells = batch.column(column)
+            paths = pc.struct_field(cells, "path").to_pylist() if by_path else None
+            for row, cell in enumerate(cell_bytes(cells)):
+                data = cell.as_py() or b""
                 key = others["key"][row] if "key" in others else None
+                own = key not in (None, "")
+                if not own:
+                    key = paths[row] if paths is not None else content_keys.key(data)
                 class_name = others[self.label_column][row] if self.label_column else None
                 yield Candidate(
-                    str(key) if key not in (None, "") else f"{stem}#{number}",
+                    str(key),
                     row_uri(self.uri, number, in_uri),
                     str(class_name) if class_name is not None else None,
-                    data.as_py() or b"",
-                    has_own_key=key not in (None, ""),
+                    data,
+                    has_own_key=own,
                 )
                 number += 1
 
@@ -357,6 +374,19 @@ class ParquetFile(Listing):
         return next(
             (content for content in kinds if content.binary and usable_columns(schema, content)), None
         )
+
+    def _names_items(self, file: pq.ParquetFile, column: str) -> bool:
+        """True if the column's structs have a path each, and no two the same."""
+        kind = file.schema_arrow.field(column).type
+        if not pa.types.is_struct(kind) or all(field.name != "path" for field in kind):
+            return False
+        seen: set[int] = set()
+        for batch in self._batches(file, [f"{column}.path"]):
+            for path in pc.struct_field(batch.column(0), "path").to_pylist():
+                if not isinstance(path, str) or not path or hash(path) in seen:
+                    return False
+                seen.add(hash(path))
+        return True
 
     def _batches(self, file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
         try:

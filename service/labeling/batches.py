@@ -38,13 +38,13 @@ Reason = Literal[
     "project_archived",
 ]  # fmt: skip
 
-_TO_LABEL = sa.or_(AVAILABLE, Item.gold)
+_TO_LABEL = sa.or_(AVAILABLE, sa.and_(Item.gold, Item.state == "done"))
 _IMPORT_WAIT_S = 2  # items arrive while a source is being imported
 
 # What every call of next-batch runs. Made once: making a statement costs more than running it.
 _SERVED = (
     sa.select(
-        Item.id, Item.key, Item.uri, Reservation.arm, Reservation.rank, Reservation.score,
+        Item.id, Item.key, Item.uri, Item.content_hash, Reservation.arm, Reservation.rank, Reservation.score,
         Ranking.version, Ranking.strategy, Ranking.seed, Ranking.score_run_id, Head.version,
         Score.pretext_loss, Score.percentile, Score.spread,
         RankedItem.predicted_class, RankedItem.predicted_probability,
@@ -106,6 +106,7 @@ class Served:
     item_id: int
     key: str
     uri: str
+    content_hash: str | None
     arm: str
     rank: int | None
     score: float | None

@@ -10,10 +10,13 @@ from service.store.tables import Duplicate, Item, Label, Project
 
 @dataclass(frozen=True)
 class ExportedLabel:
-    """A label as it is exported, with the key of its item."""
+    """A label as it is exported, with the key of its item; aside: the item's key has other bytes now, and the label is
+    none of the current ones.
+    """
 
     label: Label
     key: str
+    aside: bool
 
 
 def newest(session: Session, project_id: int) -> int:
@@ -30,7 +33,7 @@ def page(
     nor told twice.
     """
     query = (
-        sa.select(Label, Item.key)
+        sa.select(Label, Item.key, Item.state == "changed")
         .join(Item, Item.id == Label.item_id)
         .where(Label.project_id == project_id, Label.id > after, Label.id <= last)
         .order_by(Label.id)
@@ -45,7 +48,8 @@ def page(
             later.id <= last,
         )
         query = query.where(~replaced, sa.or_(Label.class_name.is_not(None), Label.skip.is_not(None)))
-    return [ExportedLabel(label, key) for label, key in session.execute(query)]
+        query = query.where(Item.state != "changed")
+    return [ExportedLabel(*row) for row in session.execute(query)]
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,15 @@ from service.errors import (
     UnknownItem,
     UnknownItemKey,
 )
-from service.labeling import batches, item_decisions, picks, rounds
-from service.labeling.item_decisions import ItemLabels
+from service.labeling import batches, picks, rounds
 from service.labeling.picks import OPEN
 from service.models import training
 from service.pool import queues
 from service.projects import projects
+from service.store import item_decisions
 from service.store.bulk import NewRows
 from service.store.ids import public_id, row_number
+from service.store.item_decisions import ItemLabels
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Item, Label, Project, QueuedItem, Reservation
 

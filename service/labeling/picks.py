@@ -24,7 +24,7 @@ AVAILABLE = sa.text("items.state = 'available' AND items.split = 'pool'")
 AVAILABLE_ITEM = sa.and_(Item.state == "available", Item.split == "pool")
 CURRENT = sa.text("labels.current")
 OPEN = sa.literal_column("'open'", sa.Text)
-_GOLD = sa.text("items.gold")
+_GOLD = sa.text("items.gold AND items.state = 'done'")  # not one that is aside
 LOOKED_AT_AGAIN = 100  # ranks, before the ranking's mark moves on: cheaper than moving it each time
 _LOOKED_UP = 1_000  # items whose ranks are asked for; with more the mark goes back to the start
 _ANNOTATOR = sa.bindparam("annotator", type_=sa.Text)
@@ -100,7 +100,7 @@ def _room(alone: bool) -> sa.ColumnElement[bool]:
     """Items with room for one more annotator.
 
     An item wants `overlap` labels (alone: that is one), and more where it was sent out again; one that has them and
-    is available all the same was disagreed on, and wants one more (see `service.labeling.item_decisions`).
+    is available all the same was disagreed on, and wants one more (see `service.store.item_decisions`).
     """
     label, held = aliased(Label), aliased(Reservation)
     if alone:

@@ -1,10 +1,12 @@
 """`shortlist up`: the service in this process, a worker in another, and a folder or file of items set to work."""
 
 import fcntl
+import os
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,17 +18,17 @@ from sqlalchemy.orm import Session
 
 from service.access import keys
 from service.content.lines import ENDINGS
-from service.content.reader import ItemBytes
+from service.content.reader import ItemBytes, place_as_text
 from service.content.sources import PARQUET, Manifest
 from service.errors import (
     AlreadyRunning,
     ClassesDiffer,
     ClassesMissing,
-    CommaInPath,
     ItemsMissing,
     ShortlistError,
 )
 from service.models import jobs, training
+from service.operations import import_report
 from service.pool import sources
 from service.projects import projects
 from service.settings import Settings
@@ -40,6 +42,7 @@ RESTART_S = (1.0, 60.0)  # the first wait before a dead worker is started again,
 NEEDS_A_PERSON = 78  # exit status of a worker that starting again would not help
 STOP_S = 15.0
 LOOK_S = 0.5
+PROGRESS_S = 10.0  # between two sentences about how far an import has come
 WAITING_LOOK_S = 20.0
 
 Say = Callable[[str], None]
@@ -55,19 +58,22 @@ class ItemsGiven:
 
 
 def check_items(items: Path) -> ItemsGiven:
-    """Raises `ItemsMissing`, `CommaInPath`, and `SourceUnreadable` for a manifest that cannot be read."""
-    place = items.resolve()
+    """Raises `ItemsMissing`, and `SourceUnreadable` for a manifest that cannot be read."""
+    place = items.expanduser().resolve()
     if place.is_dir():
-        given = ItemsGiven(place, place, place.name)
+        given = ItemsGiven(place, place, _as_name(place.name))
     elif place.is_file() and place.suffix.lower() in PARQUET + ENDINGS:
         # A manifest may name files beside it; what holds the items itself needs nothing else.
         beside = place.suffix.lower() in ENDINGS and Manifest(str(place), None, None).names_places()
-        given = ItemsGiven(place, place.parent if beside else place, place.stem)
+        given = ItemsGiven(place, place.parent if beside else place, _as_name(place.stem))
     else:
         raise ItemsMissing(path=str(items))
-    if "," in str(place):  # the worker gets it among SHORTLIST_SOURCE_ROOTS
-        raise CommaInPath(path=str(place))
     return given
+
+
+def _as_name(name: str) -> str:
+    """The name of a project: question marks stand for what is no Unicode."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 @contextmanager
@@ -87,7 +93,7 @@ def key_of_this_run(engine: sa.Engine, settings: Settings) -> Iterator[str]:
     """An admin key that is good until this ends, for the page that is opened from it. Whoever can start this could
     make one that lasts. What a killed run in this data folder left is revoked.
     """
-    name = f"shortlist up in {settings.data_dir.resolve()} on {socket.gethostname()}"
+    name = f"shortlist up in {place_as_text(str(settings.data_dir.resolve()))} on {socket.gethostname()}"
     with write_session(engine) as session:
         keys.revoke_named(session, name, utc_now())
         _, token = keys.create(session, keys.server_secret(settings), name=name, role="admin")
@@ -102,14 +108,19 @@ def with_known_sources(engine: sa.Engine, settings: Settings) -> Settings:
     """The folders and files that earlier starts imported from were allowed then, and are now."""
     with read_session(engine) as session:
         known = session.scalars(sa.select(Source.uri).distinct().order_by(Source.uri))
-        local = [uri for uri in known if uri.startswith("/") and "," not in uri]
+        local = [uri for uri in known if uri.startswith(("/", "file://"))]
     return settings.model_copy(
         update={"source_roots": tuple(dict.fromkeys((*settings.source_roots, *local)))}
     )
 
 
 def queue_items(
-    session: Session, settings: Settings, items: Path, name: str, classes: list[str]
+    session: Session,
+    settings: Settings,
+    items: Path,
+    name: str,
+    classes: list[str],
+    accept_missing: bool = False,
 ) -> tuple[int, int]:
     """The project of the folder or file, made when missing, and the job that imports it. Nothing is imported twice.
 
@@ -127,13 +138,14 @@ def queue_items(
     waiting = session.scalar(
         sa.select(Source.job_id)
         .join(Job, Job.id == Source.job_id)
-        .where(Source.project_id == project.id, Source.uri == str(items), _unfinished())
+        .where(Source.project_id == project.id, Source.uri == place_as_text(str(items)), _unfinished())
         .limit(1)
     )
     if waiting is None:  # again also for a known folder: what is new in it comes in
         _, job = sources.add(
-            session, project, ItemBytes(settings), uri=str(items), split="pool", label_column=None
-        )
+            session, project, ItemBytes(settings), uri=place_as_text(str(items)), split="pool", label_column=None,
+            accept_missing=accept_missing,
+        )  # fmt: skip
         waiting = job.id
     return project.id, waiting
 
@@ -142,21 +154,22 @@ def pretrain_after_import(
     engine: sa.Engine, project_id: int, job_id: int, say: Say, stopping: threading.Event
 ) -> None:
     """Wait for the import, then queue the pretraining unless there is or will be a pretext model."""
+    said, says_next = None, time.monotonic() + PROGRESS_S
     while True:
         with read_session(engine) as session:
             job = session.get(Job, job_id)
         if job is None or job.state not in ("queued", "running"):
             break
+        if time.monotonic() >= says_next and job.message and job.message != said:
+            said, says_next = job.message, time.monotonic() + PROGRESS_S
+            say(f"Importing: {said}.")
         if stopping.wait(LOOK_S):
             return
     if job is None or job.state != "succeeded":
         say(f"The items were not imported. {(job and job.error) or 'The job was cancelled.'}")
         return
-    counts = job.result or {}
-    say(
-        f"Imported: {counts.get('added', 0)} new items, {counts.get('known', 0)} known, "
-        f"{counts.get('quarantined', 0)} quarantined."
-    )
+    for sentence in import_report.sentences(job.result or {}, public_id("p", project_id)):
+        say(sentence)
     with write_session(engine) as session:
         project = session.get(Project, project_id)
         if project is None or _has_pretext_model(session, project):

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from sqlalchemy.orm import Session
 
 from service.errors import ItemNotServable, UnknownClass
-from service.labeling import batches, item_decisions, picks
+from service.labeling import batches, picks
 from service.models import training
 from service.pool import items, queues
 from service.projects import projects
+from service.store import asides, item_decisions
 from service.store.ids import public_id
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Project
@@ -50,7 +51,10 @@ def unmark(session: Session, project: Project, wanted: Sequence[str]) -> int:
     batches.release_items(session, project, [item.id for item in gold])
     for labels in item_decisions.load(session, gold).values():
         votes_before = len(labels.votes())
-        labels.item.gold, labels.item.state, labels.item.class_name = False, "available", None
+        labels.item.gold, labels.item.class_name = False, None
+        if labels.item.state in asides.ASIDE:
+            continue
+        labels.item.state = "available"
         labels.count_all()
         labels.settle(overlap)
         project.labels_used += len(labels.votes()) - votes_before

@@ -19,7 +19,7 @@ from service.store.shuffle import shuffle_position
 from service.store.tables import BarredItem, Duplicate, Item, Label, Project, Score
 
 Split = Literal["pool", "test"]
-State = Literal["available", "done", "broken", "quarantined", "withdrawn"]
+State = Literal["available", "done", "broken", "quarantined", "withdrawn", "changed", "missing"]
 Sort = Literal["key", "-key", "pretext_loss", "-pretext_loss"]
 Refusal = Literal[
     "malformed", "uri_not_allowed", "unknown_class", "class_missing", "class_not_taken", "text_not_taken",

@@ -21,16 +21,23 @@ def content_of(modality: str | None) -> Content:
     return contents()[modality or "image"]
 
 
-def etag(item: Item, size: int | None) -> str:
-    """Changes with the bytes, as far as the import knows them."""
-    content = f"{item.content_hash or item.uri}:{size}"
+def etag(item_bytes: ItemBytes, item: Item, size: int | None) -> str:
+    """Changes with the bytes: by their hash, or, where nobody has read them yet, with the file's size and times."""
+    content = f"{item.content_hash or (item.uri, _stamp(item_bytes, item.uri))}:{size}"
     return f'"{blake2b(content.encode(), digest_size=12).hexdigest()}"'
 
 
-def preview(item_bytes: ItemBytes, item: Item, content: Content, limits: Limits, size: int | None) -> Preview:
-    """The whole item, or a smaller one. Raises `NoPreview`."""
+def _stamp(item_bytes: ItemBytes, uri: str) -> str | None:
     try:
-        return content.preview(item_bytes.read(item.uri), limits, size)
+        return item_bytes.stamp(uri)
+    except SourceNotAllowed:  # whoever reads it says so
+        return None
+
+
+def preview(item_bytes: ItemBytes, item: Item, content: Content, limits: Limits, size: int | None) -> Preview:
+    """The whole item, or a smaller one. Raises `NoPreview`, also where its place holds other bytes by now."""
+    try:
+        return content.preview(item_bytes.read(item.uri, item.content_hash), limits, size)
     except (BadItem, SourceNotAllowed, SourceUnreadable) as error:
         raise NoPreview(id=public_id("i", item.id), reason=error) from error
 
@@ -43,12 +50,14 @@ def media_type(content: Content, uri: str) -> str | None:
     return None if guessed in _SENT_AS_ANOTHER else guessed
 
 
-def text(item_bytes: ItemBytes, content: Content, uri: str, limits: Limits) -> str | None:
+def text(
+    item_bytes: ItemBytes, content: Content, uri: str, content_hash: str | None, limits: Limits
+) -> str | None:
     """The text of a text item; None where it is too long or cannot be read, and for other items, which are not read."""
     if content.binary:
         return None
     try:
-        found = content.text(item_bytes.read(uri), limits)
+        found = content.text(item_bytes.read(uri, content_hash), limits)
     except (BadItem, SourceNotAllowed, SourceUnreadable):
         return None
     return found if found is not None and len(found) <= TEXT_CHARACTERS else None

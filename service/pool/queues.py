@@ -10,11 +10,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.errors import ItemNotServable, LabeledAlready
-from service.labeling import item_decisions, picks
-from service.labeling.item_decisions import ItemLabels
+from service.labeling import picks
 from service.models import training
 from service.pool import items
 from service.projects import projects
+from service.store import item_decisions
+from service.store.item_decisions import ItemLabels
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Item, Label, Project, QueuedItem
 

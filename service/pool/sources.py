@@ -5,7 +5,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.content.reader import ItemBytes, is_url
+from service.content.reader import ItemBytes, is_url, place_as_text
 from service.errors import SourceUnreadable
 from service.pool.items import Split
 from service.projects import projects
@@ -21,17 +21,19 @@ def add(
     uri: str,
     split: Split,
     label_column: str | None,
+    accept_missing: bool = False,
 ) -> tuple[Source, Job]:
-    """Queue its import. Raises `SourceNotAllowed` outside the allowed roots, `SourceUnreadable` where nothing is,
+    """Queue its import. accept_missing: what earlier imports of it found and this one does not is put aside even where
+    that is more than half. Raises `SourceNotAllowed` outside the allowed roots, `SourceUnreadable` where nothing is,
     `ProjectArchived`."""
     projects.refuse_archived(project)
     place = item_bytes.check_root(uri)
     if not is_url(place) and not Path(place).exists():
         raise SourceUnreadable(uri=uri, reason="there is no such file or folder")
-    source = Source(project_id=project.id, uri=place, split=split, label_column=label_column)
+    source = Source(project_id=project.id, uri=place_as_text(place), split=split, label_column=label_column)
     session.add(source)
     session.flush()
-    source.job_id = pipeline.queue_import(session, source)
+    source.job_id = pipeline.queue_import(session, source, accept_missing=accept_missing)
     return source, session.get_one(Job, source.job_id)
 
 

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.labeling import batches, item_decisions, picks
+from service.labeling import batches, picks
 from service.models import training
 from service.pool import items, queues
 from service.projects import projects
-from service.store import pipeline
+from service.store import asides, item_decisions, pipeline
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Item, Project, Score
 
@@ -19,9 +19,8 @@ def withdraw(session: Session, project: Project, wanted: Sequence[str]) -> int:
     them. Their labels stay on record, and count against the budget as before. Raises `UnknownItem`.
     """
     projects.lock_open(session, project)
-    taken = [
-        item for item in dict.fromkeys(items.find_each(session, project, wanted)) if item.state != "withdrawn"
-    ]
+    found = dict.fromkeys(items.find_each(session, project, wanted))
+    taken = [item for item in found if item.state not in ("withdrawn", *asides.ASIDE)]
     were_done = any(item.state == "done" for item in taken)
     for item in taken:
         item.state, item.gold = "withdrawn", False
@@ -49,8 +48,9 @@ def restore(session: Session, project: Project, wanted: Sequence[str]) -> int:
     ]
     overlap = ProjectSettings.model_validate(project.settings).overlap
     for item in out:
-        item.state, item.quarantine_reason = "available", None
-    for labels in item_decisions.load(session, (item for item in out if item.split == "pool")).values():
+        item.state, item.quarantine_reason = asides.state_when_restored(item), None
+    in_pool = (item for item in out if item.split == "pool" and item.state == "available")
+    for labels in item_decisions.load(session, in_pool).values():
         votes_before = len(labels.votes())
         for label in labels.labels:
             label.used = label.current and label.skip != "broken"

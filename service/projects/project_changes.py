@@ -7,13 +7,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.errors import ClassInUse, ModalityFixed, ProjectChanged
-from service.labeling import batches, item_decisions
+from service.labeling import batches
 from service.labeling.picks import AVAILABLE, CURRENT
 from service.models import plug_ins, training
 from service.pool import queues
 from service.projects import projects
 from service.projects.projects import State
-from service.store import jobs, modalities, pipeline
+from service.store import item_decisions, jobs, modalities, pipeline
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Item, Job, Label, Project, Ranking, Reservation, utc_now
 

@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-import fsspec
-import fsspec.core
 from fsspec.implementations.local import LocalFileSystem
 
+from service.content.reader import filesystem_of, local_or_url
 from service.errors import ArtifactNotStored
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -24,7 +23,7 @@ class Artifacts:
     """Names are relative POSIX paths, ``scores/7/12.npz``. A name is written once and never changed."""
 
     def __init__(self, url: str, cache_dir: Path) -> None:
-        self._fs, self._root = fsspec.core.url_to_fs(url)
+        self._fs, self._root = filesystem_of(local_or_url(url))
         self._local = isinstance(self._fs, LocalFileSystem)
         self._cache_dir = cache_dir  # where remote artifacts are written, and kept for memory mapping
 

@@ -120,10 +120,12 @@ def _enqueue(session: Session, kind: str, project: Project, payload: dict[str, A
     return jobs.enqueue(session, kind, payload, project_id=project.id, lane=lane, needs=needs, **options)
 
 
-def queue_import(session: Session, source: Source) -> int:
+def queue_import(session: Session, source: Source, *, accept_missing: bool = False) -> int:
+    """accept_missing: what the place does not hold any more is put aside even where that is most of it."""
     project = session.get_one(Project, source.project_id)
     serial_key = f"import_source:{source.project_id}"
-    return _enqueue(session, "import_source", project, {"source_id": source.id}, serial_key=serial_key)
+    payload = {"source_id": source.id} | ({"accept_missing": True} if accept_missing else {})
+    return _enqueue(session, "import_source", project, payload, serial_key=serial_key)
 
 
 def queue_train_pretext(session: Session, project: Project) -> int:

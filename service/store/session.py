@@ -29,7 +29,8 @@ def make_engine(url: str, **options: Any) -> sa.Engine:
     parsed = sa.make_url(url)
     if parsed.drivername == "postgres" or parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
-    if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
+    is_uri = "uri" in parsed.query  # made by `Settings.database`, whose folder is there
+    if parsed.get_backend_name() == "sqlite" and not is_uri and parsed.database not in (None, "", ":memory:"):
         Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
     # As many connections as the service has threads: fewer makes the wait unfair.
     engine = sa.create_engine(

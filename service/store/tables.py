@@ -122,14 +122,23 @@ class Source(Table):
     split: Mapped[str]  # pool | test
     label_column: Mapped[str | None]
     job_id: Mapped[int | None]
+    # What came of its rows or files: each is one of these.
     added: Mapped[int] = mapped_column(default=0)
     known: Mapped[int] = mapped_column(default=0)
+    changed: Mapped[int] = mapped_column(default=0, server_default="0")
+    moved: Mapped[int] = mapped_column(default=0, server_default="0")
     quarantined: Mapped[int] = mapped_column(default=0)
+    refused: Mapped[int] = mapped_column(default=0, server_default="0")
+    ignored: Mapped[int] = mapped_column(default=0, server_default="0")
+    # Items of earlier imports of the same place that it does not hold any more.
+    missing: Mapped[int] = mapped_column(default=0, server_default="0")
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
 class Item(Table):
-    """One thing that can be labeled."""
+    """One thing that can be labeled: these bytes, whatever their key and place are called
+    (docs/decisions/0023-an-item-is-its-bytes.md).
+    """
 
     __tablename__ = "items"
     __table_args__ = (
@@ -146,21 +155,32 @@ class Item(Table):
         sa.Index("ix_items_project_id_id", "project_id", "id"),
         sa.Index("ix_items_content", "project_id", "content_hash", **_when("content_hash IS NOT NULL")),
         sa.Index("ix_items_source", "source_id", **_when("source_id IS NOT NULL")),
-        sa.CheckConstraint("state IN ('available','done','broken','quarantined','withdrawn')", name="state"),
+        sa.Index("ix_items_replaces", "replaces_id", **_when("replaces_id IS NOT NULL")),
+        sa.CheckConstraint(
+            "state IN ('available','done','broken','quarantined','withdrawn','changed','missing')",
+            name="state",
+        ),
         sa.CheckConstraint("split IN ('pool','test')", name="split"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = _project(index=False)
     source_id: Mapped[int | None] = mapped_column(sa.ForeignKey("sources.id", ondelete="SET NULL"))
-    key: Mapped[str]  # unique in the project: the path below the source's folder, or given
+    # Unique in the project: the path below the source's folder, or given. One that another item has taken, with
+    # other bytes, goes on as `<key>#<its id>` (service.store.asides).
+    key: Mapped[str]
     uri: Mapped[
         str
     ]  # where the bytes are (service.content.reader): a path or fsspec URL, a row of a file, or inline
     split: Mapped[str] = mapped_column(default="pool")
     state: Mapped[str] = mapped_column(default="available")
     shuffle: Mapped[int]  # uniformly random in [0, 2**31): control items are the first in this order
-    content_hash: Mapped[str | None]  # BLAKE2b-128 of the bytes, hex
+    content_hash: Mapped[str | None]  # BLAKE2b-128 of the bytes, hex; once told it never changes
+    stamp: Mapped[
+        str | None
+    ]  # of the file that held them (`ItemBytes.stamp`): while it is the same, so are they
+    came_by: Mapped[str | None]  # what the import `source_id` counted it as: added | known | changed | moved
+    replaces_id: Mapped[int | None]  # the item that had its key before, with other bytes (items.id)
     facts: Mapped[Json | None]  # told by looking at the bytes: see `service.content`
     quarantine_reason: Mapped[str | None]
     meta: Mapped[Json | None]

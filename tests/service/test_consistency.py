@@ -11,10 +11,11 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.errors import LabeledAlready
-from service.labeling import batches, item_decisions, labels
+from service.labeling import batches, labels
 from service.labeling.labels import NewLabel
 from service.pool import gold, queues, withdrawals
 from service.projects import project_changes
+from service.store import item_decisions
 from service.store.ids import public_id
 from service.store.tables import Item, Label, Project, QueuedItem, Reservation
 from tests import factories

@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
 from service.store import pipeline
+from service.store.asides import ASIDE
 from service.store.tables import Item, Label, Project, Round, ScoreRun, Table
 from worker.errors import JobFailed
 from worker.jobs.context import JobContext
@@ -77,7 +78,7 @@ class _Copy:
         """`decided`: as the labels made them; otherwise open again, but for gold items and the test split."""
         old = self.old
         kept = sa.or_(old.gold, old.split == "test")
-        keeps_state = sa.or_(kept, old.state.in_(("quarantined", "withdrawn")))
+        keeps_state = sa.or_(kept, old.state.in_(("quarantined", "withdrawn", *ASIDE)))
         columns: dict[str, Any] = {name: getattr(old, name) for name in _SAME_ITEM}
         columns |= {
             "project_id": sa.literal(self.project.id),

@@ -25,7 +25,7 @@ from worker.device import autocast, choose_device, to_device, use_threads
 from worker.evaluation import gate
 from worker.jobs.context import JobContext
 from worker.jobs.probe_sets import Judges
-from worker.jobs.specs import is_untrained, spec_of, store_net, untrained_version, uris_of
+from worker.jobs.specs import is_untrained, refs_of, spec_of, store_net, untrained_version
 from worker.models.layers import at_layer
 from worker.models.nets import new_net, on_device
 from worker.pool.parts import decoded_parts
@@ -118,10 +118,10 @@ def _features(
         backbone = at_layer(whole, spec.layer)
     embeddings, readable = list[Tensor](), [np.empty(0, np.int64)]
     with context.read() as session:
-        uris = uris_of(session, ids)
+        refs = refs_of(session, ids)
 
     def parts() -> Iterator[Tensor]:
-        for rows, items in decoded_parts(reader, modality, ids, uris):
+        for rows, items in decoded_parts(reader, modality, ids, refs):
             readable.append(rows)
             if backbone is not None:
                 embeddings.append(backbone(modality.prepare(to_device(items, device))).float().cpu())

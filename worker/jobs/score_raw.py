@@ -128,7 +128,7 @@ def _read(context: JobContext, modality: Modality, ids: Ints, seed: int) -> tupl
             some = ids[start : start + _READ_AT_A_TIME]
             with context.read() as session:
                 refs = item_refs(session, some)
-            decoded = reader.decode([ref.uri for ref in refs], modality)
+            decoded = reader.decode_items(refs, modality)
             good = {ref.id: one.item for ref, one in zip(refs, decoded, strict=True) if one.item is not None}
             read[start : start + len(some)] = np.isin(some, np.array(list(good), np.int64))
             context.report(_READING * start / len(ids), f"reading items, {start:,} of {len(ids):,}")

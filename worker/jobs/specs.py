@@ -193,14 +193,18 @@ def half_of(shuffle: int) -> int:
 
 def item_refs(session: Session, ids: Ints) -> list[ItemRef]:
     """In the order of the ids, less those that are gone."""
-    found = session.execute(sa.select(Item.id, Item.uri).where(Item.id.in_(ids.tolist())))
-    uris: dict[int, str] = {row.id: row.uri for row in found}
-    return [ItemRef(number, uris[number]) for number in ids.tolist() if number in uris]
+    query = sa.select(Item.id, Item.uri, Item.content_hash).where(Item.id.in_(ids.tolist()))
+    found = {row.id: row for row in session.execute(query)}
+    return [
+        ItemRef(number, found[number].uri, content_hash=found[number].content_hash)
+        for number in ids.tolist()
+        if number in found
+    ]
 
 
-def uris_of(session: Session, ids: Ints) -> dict[int, str]:
+def refs_of(session: Session, ids: Ints) -> dict[int, ItemRef]:
     """By id, less those that are gone."""
-    return {item.id: item.uri for item in item_refs(session, ids)}
+    return {item.id: item for item in item_refs(session, ids)}
 
 
 def cache_names(context: JobContext) -> CacheNames:

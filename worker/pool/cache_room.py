@@ -68,7 +68,7 @@ class PoolCache(CachedReader):
     def _fill_range(self, number: int, items: Sequence[ItemRef]) -> None:
         ids, origins = ids_of(items), origins_of(items)
         missing = np.flatnonzero(~self.cache.has(number, ids, origins))
-        decoded = self._reader.decode([items[row].uri for row in missing.tolist()], self.cache.modality)
+        decoded = self._reader.decode_items([items[row] for row in missing.tolist()], self.cache.modality)
         new = [one.item for one in decoded if one.item is not None]
         if new:
             rows = missing[[one.item is not None for one in decoded]]

@@ -21,7 +21,7 @@ class CachedReader:
         if found.all():
             return known
         others = np.flatnonzero(~found)
-        decoded = self._reader.decode([items[row].uri for row in others.tolist()], self.cache.modality)
+        decoded = self._reader.decode_items([items[row] for row in others.tolist()], self.cache.modality)
         readable = found.copy()
         stacked = torch.empty((len(items), *known.shape[1:]), dtype=known.dtype)
         stacked[torch.from_numpy(found)] = known

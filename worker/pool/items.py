@@ -1,7 +1,7 @@
 """Items as plain data: what jobs read of rows, and hand to whatever computes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -10,10 +10,11 @@ from worker.arrays import Ints
 
 @dataclass(frozen=True, slots=True)
 class ItemRef:
-    """A reference to an item's bytes."""
+    """A reference to an item's bytes; content_hash: where it is known, what is read must have it."""
 
     id: int
     uri: str
+    content_hash: str | None = field(default=None, kw_only=True)
 
 
 def ids_of(items: Sequence[ItemRef]) -> Ints:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from hashlib import blake2b
 from itertools import chain
 
 import torch
@@ -11,11 +10,12 @@ from torch import Tensor
 
 from service.content import limits_of
 from service.content.contract import Facts
-from service.content.reader import ItemBytes
+from service.content.reader import ItemBytes, content_hash_of
 from service.errors import BadItem, SourceNotAllowed, SourceUnreachable, SourceUnreadable
 from service.settings import Settings
 from worker.device import available_cores
 from worker.modalities import Modality
+from worker.pool.items import ItemRef
 
 _AT_A_TIME = 32  # items a thread takes at once
 
@@ -51,20 +51,27 @@ class ItemReader:
         self._threads.shutdown(cancel_futures=True)
 
     def decode(self, uris: Sequence[str], modality: Modality) -> list[Decoded]:
-        """In the order of the uris."""
-        parts = [uris[start : start + _AT_A_TIME] for start in range(0, len(uris), _AT_A_TIME)]
-        decoded = self._threads.map(lambda part: [self._decode(uri, modality) for uri in part], parts)
+        """In the order of the uris, whatever bytes are there."""
+        return self._decode_each([(uri, None) for uri in uris], modality)
+
+    def decode_items(self, items: Sequence[ItemRef], modality: Modality) -> list[Decoded]:
+        """In their order; one whose bytes are not those that were imported cannot be read."""
+        return self._decode_each([(item.uri, item.content_hash) for item in items], modality)
+
+    def _decode_each(self, wanted: Sequence[tuple[str, str | None]], modality: Modality) -> list[Decoded]:
+        parts = [wanted[start : start + _AT_A_TIME] for start in range(0, len(wanted), _AT_A_TIME)]
+        decoded = self._threads.map(lambda part: [self._decode(uri, of, modality) for uri, of in part], parts)
         return list(chain.from_iterable(decoded))
 
     def stack(self, uris: Sequence[str], modality: Modality) -> Tensor:
         """(m, *item_shape), less those that cannot be read: scoring says what is wrong with these."""
         return stacked([one.item for one in self.decode(uris, modality) if one.item is not None], modality)
 
-    def _decode(self, uri: str, modality: Modality) -> Decoded:
-        content_hash = None
+    def _decode(self, uri: str, wanted: str | None, modality: Modality) -> Decoded:
+        content_hash = wanted
         try:
-            data = self._bytes.read(uri)
-            content_hash = blake2b(data, digest_size=16).hexdigest()
+            data = self._bytes.read(uri, wanted)
+            content_hash = wanted or content_hash_of(data)
             item, facts = modality.decode(data, self._limits)
         except (BadItem, SourceNotAllowed, SourceUnreadable) as error:
             fetched = not isinstance(error, (SourceNotAllowed, SourceUnreachable))

@@ -42,7 +42,6 @@ class ShardItem(ItemRef):
 
     key: str
     in_pool: bool
-    content_hash: str | None
     half: int
 
 
@@ -216,8 +215,8 @@ class OpenPoolScoring:
         cached = {
             told[place]: item for place, item in self._cache.known([items[row] for row in told]).items()
         }
-        others = [item.uri for row, item in enumerate(items) if row not in cached]
-        decoded = iter(self._reader.decode(others, self.modality))
+        others = [item for row, item in enumerate(items) if row not in cached]
+        decoded = iter(self._reader.decode_items(others, self.modality))
         return [
             Decoded(cached[row], None, item.content_hash) if row in cached else next(decoded)
             for row, item in enumerate(items)

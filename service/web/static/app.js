@@ -161,12 +161,21 @@ function drawAnnotators(project, { items: annotators, next_cursor: more }) {
   say("more-annotators", more ? `These are the first ${annotators.length} by name; others: GET /projects/${project.id}/annotators` : null);
 }
 
+/** Every row of an import is one of these; then what it did not find again, and the commonest reasons. */
+function importCounts({ kind, result }) {
+  if (kind !== "import_source" || !result) return null;
+  const names = ["added", "known", "changed", "moved", "quarantined", "refused", "ignored", "missing"];
+  const counts = names.filter((name) => result[name]).map((name) => `${result[name]} ${name}`);
+  const reasons = [...(result.quarantine_reasons ?? []).map(({ reason, items }) => `${items}: ${reason}`), ...(result.refusals ?? []).slice(0, 2)];
+  return [counts.join(", "), ...reasons].join(" · ");
+}
+
 function drawJobs(jobs) {
   const rows = jobs.map((job) => {
     const detail =
       job.state === "running"
         ? element("span", { class: "quiet" }, element("progress", { value: job.progress, max: 1, "aria-label": `Progress of ${job.kind}` }), job.message ?? "")
-        : element("span", { class: "quiet" }, job.waits_for ? `waits for ${job.waits_for}` : (job.error ?? job.result?.missing ?? job.message ?? ""));
+        : element("span", { class: "quiet" }, job.waits_for ? `waits for ${job.waits_for}` : (job.error ?? importCounts(job) ?? job.result?.missing ?? job.message ?? ""));
     return element("li", {}, element("span", {}, job.kind), element("span", { class: job.state }, job.state), detail, element("span", { class: "quiet" }, clock(job.created_at)));
   });
   fill("jobs", ...(rows.length ? rows : [element("li", { class: "quiet" }, "none yet")]));

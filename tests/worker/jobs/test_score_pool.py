@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from service.content.reader import content_hash_of
 from service.errors import ItemNotFetched
 from service.settings import Settings
 from service.store.artifacts import Artifacts
@@ -66,9 +67,10 @@ class Scoring:
         with write_session(self.engine) as session:
             project = session.get_one(Project, self.project.id)
             for number in range(first, first + count):
+                path = self.folder / f"{number:05}.png"
                 make_item(
-                    session, project=project, key=f"{number:05}.png", uri=f"{self.folder}/{number:05}.png",
-                    split=split, **{"content_hash": f"hash {number}"} | values,
+                    session, project=project, key=path.name, uri=str(path), split=split,
+                    **{"content_hash": content_hash_of(path.read_bytes())} | values,
                 )  # fmt: skip
 
     def claim(self, **settings: Any) -> JobContext:

@@ -6,12 +6,14 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
 import torch
 
+from service.content.reader import content_hash_of
 from service.settings import Settings
 from service.store.artifacts import Artifacts
 from service.store.pipeline import queue_score_pool, queue_train_pretext
@@ -23,7 +25,6 @@ from tests.worker.running import claim, run
 from worker.jobs.context import JobContext
 from worker.jobs.specs import cache_names, spec_of, store_net
 from worker.jobs.train_pretext.pool import TrainingPool
-from worker.modalities import Modality
 from worker.modalities.image import Image
 from worker.models.nets import new_net
 from worker.pool.cache_room import PoolCache, caches_of
@@ -53,14 +54,20 @@ class Pool:
         with write_session(engine) as session:
             project = make_project(session, settings={"pretext_epochs": 2})
             for path in paths:
-                make_item(session, project=project, key=path.name, uri=str(path), content_hash=path.name)
+                make_item(
+                    session,
+                    project=project,
+                    key=path.name,
+                    uri=str(path),
+                    content_hash=content_hash_of(path.read_bytes()),
+                )
             self.project_id = project.id
         self.decoded: list[str] = []
         decode = ItemReader._decode
 
-        def counting(this: ItemReader, uri: str, modality: Modality) -> Decoded:
+        def counting(this: ItemReader, uri: str, *more: Any) -> Decoded:
             self.decoded.append(Path(uri).name)
-            return decode(this, uri, modality)
+            return decode(this, uri, *more)
 
         patch.setattr(ItemReader, "_decode", counting)
 

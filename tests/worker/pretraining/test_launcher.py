@@ -34,7 +34,6 @@ from worker.errors import JobFailed
 from worker.jobs import train_pretext
 from worker.jobs.context import JobContext
 from worker.jobs.train_pretext.pool import TrainingPool
-from worker.modalities import Modality
 from worker.modalities.image import Image
 from worker.models.spec import ModelSpec
 from worker.pool.reader import Decoded, ItemReader
@@ -148,9 +147,9 @@ def test_the_shared_pool_is_the_pool(
     (tmp_path / "pool" / "00003.png").unlink()
     decode, decoded = ItemReader._decode, list[str]()
 
-    def counting(this: ItemReader, uri: str, modality: Modality) -> Decoded:
+    def counting(this: ItemReader, uri: str, *more: Any) -> Decoded:
         decoded.append(Path(uri).name)
-        return decode(this, uri, modality)
+        return decode(this, uri, *more)
 
     monkeypatch.setattr(ItemReader, "_decode", counting)
     with ItemReader(context.settings) as reader:

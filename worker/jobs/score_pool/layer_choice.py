@@ -22,7 +22,7 @@ from worker.evaluation.gate import linear_probe
 from worker.evaluation.metrics import paired_difference
 from worker.jobs.context import JobContext
 from worker.jobs.probe_sets import Judges, Sample
-from worker.jobs.specs import open_net, spec_of, uris_of
+from worker.jobs.specs import open_net, refs_of, spec_of
 from worker.jobs.train_pretext.pool import TrainingPool
 from worker.modalities import Modality
 from worker.models.layers import candidates, embeddings_at, joins_layers
@@ -86,8 +86,8 @@ def _choose(context: JobContext, model: PretextModel, device: torch.device, judg
         if sample is None:
             return default
         with context.read() as session:
-            uris = uris_of(session, sample.ids)
-        parts = list(decoded_parts(reader, modality, sample.ids, uris))
+            refs = refs_of(session, sample.ids)
+        parts = list(decoded_parts(reader, modality, sample.ids, refs))
     sample = sample.keep(np.concatenate([rows for rows, _ in parts]) if parts else np.empty(0, np.int64))
     if not sample.enough:
         return default

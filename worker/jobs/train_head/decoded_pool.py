@@ -14,7 +14,7 @@ from worker.errors import JobFailed
 from worker.heads import FittedHead
 from worker.heads.labeled_view import Decoded, ItemNetwork, LabeledItems
 from worker.jobs.context import JobContext
-from worker.jobs.specs import open_net, spec_of, uris_of
+from worker.jobs.specs import open_net, refs_of, spec_of
 from worker.models.layers import at_layer
 from worker.pool.dataset import ahead
 from worker.pool.reader import ItemReader
@@ -65,9 +65,9 @@ class DecodedPool:
         for start in range(0, len(rows), _READ_AT_A_TIME):
             ids = self._ids[rows[start : start + _READ_AT_A_TIME]].tolist()
             with self._context.read() as session:
-                uris = uris_of(session, np.array(ids, np.int64))
-            known = [(start + place, uris[item]) for place, item in enumerate(ids) if item in uris]
-            decoded = self._reader.decode([uri for _, uri in known], self._modality)
+                refs = refs_of(session, np.array(ids, np.int64))
+            known = [(start + place, refs[item]) for place, item in enumerate(ids) if item in refs]
+            decoded = self._reader.decode_items([ref for _, ref in known], self._modality)
             for (place, _), one in zip(known, decoded, strict=True):
                 if one.item is not None:
                     items[place], readable[place] = one.item, True

@@ -69,7 +69,7 @@ class TrainingPool:
         if known:
             return known
         items = self._items(ids)[:_FACTS_DECODED]
-        decoded = self.reader.decode([item.uri for item in items], modality.resolved([], device))
+        decoded = self.reader.decode_items(items, modality.resolved([], device))
         found = [one.facts for one in decoded if one.facts is not None]
         if not found:
             raise JobFailed(f"No item of the pool can be read. The first says: {decoded[0].reason}")
@@ -80,7 +80,7 @@ class TrainingPool:
         items = self._items(
             self._some(min(most, max(1, _SAMPLE_BYTES // (4 * math.prod(modality.item_shape)))))
         )
-        decoded = self.reader.decode([item.uri for item in items], modality)
+        decoded = self.reader.decode_items(items, modality)
         readable = [(one.item, one.size or 0) for one in decoded if one.item is not None]
         if not readable:
             raise JobFailed(

@@ -1,0 +1,165 @@
+"""What the API says of items whose bytes are not what they were."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from fastapi.testclient import TestClient
+
+from service.settings import Settings
+from service.store.artifacts import Artifacts
+from service.store.session import write_session
+from service.store.tables import Job
+from tests.api.conftest import created
+from tests.pictures import encoded, picture, write_parquet, write_pictures
+from tests.worker.running import claim, run
+
+
+class Shop:
+    """A project, its source on the disk, and imports of it."""
+
+    def __init__(
+        self, admin: TestClient, engine: sa.Engine, settings: Settings, artifacts: Artifacts
+    ) -> None:
+        self.admin, self.engine, self.settings, self.artifacts = admin, engine, settings, artifacts
+
+    def imported(self, place: Path, **body: Any) -> dict[str, Any]:
+        answer = self.admin.post("/projects/p_1/sources", json={"uri": str(place), **body})
+        assert answer.status_code == 202, answer.text
+        run(claim(self.engine, self.settings, self.artifacts, kind="import_source"))
+        sources = self.admin.get("/projects/p_1/sources").json()["items"]
+        return {name: count for name, count in sources[0].items() if isinstance(count, int) and count}
+
+    def items(self, **query: str) -> dict[str, dict[str, Any]]:
+        listed = self.admin.get("/projects/p_1/items", params=query).json()["items"]
+        return {item["key"]: item for item in listed}
+
+    def label(self, item: str, class_name: str, annotator: str = "ann") -> str:
+        body = {"labels": [{"item": item, "class": class_name, "annotator": annotator}]}
+        answer = self.admin.post("/projects/p_1/labels", json=body)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["results"][0]["outcome"])
+
+    def exported(self, **query: str) -> list[tuple[str, str]]:
+        lines = self.admin.get("/projects/p_1/labels", params=query).text.splitlines()
+        return [(line["key"], line["class"]) for line in map(json.loads, lines)]
+
+
+@pytest.fixture
+def shop(admin: TestClient, engine: sa.Engine, settings: Settings, artifacts: Artifacts) -> Shop:
+    created(admin)
+    return Shop(admin, engine, settings, artifacts)
+
+
+def test_labels_of_changed_items_are_set_aside_listed_and_kept_on_demand(shop: Shop, tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "pool", 3)
+    assert shop.imported(root) == {"added": 3}
+    old = shop.items()["00001.png"]
+    tag = shop.admin.get(f"/projects/p_1/items/{old['id']}/image").headers["ETag"]
+    for item in shop.items().values():
+        shop.label(item["id"], "coat")
+    shop.label(old["id"], "shirt", "bea")
+    (root / "00001.png").write_bytes(encoded(picture(40)))
+    refused = shop.admin.get(f"/projects/p_1/items/{old['id']}/image?size=16")  # not even before the import
+    assert (refused.status_code, refused.json()["code"]) == (404, "no_image")
+    assert "its bytes are not those that were imported" in refused.json()["detail"]
+
+    assert shop.imported(root) == {"known": 2, "changed": 1}
+
+    new = shop.items()["00001.png"]
+    assert (new["state"], new["class"], new["replaces"]) == ("available", None, old["id"])
+    shown = shop.admin.get(f"/projects/p_1/items/{new['id']}/image")
+    assert (shown.status_code, shown.content) == (200, encoded(picture(40)))
+    assert shown.headers["ETag"] != tag
+    assert shop.admin.get(f"/projects/p_1/items/{old['id']}/image").status_code == 404
+    assert [item["id"] for item in shop.items(state="changed").values()] == [old["id"]]
+    kept = shop.admin.get(f"/projects/p_1/items/{old['id']}").json()["labels"]
+    assert {label["class"] for label in kept} == {"coat", "shirt"}
+    assert sorted(shop.exported()) == [("00000.png", "coat"), ("00002.png", "coat")]
+    assert len(shop.exported(all="true")) == 4
+    assert (
+        shop.label(old["id"], "coat", "eve") == "accepted"
+    )  # who still had it open: kept, under what they saw
+    assert shop.items()["00001.png"]["class"] is None
+
+    used = shop.admin.get("/projects/p_1").json()["labels_used"]
+    keep = {"items": [old["id"]]}
+    assert shop.admin.post("/projects/p_1/items/keep-labels", json=keep).json() == {"changed": 1}
+    assert shop.items()["00001.png"]["state"] == "done"
+    assert ("00001.png", "coat") in shop.exported()
+    assert shop.admin.get("/projects/p_1").json()["labels_used"] == used
+    assert shop.admin.post("/projects/p_1/items/keep-labels", json=keep).json() == {"changed": 0}
+    wrong = shop.admin.post("/projects/p_1/items/keep-labels", json={"items": [new["id"]]})
+    assert (wrong.status_code, wrong.json()["code"]) == (422, "item_not_replaced")
+
+
+def test_what_is_aside_is_not_offered_withdrawn_nor_queued(shop: Shop, tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "pool", 4)
+    shop.imported(root)
+    ids = {key: item["id"] for key, item in shop.items().items()}
+    shop.admin.post("/projects/p_1/gold", json={"items": [{"item": ids["00000.png"], "class": "coat"}]})
+    assert shop.admin.patch("/projects/p_1", json={"gold_fraction": 0.5}).status_code == 200
+    (root / "00000.png").unlink()
+    (root / "00001.png").write_bytes(encoded(picture(40)))
+    assert shop.imported(root) == {"known": 2, "changed": 1, "missing": 1}
+
+    batch = shop.admin.post("/projects/p_1/next-batch", json={"annotator": "ann", "size": 10}).json()["items"]
+    assert {item["key"] for item in batch} == {"00001.png", "00002.png", "00003.png"}
+    aside = [ids["00000.png"], ids["00001.png"]]
+    assert shop.admin.post("/projects/p_1/items/withdraw", json={"items": aside}).json() == {"changed": 0}
+    assert shop.admin.post("/projects/p_1/items/restore", json={"items": aside}).json() == {"changed": 0}
+    queued = shop.admin.post("/projects/p_1/queue", json={"items": aside})
+    assert (queued.status_code, queued.json()["code"]) == (422, "item_not_servable")
+    metrics = shop.admin.get("/projects/p_1/metrics").json()
+    assert (metrics["items"]["missing"], metrics["items"]["changed"]) == (1, 1)
+
+
+def test_an_item_that_was_withdrawn_and_replaced_is_not_restored(shop: Shop, tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "pool", 2)
+    shop.imported(root)
+    old = shop.items()["00000.png"]["id"]
+    shop.admin.post("/projects/p_1/items/withdraw", json={"items": [old]})
+    (root / "00000.png").write_bytes(encoded(picture(40)))
+    assert shop.imported(root) == {"known": 1, "changed": 1}
+    shop.admin.post("/projects/p_1/items/restore", json={"items": [old]})
+    assert shop.admin.get(f"/projects/p_1/items/{old}").json()["state"] == "changed"
+
+
+def test_most_of_a_source_may_be_gone_if_one_says_so(shop: Shop, tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "pool", 3)
+    shop.imported(root)
+    for number in (0, 1):
+        (root / f"0000{number}.png").unlink()
+    assert shop.imported(root, accept_missing=True) == {"known": 1, "missing": 2}
+    assert set(shop.items(state="missing")) == {"00000.png", "00001.png"}
+
+
+def test_a_table_that_grew_is_read_anew_while_the_service_runs(shop: Shop, tmp_path: Path) -> None:
+    table = write_parquet(tmp_path / "a.parquet", {"image": [encoded(picture(n)) for n in range(3)]})
+    shop.imported(table)
+    for item in shop.items().values():
+        assert shop.admin.get(f"/projects/p_1/items/{item['id']}/image").status_code == 200
+    write_parquet(table, {"image": [encoded(picture(n)) for n in (9, 8, 2, 1, 0)]})
+    assert shop.imported(table) == {"added": 2, "known": 3}
+    for item in shop.items().values():
+        assert shop.admin.get(f"/projects/p_1/items/{item['id']}/image").status_code == 200
+
+
+def test_two_imports_of_a_folder_at_once_run_one_after_the_other(shop: Shop, tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "pool", 3)
+    for _ in range(2):
+        assert shop.admin.post("/projects/p_1/sources", json={"uri": str(root)}).status_code == 202
+    first = claim(shop.engine, shop.settings, shop.artifacts, kind="import_source")
+    with pytest.raises(AssertionError):  # there is none to claim while it runs
+        claim(shop.engine, shop.settings, shop.artifacts, kind="import_source")
+    run(first)
+    run(claim(shop.engine, shop.settings, shop.artifacts, kind="import_source"))
+    sources = shop.admin.get("/projects/p_1/sources").json()["items"]
+    assert [(source["added"], source["known"]) for source in sources] == [(0, 3), (3, 0)]
+    with write_session(shop.engine) as session:
+        assert (
+            session.scalars(sa.select(Job.state).where(Job.kind == "import_source")).all()
+            == ["succeeded"] * 2
+        )
