@@ -1,4 +1,4 @@
-"""The similarity index of a score run: where its items lie, so that the service finds what is near an item.
+"""The similarity index of a score run: the places of its items, so that the service finds what is near an item.
 
 The worker writes it (job index_items), the service maps it into memory and needs nothing but numpy. Beside the arrays
 of the score run stand, `n` being its items and `c` the cells that they are grouped in:
@@ -31,7 +31,7 @@ _ROWS = 16_384  # places turned to float32 at a time, few enough to stay in the 
 
 
 def folder_of(artifact: str) -> str:
-    """Where the index of a score run lies, by the name of the run's arrays."""
+    """The folder of a score run's index, by the name of the run's arrays."""
     return f"{artifact}/similar"
 
 

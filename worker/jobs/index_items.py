@@ -81,7 +81,7 @@ class _Space:
         return len(self._embeddings)
 
     def of(self, rows: Ints) -> Floats:
-        """(m,) -> (m, k) of length 1"""
+        """(m,) -> (m, k) float32 of length 1"""
         places = self._space.of(*self._read(rows))
         return places if self._directions is None else of_length_one(places @ self._directions)
 
