@@ -23,6 +23,7 @@ class PoolView:
                     of the interval of their rank correlation on control items; 0 where it covers 0, or is not
                     measured
     appearance      (n, f) uint8 levels that say what items look like, or None
+    class_names     by index, for strategies that are told one; empty where nobody is to be told
     """
 
     embeddings: Halves
@@ -35,6 +36,7 @@ class PoolView:
     labels_used: int
     loss_weight: float = 0.0
     appearance: Bytes | None = None
+    class_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pretext_losses)

@@ -245,6 +245,7 @@ def _pool_view(context: JobContext, state: _State, scored: ScoredItems) -> PoolV
         labels_used=state.project.labels_used,
         loss_weight=state.loss_weight,
         appearance=_appearance(context, state, scored),
+        class_names=tuple(state.project.classes),
     )
 
 
