@@ -305,6 +305,21 @@ class NoScoreRun(ShortlistError):
     status, code = 409, "no_score_run"
 
 
+class ItemNotScored(ShortlistError):
+    """Item {id!r} is not scored yet, so nothing can be compared with it. Items that came last are scored with
+    the next score run, and before there is a pretext model only some of a large pool are: see the project's jobs, then
+    ask again, or take another example."""
+
+    status, code = 409, "item_not_scored"
+
+
+class SimilarityIndexMissing(ShortlistError):
+    """Items cannot be compared yet: the similarity index of the newest score run is being made. Wait for the project's
+    jobs `rank` and `index_items`, then ask again."""
+
+    status, code = 409, "similarity_index_missing"
+
+
 class NoLabels(ShortlistError):
     """There are no labels to train on yet. Take items with next-batch and send their labels first."""
 

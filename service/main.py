@@ -27,6 +27,7 @@ from service.api import (
     projects,
     rounds,
     scores,
+    similar,
     sources,
     suspects,
     training,
@@ -55,10 +56,10 @@ retraining and ranking follow by themselves. Every request carries `Authorizatio
 """
 
 _ROUTERS = (
-    projects.router, sources.router, items.router, item_actions.router, item_registration.router, training.router,
-    backbones.router, batches.router, labels.router, label_import.router, annotators.router, suspects.router,
-    rounds.router, events.router, scores.router, jobs.router, webhooks.router, catalogue.router, key_routes.router,
-    health.router, web.router,
+    projects.router, sources.router, items.router, item_actions.router, item_registration.router, similar.router,
+    training.router, backbones.router, batches.router, labels.router, label_import.router, annotators.router,
+    suspects.router, rounds.router, events.router, scores.router, jobs.router, webhooks.router, catalogue.router,
+    key_routes.router, health.router, web.router,
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from service.store.tables import Item, Label, Project
 
 router = APIRouter(prefix="/projects/{project_id}/items", tags=["items"], route_class=ETagRoute)
 
-_EXAMPLE = {
+EXAMPLE = {
     "id": "i_2k", "key": "shirts/0012.png", "uri": "/data/shirts/0012.png", "split": "pool", "state": "done",
     "class": "coat", "pretext_loss": 1.31, "pretext_loss_percentile": 97.2,
     "image_url": IMAGE_URL_EXAMPLE, "content": CONTENT_EXAMPLE, "width": 640, "height": 480,
@@ -28,7 +28,7 @@ _EXAMPLE = {
 class ItemAnswer(Answer):
     """One thing that can be labeled."""
 
-    model_config = with_example(_EXAMPLE)
+    model_config = with_example(EXAMPLE)
 
     id: str
     key: str
@@ -116,7 +116,7 @@ class ItemLabel(Answer):
 class ItemWithLabels(ItemAnswer):
     """One item, with all its labels."""
 
-    model_config = with_example(_EXAMPLE | {"labels": [{"annotator": "ann", "class": "coat", "revision": 1}]})
+    model_config = with_example(EXAMPLE | {"labels": [{"annotator": "ann", "class": "coat", "revision": 1}]})
 
     labels: list[ItemLabel]
 

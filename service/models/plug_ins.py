@@ -1,5 +1,6 @@
 """Plug-ins that workers announced, and the check of a project's choices against them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,6 +12,7 @@ from service.store.tables import CatalogueEntry
 
 # Which kind of plug-in a setting names. A backbone is `small` or any timm model: only the worker knows.
 _KINDS = {"pretext_task": "pretext_task", "strategy": "strategy", "cold_start": "strategy", "head": "head"}
+_NAMES_A_CLASS = "x-class"  # in the schema of a parameter: its value is a class of the project
 _JSON_TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,), "integer": (int,), "number": (int, float), "null": (type(None),),
     "array": (list,), "object": (dict,),
@@ -21,8 +23,10 @@ def entries(session: Session) -> list[CatalogueEntry]:
     return list(session.scalars(sa.select(CatalogueEntry).order_by(CatalogueEntry.kind, CatalogueEntry.name)))
 
 
-def check(session: Session, settings: ProjectSettings) -> None:
+def check(session: Session, settings: ProjectSettings, classes: Sequence[str]) -> None:
     """The plug-ins that were chosen, and their parameters. Raises `UnknownPlugIn` or `Invalid`.
+
+    classes: of the project, which a parameter may name
 
     Before any worker ran there is nothing to check against, and everything passes: the job says what is wrong.
     """
@@ -35,10 +39,10 @@ def check(session: Session, settings: ProjectSettings) -> None:
         if choice.name not in schemas:
             kind, known = _KINDS[field].replace("_", " "), ", ".join(schemas)
             raise UnknownPlugIn(field=field, kind=kind, name=choice.name, known=known)
-        _check_params(choice.params, schemas[choice.name], f"{field}.params")
+        _check_params(choice.params, schemas[choice.name], f"{field}.params", classes)
 
 
-def _check_params(values: dict[str, Any], schema: dict[str, Any], field: str) -> None:
+def _check_params(values: dict[str, Any], schema: dict[str, Any], field: str, classes: Sequence[str]) -> None:
     """By the part of JSON Schema that parameters of plug-ins use; the plug-in itself checks the rest."""
     properties: dict[str, Any] = schema.get("properties", {})
     for name, value in values.items():
@@ -48,6 +52,9 @@ def _check_params(values: dict[str, Any], schema: dict[str, Any], field: str) ->
         problem = _problem(value, properties[name])
         if problem is not None:
             raise Invalid(field=f"{field}.{name}", message=f"this must be {problem}.")
+        if properties[name].get(_NAMES_A_CLASS) and value is not None and value not in classes:
+            message = f"the project has no class {value!r}. Its classes are: {', '.join(classes)}."
+            raise Invalid(field=f"{field}.{name}", message=message)
     for name in schema.get("required", []):
         if name not in values:
             raise Invalid(field=f"{field}.{name}", message="this parameter is required.")

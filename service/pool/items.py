@@ -108,27 +108,36 @@ def find(session: Session, project: Project, public: str) -> Item:
     return item
 
 
-def find_each(session: Session, project: Project, items: Sequence[str]) -> list[Item]:
-    """One for each public id. Raises `UnknownItem`, which says by its place in the call which one is not there."""
-    numbers = [_number(public, index) for index, public in enumerate(items)]
+def find_each(session: Session, project: Project, items: Sequence[str], field: str = "items") -> list[Item]:
+    """One for each public id. Raises `UnknownItem`, which says by its place in the call's `field` which one is not
+    there.
+    """
+    numbers = [_number(public, f"{field}[{index}]") for index, public in enumerate(items)]
     query = sa.select(Item).where(Item.project_id == project.id, Item.id.in_(numbers))
     found = {item.id: item for item in session.scalars(query)}
     for index, number in enumerate(numbers):
         if number not in found:
-            raise UnknownItem(field=f"items[{index}]", id=items[index])
+            raise UnknownItem(field=f"{field}[{index}]", id=items[index])
     return [found[number] for number in numbers]
 
 
-def _number(public: str, index: int) -> int:
+def _number(public: str, field: str) -> int:
     try:
         return row_number("i", public)
     except NotFound:
-        raise UnknownItem(field=f"items[{index}]", id=public) from None
+        raise UnknownItem(field=field, id=public) from None
 
 
 def listed(session: Session, project: Project, public: str) -> ListedItem:
     item = find(session, project, public)
     return ListedItem(*session.execute(_listed(project).where(Item.id == item.id)).one())
+
+
+def listed_each(session: Session, project: Project, numbers: Sequence[int]) -> list[ListedItem]:
+    """Items by number, in the order given, less those that are gone."""
+    query = _listed(project).where(Item.id.in_(numbers))
+    found = {row[0].id: ListedItem(*row) for row in session.execute(query)}
+    return [found[number] for number in numbers if number in found]
 
 
 def _listed(

@@ -49,7 +49,8 @@ def change(
     if modality is not None and modality != project.modality:
         _change_modality(session, project, modality, new_task="pretext_task" in changes)
     if changes:
-        plug_ins.check(session, ProjectSettings.model_validate(changes))
+        known = project.classes if classes is None else classes
+        plug_ins.check(session, ProjectSettings.model_validate(changes), known)
         settings = ProjectSettings.model_validate(project.settings | changes)
         if project.modality is not None and "pretext_task" in changes:
             modalities.check_task(session, settings, project.modality)

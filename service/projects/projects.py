@@ -42,7 +42,7 @@ def create(
     `Invalid`."""
     if fault := fault_of(classes):
         raise Invalid(field="classes", message=fault)
-    plug_ins.check(session, settings)
+    plug_ins.check(session, settings, classes)
     other = find(session, pretext_from) if pretext_from is not None else None
     project = Project(
         name=name,

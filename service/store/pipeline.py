@@ -36,6 +36,7 @@ _DECODING = (
     "probe_pretext",
     "train_head",
     "rank",
+    "index_items",
     "export_backbone",
 )
 _LANE_OF_HEAD = sa.select(CatalogueEntry.lane).where(
@@ -202,6 +203,12 @@ def queue_train_head(session: Session, project: Project, *, at_once: bool = Fals
 def queue_rank(session: Session, project: Project) -> int:
     key = f"rank:{project.id}"
     return _enqueue(session, "rank", project, {}, priority=2, coalesce_key=key, serial_key=key)
+
+
+def queue_index_items(session: Session, project: Project) -> int:
+    """The similarity index of the served score run; behind what annotators wait for."""
+    key = f"index_items:{project.id}"
+    return _enqueue(session, "index_items", project, {}, priority=-1, coalesce_key=key, serial_key=key)
 
 
 def queue_remove_score_runs(session: Session, project: Project) -> int:

@@ -62,6 +62,7 @@ def test_plug_ins_are_checked_once_a_worker_announced_some(admin: TestClient, en
             "k": {"type": "integer", "minimum": 1},
             "power": {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "null"}]},
             "kernel": {"type": "string", "enum": ["rbf", "cosine"]},
+            "class": {"anyOf": [{"type": "string"}, {"type": "null"}], "x-class": True},
         },
     }
     with write_session(engine) as session:
@@ -73,6 +74,8 @@ def test_plug_ins_are_checked_once_a_worker_announced_some(admin: TestClient, en
         return answer.status_code, answer.json().get("detail", "")
 
     assert code({"name": "margin", "params": {"k": 3, "power": None, "kernel": "rbf"}})[0] == 200
+    assert code({"name": "margin", "params": {"class": "coat"}})[0] == 200
+    assert code({"name": "margin", "params": {"class": None}})[0] == 200
     for strategy, words in [
         ("entropie", "Known are: margin"),
         ({"name": "margin", "params": {"q": 3}}, "strategy.params.q"),
@@ -81,6 +84,7 @@ def test_plug_ins_are_checked_once_a_worker_announced_some(admin: TestClient, en
         ({"name": "margin", "params": {"k": True}}, "of type integer"),
         ({"name": "margin", "params": {"power": 0}}, "greater than 0"),
         ({"name": "margin", "params": {"kernel": "linear"}}, "'rbf', 'cosine'"),
+        ({"name": "margin", "params": {"class": "cot"}}, "no class 'cot'. Its classes are: coat, shirt"),
     ]:
         status, detail = code(strategy)
         assert status == 422, strategy

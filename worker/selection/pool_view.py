@@ -25,6 +25,7 @@ class PoolView:
     appearance      (n, f) uint8 levels that say what items look like, or None
     stands_for      (n,) float32, how many items of the pool each stands for, itself and its duplicates that the view
                     leaves out; None = itself alone
+    class_names     by index, for strategies that are told one; empty where nobody is to be told
     """
 
     embeddings: Halves
@@ -38,6 +39,7 @@ class PoolView:
     loss_weight: float = 0.0
     appearance: Bytes | None = None
     stands_for: Floats | None = None
+    class_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pretext_losses)

@@ -85,8 +85,9 @@ class Labeled:
         self.run("rank")
 
     def queued(self) -> set[str]:
+        """Kinds of jobs, less the similarity index: the first ranking queues it, whatever the gate says."""
         with read_session(self.bench.engine) as session:
-            return set(session.scalars(sa.select(Job.kind).where(Job.state == "queued")))
+            return set(session.scalars(sa.select(Job.kind).where(Job.state == "queued"))) - {"index_items"}
 
     def gate(self) -> dict[str, object]:
         with read_session(self.bench.engine) as session:

@@ -49,6 +49,27 @@ def test_ranks_what_is_available_without_control_and_test_items(bench: Bench) ->
     assert rows[0].predicted_class is None
 
 
+def test_a_strategy_is_told_the_names_of_classes(bench: Bench) -> None:
+    rare = {"name": "rare", "params": {"class": "owl"}}
+    scored = bench.project(pool=300, settings={"control_fraction": 0, "strategy": rare})
+    examples = [item for item in scored.pool if scored.true_class(item) == "owl"][:3]
+    with write_session(bench.engine) as session:
+        label(session, scored, [*examples, *scored.pool[-12:]])
+
+    bench.rank(scored)
+
+    ranking, rows = bench.ranking(scored)
+    assert ranking.strategy == rare
+    assert [scored.true_class(row.item_id) for row in rows[:30]].count("owl") >= 25
+
+
+def test_a_class_that_is_gone_is_named(bench: Bench) -> None:
+    rare = {"name": "rare", "params": {"class": "cot"}}
+    scored = bench.project(pool=30, settings={"control_fraction": 0, "strategy": rare})
+    with pytest.raises(JobFailed, match=r"class 'cot'.*Its classes are: cat, dog, owl"):
+        bench.rank(scored)
+
+
 def test_ranks_enough_for_four_rounds(bench: Bench) -> None:
     scored = bench.project(pool=400, settings={"round_size": 60, "control_fraction": 0, "strategy": "random"})
 

@@ -2,7 +2,7 @@
 
 Of each group of duplicates the strategy sees one, and nothing that the reject head bars (`left_out`). Where the
 gate says no-go of the embeddings, `random` stands in for the strategy (docs/decisions/0010). When labels have grown
-enough since it last judged, the gate is asked again.
+enough since it last judged, the gate is asked again. The first ranking of a score run queues its similarity index.
 
 Random choices come from (seed of the project, labels used), so the same state gives the same ranking again.
 """
@@ -17,7 +17,7 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.store import outbox, pipeline, planner_stats
+from service.store import outbox, pipeline, planner_stats, similarity_index
 from service.store.control_arm import control_item_ids
 from service.store.ids import public_id
 from service.store.project_settings import Choice, ProjectSettings
@@ -176,6 +176,7 @@ def run(context: JobContext) -> dict[str, Any] | None:
         "barred": len(barred), "duplicates": int(unseen.copies.sum()),
     }  # fmt: skip
     bar(context, state.project.id, barred)
+    indexed = similarity_index.is_there(context.artifacts, str(state.score_run.artifact))
     with context.finish(result) as session:
         version = session.scalar(
             sa.select(sa.func.max(Ranking.version)).where(Ranking.project_id == state.project.id)
@@ -199,6 +200,8 @@ def run(context: JobContext) -> dict[str, Any] | None:
         _forget_old_items(session, ranking)
         if not state.provisional and is_due(state.score_run.gate, state.labels):
             pipeline.queue_probe_pretext(session, project)
+        if not indexed:
+            pipeline.queue_index_items(session, project)
     return result
 
 
@@ -259,6 +262,7 @@ def _pool_view(context: JobContext, state: _State, scored: ScoredItems, stands_f
         loss_weight=state.loss_weight,
         appearance=_appearance(context, state, scored),
         stands_for=stands_for,
+        class_names=tuple(state.project.classes),
     )
 
 
