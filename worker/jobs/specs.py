@@ -141,7 +141,9 @@ def untrained_version(
     session: Session, model: PretextModel, project_id: int, artifact: str, reason: str
 ) -> PretextModel:
     """The next version of the project's pretext model: the untrained network of `model`, in its stead."""
-    config = {name: value for name, value in model.config.items() if name != "frame"}  # that of another network
+    config = {
+        name: value for name, value in model.config.items() if name != "frame"
+    }  # that of another network
     if config.get("foundation"):
         config["space"] = "trained"
     config |= {"epochs": 0, "out_of_fold": None}
@@ -156,7 +158,9 @@ def version_in_space(
     config = model.config | {"space": space}
     note = f"Embeddings {SPACE_NAMES[space]}, in place of pretext model {model.version}: {reason}"
     diagnostics = {name: value for name, value in model.diagnostics.items() if name != "note"}
-    return _next_version(session, model, project_id, config, str(model.artifact), diagnostics | {"note": note})
+    return _next_version(
+        session, model, project_id, config, str(model.artifact), diagnostics | {"note": note}
+    )
 
 
 def _next_version(

@@ -11,9 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 _TOLERANCE = 1e-5  # relative; folding rounds differently, it must not change anything
 
 
-def folded(
-    net: nn.Module, run: Callable[[nn.Module], Tensor], tolerance: float = _TOLERANCE
-) -> nn.Module:
+def folded(net: nn.Module, run: Callable[[nn.Module], Tensor], tolerance: float = _TOLERANCE) -> nn.Module:
     """A copy of the network, which is in eval mode, with every batch norm folded that directly follows a
     convolution; the network itself where the copy would not give the same. `run` sends a few items through it.
 
@@ -75,7 +73,8 @@ def _is_norm(module: nn.Module) -> bool:
 
 def _rest(norm: nn.Module) -> nn.Module:
     """The part of a norm that is not folded."""
-    return nn.Identity() if type(norm) is nn.BatchNorm2d else nn.Sequential(norm.drop, norm.act)
+    rest = () if type(norm) is nn.BatchNorm2d else (norm.get_submodule("drop"), norm.get_submodule("act"))
+    return nn.Sequential(*rest)
 
 
 def _fold(conv: nn.Conv2d, norm: nn.Module) -> None:

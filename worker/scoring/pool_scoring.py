@@ -84,7 +84,7 @@ class Loaded:
 @dataclass(frozen=True)
 class StoredShard:
     """artifact  npz: ids (n,) int64, pool (n,) bool, losses and spreads (n,) float32, embeddings (n, d) float16,
-    pretrained (n, p) float16, where there is a foundation, and sketches (n, f) uint8
+    pretrained (n, p) float16, p = 0 without a foundation, sketches (n, f) uint8
     """
 
     first: int
@@ -265,7 +265,7 @@ class OpenPoolScoring:
                 losses=loaded.losses[scored],
                 spreads=loaded.spreads[scored],
                 embeddings=loaded.embeddings[scored],
-                **({"pretrained": loaded.pretrained[scored]} if self._foundation is not None else {}),
+                pretrained=loaded.pretrained[scored],
                 sketches=loaded.sketches[scored],
             )
         return StoredShard(shard.first, shard.last, name, int(scored.sum()), loaded.learned)

@@ -61,7 +61,10 @@ class Frame:
         """(n, d) and (n, p) -> (n, d), (n, k) or (n, d + k)"""
         if space == "trained":
             return trained
-        parts = [of_length_one((pretrained.astype(np.float32) - self.pretrained_mean) @ self.directions)]
+        centred = pretrained.astype(np.float32) - self.pretrained_mean
+        known: Floats = np.asarray(centred @ self.directions, np.float32)
+        parts = [of_length_one(known)]
         if space == "joined":
-            parts.insert(0, _TRAINED_WEIGHT * of_length_one(trained.astype(np.float32) - self.trained_mean))
+            own: Floats = np.asarray(trained.astype(np.float32) - self.trained_mean, np.float32)
+            parts.insert(0, _TRAINED_WEIGHT * of_length_one(own))
         return np.concatenate(parts, axis=1).astype(np.float16)

