@@ -48,7 +48,7 @@ def embeddings_told(model: PretextModel | None) -> str:
     weights, where these were looked for.
     """
     if model is None:
-        return "Embeddings: raw features, until there is a pretext model."
+        return "Embeddings: provisional, until there is a pretext model; the ranking says by what."
     weights = model.config.get("foundation")
     if weights is not None:
         space, source = _SPACES[model.config["space"]], _SOURCES[weights["source"]]

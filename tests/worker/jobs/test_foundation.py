@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from service.models.scores import embeddings_told
 from service.settings import Settings
-from service.store.pipeline import queue_probe_pretext, queue_score_pool
+from service.store.pipeline import queue_probe_pretext, queue_score_pool, queue_score_raw
 from service.store.session import read_session, write_session
-from service.store.tables import Item, Job, PretextModel, Project, ScoreRun
+from service.store.tables import Item, Job, PretextModel, Project, Ranking, ScoreRun
 from tests.factories import make_item, make_label, make_pretext_model, make_project
 from tests.pictures import write_pictures
 from tests.worker.jobs.scored_projects import Bench
@@ -85,10 +85,19 @@ class Joined:
             queue_score_pool(session, session.get_one(Project, self.project_id), self.models()[-1].id)
         return self.go_on(**settings)
 
-    def go_on(self, **settings: Any) -> ScoredItems:
+    def go_on(self, kind: str | None = None, **settings: Any) -> ScoredItems:
         with_all = self.bench.settings.model_copy(update={"pretrained": "auto"} | settings)
-        run(claim(self.bench.engine, with_all, self.bench.artifacts))
+        run(claim(self.bench.engine, with_all, self.bench.artifacts, kind=kind))
         return ScoredItems.open(self.bench.artifacts, self.artifact())
+
+    def queued(self) -> set[str]:
+        with read_session(self.bench.engine) as session:
+            return set(session.scalars(sa.select(Job.kind).where(Job.state == "queued")))
+
+    def note(self) -> str | None:
+        with read_session(self.bench.engine) as session:
+            project = session.get_one(Project, self.project_id)
+            return session.get_one(Ranking, project.ranking_id).note
 
     def artifact(self) -> str:
         with read_session(self.bench.engine) as session:
@@ -187,6 +196,59 @@ def test_new_items_are_scored_by_a_worker_that_has_no_weights_of_its_own(
     assert np.array_equal(after.embeddings[:20], before.embeddings)
     assert after.embeddings.shape == (24, 320)
     assert after.embeddings[20:].any(axis=1).all()
+
+
+def test_before_a_pretext_model_the_pool_is_ranked_by_pretrained_weights(
+    joined: Joined, embedded: list[int]
+) -> None:
+    """After the ranking by raw features, which takes seconds; what comes later is all that is embedded then."""
+    joined.add(40)
+    with write_session(joined.bench.engine) as session:
+        session.execute(sa.delete(PretextModel))
+        queue_score_raw(session, session.get_one(Project, joined.project_id))
+    joined.go_on()
+    assert joined.queued() == {"rank", "score_foundation"}
+    joined.go_on()
+    assert joined.note() == "Provisional: by raw features, until there is a pretext model."
+    scored = joined.go_on(kind="score_foundation")
+    assert scored.embeddings.shape == (40, 128)
+    assert embedded == [40]
+    joined.go_on()
+    assert joined.note() == "Provisional: by pretrained weights, until there is a pretext model."
+
+    joined.add(5, first=40)
+    with write_session(joined.bench.engine) as session:
+        session.execute(sa.delete(Job))
+        queue_score_raw(session, session.get_one(Project, joined.project_id))
+    before = joined.artifact()
+    joined.go_on()
+    assert joined.artifact() == before
+    assert joined.queued() == {"score_foundation"}
+    with write_session(joined.bench.engine) as session:
+        session.execute(sa.update(Job).values(run_at=0))
+    scored = joined.go_on(kind="score_foundation")
+    assert scored.embeddings.shape == (45, 128)
+    assert embedded == [40, 5]
+    earlier, later = (open_parts(joined.bench.artifacts, one) for one in (before, joined.artifact()))
+    assert earlier is not None
+    assert later is not None
+    assert np.array_equal(earlier[1], later[1][:40])
+
+
+def test_a_worker_without_weights_leaves_the_ranking_by_raw_features(joined: Joined) -> None:
+    joined.add(40)
+    joined.foundation.there = False
+    with write_session(joined.bench.engine) as session:
+        session.execute(sa.delete(PretextModel))
+        queue_score_raw(session, session.get_one(Project, joined.project_id))
+    joined.go_on()
+    before = joined.artifact()
+    joined.go_on(kind="score_foundation")
+
+    assert joined.artifact() == before
+    with read_session(joined.bench.engine) as session:
+        (result,) = session.scalars(sa.select(Job.result).where(Job.kind == "score_foundation"))
+    assert result == {"items": 0, "note": "The extra is not installed."}
 
 
 def test_the_gate_chooses_a_space_in_one_switch_and_nothing_is_computed_again(
