@@ -1,4 +1,4 @@
-"""What pretrained weights are worth: time a picture, accuracy by space, and picks by doubt, on development pools.
+"""The worth of pretrained weights: time a picture, accuracy by space, and picks by doubt, on development pools.
 
 python -m benchmarks.pretrained            sub-pools of CIFAR-10 and Fashion-MNIST, 2,000 items and 600 to test
 python -m benchmarks.pretrained --picks    instead, picks of three strategies up to 640 labels
@@ -142,7 +142,7 @@ def spaces_compared(name: str, spaces: Spaces, data: Arrays) -> None:
 
 
 def accuracies(pool: Halves, test: Halves, data: Arrays, labels: int) -> Floats:
-    """(SEEDS,) of the linear head on random labels."""
+    """(SEEDS,) The linear head's, on random labels."""
     found = []
     for seed in range(SEEDS):
         rows = np.random.default_rng(seed).permutation(len(pool))[:labels]
@@ -153,7 +153,7 @@ def accuracies(pool: Halves, test: Halves, data: Arrays, labels: int) -> Floats:
 
 
 def neighbours_alike(pool: Halves, data: Arrays) -> float:
-    """Of the 20 nearest items, in the space that strategies see, the share in % that is of the same class."""
+    """The share in % of the 20 nearest items that is of the same class, in the space that strategies see."""
     places = WhitenedSpace(pool, data["thumbnails"]).of(pool, data["thumbnails"])
     alike = places @ places.T
     np.fill_diagonal(alike, -np.inf)
@@ -210,7 +210,7 @@ def speed() -> None:
     plain = Image.foundation.make(state)
     ways: dict[str, nn.Module] = {
         "as built": plain,
-        "channels_last": Image.foundation.make(state).to(memory_format=torch.channels_last),  
+        "channels_last": Image.foundation.make(state).to(memory_format=torch.channels_last),
     }
     for label, net in ways.items():
         items = few if label == "as built" else few.contiguous(memory_format=torch.channels_last)

@@ -89,7 +89,7 @@ def run(context: JobContext) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Before:
-    """What an earlier run by the same weights knows, by row."""
+    """The arrays of an earlier run by the same weights."""
 
     scored: ScoredItems
     pretrained: Halves

@@ -52,7 +52,7 @@ class Foundation(ABC):
 
     @abstractmethod
     def places(self, settings: Settings) -> Sequence[tuple[Source, Callable[[], State]]]:
-        """Where its weights may lie, best first; each raises `NoWeights`."""
+        """The places where its weights may lie, best first; reading one raises `NoWeights`."""
 
     @abstractmethod
     def make(self, state: State) -> nn.Module:

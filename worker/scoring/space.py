@@ -28,7 +28,7 @@ _TRAINED_WEIGHT = np.float32(0.3)
 
 @dataclass(frozen=True)
 class Frame:
-    """What both kinds of embeddings are seen against, the same for all score runs of a pretext model: trained_mean
+    """The means and directions that embeddings are seen against, the same for all runs of a pretext model: trained_mean
     (d,), pretrained_mean (p,) and directions (p, k).
     """
 

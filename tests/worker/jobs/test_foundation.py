@@ -126,7 +126,7 @@ def joined(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Joi
 
 @pytest.fixture
 def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many items went through the foundation at a time, but for trials with made-up ones."""
+    """Counts of the items that went through the foundation at a time, but for trials with made-up ones."""
     counts: list[int] = []
     embeddings = FoundationNet.embeddings
 
