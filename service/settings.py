@@ -75,6 +75,18 @@ class Settings(BaseSettings):
         1, ge=1, description="devices that train a pretext model together; without CUDA as many CPU processes"
     )
     threads: int | None = Field(None, ge=1, description="torch and decode threads; default: all cores")
+    pretrained: Literal["auto", "offline", "off"] = Field(
+        "auto",
+        description="where `backbone: auto` looks for pretrained weights: `pretrained_file`, the extra `[pretrained]`, "
+        "the cache of the hub, and the hub, which has 10 s to answer; `offline` asks no hub, `off` looks nowhere",
+    )
+    pretrained_file: Path | None = Field(
+        None,
+        description="weights of EfficientNet-Lite2, a `.pth` or `.safetensors` file, read before all other places",
+    )
+    pretrained_sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="of `pretrained_file`; another file is not used"
+    )
     lease_s: float = Field(
         30.0, gt=0, description="a job whose worker is silent this long is given to another"
     )

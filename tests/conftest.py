@@ -16,9 +16,10 @@ from tests.databases import PostgresDatabases, postgres_server, sqlite_template
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SHORTLIST_… variables of whoever runs the tests must not change them."""
+    """SHORTLIST_… variables of whoever runs the tests must not change them, nor the weights that are installed."""
     for name in Settings.model_fields:
         monkeypatch.delenv(f"SHORTLIST_{name.upper()}", raising=False)
+    monkeypatch.setenv("SHORTLIST_PRETRAINED", "off")
 
 
 @pytest.fixture(scope="session")

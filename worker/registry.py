@@ -33,7 +33,10 @@ def _modules(package: str) -> tuple[str, ...]:
 @cache
 def rooms_of(package: str, room: str) -> tuple[str, ...]:
     """The packages named `room` inside the packages of `package`: `worker.modalities.image.pretext`, …"""
-    inside = (f"{name}.{room}" for name in _modules(package))
+    found = importlib.import_module(package)
+    inside = (
+        f"{package}.{module.name}.{room}" for module in pkgutil.iter_modules(found.__path__) if module.ispkg
+    )
     return tuple(name for name in inside if importlib.util.find_spec(name) is not None)
 
 

@@ -13,6 +13,7 @@ from service.http.schemas import Answer, Cursor, Limit, Page, decode_cursor, wit
 from service.labeling import rounds
 from service.labeling.annotators import Share
 from service.labeling.rounds import RoundReport
+from service.models import scores
 from service.projects import projects, summary
 from service.projects.advice import Estimate
 from service.store.ids import public_id
@@ -285,6 +286,7 @@ class ScoreRunAnswer(Answer):
     pretext_model: str | None
     pretext_model_version: int | None
     note: str | None = Field(description="why the pretext model is not the one that was trained, if so")
+    embeddings: str = Field(description="what they come from, in a sentence")
     gate: GateAnswer | None = Field(description="null before there were labels to judge by")
 
 
@@ -355,6 +357,7 @@ class MetricsAnswer(Answer):
                 pretext_model=_public("m", score_run.pretext_model_id),
                 pretext_model_version=model.version if model else None,
                 note=model.diagnostics.get("note") if model else None,
+                embeddings=scores.embeddings_told(model),
                 gate=GateAnswer.of(score_run.gate),
             )
             if score_run

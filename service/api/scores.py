@@ -38,7 +38,9 @@ class GateAnswer(Answer):
     """The verdict on whether the embeddings know more of the classes than an untrained backbone and raw features do.
 
     Judged on labeled items, each by all the others. `linear` and `knn` are accuracies, by `trained`, `untrained`
-    and `raw`. After a no-go rankings are random, until the untrained backbone stands in where that is better.
+    and `raw`; with pretrained weights beside the pretext model also by `pretrained` and by both `joined`. A space
+    that is surely better than the served one takes its place. After a no-go rankings are random, until the untrained
+    backbone stands in where that is better.
     """
 
     model_config = with_example(

@@ -61,6 +61,7 @@ def run(output: Path = Path("demo"), *, seeds: int = 3, labels: int = 500, round
                         "name": name, "classes": classes, "strategy": strategy, "seed": seed,
                         "round_size": round_size, "retrain_min_labels": round_size,
                         "retrain_min_interval_s": 0, "pretext_from": first,
+                        "backbone": "small",  # pretrained weights would take it another minute, where there are some
                     },
                 )["id"]  # fmt: skip
                 _prepare(client, project, progress, name)

@@ -30,6 +30,33 @@ def current(session: Session, project: Project) -> tuple[ScoreRun, PretextModel]
     return score_run, session.get_one(PretextModel, score_run.pretext_model_id)
 
 
+_SPACES = {
+    "trained": "by the pretext model alone, though there are pretrained weights",
+    "pretrained": "by pretrained weights alone",
+    "joined": "by the pretext model, joined with those by pretrained weights",
+}
+_SOURCES = {
+    "file": "a file that the worker's settings name",
+    "extra": "the extra [pretrained]",
+    "cache": "the hub's cache",
+    "hub": "the hub",
+}
+
+
+def embeddings_told(model: PretextModel | None) -> str:
+    """A sentence on what embeddings come from, by a pretext model or without one; it says why there are no pretrained
+    weights, where these were looked for.
+    """
+    if model is None:
+        return "Embeddings: provisional, until there is a pretext model; the ranking says by what."
+    weights = model.config.get("foundation")
+    if weights is not None:
+        space, source = _SPACES[model.config["space"]], _SOURCES[weights["source"]]
+        return f"Embeddings: {space} ({weights['network']}, from {source}, sha256 {weights['sha256'][:12]}…)."
+    tried = model.diagnostics.get("foundation", {}).get("tried", [])
+    return " ".join([f"Embeddings: by the pretext model ({model.backbone}).", *tried])
+
+
 def gates(session: Session, project: Project, models: list[PretextModel]) -> dict[int, Json]:
     """By number of the model: what the gate last said of its embeddings, on the labels of this project."""
     query = sa.select(ScoreRun.pretext_model_id, ScoreRun.gate).where(

@@ -153,7 +153,9 @@ def queue_items(
 def pretrain_after_import(
     engine: sa.Engine, project_id: int, job_id: int, say: Say, stopping: threading.Event
 ) -> None:
-    """Wait for the import, then queue the pretraining unless there is or will be a pretext model."""
+    """Wait for the import, then queue the pretraining unless there is or will be a pretext model. The first ranking
+    comes first, by raw features: after it pretrained weights may ask for the long lane, before the pretraining.
+    """
     said, says_next = None, time.monotonic() + PROGRESS_S
     while True:
         with read_session(engine) as session:
@@ -170,6 +172,9 @@ def pretrain_after_import(
         return
     for sentence in import_report.sentences(job.result or {}, public_id("p", project_id)):
         say(sentence)
+    while _ranks_first(engine, project_id):
+        if stopping.wait(LOOK_S):
+            return
     with write_session(engine) as session:
         project = session.get(Project, project_id)
         if project is None or _has_pretext_model(session, project):
@@ -179,7 +184,7 @@ def pretrain_after_import(
         except ShortlistError as error:
             say(str(error))
             return
-    say("Pretraining on them is queued; until it is done, batches are ranked by raw features.")
+    say("Pretraining on them is queued; until it is done, batches are ranked provisionally.")
 
 
 def say_what_waits(
@@ -200,6 +205,13 @@ def say_what_waits(
 
 def _unfinished() -> sa.ColumnElement[bool]:
     return Job.state.in_(("queued", "running"))
+
+
+def _ranks_first(engine: sa.Engine, project_id: int) -> bool:
+    """True while the score run by raw features is waited for."""
+    waiting = sa.select(Job.id).where(Job.project_id == project_id, Job.kind == "score_raw", _unfinished())
+    with read_session(engine) as session:
+        return session.scalar(waiting.limit(1)) is not None
 
 
 def _has_pretext_model(session: Session, project: Project) -> bool:

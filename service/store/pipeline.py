@@ -1,5 +1,5 @@
-"""The pipeline: import → score_raw → rank; train_pretext → score_pool → rank; labels → train_head → rank →
-probe_pretext.
+"""The pipeline: import → score_raw → score_foundation → rank; train_pretext → score_pool → rank; labels → train_head →
+rank → probe_pretext.
 
 Both programs queue jobs through these functions, in the transaction of the change that causes them.
 
@@ -33,6 +33,7 @@ _DECODING = (
     "train_pretext",
     "score_pool",
     "score_raw",
+    "score_foundation",
     "probe_pretext",
     "train_head",
     "rank",
@@ -44,6 +45,7 @@ _LANE_OF_HEAD = sa.select(CatalogueEntry.lane).where(
 )
 
 _BETWEEN_RAW_S = 10.0  # provisional score runs
+_BETWEEN_FOUNDATION_S = 60.0
 
 # The pretext models by which pools are to be scored.
 SCORING = sa.select(Job.payload["pretext_model_id"].as_integer()).where(
@@ -166,6 +168,21 @@ def queue_score_raw(session: Session, project: Project) -> int:
         coalesce_key=key,
         serial_key=key,
         min_interval_s=0.0 if project.score_run_id is None else _BETWEEN_RAW_S,
+    )
+
+
+def queue_score_foundation(session: Session, project: Project) -> int:
+    """A provisional score run by pretrained weights, which takes minutes; before a pretraining that waits."""
+    key = f"score_foundation:{project.id}"
+    return _enqueue(
+        session,
+        "score_foundation",
+        project,
+        {},
+        priority=1,
+        coalesce_key=key,
+        serial_key=key,
+        min_interval_s=_BETWEEN_FOUNDATION_S,
     )
 
 

@@ -56,8 +56,15 @@ class ProjectSettings(BaseModel):
         Choice(name="rotation"),
         description="self-supervised task; the default is that of images, a project of another modality gets its own",
     )
-    backbone: str = Field("small", max_length=200, description="`small`, or any timm model by name")
-    pretrained: bool = Field(False, description="start from timm's pretrained weights")
+    backbone: str = Field(
+        "auto",
+        max_length=200,
+        description="`auto` trains `small` and, for images, joins it with pretrained weights where the worker has "
+        "some; `small`, or any timm model by name, stands alone",
+    )
+    pretrained: bool = Field(
+        False, description="start the pretraining of a timm model from its pretrained weights"
+    )
     image_size: int | None = Field(
         None,
         ge=8,

@@ -8,16 +8,19 @@ are judged and of those that taught: among few labels the second moves a probe m
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from worker.arrays import Bools, Floats, Ints
 from worker.evaluation.metrics import paired_difference
+from worker.selection.spaces import of_equal_length
 
 Verdict = Literal["go", "no-go", "not enough labels"]
-Rival = Literal["untrained", "raw"]
+Space = Literal["trained", "pretrained", "joined"]  # that embeddings may be served in
+Better = Literal["untrained", "trained", "pretrained", "joined"]
+Rival = Literal["raw"] | Better
 # test: the test split. control: what the control arm asked for. random: all labels, where chance asked for them all.
 JudgedOn = Literal["test", "control", "random"]
 
@@ -31,7 +34,14 @@ _PARTS = 5  # of the labels that teach; each is left out once, to see how much h
 _PENALTIES = np.logspace(-4, 2, 13)  # of the ridge, times the mean eigenvalue
 _NEIGHBOURS = 10
 _TEMPERATURE = 0.07
-_NAMES = {"trained": "the trained backbone", "untrained": "the untrained backbone", "raw": "raw features"}
+_NAMES = {
+    "trained": "the trained backbone",
+    "untrained": "the untrained backbone",
+    "raw": "raw features",
+    "pretrained": "pretrained weights",
+    "joined": "the trained backbone joined with pretrained weights",
+}
+_COSTLESS = ("untrained", "raw")  # the verdict is about these
 _ITEMS = {
     "test": "items of the test split",
     "control": "control items",
@@ -41,9 +51,9 @@ _ITEMS = {
 
 @dataclass(frozen=True)
 class Gate:
-    """linear, knn: accuracy by what was compared, `trained` and its rivals, on `items` that are `judged_on`. labels:
-    the labeled items that there were. better: the rival to use instead, where there is one; never raw features, which
-    no ranking can use.
+    """linear, knn: accuracy by what was compared, the `served` embeddings and their rivals, on `items` that are
+    `judged_on`. labels: the labeled items that there were. better: the rival to use instead, where there is one; never
+    raw features, which no ranking can use.
     """
 
     verdict: Verdict
@@ -53,7 +63,8 @@ class Gate:
     judged_on: JudgedOn | None
     linear: dict[str, float]
     knn: dict[str, float]
-    better: Rival | None = None
+    better: Better | None = None
+    served: Space = "trained"
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -99,55 +110,63 @@ def too_few_unbiased(labels: int, unbiased: int, control_share: float) -> Gate:
 
 
 def judge(
-    trained: Floats,
+    served_features: Floats,
     rivals: dict[Rival, Floats],
     classes: Ints,
     taught: Bools,
     judged: Bools,
     judged_on: JudgedOn,
     labels: int,
+    served: Space = "trained",
 ) -> Gate:
     """Features (n, d) of the same n items, and their classes (n,): the probes learn from those `taught` (n,) and
     are compared on those `judged` (n,). An item that is both is judged by the others (leave one out). `labels` is
     how many labeled items there are.
+
+    The verdict is about rivals that cost nothing. Another space of the embeddings is `better` only where it surely
+    is, by the same interval, so that the served one does not change back and forth by chance.
     """
-    features = {"trained": trained} | {str(name): values for name, values in rivals.items()}
+    features = {str(served): served_features} | {str(name): values for name, values in rivals.items()}
     right = {name: linear_probe(values, classes, taught)[judged] for name, values in features.items()}
-    varies = _variances_by_teachers(features, classes, taught, judged)
+    varies = _variances_by_teachers(features, served, classes, taught, judged)
     linear = {name: float(found.mean()) for name, found in right.items()}
     knn = {
         name: float(nearest_neighbours(values, classes, taught)[judged].mean())
         for name, values in features.items()
     }
-    differences = {name: paired_difference(right["trained"], right[name], varies[name]) for name in rivals}
+    differences = {name: paired_difference(right[served], right[name], varies[name]) for name in rivals}
     # The rival that speaks most against it: by the upper end for a no-go, by the lower end for a go.
-    beaten_by = min(differences, key=lambda name: differences[name][2])
-    closest = min(differences, key=lambda name: differences[name][1])
-    better: Rival | None = None
+    costless = [name for name in rivals if name in _COSTLESS]
+    beaten_by = min(costless, key=lambda name: differences[name][2])
+    closest = min(costless, key=lambda name: differences[name][1])
+    surely: list[Better] = [name for name in get_args(Space) if name in rivals and differences[name][2] < 0]
     if differences[beaten_by][2] < 0:
         verdict: Verdict = "no-go"
         said = f"worse than {_says(beaten_by, differences)}"
-        if "untrained" in rivals and linear["untrained"] > linear["trained"]:
-            better = "untrained"
+        if "untrained" in rivals and linear["untrained"] > linear[served]:
+            surely.append("untrained")
     elif differences[closest][1] > -_NO_WORSE:
         verdict, said = "go", f"no worse than {_says(closest, differences)}"
     else:
         verdict, said = "not enough labels", f"not yet told apart from {_says(closest, differences)}"
+    better = max(surely, key=lambda name: linear[name], default=None)
+    if better is not None and better != "untrained":
+        said += f", and surely worse than {_says(better, differences)}, which takes its place"
     items = int(judged.sum())
     reason = (
-        f"On {items} {_ITEMS[judged_on]} the linear probe of {_NAMES['trained']} is right for "
-        f"{linear['trained']:.1%}, {said}, taught by {int(taught.sum())} labels. "
-        f"10 nearest neighbours: {knn['trained']:.1%}, "
+        f"On {items} {_ITEMS[judged_on]} the linear probe of {_NAMES[served]} is right for "
+        f"{linear[served]:.1%}, {said}, taught by {int(taught.sum())} labels. "
+        f"10 nearest neighbours: {knn[served]:.1%}, "
         + ", ".join(f"{knn[name]:.1%} with {_NAMES[name]}" for name in rivals)
         + "."
     )
-    return Gate(verdict, reason, labels, items, judged_on, linear, knn, better)
+    return Gate(verdict, reason, labels, items, judged_on, linear, knn, better, served)
 
 
 def _variances_by_teachers(
-    features: dict[str, Floats], classes: Ints, taught: Bools, judged: Bools
+    features: dict[str, Floats], served: Space, classes: Ints, taught: Bools, judged: Bools
 ) -> dict[str, float]:
-    """The variance over other labels of the difference in accuracy between the trained features and each other, by
+    """The variance over other labels of the difference in accuracy between the served features and each other, by
     the grouped jackknife (Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 11.5).
     """
     part = np.full(len(classes), -1)
@@ -161,7 +180,7 @@ def _variances_by_teachers(
         )
         for name, values in features.items()
     }
-    gained = {name: accuracies["trained"] - values for name, values in accuracies.items()}
+    gained = {name: accuracies[served] - values for name, values in accuracies.items()}
     return {name: float((_PARTS - 1) * values.var()) for name, values in gained.items()}
 
 
@@ -221,4 +240,6 @@ def nearest_neighbours(features: Floats, classes: Ints, taught: Bools) -> Bools:
 def _standardised(features: Floats, taught: Bools) -> npt.NDArray[np.float64]:
     values = features.astype(np.float64)
     spread = values[taught].std(axis=0)
+    if of_equal_length(features):  # as heads scale them
+        spread = np.full_like(spread, np.sqrt((spread**2).mean()))
     return np.asarray((values - values[taught].mean(axis=0)) / np.where(spread > 1e-9, spread, 1))

@@ -3,14 +3,15 @@
 What no strategy chose judges them: the test split, where it is large enough, as for heads; else the items that the
 control arm asked for; else all labels, if all of them were drawn at random. All labels teach the probes.
 
-The verdict stands in `ScoreRun.gate`. After a no-go the pool is ranked at random; and where the untrained
-backbone did better, it is stored as the next version of the pretext model, and the pool is scored by it, unless it
-is about to be scored by a newer one: that one is judged in its turn.
+The verdict stands in `ScoreRun.gate`. After a no-go the pool is ranked at random. Where another space of the
+embeddings did surely better (by pretrained weights, by the pretext model, by both joined), or after a no-go the
+untrained backbone, this becomes the next version of the pretext model, and the pool is scored by it, unless it is
+about to be scored by a newer one: that one is judged in its turn. Another space takes seconds, as all is copied.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import structlog
@@ -25,12 +26,13 @@ from worker.device import autocast, choose_device, to_device, use_threads
 from worker.evaluation import gate
 from worker.jobs.context import JobContext
 from worker.jobs.probe_sets import Judges
-from worker.jobs.specs import is_untrained, refs_of, spec_of, store_net, untrained_version
+from worker.jobs.score_pool.foundation import load_frame
+from worker.jobs.specs import is_untrained, refs_of, spec_of, store_net, untrained_version, version_in_space
 from worker.models.layers import at_layer
 from worker.models.nets import new_net, on_device
 from worker.pool.parts import decoded_parts
 from worker.pool.reader import ItemReader
-from worker.scoring.scored_items import ScoredItems
+from worker.scoring.scored_items import ScoredItems, open_parts
 
 log = structlog.get_logger()
 
@@ -62,9 +64,8 @@ def run(context: JobContext) -> dict[str, Any] | None:
     use_threads(context.settings.threads)
     found = _judge(context, state)
     before = (state.score_run.gate or {}).get("verdict")
-    instead = found.better == "untrained"
     artifact = f"pretext/{state.model.id}/untrained-{context.job.token}.safetensors"
-    if instead:
+    if found.better == "untrained":
         store_net(new_net(spec_of(state.model)), state.model, context.artifacts, artifact)
     if found.verdict == "no-go":
         log.warning(
@@ -74,9 +75,12 @@ def run(context: JobContext) -> dict[str, Any] | None:
         project = session.get_one(Project, context.job.project_id)
         session.get_one(ScoreRun, state.score_run.id).gate = found.as_json()
         if project.score_run_id == state.score_run.id:
-            if instead and pipeline.model_to_serve(session, project) == state.model.id:
+            if found.better is not None and pipeline.model_to_serve(session, project) == state.model.id:
                 model = session.get_one(PretextModel, state.model.id)
-                standing_in = untrained_version(session, model, project.id, artifact, found.reason)
+                if found.better == "untrained":
+                    standing_in = untrained_version(session, model, project.id, artifact, found.reason)
+                else:
+                    standing_in = version_in_space(session, model, project.id, found.better, found.reason)
                 pipeline.queue_score_pool(session, project, standing_in.id)
             if "no-go" in (before, found.verdict) and before != found.verdict:
                 pipeline.queue_rank(session, project)
@@ -100,8 +104,26 @@ def _judge(context: JobContext, state: _State) -> gate.Gate:
     rivals: dict[gate.Rival, Floats] = {"raw": raw}
     if untrained is not None:
         rivals["untrained"] = untrained
-    trained = scored.embeddings[scored.where(sample.ids)].astype(np.float32)
-    return gate.judge(trained, rivals, sample.classes, sample.taught, sample.judged, sample.judged_on, labels)
+    spaces, served = _spaces(context, state, scored, sample.ids)
+    rivals |= {name: values for name, values in spaces.items() if name != served}
+    return gate.judge(
+        spaces[served], rivals, sample.classes, sample.taught, sample.judged, sample.judged_on, labels, served
+    )
+
+
+def _spaces(
+    context: JobContext, state: _State, scored: ScoredItems, ids: Ints
+) -> tuple[dict[gate.Space, Floats], gate.Space]:
+    """Embeddings (n, d) of scored items in each space that there is, and the one that is served."""
+    rows, config = scored.where(ids), state.model.config
+    parts = open_parts(context.artifacts, str(state.score_run.artifact))
+    served: gate.Space = config.get("space", "trained")
+    if parts is None:
+        return {served: scored.embeddings[rows].astype(np.float32)}, served
+    frame = load_frame(context.artifacts, config["frame"])
+    trained, pretrained = (part[rows] for part in parts)
+    spaces: tuple[gate.Space, ...] = get_args(gate.Space)
+    return {name: frame.embeddings(name, trained, pretrained).astype(np.float32) for name in spaces}, served
 
 
 def _features(

@@ -3,10 +3,12 @@
 Its embeddings are the raw features of the items (`Modality.raw_features`), which cost no training; it has no losses.
 A random part of a large pool is scored, with all that is labeled: what is not is served at random until the score run
 of the first pretext model takes its place.
+
+Where the modality has a foundation, job score_foundation comes after it, whose score run is provisional, too.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,27 +21,31 @@ from service.store.pipeline import (
     queue_delete_artifacts,
     queue_rank,
     queue_remove_score_runs,
+    queue_score_foundation,
     queue_score_raw,
     queue_train_head,
 )
 from service.store.project_settings import ProjectSettings
 from service.store.scores import load_duplicates
 from service.store.tables import Item, Project, ScoreRun, utc_now
-from worker.arrays import Bools, Bytes, Floats, Ints
+from worker.arrays import Bools, Bytes, Floats, Halves, Ints
 from worker.device import use_threads
 from worker.jobs.context import JobContext
 from worker.jobs.score_pool import SCORED_STATES
 from worker.jobs.score_pool.find_duplicates import find_duplicates
+from worker.jobs.score_pool.foundation import AUTO
 from worker.jobs.specs import item_refs, modality_of
 from worker.modalities import Modality
 from worker.pool.reader import ItemReader, stacked
 from worker.scoring.principal_components import principal_components
+from worker.scoring.scored_items import open_parts
 
-_POOL, _TEST = 20_000, 5_000  # items at most
+POOL, TEST = 20_000, 5_000  # items at most
 _DIMENSIONS = 128
 _READ_AT_A_TIME = 512
 _READING = 0.8  # share of the progress
-_NOT_NEEDED = "The pool is scored by a pretext model already."
+Values = TypeVar("Values", Floats, Halves)
+NOT_NEEDED = "The pool is scored by a pretext model already, or is about to be."
 
 
 def run(context: JobContext) -> dict[str, Any]:
@@ -47,20 +53,70 @@ def run(context: JobContext) -> dict[str, Any]:
     with context.read() as session:
         project = session.get_one(Project, context.job.project_id)
         if not is_provisional(session, project):
-            return {"items": 0, "note": _NOT_NEEDED}
-        ids, pool = _sample(session, project)
-        newest = session.scalar(sa.select(sa.func.max(Item.id)).where(Item.project_id == project.id)) or 0
+            return {"items": 0, "note": NOT_NEEDED}
+        served = served_artifact(session, project)
+        ids, pool = sample(session, project, POOL, TEST)
+        newest = newest_item(session, project)
     if not pool.any():
         return {"items": 0, "note": "The pool is empty."}
+    wants_foundation = _wants_foundation(context, project)
+    if wants_foundation and served is not None and open_parts(context.artifacts, served) is not None:
+        passed_on = {
+            "items": 0,
+            "note": "The pool is scored by pretrained weights, and so will be what is new.",
+        }
+        with context.finish(passed_on) as session:
+            queue_score_foundation(session, session.get_one(Project, project.id))
+        return passed_on
     seed = ProjectSettings.model_validate(project.settings).seed
     modality = modality_of(project).for_raw_features()
-    read, features, sketches = _read(context, modality, ids, seed)
+
+    def features_of(parts: Iterator[Tensor], rng: np.random.Generator) -> Floats:
+        features = modality.raw_features(parts, rng)
+        wide = features.shape[1] > _DIMENSIONS
+        return principal_components(features, _DIMENSIONS, rng) if wide else features
+
+    read, features, sketches = read_items(context, modality, ids, seed, features_of)
     ids, pool = ids[read], pool[read]
     if not pool.any():
         return {"items": 0, "note": "No item of the pool can be read."}
-    score_run = _begin(context, project, newest)
+    score_run = begin(context, project, newest)
     artifact = f"scores/{score_run.id}/arrays-{context.job.token}"
-    _store(context, artifact, ids, features, sketches)
+    store(context, artifact, ids, features, sketches)
+    return serve(context, score_run, modality, ids, pool, artifact, features.shape[1], wants_foundation)
+
+
+def served_artifact(session: Session, project: Project) -> str | None:
+    return session.scalar(sa.select(ScoreRun.artifact).where(ScoreRun.id == project.score_run_id))
+
+
+def _wants_foundation(context: JobContext, project: Project) -> bool:
+    """True if a provisional score run by pretrained weights may follow."""
+    settings = ProjectSettings.model_validate(project.settings)
+    has_one = modality_of(project).foundation is not None
+    return has_one and settings.backbone == AUTO and context.settings.pretrained != "off"
+
+
+def newest_item(session: Session, project: Project) -> int:
+    """The highest id; what comes later belongs to the next run."""
+    return session.scalar(sa.select(sa.func.max(Item.id)).where(Item.project_id == project.id)) or 0
+
+
+def serve(
+    context: JobContext,
+    score_run: ScoreRun,
+    modality: Modality,
+    ids: Ints,
+    pool: Bools,
+    artifact: str,
+    dimensions: int,
+    then_foundation: bool = False,
+    more: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Finds duplicates, then switches to the stored run of items (n,), unless a pretext model's came meanwhile."""
+    with context.read() as session:
+        settings = session.get_one(Project, score_run.project_id).settings
+    seed = ProjectSettings.model_validate(settings).seed
     copies, largest = find_duplicates(context, modality, seed, ids, pool, artifact)
     if len(copies):
         with context.publish() as session:
@@ -70,6 +126,7 @@ def run(context: JobContext) -> dict[str, Any]:
         "pool": int(pool.sum()),
         "duplicates": len(copies),
         "duplicate_threshold": largest,
+        **(more or {}),
     }
     with context.finish(result) as session:
         project = session.get_one(Project, context.job.project_id)
@@ -79,7 +136,7 @@ def run(context: JobContext) -> dict[str, Any]:
             queue_delete_artifacts(session, [f"scores/{row.id}"], later=True)
             return result
         row.state, row.artifact, row.finished_at = "complete", artifact, utc_now()
-        row.items, row.dimensions = len(ids), features.shape[1]
+        row.items, row.dimensions = len(ids), dimensions
         before, project.score_run_id = project.score_run_id, row.id
         if before is not None:
             queue_remove_score_runs(session, project)
@@ -91,6 +148,8 @@ def run(context: JobContext) -> dict[str, Any]:
         )
         if session.scalar(sa.select(came_since)):
             queue_score_raw(session, project)
+        if then_foundation:
+            queue_score_foundation(session, project)
     return result
 
 
@@ -101,7 +160,7 @@ def is_provisional(session: Session, project: Project) -> bool:
     return session.get_one(ScoreRun, project.score_run_id).pretext_model_id is None
 
 
-def _sample(session: Session, project: Project) -> tuple[Ints, Bools]:
+def sample(session: Session, project: Project, most: int, most_of_test: int) -> tuple[Ints, Bools]:
     """Ids (n,), ascending, and which of them are of the pool (n,): those that come first in the random order that
     items have, and all that are labeled.
     """
@@ -111,15 +170,21 @@ def _sample(session: Session, project: Project) -> tuple[Ints, Bools]:
         Item.project_id == project.id, sa.text("items.state = 'done' AND items.split = 'pool'")
     )
     of_test = sa.select(Item.id).where(*mine, Item.split == "test")
-    pool = set(session.scalars(of_pool.order_by(Item.shuffle).limit(_POOL))) | set(
-        session.scalars(labeled.limit(_POOL))
+    pool = set(session.scalars(of_pool.order_by(Item.shuffle).limit(most))) | set(
+        session.scalars(labeled.limit(most))
     )
-    test = set(session.scalars(of_test.order_by(Item.shuffle).limit(_TEST)))
+    test = set(session.scalars(of_test.order_by(Item.shuffle).limit(most_of_test)))
     ids = np.array(sorted(pool | test), np.int64)
     return ids, np.isin(ids, np.array(sorted(pool), np.int64))
 
 
-def _read(context: JobContext, modality: Modality, ids: Ints, seed: int) -> tuple[Bools, Floats, Bytes]:
+def read_items(
+    context: JobContext,
+    modality: Modality,
+    ids: Ints,
+    seed: int,
+    features_of: Callable[[Iterator[Tensor], np.random.Generator], Values],
+) -> tuple[Bools, Values, Bytes]:
     """A mask (n,) of the items that can be read; of these (m,) the features (m, d) and the sketches (m, f)."""
     read, sketches = np.zeros(len(ids), np.bool_), list[Bytes]()
 
@@ -139,14 +204,13 @@ def _read(context: JobContext, modality: Modality, ids: Ints, seed: int) -> tupl
                 yield items
 
     rng = np.random.default_rng(seed)
+    reader: ItemReader
     with ItemReader(context.settings) as reader, torch.no_grad():
-        features = modality.raw_features(parts(), rng)
-    if features.shape[1] > _DIMENSIONS:
-        features = principal_components(features, _DIMENSIONS, rng)
+        features = features_of(parts(), rng)
     return read, features, np.concatenate(sketches) if sketches else np.empty((len(features), 0), np.uint8)
 
 
-def _begin(context: JobContext, project: Project, newest: int) -> ScoreRun:
+def begin(context: JobContext, project: Project, newest: int) -> ScoreRun:
     """Begin a score run; one that an earlier attempt of this job began is deleted, as it takes seconds."""
     with context.publish() as session:
         mine = sa.select(ScoreRun).where(ScoreRun.job_id == context.job.id, ScoreRun.state == "running")
@@ -160,8 +224,15 @@ def _begin(context: JobContext, project: Project, newest: int) -> ScoreRun:
     return score_run
 
 
-def _store(context: JobContext, artifact: str, ids: Ints, features: Floats, sketches: Bytes) -> None:
-    """As score_pool stores arrays; the losses are 0."""
+def store(
+    context: JobContext,
+    artifact: str,
+    ids: Ints,
+    features: Floats | Halves,
+    sketches: Bytes,
+    more: dict[str, npt.NDArray[Any]] | None = None,
+) -> None:
+    """As score_pool stores arrays, and those of `more`; the losses are 0."""
     nothing = np.zeros(len(ids), np.float32)
     arrays: dict[str, npt.NDArray[Any]] = {
         "ids": ids,
@@ -169,6 +240,7 @@ def _store(context: JobContext, artifact: str, ids: Ints, features: Floats, sket
         "spreads": nothing,
         "embeddings": features.astype(np.float16),
         "sketches": sketches,
+        **(more or {}),
     }
     for name, array in arrays.items():
         with context.artifacts.writing(f"{artifact}/{name}.npy") as file:

@@ -1,6 +1,6 @@
 """Rows to the plain data that whatever computes is given."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import sqlalchemy as sa
@@ -25,6 +25,7 @@ from worker.pool.decoded_cache import origin
 from worker.pool.items import ItemRef
 from worker.registry import plug_in_from
 from worker.scoring.scored_items import ScoredItems
+from worker.scoring.space import SPACE_NAMES, SpaceName
 
 # Constants in the statements, not parameters, so that both databases use the partial indexes.
 _WHICH = {
@@ -153,6 +154,36 @@ def untrained_version(
     session: Session, model: PretextModel, project_id: int, artifact: str, reason: str
 ) -> PretextModel:
     """The next version of the project's pretext model: the untrained network of `model`, in its stead."""
+    config = {
+        name: value for name, value in model.config.items() if name != "frame"
+    }  # that of another network
+    if config.get("foundation"):
+        config["space"] = "trained"
+    config |= {"epochs": 0, "out_of_fold": None}
+    note = f"The untrained backbone, in place of pretext model {model.version}: {reason}"
+    return _next_version(session, model, project_id, config, artifact, {"note": note})
+
+
+def version_in_space(
+    session: Session, model: PretextModel, project_id: int, space: SpaceName, reason: str
+) -> PretextModel:
+    """The next version of the project's pretext model: the same network, its embeddings in another space."""
+    config = model.config | {"space": space}
+    note = f"Embeddings {SPACE_NAMES[space]}, in place of pretext model {model.version}: {reason}"
+    diagnostics = {name: value for name, value in model.diagnostics.items() if name != "note"}
+    return _next_version(
+        session, model, project_id, config, str(model.artifact), diagnostics | {"note": note}
+    )
+
+
+def _next_version(
+    session: Session,
+    model: PretextModel,
+    project_id: int,
+    config: dict[str, Any],
+    artifact: str,
+    diagnostics: dict[str, Any],
+) -> PretextModel:
     newest = sa.select(sa.func.max(PretextModel.version)).where(PretextModel.project_id == project_id)
     made = PretextModel(
         project_id=project_id,
@@ -160,9 +191,9 @@ def untrained_version(
         state="ready",
         task=model.task,
         backbone=model.backbone,
-        config=model.config | {"epochs": 0, "out_of_fold": None},
+        config=config,
         artifact=artifact,
-        diagnostics={"note": f"The untrained backbone, in place of pretext model {model.version}: {reason}"},
+        diagnostics=diagnostics,
         finished_at=utc_now(),
     )
     session.add(made)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from service.content.contract import Facts, Limits
 from worker.arrays import Bytes, Floats, Ints
 from worker.errors import JobFailed
+from worker.modalities.foundation import Foundation
 from worker.registry import plug_ins
 
 # What a network is given: a tensor, or a frozen set of tensors with len(), [rows] and .to(device).
@@ -67,7 +68,8 @@ class Modality(BaseModel, ABC):
 
     dtype              of decoded items
     default_task       the pretext task where a project names none
-    default_backbone   the backbone where a project names none
+    default_backbone   the backbone that `auto` trains
+    foundation         a network with pretrained weights for these items; None where there is none
     items_seen         by device, in all epochs of a pretraining for which a project sets none
     least_spread       of the embeddings, as a share of the untrained network's: less is a sign of collapse
     """
@@ -78,6 +80,7 @@ class Modality(BaseModel, ABC):
     dtype: ClassVar[torch.dtype]
     default_task: ClassVar[str]
     default_backbone: ClassVar[str] = "small"
+    foundation: ClassVar[Foundation | None] = None
     # On a CPU it takes 40 s on 2 cores with `small` at 28 x 28 pixels; more epochs over the 8,000 images of the example
     # did not make their embeddings better.
     items_seen: ClassVar[dict[str, int]] = {"cpu": 16_000, "cuda": 1_000_000}
@@ -135,6 +138,10 @@ class Modality(BaseModel, ABC):
     @abstractmethod
     def make_backbone(self, name: str, pretrained: bool) -> tuple[nn.Module, int]:
         """The network, prepared batch -> (n, d) float, and d. Raises `BackboneUnusable`."""
+
+    def for_foundation(self) -> "Modality":
+        """Resolved, and as large as the foundation wants items, which are decoded anew for it."""
+        return self
 
     @abstractmethod
     def for_raw_features(self) -> Self:

@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 _TOLERANCE = 1e-5  # relative; folding rounds differently, it must not change anything
 
 
-def folded(net: nn.Module, run: Callable[[nn.Module], Tensor]) -> nn.Module:
+def folded(net: nn.Module, run: Callable[[nn.Module], Tensor], tolerance: float = _TOLERANCE) -> nn.Module:
     """A copy of the network, which is in eval mode, with every batch norm folded that directly follows a
     convolution; the network itself where the copy would not give the same. `run` sends a few items through it.
 
@@ -26,8 +26,8 @@ def folded(net: nn.Module, run: Callable[[nn.Module], Tensor]) -> nn.Module:
         for parent in list(made.modules()):
             for name, child in list(parent.named_children()):
                 if child in pairs:
-                    setattr(parent, name, nn.Identity())
-        same = torch.allclose(run(made), expected, rtol=_TOLERANCE, atol=_TOLERANCE)
+                    setattr(parent, name, _rest(child))
+        same = torch.allclose(run(made), expected, rtol=tolerance, atol=tolerance)
     return made if pairs and same else net
 
 
@@ -50,7 +50,7 @@ def _pairs(net: nn.Module, run: Callable[[nn.Module], Tensor]) -> dict[nn.Module
     for module in net.modules():
         if type(module) is nn.Conv2d:
             hooks.append(module.register_forward_hook(partial(remember, module)))
-        elif type(module) is nn.BatchNorm2d and module.track_running_stats:
+        elif _is_norm(module) and module.track_running_stats:
             hooks.append(module.register_forward_pre_hook(partial(pair, module)))
     try:
         run(net)
@@ -62,6 +62,19 @@ def _pairs(net: nn.Module, run: Callable[[nn.Module], Tensor]) -> dict[nn.Module
         for norm, convs in found.items()
         if len(convs) == 1 and (conv := next(iter(convs))) is not None and len(used_by[conv]) == 1
     }
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """Also timm's that drops and activates in the same module."""
+    return type(module) is nn.BatchNorm2d or (
+        isinstance(module, nn.BatchNorm2d) and hasattr(module, "drop") and hasattr(module, "act")
+    )
+
+
+def _rest(norm: nn.Module) -> nn.Module:
+    """The part of a norm that is not folded."""
+    rest = () if type(norm) is nn.BatchNorm2d else (norm.get_submodule("drop"), norm.get_submodule("act"))
+    return nn.Sequential(*rest)
 
 
 def _fold(conv: nn.Conv2d, norm: nn.Module) -> None:

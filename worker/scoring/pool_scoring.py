@@ -25,8 +25,9 @@ from worker.pool.cache_room import CacheNames, PoolCache
 from worker.pool.items import ItemRef
 from worker.pool.reader import Decoded, ItemReader, stacked
 from worker.scoring.autotune import Way, quickest
+from worker.scoring.foundation_net import FoundationNet
 from worker.scoring.score import Scored, score
-from worker.scoring.scored_items import ScoredItems, open_sketches, open_spreads
+from worker.scoring.scored_items import ScoredItems, open_parts, open_sketches, open_spreads
 
 _BATCH = {"cpu": 64, "cuda": 512}
 _BATCHES = {"cpu": (32, 128, 256), "cuda": (256, 1_024)}  # that may be quicker
@@ -61,26 +62,28 @@ class Shard:
 class Loaded:
     """A shard ready for the device.
 
-    `losses` and `spreads` (n,) and `embeddings` (n, d) are filled where an earlier run knows them, `sketches` (n, f)
-    everywhere; `decoded` (m, *item_shape) are the items of the rows `to_do` (m,). What is in neither could not be
-    decoded.
+    `losses` and `spreads` (n,), `embeddings` (n, d) and `pretrained` (n, p) are filled where an earlier run knows them,
+    `sketches` (n, f) everywhere; `decoded` (m, *item_shape) are the items of the rows `to_do` (m,), `for_foundation`
+    the same as the foundation sees them, none where there is no foundation. What is in neither could not be decoded.
     """
 
     shard: Shard
     losses: Floats
     spreads: Floats
     embeddings: Halves
+    pretrained: Halves
     sketches: Bytes
     known: Bools
     to_do: Ints
     decoded: Sent
+    for_foundation: Tensor
     learned: dict[int, Decoded]  # by item id, without the item: what the database does not know yet
 
 
 @dataclass(frozen=True)
 class StoredShard:
     """artifact  npz: ids (n,) int64, pool (n,) bool, losses and spreads (n,) float32, embeddings (n, d) float16,
-    sketches (n, f) uint8
+    pretrained (n, p) float16, p = 0 without a foundation, sketches (n, f) uint8
     """
 
     first: int
@@ -98,6 +101,7 @@ class PoolScoring:
     token     makes the names of this attempt its own
     weights   artifact of the network; other_weights: out of fold, of the one that was trained on the other half
     earlier   artifacts of complete runs of the same model
+    foundation  artifact of the weights of the modality's foundation; None where the model stands alone
     items     to score, about: whether finding the quickest way to do it pays
     """
 
@@ -110,6 +114,7 @@ class PoolScoring:
     cache: CacheNames
     earlier: tuple[str, ...]
     items: int
+    foundation: str | None = None
 
     def open(self, device: str) -> "OpenPoolScoring":
         return OpenPoolScoring(self, torch.device(device))
@@ -130,6 +135,7 @@ class OpenPoolScoring:
         self._earlier = [_EarlierRun.open(self._artifacts, artifact) for artifact in work.earlier]
         self._kind = "cpu" if device.type == "cpu" else "cuda"
         self.batch = _BATCH[self._kind]
+        self._foundation = self._load_foundation(work.foundation) if work.foundation else None
         one = self.modality.dummy(1)
         self.dimensions = self._score(one, torch.ones(1)).embeddings.shape[1]
         sketcher = self.modality.sketcher
@@ -150,6 +156,9 @@ class OpenPoolScoring:
             return torch.cat([found.losses, found.embeddings.flatten()])  # of a layer that folding may change
 
         return on_device(folded(net, run), self._device)
+
+    def _load_foundation(self, weights: str) -> FoundationNet:
+        return FoundationNet.open(self._artifacts, weights, self.modality, self._device)
 
     def _tune(self, items: int) -> None:
         """Find out how this device scores quickest, if there are enough items to score."""
@@ -173,6 +182,8 @@ class OpenPoolScoring:
         items = shard.items
         losses, spreads = np.zeros((2, len(items)), np.float32)
         embeddings = np.zeros((len(items), self.dimensions), np.float16)
+        foundation = self._foundation
+        pretrained = np.zeros((len(items), foundation.dimensions if foundation else 0), np.float16)
         sketches = np.zeros((len(items), self._sketch_width), np.uint8)
         known = np.zeros(len(items), np.bool_)
         for earlier, theirs in zip(self._earlier, shard.earlier, strict=True):
@@ -180,7 +191,9 @@ class OpenPoolScoring:
             fill = (rows >= 0) & ~known
             losses[fill] = earlier.scored.losses[rows[fill]]
             spreads[fill] = earlier.spreads[rows[fill]]
-            embeddings[fill] = earlier.scored.embeddings[rows[fill]]
+            embeddings[fill] = earlier.trained[rows[fill]]
+            if earlier.pretrained is not None and foundation is not None:
+                pretrained[fill] = earlier.pretrained[rows[fill]]
             sketches[fill] = earlier.sketches[rows[fill]]
             known |= fill
         open_rows = np.flatnonzero(~known)
@@ -198,16 +211,28 @@ class OpenPoolScoring:
             losses,
             spreads,
             embeddings,
+            pretrained,
             sketches,
             known,
             to_do=to_do,
             decoded=send(good, self._device),
+            for_foundation=self._decode_again([items[row] for row in to_do]),
             learned={
                 items[row].id: replace(one, item=None)
                 for row, one in zip(open_rows, decoded, strict=True)
                 if one.item is None or items[row].content_hash is None
             },
         )
+
+    def _decode_again(self, items: list[ShardItem]) -> Tensor:
+        """(m, *item_shape) as the foundation sees them. They were readable a moment ago."""
+        if self._foundation is None:
+            return torch.empty(0)
+        decoded = self._reader.decode([item.uri for item in items], self._foundation.modality)
+        for item, one in zip(items, decoded, strict=True):
+            if one.item is None:
+                raise ItemNotFetched(key=item.key, reason=str(one.reason).rstrip("."))
+        return stacked([one.item for one in decoded if one.item is not None], self._foundation.modality)
 
     def _decode(self, items: list[ShardItem]) -> list[Decoded]:
         """From the cache where the database knows all that decoding would tell."""
@@ -228,6 +253,8 @@ class OpenPoolScoring:
         scored[loaded.to_do] = True
         if len(loaded.to_do):
             self._fill(loaded)
+            if self._foundation is not None:
+                loaded.pretrained[loaded.to_do] = self._foundation.embeddings(loaded.for_foundation)
         name = f"{self._work.name}/shard-{shard.first}-{self._work.token}.npz"
         with self._artifacts.writing(name) as file:
             np.savez(
@@ -237,6 +264,7 @@ class OpenPoolScoring:
                 losses=loaded.losses[scored],
                 spreads=loaded.spreads[scored],
                 embeddings=loaded.embeddings[scored],
+                pretrained=loaded.pretrained[scored],
                 sketches=loaded.sketches[scored],
             )
         return StoredShard(shard.first, shard.last, name, int(scored.sum()), loaded.learned)
@@ -298,14 +326,23 @@ class OpenPoolScoring:
 
 @dataclass(frozen=True)
 class _EarlierRun:
+    """trained (n, d): by the pretext model; pretrained (n, p), None where the run had no foundation."""
+
     scored: ScoredItems
+    trained: Halves
+    pretrained: Halves | None
     spreads: Floats
     sketches: Bytes
 
     @staticmethod
     def open(artifacts: Artifacts, artifact: str) -> "_EarlierRun":
+        scored = ScoredItems.open(artifacts, artifact)
+        parts = open_parts(artifacts, artifact)
+        trained, pretrained = parts if parts is not None else (scored.embeddings, None)
         return _EarlierRun(
-            ScoredItems.open(artifacts, artifact),
+            scored,
+            trained,
+            pretrained,
             open_spreads(artifacts, artifact),
             open_sketches(artifacts, artifact),
         )

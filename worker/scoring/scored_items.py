@@ -63,3 +63,16 @@ def open_sketches(artifacts: Artifacts, artifact: str) -> Bytes:
     if not artifacts.exists(name):  # a score run of before there were items other than images
         name = f"{artifact}/thumbnails.npy"
     return np.asarray(np.load(artifacts.local_path(name), mmap_mode="r"))
+
+
+def open_parts(artifacts: Artifacts, artifact: str) -> tuple[Halves, Halves] | None:
+    """(n, d) by the pretext model alone and (n, p) by the foundation alone, float16, aligned with the other arrays of a
+    score run, mapped; None where there was no foundation, and the embeddings are the pretext model's.
+    """
+    if not artifacts.exists(f"{artifact}/pretrained.npy"):
+        return None
+    trained, pretrained = (
+        np.asarray(np.load(artifacts.local_path(f"{artifact}/{name}.npy"), mmap_mode="r"))
+        for name in ("trained", "pretrained")
+    )
+    return trained, pretrained

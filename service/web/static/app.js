@@ -122,7 +122,7 @@ function drawCurve(points) {
 }
 
 function drawAdvice(metrics) {
-  const pretext = [metrics.score_run?.note, metrics.score_run?.gate && `Gate: ${metrics.score_run.gate.verdict}. ${metrics.score_run.gate.reason}`];
+  const pretext = [metrics.score_run?.embeddings, metrics.score_run?.note, metrics.score_run?.gate && `Gate: ${metrics.score_run.gate.verdict}. ${metrics.score_run.gate.reason}`];
   const sentences = [metrics.advice.text, metrics.random_selection?.text, metrics.head_note, ...pretext, metrics.ranking?.note].filter(Boolean);
   fill("advice", ...sentences.map((sentence) => element("p", {}, sentence)));
 }

@@ -1,6 +1,7 @@
 """Folding leaves no batch norm behind a convolution, and every output as it was."""
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -38,6 +39,18 @@ def test_the_same_losses_and_embeddings(task_name: str, backbone: str) -> None:
     before, after = score(net, task, images()), score(made, task, images())
     assert torch.allclose(before.losses, after.losses, rtol=1e-5, atol=1e-5)
     assert torch.allclose(before.embeddings, after.embeddings, rtol=1e-4, atol=1e-5)
+
+
+def test_norms_that_activate_leave_their_activation() -> None:
+    """As timm's mobile networks have them."""
+    torch.manual_seed(0)
+    net = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval()
+
+    made = folded(net, lambda either: either(images()), 1e-4)
+
+    assert norms(made) == 5 < norms(net)  # those behind convolutions that pad by themselves
+    with torch.no_grad():
+        assert torch.allclose(net(images()), made(images()), rtol=1e-3, atol=1e-4)
 
 
 class Shared(nn.Module):

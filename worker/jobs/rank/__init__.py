@@ -40,14 +40,14 @@ from worker.jobs.rank.exclusions import NO_COPIES, LeftOut, bar, barred_items, c
 from worker.jobs.specs import chosen_head, item_ids, labeled_items, modality_of, probabilities_by
 from worker.jobs.train_head.measure_head import on_alike
 from worker.registry import plug_in_from
-from worker.scoring.scored_items import ScoredItems, open_sketches
+from worker.scoring.scored_items import ScoredItems, open_parts, open_sketches
 from worker.selection.pool_view import PoolView, Selection
 from worker.selection.selections import NotFinite, mixed
 from worker.strategies import ColdStart, Strategy, strategies
 
 # Enough for several rounds, so that serving never waits; few enough that a ranking is stored at once.
 _ROUNDS, _AT_LEAST, _AT_MOST = 4, 200, 20_000
-PROVISIONAL = "Provisional: by raw features, until there is a pretext model."
+PROVISIONAL = "Provisional: by {}, until there is a pretext model."
 _AT_RANDOM = Choice(name="random")
 _HELD = sa.select(sa.func.count()).where(Reservation.state == sa.literal_column("'open'"))
 _LOOKED_BACK = 20  # rounds, for the newest measurements of what picks gain
@@ -168,7 +168,9 @@ def run(context: JobContext) -> dict[str, Any] | None:
     if not pool.available.any() and not unseen.seen.all():
         note = "What is left is barred as probably broken, or a duplicate: it is served at random."
     if state.provisional:
-        note = f"{PROVISIONAL} {note}" if note else PROVISIONAL
+        by_weights = open_parts(context.artifacts, str(state.score_run.artifact)) is not None
+        provisional = PROVISIONAL.format("pretrained weights" if by_weights else "raw features")
+        note = f"{provisional} {note}" if note else provisional
     rows = _ranked_items(state, seen, pool, selection)
     barred = barred_items(scored, unseen)
     result = {

@@ -8,8 +8,13 @@ stand, in the order of the item ids and for both splits,
     <artifact>/ids.npy          (n,) int64
     <artifact>/losses.npy       (n,) float32, the mean over the task's views
     <artifact>/spreads.npy      (n,) float32, their standard deviation; 0 where there is one view
-    <artifact>/embeddings.npy   (n, d) float16
+    <artifact>/embeddings.npy   (n, d) float16, in the space of the pretext model
     <artifact>/sketches.npy     (n, f) uint8
+
+where there is a foundation beside the pretext model, what the space is made of,
+
+    <artifact>/trained.npy      (n, d) float16
+    <artifact>/pretrained.npy   (n, p) float16
 
 and the `Score` and `Duplicate` rows; then one transaction switches what is served. What nothing needs of earlier runs
 is removed by job remove_score_runs.
@@ -41,11 +46,12 @@ from worker.engines import Engine, engines
 from worker.errors import JobFailed
 from worker.jobs.context import JobContext
 from worker.jobs.score_pool.find_duplicates import find_duplicates
+from worker.jobs.score_pool.foundation import settle_foundation, settle_frame, weights_of
 from worker.jobs.score_pool.layer_choice import settle_layer
 from worker.jobs.specs import cache_names, half_of, of_other_half, spec_of
 from worker.pretraining.loop import about
 from worker.scoring.pool_scoring import PoolScoring, Shard, ShardItem, StoredShard
-from worker.scoring.scored_items import open_spreads
+from worker.scoring.scored_items import open_parts, open_spreads
 
 SCORED_STATES = ("available", "done", "broken")
 _ROWS_A_TRANSACTION = 20_000
@@ -61,7 +67,7 @@ def run(context: JobContext) -> dict[str, Any]:
     missing = _missing(context, score_run, numbers)
     if missing:
         begun = time.monotonic()
-        model = settle_layer(context, model, device)
+        model = settle_foundation(context, settle_layer(context, model, device))
         earlier = earlier_runs(context, score_run, model)
         work = work_of(context, score_run, model, earlier, len(missing))
         shards = (shard_of(context, score_run, earlier, number) for number in missing)
@@ -163,13 +169,16 @@ def _missing(context: JobContext, score_run: ScoreRun, numbers: list[int]) -> li
 
 
 def earlier_runs(context: JobContext, score_run: ScoreRun, model: PretextModel) -> list[ScoreRun]:
-    """Complete runs of the same pretext model, of this project and of the model's own, that are copied from: the newest
-    of each.
+    """Complete runs of the same network, of this project and of the model's own, that are copied from: the newest of
+    each. Versions that differ by their space only have one network.
     """
     with context.read() as session:
+        alike = sa.select(PretextModel.id).where(
+            PretextModel.project_id == model.project_id, PretextModel.artifact == model.artifact
+        )
         complete = (
             sa.select(ScoreRun)
-            .where(ScoreRun.pretext_model_id == model.id, ScoreRun.state == "complete")
+            .where(ScoreRun.pretext_model_id.in_(alike), ScoreRun.state == "complete")
             .order_by(ScoreRun.id)
         )
         newest = {run.project_id: run for run in session.scalars(complete)}
@@ -192,6 +201,7 @@ def work_of(
         cache=cache_names(context),
         earlier=tuple(str(run.artifact) for run in earlier),
         items=shards * context.settings.shard_size,
+        foundation=weights_of(model),
     )
 
 
@@ -269,7 +279,9 @@ def _record(context: JobContext, score_run: ScoreRun, stored: StoredShard) -> No
 def _switch(context: JobContext, score_run: ScoreRun, model: PretextModel) -> dict[str, Any]:
     context.report(_SCORING, "storing the scores")
     artifact = f"scores/{score_run.id}/arrays-{context.job.token}"
-    ids, pool, losses, dimensions = _consolidate(context, score_run, artifact)
+    ids, pool, losses, dimensions = _consolidate(context, score_run, artifact, weights_of(model) is not None)
+    if weights_of(model) is not None:
+        dimensions = _enter_space(context, model, artifact)
     spreads = (
         open_spreads(context.artifacts, artifact) if spec_of(model).make_task().scoring_views > 1 else None
     )
@@ -328,11 +340,20 @@ def percentiles_among(pool: Floats, losses: Floats) -> npt.NDArray[np.float64]:
     return 50 * (below + upto) / len(pool)
 
 
-def _consolidate(context: JobContext, score_run: ScoreRun, artifact: str) -> tuple[Ints, Bools, Floats, int]:
-    """Shard after shard into the files, so that memory never holds all embeddings.
+def _consolidate(
+    context: JobContext, score_run: ScoreRun, artifact: str, has_foundation: bool
+) -> tuple[Ints, Bools, Floats, int]:
+    """Shard after shard into the files, so that memory never holds all embeddings; those of the pretext model are not
+    yet what is served where there is a foundation, too.
 
     Answers ids (n,), pool (n,), losses (n,) and the dimensions of the embeddings.
     """
+    arrays_of = {"ids": "ids", "losses": "losses", "spreads": "spreads", "sketches": "sketches"}
+    arrays_of |= (
+        {"trained": "embeddings", "pretrained": "pretrained"}
+        if has_foundation
+        else {"embeddings": "embeddings"}
+    )
     with context.read() as session:
         rows = session.scalars(
             sa.select(ScoreShard)
@@ -347,7 +368,7 @@ def _consolidate(context: JobContext, score_run: ScoreRun, artifact: str) -> tup
     with ExitStack() as stack:
         files = {
             name: stack.enter_context(context.artifacts.writing(f"{artifact}/{name}.npy"))
-            for name in ("ids", "losses", "spreads", "embeddings", "sketches")
+            for name in arrays_of
         }
         for number, row in enumerate(rows):
             with context.artifacts.open(row.artifact) as file, np.load(file, allow_pickle=False) as arrays:
@@ -355,14 +376,33 @@ def _consolidate(context: JobContext, score_run: ScoreRun, artifact: str) -> tup
             if "sketches" not in shard:  # of a run that was begun before there were items other than images
                 shard["sketches"] = shard["thumbnails"]
             for name, target in files.items():
+                part = shard[arrays_of[name]]
                 if number == 0:
-                    _write_header(target, shard[name], total)
-                target.write(shard[name].tobytes())
+                    _write_header(target, part, total)
+                target.write(part.tobytes())
             ids.append(shard["ids"])
             pool.append(shard["pool"])
             losses.append(shard["losses"])
             dimensions = shard["embeddings"].shape[1]
     return np.concatenate(ids), np.concatenate(pool), np.concatenate(losses), dimensions
+
+
+def _enter_space(context: JobContext, model: PretextModel, artifact: str) -> int:
+    """Stores the embeddings of the model's space, made of both kinds; answers their dimensions."""
+    parts = open_parts(context.artifacts, artifact)
+    assert parts is not None
+    trained, pretrained = parts
+    frame, space = settle_frame(context, model, trained, pretrained), model.config["space"]
+    dimensions = 0
+    with context.artifacts.writing(f"{artifact}/embeddings.npy") as file:
+        for start in range(0, len(trained), _ROWS_A_TRANSACTION):
+            rows = slice(start, start + _ROWS_A_TRANSACTION)
+            part = frame.embeddings(space, trained[rows], pretrained[rows])
+            if start == 0:
+                _write_header(file, part, len(trained))
+            file.write(part.tobytes())
+            dimensions = part.shape[1]
+    return dimensions
 
 
 def _write_header(file: IO[bytes], part: npt.NDArray[Any], rows: int) -> None:

@@ -24,6 +24,7 @@ from worker.device import available_cores, choose_device, use_threads
 from worker.errors import JobFailed
 from worker.evaluation.diagnostics import Diagnostics, collapse, taught_nothing
 from worker.jobs.context import JobContext
+from worker.jobs.score_pool.foundation import AUTO
 from worker.jobs.specs import modality_of, of_other_half, spec_of, store_net, untrained_version
 from worker.jobs.train_pretext.pool import TrainingPool
 from worker.modalities import Modality
@@ -92,6 +93,7 @@ def _begin(context: JobContext, project: Project, reader: ItemReader, device: to
         "image_size": getattr(modality, "image_size", None),  # where it stood before there were other items
         "out_of_fold": folds,
         "pretrained": settings.pretrained,
+        "wanted_backbone": settings.backbone,
         "device": device.type,
         "devices": context.settings.devices,
         "items": len(ids),
@@ -107,7 +109,7 @@ def _begin(context: JobContext, project: Project, reader: ItemReader, device: to
             version=(session.scalar(newest) or 0) + 1,
             state="training",
             task=settings.pretext_task.model_dump(),
-            backbone=settings.backbone,
+            backbone=modality.default_backbone if settings.backbone == AUTO else settings.backbone,
             config=config,
             diagnostics={},
         )

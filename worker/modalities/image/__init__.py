@@ -5,6 +5,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 import torch
+from PIL.Image import Resampling
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
@@ -15,6 +16,7 @@ from worker.arrays import Floats, Ints
 from worker.modalities import Modality
 from worker.modalities.image.backbones import make_backbone
 from worker.modalities.image.crop_side import crop_side
+from worker.modalities.image.foundation import SIDE, ImageFoundation
 from worker.modalities.image.jpeg import plain_jpeg
 from worker.modalities.image.pixels import augmented, image_size_for, normalised, to_pixels
 from worker.modalities.image.sketches import ImageSketcher
@@ -31,6 +33,7 @@ class Image(Modality):
     name: ClassVar[str] = "image"
     dtype: ClassVar[torch.dtype] = torch.uint8
     default_task: ClassVar[str] = "rotation"
+    foundation: ClassVar[ImageFoundation] = ImageFoundation()
 
     image_size: int | None = Field(None, ge=8, le=1024, description="pixels a side")
 
@@ -85,6 +88,9 @@ class Image(Modality):
     def make_backbone(self, name: str, pretrained: bool) -> tuple[nn.Module, int]:
         return make_backbone(name, pretrained, self.side)
 
+    def for_foundation(self) -> "Image":
+        return _Bicubic(image_size=SIDE)
+
     def for_raw_features(self) -> Self:
         return self.model_copy(update={"image_size": min(self.image_size or _RAW_SIDE, _RAW_SIDE)})
 
@@ -105,3 +111,11 @@ class Image(Modality):
     @property
     def sketcher(self) -> ImageSketcher:
         return ImageSketcher()
+
+
+class _Bicubic(Image):
+    """Resized as the images were that pretrained weights come from."""
+
+    def decode(self, data: bytes, limits: Limits) -> tuple[Tensor, Facts]:
+        image, (width, height) = open_scaled(data, limits.max_pixels, self.side)
+        return to_pixels(image, self.side, Resampling.BICUBIC), {"width": width, "height": height}

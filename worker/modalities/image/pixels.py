@@ -22,7 +22,9 @@ def image_size_for(median_side: float, device: torch.device) -> int:
     return int(min(max(round(median_side), _SMALLEST), largest))
 
 
-def to_pixels(image: Image.Image, size: int) -> Tensor:
+def to_pixels(
+    image: Image.Image, size: int, resampling: Image.Resampling = Image.Resampling.BILINEAR
+) -> Tensor:
     """The centre square, resized: (3, size, size) uint8.
 
     Cropping keeps shapes as they are; squeezing would tell a rotation task which way an image was long.
@@ -30,7 +32,7 @@ def to_pixels(image: Image.Image, size: int) -> Tensor:
     if image.size != (size, size):
         side = min(image.size)
         left, top = (image.width - side) / 2, (image.height - side) / 2
-        image = image.resize((size, size), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
+        image = image.resize((size, size), resampling, (left, top, left + side, top + side))
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
