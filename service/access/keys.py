@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -105,6 +105,11 @@ def recognise(session: Session | sa.Connection, secret: bytes, token: str) -> Pr
     key = session.execute(_GOOD_KEY, {"hash": expected}).first()
     if key is None or not hmac.compare_digest(key.hash, expected):
         raise KeyRefused
+    return principal_of(key)
+
+
+def principal_of(key: sa.Row[Any]) -> Principal:
+    """key: a row with `id`, `role`, `project_id`, `annotator` and `last_used_at`."""
     noted = key.last_used_at is not None and utc_now() - key.last_used_at < _USE_NOTED_EVERY
     return Principal(key.id, key.role, key.project_id, key.annotator, noted)
 
