@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -105,13 +105,12 @@ def recognise(session: Session | sa.Connection, secret: bytes, token: str) -> Pr
     key = session.execute(_GOOD_KEY, {"hash": expected}).first()
     if key is None or not hmac.compare_digest(key.hash, expected):
         raise KeyRefused
-    return principal_of(key)
+    return Principal(key.id, key.role, key.project_id, key.annotator, recently(key.last_used_at))
 
 
-def principal_of(key: sa.Row[Any]) -> Principal:
-    """key: a row with `id`, `role`, `project_id`, `annotator` and `last_used_at`."""
-    noted = key.last_used_at is not None and utc_now() - key.last_used_at < _USE_NOTED_EVERY
-    return Principal(key.id, key.role, key.project_id, key.annotator, noted)
+def recently(last_used_at: datetime | None) -> bool:
+    """Whether a use is noted well enough."""
+    return last_used_at is not None and utc_now() - last_used_at < _USE_NOTED_EVERY
 
 
 def note_use(session: Session, key_id: int, now: datetime) -> None:

@@ -11,7 +11,7 @@ from hashlib import blake2b
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.access.keys import Principal, derived, principal_of
+from service.access.keys import Principal, derived, recently
 from service.errors import SignInEnded
 from service.store.tables import Key, SignIn, utc_now
 
@@ -45,7 +45,7 @@ def recognise(connection: Session | sa.Connection, secret: bytes, token: str) ->
     found = connection.execute(_GOOD, {"hash": expected, "now": utc_now()}).first()
     if found is None or not hmac.compare_digest(found.hash, expected):
         raise SignInEnded
-    return principal_of(found)
+    return Principal(found.id, found.role, found.project_id, found.annotator, recently(found.last_used_at))
 
 
 def end(session: Session, secret: bytes, token: str) -> None:
