@@ -7,7 +7,7 @@ SwaggerUI({
   url: "/openapi.json",
   domNode: document.getElementById("docs"),
   deepLinking: true,
-  docExpansion: "none",
+  docExpansion: "list",
   validatorUrl: null, // would ask another host
   requestInterceptor: (request: { headers: Record<string, string> }) => {
     request.headers["X-Shortlist"] = "page";

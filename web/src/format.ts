@@ -28,3 +28,6 @@ export function ago(time: string): string {
 }
 
 export const words = (name: string): string => name.replaceAll("_", " ");
+
+/** Three figures that count, whatever the size. */
+export const figure = (number: number): string => (number !== 0 && Math.abs(number) < 0.001 ? number.toExponential(1) : number.toPrecision(3));

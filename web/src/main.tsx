@@ -1,11 +1,11 @@
 import { render } from "preact";
 import { useEffect, useState } from "preact/hooks";
 
-import { get, type Page, type Project } from "./api";
+import { get, type Metrics, type Page, type Project } from "./api";
 import { Dashboard } from "./dashboard/Dashboard";
 import { Desk } from "./desk/Desk";
 import { flush } from "./desk/outbox";
-import { clock, plural } from "./format";
+import { count, percent, plural } from "./format";
 import { Gallery } from "./gallery/Gallery";
 import { Empty } from "./parts";
 import { href, route, takeKey, type Route } from "./route";
@@ -138,7 +138,7 @@ function Projects() {
           </Empty>
         )}
         <ul class="project-list">
-          {pages?.items.map((project) => (
+          {pages?.items.map((project, index) => (
             <li key={project.id}>
               <a href={href(project.id)}>
                 <b dir="auto">{project.name}</b>
@@ -147,7 +147,7 @@ function Projects() {
                   {project.modality ? `, ${project.modality}s` : ""}
                   {project.state !== "active" ? `, ${project.state}` : ""}
                 </span>
-                <span class="quiet">since {clock(project.created_at)}</span>
+                {mayRead() && index < COUNTED ? <HowFar id={project.id} /> : <span />}
               </a>
             </li>
           ))}
@@ -155,6 +155,20 @@ function Projects() {
         {pages?.next_cursor && <button onClick={() => void more(pages.next_cursor)}>More</button>}
       </main>
     </>
+  );
+}
+
+const COUNTED = 20; // projects whose figures are asked for
+
+function HowFar({ id }: { id: string }) {
+  const [metrics, setMetrics] = useState<Metrics | null>(null);
+  useEffect(() => void get<Metrics>(`/projects/${id}/metrics`).then(setMetrics, () => {}), [id]);
+  const newest = metrics?.learning_curve.at(-1);
+  return (
+    <span class="quiet">
+      {metrics && (metrics.budget == null ? plural(metrics.labels_used, "label") : `${count(metrics.labels_used)} of ${plural(metrics.budget, "label")}`)}
+      {newest && <>, {percent(newest.accuracy)}</>}
+    </span>
   );
 }
 

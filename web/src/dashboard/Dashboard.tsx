@@ -1,7 +1,7 @@
 import { useState } from "preact/hooks";
 
 import { get, Refused, send, type AnnotatorReport, type Gate, type Job, type Metrics, type Page, type PretextModel, type Project, type Round, type Scores, type Share } from "../api";
-import { ago, clock, count, duration, percent, plural, words } from "../format";
+import { ago, clock, count, duration, figure, percent, plural, words } from "../format";
 import { useLive } from "../live";
 import { Bars, Card, Empty, Progress, Table } from "../parts";
 import { href } from "../route";
@@ -65,7 +65,7 @@ export function Dashboard({ id }: { id: string }) {
         <Balance metrics={metrics} project={project.id} />
       </Card>
       <Card title="Pretext model" note={data.model ? `version ${data.model.version}, ${words(data.model.task.name as string)}, ${data.model.backbone}` : undefined}>
-        <Pretext model={data.model} onChange={refresh} project={project} busy={metrics.jobs.some((job) => job.kind === "train_pretext")} />
+        <Pretext model={data.model} metrics={metrics} onChange={refresh} project={project} />
       </Card>
       <Card title="Pretext losses" note={data.scores ? `score run ${data.scores.score_run}, ${count(data.scores.items)} items` : undefined}>
         {data.scores?.histogram ? <Losses histogram={data.scores.histogram} project={project.id} /> : <Empty title="No pretext losses yet">They come when a pretext model has scored the pool.</Empty>}
@@ -186,7 +186,19 @@ function Balance({ metrics, project }: { metrics: Metrics; project: string }) {
   return <Bars rows={rows} link={(name) => href(project, "gallery", { class: name, state: "done" })} />;
 }
 
-function Pretext({ model, project, busy, onChange }: { model: PretextModel | null; project: Project; busy: boolean; onChange: () => void }) {
+function Pretext({ model, project, metrics, onChange }: { model: PretextModel | null; project: Project; metrics: Metrics; onChange: () => void }) {
+  const busy = metrics.jobs.some((job) => job.kind === "train_pretext");
+  if (!model && metrics.score_run?.pretext_model) {
+    return (
+      <>
+        {metrics.score_run.gate && <GateShown gate={metrics.score_run.gate} />}
+        <p>
+          The pretext model {metrics.score_run.pretext_model} is borrowed{" "}
+          {project.pretext_from ? <>from <a href={href(project.pretext_from)}>project {project.pretext_from}</a></> : "from another project"}.
+        </p>
+      </>
+    );
+  }
   if (!model) {
     return (
       <Empty title="No pretext model yet">
@@ -208,7 +220,7 @@ function Pretext({ model, project, busy, onChange }: { model: PretextModel | nul
   ];
   for (const name of Object.keys(trained ?? {})) {
     if (name.startsWith("loss_")) continue;
-    facts.push([words(name), `${(untrained?.[name] ?? NaN).toPrecision(3)} → ${trained?.[name]?.toPrecision(3)}`]);
+    facts.push([words(name), [untrained?.[name], trained?.[name]].filter((value) => typeof value === "number").map(figure).join(" → ")]);
   }
   return (
     <>
@@ -265,7 +277,7 @@ function Losses({ histogram, project }: { histogram: NonNullable<Scores["histogr
           const from = (100 * below) / all;
           below += number;
           const to = (100 * below) / all;
-          const said = `${plural(number, "item")} with a loss of ${low.toPrecision(3)} to ${high.toPrecision(3)}`;
+          const said = `${plural(number, "item")} with a loss of ${figure(low)} to ${figure(high)}`;
           const query = { sort: "-pretext_loss", pretext_loss_percentile_min: from.toFixed(2), pretext_loss_percentile_max: to.toFixed(2) };
           return number === 0 ? (
             <span key={index} />
@@ -277,9 +289,9 @@ function Losses({ histogram, project }: { histogram: NonNullable<Scores["histogr
         })}
       </div>
       <div class="ends quiet">
-        <span>{histogram.edges[0]?.toPrecision(2)}</span>
+        <span>{figure(histogram.edges[0] ?? 0)}</span>
         <span>pretext loss; heights are logarithmic</span>
-        <span>{histogram.edges.at(-1)?.toPrecision(3)}</span>
+        <span>{figure(histogram.edges.at(-1) ?? 0)}</span>
       </div>
     </figure>
   );
@@ -398,6 +410,8 @@ function Annotators({ page, project }: { page: Page<AnnotatorReport>; project: s
   );
 }
 
+const took = (job: Job) => (job.started_at && job.finished_at ? `took ${duration((Date.parse(job.finished_at) - Date.parse(job.started_at)) / 1000)}` : "");
+
 function Jobs({ jobs, onChange }: { jobs: Job[]; onChange: () => void }) {
   if (jobs.length === 0) return <Empty title="No jobs yet">Imports, pretraining, scoring, rankings and heads are listed here.</Empty>;
   return (
@@ -408,7 +422,7 @@ function Jobs({ jobs, onChange }: { jobs: Job[]; onChange: () => void }) {
           <span class={`state ${job.state}`}>{job.state}</span>
           <span class="quiet job-detail">
             {job.state === "running" && <Progress value={job.progress} label={`Progress of ${words(job.kind)}`} />}
-            {job.state === "running" ? [job.message, job.eta_s !== null && job.eta_s > 1 ? `${duration(job.eta_s)} left` : null].filter(Boolean).join(", ") : job.waits_for ? `waits for ${job.waits_for}` : (job.error ?? (job.result?.missing as string | undefined) ?? job.message ?? "")}
+            {job.state === "running" ? [job.message, job.eta_s !== null && job.eta_s > 1 ? `${duration(job.eta_s)} left` : null].filter(Boolean).join(", ") : job.waits_for ? `waits for ${job.waits_for}` : (job.error ?? (job.result?.missing as string | undefined) ?? job.message ?? took(job))}
           </span>
           <span class="quiet">{clock(job.created_at)}</span>
           <span>

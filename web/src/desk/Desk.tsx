@@ -120,6 +120,7 @@ function AtDesk({ project, annotator, rename }: { project: Project; annotator: s
   };
 
   const fitting = typed ? project.classes.filter((name) => name.toLowerCase().includes(typed.toLowerCase())) : project.classes;
+  const columns = project.classes.length > 5 ? Math.ceil(project.classes.length / 2) : project.classes.length;
   const prediction = shown === "shown" ? (on?.item.prediction ?? null) : null;
 
   const onKey = useRef((_: KeyboardEvent) => {});
@@ -175,7 +176,9 @@ function AtDesk({ project, annotator, rename }: { project: Project; annotator: s
           )}
         </span>
         <span class="desk-progress" aria-live="off">
-          <b data-testid="labeled">{count(labeled)}</b> labeled here
+          <span>
+            <b data-testid="labeled">{count(labeled)}</b> labeled here
+          </span>
           {used !== null && <RoundProgress used={used} size={project.round_size} budget={project.budget ?? null} />}
         </span>
         <Sending />
@@ -230,7 +233,7 @@ function AtDesk({ project, annotator, rename }: { project: Project; annotator: s
             />
           </div>
         )}
-        <div class={`classes ${many ? "many" : ""}`} role="group" aria-label="Classes">
+        <div class={`classes ${many ? "many" : ""}`} role="group" aria-label="Classes" style={{ "--columns": String(columns) }}>
           {fitting.map((name, index) => (
             <button
               key={name}

@@ -9,7 +9,8 @@ import { viewerOf } from "../viewers";
 import { Detail } from "./Detail";
 
 const PAGE = 200;
-const LEAST_TILE = 124; // pixels; three columns on a phone
+const LEAST_TILE = 116; // pixels; three columns on a phone
+const LEAST_TEXT_TILE = 172;
 const GAP = 8;
 const CAPTION = 26;
 const AHEAD = 2; // screens that are drawn above and below what is seen
@@ -179,7 +180,7 @@ function Grid({ pages, open, shown, selected, toggle }: { pages: Pages; open: (i
       removeEventListener("scroll", soon);
     };
   }, []);
-  const columns = Math.max(2, Math.floor((view.width + GAP) / (LEAST_TILE + GAP)));
+  const columns = Math.max(2, Math.floor((view.width + GAP) / ((pages.tiles[0]?.content.kind === "text" ? LEAST_TEXT_TILE : LEAST_TILE) + GAP)));
   const side = Math.floor((view.width - (columns - 1) * GAP) / columns);
   const height = side + CAPTION + GAP;
   const rows = Math.ceil(pages.tiles.length / columns);
