@@ -35,9 +35,7 @@ def build() -> None:
 
 def record() -> dict[str, dict[str, str]]:
     """SHA-256 of each source file and of each built one, so that no test needs node."""
-    sources = [
-        path for path in HERE.rglob("*") if path != _TYPES and not set(_NOT_SOURCE) & set(path.parts)
-    ]
+    sources = [path for path in HERE.rglob("*") if path != _TYPES and not set(_NOT_SOURCE) & set(path.parts)]
     built = [path for path in BUILT.rglob("*") if path != RECORD]
     return {"source": _hashes(HERE, sources), "built": _hashes(BUILT, built)}
 
@@ -54,14 +52,18 @@ def differences() -> list[str]:
 
 def _hashes(folder: Path, paths: list[Path]) -> dict[str, str]:
     files = sorted(path for path in paths if path.is_file())
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+    }
 
 
 def _run(*command: str) -> None:
     try:
         subprocess.run(command, cwd=HERE, check=True)
     except FileNotFoundError:
-        sys.exit(f"{command[0]} is missing: building the page takes Node.js 20.19 or newer. Using it takes none.")
+        sys.exit(
+            f"{command[0]} is missing: building the page takes Node.js 20.19 or newer. Using it takes none."
+        )
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)
 
@@ -70,4 +72,6 @@ if __name__ == "__main__":
     if sys.argv[1:] != ["--check"]:
         build()
     elif changed := differences():
-        sys.exit(f"Not what it was built from: {', '.join(changed)}. Run `make web`, and commit what it writes.")
+        sys.exit(
+            f"Not what it was built from: {', '.join(changed)}. Run `make web`, and commit what it writes."
+        )

@@ -51,7 +51,9 @@ class Browser:
     def press(self, *keys: str) -> None:
         for key in keys:
             for kind in ("rawKeyDown" if len(key) > 1 else "keyDown", "keyUp"):
-                given = {"type": kind, "key": key} | ({"text": key} if len(key) == 1 and kind == "keyDown" else {})
+                given = {"type": kind, "key": key} | (
+                    {"text": key} if len(key) == 1 and kind == "keyDown" else {}
+                )
                 self.driver.execute_cdp_cmd("Input.dispatchKeyEvent", given)
 
     def size(self, width: int, height: int) -> None:
@@ -88,7 +90,9 @@ def site(tmp_path_factory: pytest.TempPathFactory, sqlite_file: Path) -> Iterato
 
 @pytest.fixture(scope="session")
 def driver() -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is missing: pip install -e '.[dev]'")
+    webdriver = pytest.importorskip(
+        "selenium.webdriver", reason="selenium is missing: pip install -e '.[dev]'"
+    )
     programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
     if None in programs:
         pytest.skip("There is no browser here: apt-get install chromium chromium-driver")
@@ -106,7 +110,9 @@ def driver() -> Iterator[Any]:
 @pytest.fixture
 def browser(driver: Any, site: Site) -> Iterator[Browser]:
     """As new: without cookies and what pages stored."""
-    driver.execute_cdp_cmd("Storage.clearDataForOrigin", {"origin": str(site.http.base_url).rstrip("/"), "storageTypes": "all"})
+    driver.execute_cdp_cmd(
+        "Storage.clearDataForOrigin", {"origin": str(site.http.base_url).rstrip("/"), "storageTypes": "all"}
+    )
     driver.delete_all_cookies()
     driver.execute_cdp_cmd("Network.clearBrowserCookies", {})
     browser = Browser(driver, site)

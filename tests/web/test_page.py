@@ -31,18 +31,25 @@ class Desk:
         browser.see("//input[@id='annotator']").send_keys(annotator)
         browser.see("//button[text()='Start labeling']").click()
 
-    def shown(self) -> tuple[str, str]:
-        """Id and class of the item on the desk."""
-        item = self.browser.see(f"{ITEM}[.//img]")
-        script = "const i = arguments[0]; return [i.dataset.item, i.querySelector('img').alt]"
-        number, key = self.browser.driver.execute_script(script, item)
+    def shown(self, after: str | None = None) -> tuple[str, str]:
+        """Id and class of the item on the desk, once it is another than `after`."""
+        script = (
+            "const item = document.querySelector('[data-testid=item]'), image = item?.querySelector('img');"
+            "return image ? [item.dataset.item, image.alt] : null"
+        )
+
+        def look() -> list[str] | None:
+            found: list[str] | None = self.browser.driver.execute_script(script)
+            return found if found and found[0] != after else None
+
+        number, key = until(look)
         return number, true_class(key)
 
     def label(self, count: int) -> list[str]:
         """By keyboard; the items, in their order."""
         seen: list[str] = []
         for _ in range(count):
-            number, class_name = until(lambda: (now := self.shown())[0] not in seen[-1:] and now)
+            number, class_name = self.shown(after=seen[-1] if seen else None)
             self.browser.press(str(CLASSES.index(class_name) + 1))
             seen.append(number)
         return seen
@@ -55,7 +62,9 @@ class Desk:
 
     def stored(self) -> dict[str, str]:
         """Class by item, of the labels that count."""
-        return {each["item"]: each["class"] for each in self.project.labels() if each["current"] and each["class"]}
+        return {
+            each["item"]: each["class"] for each in self.project.labels() if each["current"] and each["class"]
+        }
 
 
 def test_a_key_once_and_it_stands_nowhere(browser: Browser, site: Site) -> None:
@@ -66,7 +75,12 @@ def test_a_key_once_and_it_stands_nowhere(browser: Browser, site: Site) -> None:
     browser.sign_in()
     assert "key" not in browser.driver.current_url
     assert browser.driver.execute_script("return document.cookie") == ""
-    assert browser.driver.execute_script("return JSON.stringify([localStorage, sessionStorage])").count("admin-key") == 0
+    assert (
+        browser.driver.execute_script("return JSON.stringify([localStorage, sessionStorage])").count(
+            "admin-key"
+        )
+        == 0
+    )
     (cookie,) = browser.driver.get_cookies()
     assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
     browser.open()
@@ -89,7 +103,10 @@ def test_fifty_labels_by_keyboard_undo_reload_and_the_curve(browser: Browser, si
     desk.saved()
     assert desk.stored().keys() == set(first)
     undone = [each for each in project.labels() if each["item"] == first[-1]]
-    assert [each["class"] is None for each in undone] in ([False], [False, True, False])  # sent meanwhile, or not
+    assert [each["class"] is None for each in undone] in (
+        [False],
+        [False, True, False],
+    )  # sent meanwhile, or not
 
     browser.driver.refresh()
     second = desk.label(30)
@@ -218,7 +235,7 @@ def test_a_phone_labels_with_one_thumb(browser: Browser, site: Site) -> None:
         assert PHONE[1] / 2 < box["y"]  # in the thumb's half
         assert box["y"] + box["height"] <= PHONE[1]
         button.click()
-        until(lambda before=number: desk.shown()[0] != before)
+        desk.shown(after=number)
     desk.saved()
     assert len(desk.stored()) == 5
     for view in ("", "/gallery", "/desk"):
@@ -239,10 +256,14 @@ def test_text_can_be_read(browser: Browser, site: Site, theme: str) -> None:
         value = browser.driver.execute_script(script, f"--{token}").lstrip("#")
         value = value if len(value) == 6 else "".join(2 * each for each in value)
         parts = [int(value[at : at + 2], 16) / 255 for at in (0, 2, 4)]
-        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        red, green, blue = (
+            part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+        )
         return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
-    pairs = [(ink, on) for ink in ("ink", "quiet", "accent", "good", "bad") for on in ("ground", "card", "sunk")]
+    pairs = [
+        (ink, on) for ink in ("ink", "quiet", "accent", "good", "bad") for on in ("ground", "card", "sunk")
+    ]
     pairs += [("ink", "accent-soft"), ("accent-ink", "accent"), ("good", "good-soft"), ("bad", "bad-soft")]
     pairs += [("ink", "good-soft"), ("ink", "bad-soft")]
     for ink, on in pairs:

@@ -9,6 +9,7 @@ import { viewerOf } from "../viewers";
 import { inWords } from "../why";
 import { answered, dismiss, flush, offline, put, takeBack, told, waiting } from "./outbox";
 import { forget, Queue, type OnDesk } from "./queue";
+import { LightRoom, PLAIN, Zoom, type Light } from "./Zoom";
 
 const KEYS = "1234567890";
 const UNDO = 30; // decisions that can be taken back
@@ -75,6 +76,8 @@ function AtDesk({ project, annotator, rename }: { project: Project; annotator: s
   const [labeled, setLabeled] = useState(0);
   const [shown, show] = useSetting("predictions", "hidden");
   const [whyOpen, setWhyOpen] = useState(false);
+  const [light, setLight] = useState<Light>(PLAIN);
+  const [lightOpen, setLightOpen] = useState(false);
   const [typed, setTyped] = useState("");
   const since = useRef(performance.now());
   const flash = useRef<HTMLDivElement>(null);
@@ -194,7 +197,7 @@ function AtDesk({ project, annotator, rename }: { project: Project; annotator: s
       ))}
 
       <div class="stage">
-        {on ? <Shown on={on} /> : <NothingThere queue={queue} project={project} />}
+        {on ? <Shown on={on} light={light} /> : <NothingThere queue={queue} project={project} />}
         <div class="flash" ref={flash} aria-live="polite" data-testid="flash" />
         {on && (
           <aside class={`beside ${whyOpen ? "open" : ""}`}>
@@ -205,7 +208,13 @@ function AtDesk({ project, annotator, rename }: { project: Project; annotator: s
               <button aria-pressed={shown === "shown"} onClick={() => show(shown === "shown" ? "hidden" : "shown")} title="Show predictions (p)">
                 Predictions {shown === "shown" ? "shown" : "hidden"}
               </button>
+              {on.item.content.kind === "image" && (
+                <button aria-pressed={lightOpen} onClick={() => setLightOpen(!lightOpen)} title="Brightness and contrast" aria-label="Brightness and contrast">
+                  ◐
+                </button>
+              )}
             </div>
+            {lightOpen && on.item.content.kind === "image" && <LightRoom light={light} change={setLight} />}
             {whyOpen && (
               <div class="why" data-testid="why">
                 {inWords(on.item).map((sentence) => (
@@ -277,11 +286,12 @@ function GiveBack({ queue, project }: { queue: Queue; project: Project }) {
   );
 }
 
-function Shown({ on }: { on: OnDesk }) {
+function Shown({ on, light }: { on: OnDesk; light: Light }) {
   const { Full } = viewerOf(on.item.content);
+  const full = <Full content={on.item.content} name={on.item.key} source={on.source} />;
   return (
     <div class="item" data-testid="item" data-item={on.item.id} key={on.item.id}>
-      <Full content={on.item.content} name={on.item.key} source={on.source} />
+      {on.item.content.kind === "image" ? <Zoom light={light}>{full}</Zoom> : full}
     </div>
   );
 }

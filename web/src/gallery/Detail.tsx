@@ -10,7 +10,8 @@ import { aboutLoss } from "../why";
 export function Detail({ project, id, close, step, changed }: { project: Project; id: string; close: () => void; step: (by: number) => void; changed: () => void }) {
   const [item, setItem] = useState<ItemWithLabels | null>(null);
   const [refused, setRefused] = useState<string | null>(null);
-  const load = () => get<ItemWithLabels>(`/projects/${project.id}/items/${encodeURIComponent(id)}`).then(setItem, (error: Error) => setRefused(error.message));
+  const at = `/projects/${project.id}`;
+  const load = () => get<ItemWithLabels>(`${at}/items/${encodeURIComponent(id)}`).then(setItem, (error: Error) => setRefused(error.message));
   useEffect(() => void load(), [id]);
   useEffect(() => {
     const listen = (event: KeyboardEvent) => {
@@ -22,9 +23,9 @@ export function Detail({ project, id, close, step, changed }: { project: Project
     addEventListener("keydown", listen);
     return () => removeEventListener("keydown", listen);
   });
-  const act = async (path: string, body: unknown) => {
+  const act = async (path: string) => {
     try {
-      await send("POST", `/projects/${project.id}/${path}`, body);
+      await send("POST", path, { items: [id] });
       await load();
       changed();
     } catch (error) {
@@ -78,8 +79,8 @@ export function Detail({ project, id, close, step, changed }: { project: Project
           </ul>
           {mayManage() && (
             <div class="row">
-              <button onClick={() => void act("queue", { items: [id] })}>Label next</button>
-              {aside ? <button onClick={() => void act("items/restore", { items: [id] })}>Restore</button> : <button onClick={() => void act("items/withdraw", { items: [id] })}>Withdraw</button>}
+              <button onClick={() => void act(`${at}/queue`)}>Label next</button>
+              {aside ? <button onClick={() => void act(`${at}/items/restore`)}>Restore</button> : <button onClick={() => void act(`${at}/items/withdraw`)}>Withdraw</button>}
             </div>
           )}
           <h2>Facts</h2>

@@ -281,9 +281,10 @@ function Choice({ label, value, options, onChange }: { label: string; value: str
 
 function Selection({ project, ids, clear, changed }: { project: string; ids: string[]; clear: () => void; changed: () => void }) {
   const [refused, setRefused] = useState<string | null>(null);
+  const at = `/projects/${project}`;
   const act = async (path: string) => {
     try {
-      for (let from = 0; from < ids.length; from += 1000) await send("POST", `/projects/${project}/${path}`, { items: ids.slice(from, from + 1000) });
+      for (let from = 0; from < ids.length; from += 1000) await send("POST", path, { items: ids.slice(from, from + 1000) });
       changed();
     } catch (error) {
       setRefused((error as Error).message);
@@ -292,13 +293,13 @@ function Selection({ project, ids, clear, changed }: { project: string; ids: str
   return (
     <div class="selection" role="toolbar" aria-label="Selected items">
       <b>{plural(ids.length, "item")} selected</b>
-      <button onClick={() => void act("queue")} title="Have them labeled before all others">
+      <button onClick={() => void act(`${at}/queue`)} title="Have them labeled before all others">
         Label next
       </button>
-      <button onClick={() => void act("items/withdraw")} title="Nobody is asked for them, no head trains on them">
+      <button onClick={() => void act(`${at}/items/withdraw`)} title="Nobody is asked for them, no head trains on them">
         Withdraw
       </button>
-      <button onClick={() => void act("items/restore")} title="Put withdrawn, broken or quarantined items back">
+      <button onClick={() => void act(`${at}/items/restore`)} title="Put withdrawn, broken or quarantined items back">
         Restore
       </button>
       <button class="link" onClick={clear}>
