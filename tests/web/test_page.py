@@ -174,6 +174,39 @@ def test_a_sign_in_that_ends_keeps_the_labels(
     until(lambda: desk.stored().keys() == set(done))
 
 
+def test_a_label_that_is_refused_is_told_and_stops_no_other(browser: Browser, site: Site) -> None:
+    project = project_of(site, "refused", 30, round_size=1000)
+    browser.sign_in()
+    desk = Desk(browser, project)
+    desk.shown()
+    answer = site.http.patch(project.at, json={"classes": ["red", "green"]})
+    assert answer.status_code == 200, answer.text
+    browser.offline(True)  # so that they go out together
+    for key in ("1", "3", "2"):  # red, blue, green
+        before = desk.shown()[0]
+        browser.press(key)
+        desk.shown(after=before)
+    browser.offline(False)
+    browser.see("//*[@role='alert'][contains(., 'A label was not taken')][contains(., 'blue')]")
+    desk.saved()
+    assert sorted(desk.stored().values()) == ["green", "red"]
+
+
+def test_a_closer_look(browser: Browser, site: Site) -> None:
+    project = project_of(site, "closer", 6, round_size=1000)
+    browser.sign_in()
+    desk = Desk(browser, project)
+    number, _ = desk.shown()
+    zoom = browser.see("//*[@data-testid='zoom']")
+    browser.driver.execute_script("arguments[0].dispatchEvent(new MouseEvent('dblclick'))", zoom)
+    browser.see("//*[@data-testid='zoom'][@data-scale='3']")
+    browser.press("Escape")
+    browser.see("//*[@data-testid='zoom'][@data-scale='1']")
+    browser.press("i")
+    browser.see("//*[@data-testid='why']")
+    assert desk.shown()[0] == number
+
+
 def test_two_annotators_at_once_never_hold_the_same(browser: Browser, site: Site) -> None:
     project = project_of(site, "two", 40, round_size=1000)
     other = {item["id"] for item in project.next_batch("bob", 15)["items"]}
@@ -219,6 +252,7 @@ def test_the_gallery_scrolls_filters_and_explains(browser: Browser, site: Site) 
     browser.see("//*[@class='tile ' or contains(@class, 'tile')]//button").click()
     browser.see("//*[@data-testid='detail']//h2[text()='Why this item?']")
     browser.says("its labels decided for")
+    browser.says("In round 1 a label by ann came in that nobody had been asked for.")
     assert "item=i_" in browser.driver.current_url
 
 

@@ -2,7 +2,7 @@
 
 export const count = (number: number): string => number.toLocaleString("en");
 
-export const percent = (share: number | null | undefined, digits = 1): string => (share == null ? "–" : `${(100 * share).toFixed(digits)} %`);
+export const percent = (share: number | null | undefined, digits = 1): string => (share == null ? "–" : `${(100 * share).toFixed(digits)}\u00a0%`);
 
 export const plural = (number: number, one: string, many = `${one}s`): string => `${count(number)} ${number === 1 ? one : many}`;
 

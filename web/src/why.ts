@@ -1,6 +1,6 @@
 // Why an item was served, in words.
 
-import type { BatchItem } from "./api";
+import type { BatchItem, ItemWithLabels } from "./api";
 import { count, percent } from "./format";
 
 const WAYS: Record<string, string> = {
@@ -24,6 +24,20 @@ export function inWords(item: BatchItem): string[] {
 
 export function aboutLoss(loss: number | null, percentile: number | null): string[] {
   if (loss === null || percentile === null) return [];
-  const place = percentile >= 50 ? `higher than that of ${percentile.toFixed(0)} %` : `lower than that of ${(100 - percentile).toFixed(0)} %`;
+  const place = percentile >= 50 ? `higher than that of ${percentile.toFixed(0)}\u00a0%` : `lower than that of ${(100 - percentile).toFixed(0)}\u00a0%`;
   return [`Its pretext loss is ${loss.toPrecision(3)}, ${place} of the items.`];
+}
+
+const SERVED: Record<string, string> = {
+  selected: "picked by the ranking",
+  control: "drawn at random, as a control item",
+  queued: "from the queue",
+  gold: "as a gold item, to see how well they do",
+};
+
+/** How an item came to somebody who labeled it. */
+export function howServed(label: ItemWithLabels["labels"][number]): string {
+  if (label.arm === "imported") return `In round ${label.round} a label by ${label.annotator} came in that nobody had been asked for.`;
+  const ranking = label.arm === "selected" && label.ranking ? ` ${label.ranking}` : "";
+  return `In round ${label.round} it was served to ${label.annotator}, ${SERVED[label.arm] ?? label.arm}${ranking}.`;
 }

@@ -72,12 +72,18 @@ export function Dashboard({ id }: { id: string }) {
       </Card>
       <Card title="Where the head errs" note={data.measured?.metrics ? `round ${data.measured.number}, ${count(data.measured.metrics.items ?? 0)} ${data.measured.metrics.measured_on ?? ""} items` : undefined}>
         <Confusion round={data.measured} project={project} />
+        {data.measured && (
+          <p class="more">
+            <a href={href(project.id, "gallery", { show: "suspects" })}>Labels that the head contradicts</a>
+          </p>
+        )}
       </Card>
       <Card title="Rounds" wide>
         <Rounds rounds={rounds} project={project.id} />
       </Card>
       <Card title="Annotators" wide>
         <Annotators page={annotators} project={project.id} />
+        {metrics.labels_used > 0 && <Export project={project.id} />}
       </Card>
       <Card title="Jobs" wide>
         <Jobs jobs={jobs} onChange={refresh} />
@@ -407,6 +413,37 @@ function Annotators({ page, project }: { page: Page<AnnotatorReport>; project: s
         </p>
       )}
     </>
+  );
+}
+
+const FORMATS = { CSV: "text/csv", NDJSON: "application/x-ndjson", Parquet: "application/vnd.apache.parquet" };
+
+function Export({ project }: { project: string }) {
+  const [refused, setRefused] = useState<string | null>(null);
+  const save = async (name: string, type: string) => {
+    try {
+      const answer = await fetch(`/projects/${project}/labels`, { headers: { Accept: type } });
+      if (!answer.ok) throw new Error("The labels could not be fetched.");
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(await answer.blob());
+      link.download = `labels-${project}.${name.toLowerCase()}`;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+      setRefused(null);
+    } catch (error) {
+      setRefused((error as Error).message);
+    }
+  };
+  return (
+    <p class="row more">
+      Export the labels:
+      {Object.entries(FORMATS).map(([name, type]) => (
+        <button key={name} class="link" onClick={() => void save(name, type)}>
+          {name}
+        </button>
+      ))}
+      {refused && <span class="bad">{refused}</span>}
+    </p>
   );
 }
 

@@ -180,7 +180,7 @@ function AtDesk({ project, annotator, rename }: { project: Project; annotator: s
         </span>
         <span class="desk-progress" aria-live="off">
           <span>
-            <b data-testid="labeled">{count(labeled)}</b> labeled here
+            <b data-testid="labeled">{count(labeled)}</b> labeled<span class="hide-small"> here</span>
           </span>
           {used !== null && <RoundProgress used={used} size={project.round_size} budget={project.budget ?? null} />}
         </span>

@@ -5,7 +5,7 @@ import { clock, percent, words } from "../format";
 import { href } from "../route";
 import { mayManage } from "../session";
 import { viewerOf } from "../viewers";
-import { aboutLoss } from "../why";
+import { aboutLoss, howServed } from "../why";
 
 export function Detail({ project, id, close, step, changed }: { project: Project; id: string; close: () => void; step: (by: number) => void; changed: () => void }) {
   const [item, setItem] = useState<ItemWithLabels | null>(null);
@@ -110,5 +110,6 @@ function aboutItem(item: ItemWithLabels): string[] {
   if (item.duplicate_of) said.push("Another item stands for it in rankings: the two are the same, or nearly.");
   if (item.barred_probability !== null) said.push(`The ranking leaves it for last: it looks like what annotators rejected (${percent(item.barred_probability, 0)} broken).`);
   said.push(...aboutLoss(item.pretext_loss, item.pretext_loss_percentile));
+  said.push(...item.labels.filter((label) => label.revision === 1).map(howServed));
   return said;
 }

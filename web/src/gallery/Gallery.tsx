@@ -31,7 +31,7 @@ function ofItem(item: Item): Tile {
     id: item.id,
     key: item.key,
     content: item.content,
-    caption: aside ? item.state : (item.class ?? (item.pretext_loss_percentile === null ? "" : `${item.pretext_loss_percentile.toFixed(0)} %ile`)),
+    caption: aside ? item.state : (item.class ?? (item.pretext_loss_percentile === null ? "" : `loss above ${Math.floor(item.pretext_loss_percentile)}\u00a0%`)),
     mark: item.gold ? "gold" : aside ? "aside" : item.class ? "done" : null,
   };
 }
