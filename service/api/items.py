@@ -95,7 +95,9 @@ class ItemLabel(Answer):
     current: bool
     used: bool
     outcome: str
-    arm: str = Field(description="why it was served: selected, control, queued, gold; imported: nobody was asked")
+    arm: str = Field(
+        description="why it was served: selected, control, queued, gold; imported: nobody was asked"
+    )
     ranking: str | None = Field(description="that it was served from")
     round: int
     created_at: datetime

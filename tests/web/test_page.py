@@ -1,5 +1,6 @@
 """The page, as people use it: in a browser, on a running service and worker."""
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -205,6 +206,40 @@ def test_a_closer_look(browser: Browser, site: Site) -> None:
     browser.press("i")
     browser.see("//*[@data-testid='why']")
     assert desk.shown()[0] == number
+
+
+def test_a_project_is_made_and_an_annotator_invited(browser: Browser, site: Site) -> None:
+    write_images(site.images / "made here", 12)
+    browser.sign_in().open()
+    browser.see("//button[text()='New project']").click()
+    browser.see("//input[@id='name']").send_keys("made here")
+    browser.see("//textarea[@id='classes']").send_keys("red, green\nblue")
+    browser.see("//input[@id='uri']").send_keys("/nowhere")
+    browser.see("//button[text()='Make it']").click()
+    browser.says("does not lie below an allowed folder")
+    field = browser.see("//input[@id='uri']")
+    field.clear()
+    field.send_keys(str(site.images / "made here"))
+    browser.see("//button[text()='Import']").click()
+    browser.see("//*[@data-testid='next']//h1[starts-with(text(), 'Label')]")
+    made = [each for each in site.get("/projects")["items"] if each["name"] == "made here"]
+    assert [each["classes"] for each in made] == [list(CLASSES)]  # once, though its source was refused first
+
+    browser.see("//input[@aria-label='Name of an annotator']").send_keys("Zoë <b>")
+    browser.see("//button[text()='Make a link for them']").click()
+    link = browser.see("//input[@aria-label='Link for Zoë <b>']").get_attribute("value")
+    browser.see("//*[text()='Sign out']").click()
+    browser.see("//input[@id='key']")
+    browser.driver.get("about:blank")
+    browser.driver.get(link)
+    browser.see(ITEM)
+    assert "key" not in browser.driver.current_url
+    browser.press("1")
+    browser.see("//*[@data-testid='sending'][text()='all saved']")
+    (label,) = [
+        json.loads(line) for line in site.http.get(f"/projects/{made[0]['id']}/labels").text.splitlines()
+    ]
+    assert (label["annotator"], label["class"]) == ("Zoë <b>", "red")
 
 
 def test_two_annotators_at_once_never_hold_the_same(browser: Browser, site: Site) -> None:

@@ -7,9 +7,10 @@ import { Desk } from "./desk/Desk";
 import { flush } from "./desk/outbox";
 import { count, percent, plural } from "./format";
 import { Gallery } from "./gallery/Gallery";
+import { NewProject } from "./NewProject";
 import { Empty } from "./parts";
 import { href, route, takeKey, type Route } from "./route";
-import { mayLabel, mayRead, session, signIn, signOut, unreached, whoIsIt } from "./session";
+import { mayLabel, mayManage, mayRead, session, signIn, signOut, unreached, whoIsIt } from "./session";
 import "./style.css";
 import { theme, toggleTheme } from "./theme";
 
@@ -130,11 +131,14 @@ function Projects() {
     <>
       <Bar project={null} view="projects" />
       <main class="projects">
-        <h1>Projects</h1>
+        <header>
+          <h1>Projects</h1>
+          {mayManage() && session.value?.project === null && <NewProject />}
+        </header>
         {error && <p class="notice bad">{error.message}</p>}
         {pages?.items.length === 0 && (
           <Empty title="No projects yet">
-            Start with <code>shortlist up --items PATH --classes cat,dog</code>, or POST /projects.
+            Make one here, start with <code>shortlist up --items PATH --classes cat,dog</code>, or POST /projects.
           </Empty>
         )}
         <ul class="project-list">

@@ -7,6 +7,7 @@ import { Bars, Card, Empty, Progress, Table } from "../parts";
 import { href } from "../route";
 import { mayLabel, mayManage } from "../session";
 import { Curve } from "./Curve";
+import { Invite } from "./Invite";
 import { nextStep } from "./next";
 
 const ROUNDS = 30; // the newest that are shown
@@ -83,6 +84,7 @@ export function Dashboard({ id }: { id: string }) {
       </Card>
       <Card title="Annotators" wide>
         <Annotators page={annotators} project={project.id} />
+        {mayManage() && <Invite project={project.id} />}
         {metrics.labels_used > 0 && <Export project={project.id} />}
       </Card>
       <Card title="Jobs" wide>
