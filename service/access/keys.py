@@ -109,7 +109,7 @@ def recognise(session: Session | sa.Connection, secret: bytes, token: str) -> Pr
 
 
 def recently(last_used_at: datetime | None) -> bool:
-    """Whether a use is noted well enough."""
+    """A use within the last minute is noted well enough."""
     return last_used_at is not None and utc_now() - last_used_at < _USE_NOTED_EVERY
 
 

@@ -89,4 +89,5 @@ def _found(parts: Parts, token: str) -> Key:
 
 def _by_tls(request: Request) -> bool:
     """Also where a proxy ends TLS that uvicorn was not told to trust: all it can do is to make the cookie stricter."""
-    return "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
+    told = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip()
+    return "https" in (request.url.scheme, told)

@@ -12,6 +12,7 @@ import { nextStep } from "./next";
 
 const ROUNDS = 30; // the newest that are shown
 const JOBS = 12;
+const COUNT_MS = 30_000; // annotators are counted anew after so long, whatever changed
 
 interface Everything {
   project: Project;
@@ -24,18 +25,27 @@ interface Everything {
   scores: Scores | null;
 }
 
+let counted: { of: string; page: Page<AnnotatorReport> } | null = null;
+
+/** Counting takes longer than the rest: after a change of what is counted, and now and then. */
+async function annotatorsOf(id: string, metrics: Metrics, jobs: Job[]): Promise<Page<AnnotatorReport>> {
+  const of = [id, metrics.labels_used, jobs[0]?.id, Math.floor(Date.now() / COUNT_MS)].join();
+  if (counted?.of !== of) counted = { of, page: await get<Page<AnnotatorReport>>(`/projects/${id}/annotators`) };
+  return counted.page;
+}
+
 async function load(id: string): Promise<Everything> {
   const at = `/projects/${id}`;
-  const [project, metrics, rounds, jobs, annotators, models] = await Promise.all([
+  const [project, metrics, rounds, jobs, models] = await Promise.all([
     get<Project>(at),
     get<Metrics>(`${at}/metrics`),
     get<Page<Round>>(`${at}/rounds`, { newest_first: true, brief: true, limit: ROUNDS }),
     get<Page<Job>>("/jobs", { project: id, limit: JOBS }),
-    get<Page<AnnotatorReport>>(`${at}/annotators`),
     get<Page<PretextModel>>(`${at}/pretext-models`, { limit: 1 }),
   ]);
   const newest = rounds.items.find((round) => round.state === "measured");
-  const [measured, scores] = await Promise.all([
+  const [annotators, measured, scores] = await Promise.all([
+    annotatorsOf(id, metrics, jobs.items),
     newest ? get<Round>(`${at}/rounds/${newest.number}`) : null,
     get<Scores>(`${at}/scores`).catch((error) => {
       if (error instanceof Refused) return null; // no pretext model has scored the pool yet

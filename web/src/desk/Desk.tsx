@@ -7,7 +7,7 @@ import { mayRead, session } from "../session";
 import { Empty, Progress } from "../parts";
 import { viewerOf } from "../viewers";
 import { inWords } from "../why";
-import { answered, dismiss, flush, offline, put, takeBack, told, waiting } from "./outbox";
+import { answered, dismiss, flush, offline, put, takeBack, tell, told, waiting } from "./outbox";
 import { forget, Queue, type OnDesk } from "./queue";
 import { LightRoom, PLAIN, Zoom, type Light } from "./Zoom";
 
@@ -96,16 +96,17 @@ function AtDesk({ project, annotator, rename }: { project: Project; annotator: s
   }, [on?.item.id]);
 
   const decide = (what: { class: string } | { skip: Skip }) => {
-    const taken = queue.take();
+    const taken = queue.items[0];
     if (!taken) return;
+    const duration = Math.min(2 ** 31 - 1, Math.round(performance.now() - since.current));
+    try {
+      put(project.id, { item: taken.item.id, annotator, batch: taken.batch, duration_ms: duration, ...what });
+    } catch {
+      tell(taken.item.id, "this browser’s storage is full. Free some, then label it again.");
+      return;
+    }
     queue.decided.add(taken.item.id);
-    put(project.id, {
-      item: taken.item.id,
-      annotator,
-      batch: taken.batch,
-      duration_ms: Math.min(2 ** 31 - 1, Math.round(performance.now() - since.current)),
-      ...what,
-    });
+    queue.take();
     done.current.push({ on: taken, said: "class" in what ? what.class : what.skip });
     if (done.current.length > UNDO) forget((done.current.shift() as Decision).on);
     setLabeled((number) => number + 1);
@@ -248,7 +249,10 @@ function AtDesk({ project, annotator, rename }: { project: Project; annotator: s
               key={name}
               class={`class ${prediction?.class === name ? "predicted" : ""} ${many && typed && index === 0 ? "first" : ""}`}
               disabled={!on}
-              onClick={() => decide({ class: name })}
+              onClick={(event) => {
+                if (event.detail) event.currentTarget.blur(); // by mouse: else Enter would press it again
+                decide({ class: name });
+              }}
             >
               {!many && <kbd>{KEYS[index]}</kbd>}
               <span dir="auto">{name}</span>

@@ -167,7 +167,7 @@ async function sendTogether(group: Entry[]): Promise<void> {
   }
 }
 
-function tell(item: string, text: string): void {
+export function tell(item: string, text: string): void {
   told.value = [...told.value, { item, text }];
 }
 

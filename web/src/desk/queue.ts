@@ -8,6 +8,7 @@ export const BATCH = 20;
 const LOW = 10; // so many left: the next ones are asked for
 const RENEW_MS = 5 * 60_000; // a reservation that ends sooner is renewed, while somebody labels
 const IDLE_MS = 10 * 60_000;
+const RETRY_MS = 10_000; // where there was nothing more
 
 export interface OnDesk {
   item: BatchItem;
@@ -46,7 +47,7 @@ export class Queue {
   take(): OnDesk | undefined {
     this.lastUse = Date.now();
     const taken = this.items.shift();
-    if (this.items.length <= LOW) void this.fill();
+    if (this.items.length <= LOW && Date.now() >= this.retryAt) void this.fill();
     return taken;
   }
 
@@ -65,6 +66,7 @@ export class Queue {
   async fill(): Promise<void> {
     if (this.asking || this.over) return;
     this.asking = true;
+    let rest = false;
     try {
       // First what is still reserved, as after a reload; then new ones.
       const body = { annotator: this.annotator, size: BATCH, new: this.whole };
@@ -77,9 +79,10 @@ export class Queue {
       if (answer.batch && answer.expires_at) this.ends.set(answer.batch, Date.parse(answer.expires_at));
       const added = fresh.map((item): OnDesk => ({ item, batch: answer.batch as string, source: undefined }));
       this.items.push(...added);
+      rest = !this.whole && this.items.length <= LOW;
       this.whole = true;
       this.reason = this.items.length ? null : answer.reason;
-      this.retryAt = sent + 10_000;
+      this.retryAt = fresh.length || rest ? 0 : sent + RETRY_MS;
       for (const each of added) {
         viewerOf(each.item.content)
           .preload(each.item.content)
@@ -98,6 +101,7 @@ export class Queue {
       this.loading = false;
       if (!this.over) this.changed();
     }
+    if (rest) await this.fill();
   }
 
   /** Items labeled since this desk was opened: never shown again but by undo. */
