@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up test check format docs bench-loop bench-labels bench-labels-quick bench-tasks bench-select bench-system bench-serve bench-pretext bench-gpu clean
+.PHONY: help venv demo up test check format docs web bench-loop bench-labels bench-labels-quick bench-tasks bench-select bench-system bench-serve bench-pretext bench-gpu clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-18s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ format: venv ## make ruff happy where it can be made so by itself
 
 docs: venv ## write docs/catalogue.md and docs/settings.md from the code
 	$(BIN)/python docs/generate.py
+
+web: venv ## build the page from web/ into service/web/static; needs node, which using it does not
+	$(BIN)/python web/build.py
 
 bench-loop: venv ## last label of a burst posted → new ranking served
 	$(BIN)/python -m benchmarks.loop

@@ -236,6 +236,19 @@ class KeyRefused(ShortlistError):
     status, code = 401, "key_refused"
 
 
+class SignInEnded(ShortlistError):
+    """This browser is not signed in, or no longer. Sign in with a key once more."""
+
+    status, code = 401, "sign_in_ended"
+
+
+class NotFromThePage(ShortlistError):
+    """A sign-in by cookie changes things only with the header `X-Shortlist: page`, which other sites cannot send.
+    Programs send a key: `Authorization: Bearer <key>`."""
+
+    status, code = 403, "not_from_the_page"
+
+
 class LinkRefused(ShortlistError):
     """This image link is not valid, or no longer. Ask for the item or the batch again to get a new one."""
 

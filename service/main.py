@@ -28,6 +28,7 @@ from service.api import (
     rounds,
     scores,
     similar,
+    sign_in,
     sources,
     suspects,
     training,
@@ -59,7 +60,7 @@ _ROUTERS = (
     projects.router, sources.router, items.router, item_actions.router, item_registration.router, similar.router,
     training.router, backbones.router, batches.router, labels.router, label_import.router, annotators.router,
     suspects.router, rounds.router, events.router, scores.router, jobs.router, webhooks.router, catalogue.router,
-    key_routes.router, health.router, web.router,
+    key_routes.router, sign_in.router, health.router, web.router,
 )  # fmt: skip
 
 
@@ -98,6 +99,8 @@ def create_app(settings: Settings) -> FastAPI:
     app = DescribedApp(
         title="Shortlist",
         version="0.1.0",
+        docs_url=None,  # service.web has it, with its script
+        redoc_url=None,
         description=_DESCRIPTION,
         lifespan=lifespan,
         dependencies=[Depends(refuse_unknown_query)],

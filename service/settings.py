@@ -47,6 +47,9 @@ class Settings(BaseSettings):
         description="signs image links and hashes keys; the same in all services; default: a file in data_dir",
     )
     image_link_ttl_s: int = Field(3600, ge=1, description="how long a signed image link works")
+    sign_in_ttl_s: int = Field(
+        14 * 24 * 3600, ge=60, description="how long a browser stays signed in to the page"
+    )
     max_body_bytes: int = Field(32 * 2**20, ge=1024, description="largest request body; larger is 413")
 
     rate_limit_per_s: float = Field(

@@ -97,6 +97,11 @@ class ItemLabel(Answer):
     current: bool
     used: bool
     outcome: str
+    arm: str = Field(
+        description="why it was served: selected, control, queued, gold; imported: nobody was asked"
+    )
+    ranking: str | None = Field(description="that it was served from")
+    round: int
     created_at: datetime
 
     @classmethod
@@ -109,6 +114,9 @@ class ItemLabel(Answer):
             current=label.current,
             used=label.used,
             outcome=label.outcome,
+            arm=label.arm,
+            ranking=public_id("r", label.ranking_id) if label.ranking_id is not None else None,
+            round=label.round_number,
             created_at=label.created_at,
         )
 

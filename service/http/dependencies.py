@@ -20,7 +20,7 @@ from service.access.rate_limits import RateLimits, UseNotes
 from service.access.signed_urls import ItemLinks
 from service.content.contract import Limits
 from service.content.reader import ItemBytes
-from service.errors import KeyMissing
+from service.http.credentials import recognise
 from service.http.event_streams import EventStreams
 from service.settings import Settings
 from service.store.artifacts import Artifacts
@@ -91,14 +91,13 @@ _bearer = HTTPBearer(auto_error=False, description="A key: POST /keys, or `short
 
 
 def get_caller(
+    request: Request,
     parts: PartsDep,
     background: BackgroundTasks,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],  # for the description
 ) -> Principal:
-    if credentials is None:
-        raise KeyMissing
     with single_read(parts.engine) as connection:
-        caller = keys.recognise(connection, parts.secret, credentials.credentials)
+        caller = recognise(connection, parts.secret, request)
     parts.rate_limits.take(caller.key_id)
     if not caller.noted and parts.use_notes.due(caller.key_id):
         background.add_task(parts.write, partial(keys.note_use, key_id=caller.key_id, now=utc_now()))
@@ -173,6 +172,7 @@ Reader = Annotated[Principal, Depends(_allow("admin", "reader"))]
 
 
 def get_item_scope(
+    request: Request,
     parts: PartsDep,
     background: BackgroundTasks,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
@@ -183,7 +183,7 @@ def get_item_scope(
 ) -> int | None:
     """The only project whose items may be seen (None: all), by a signed link or by a key."""
     if signature is None or expires is None:
-        return get_caller(parts, background, credentials).project_id
+        return get_caller(request, parts, background, credentials).project_id
     project = row_number("p", project_id)
     parts.links.check(project, row_number("i", item_id), expires, signature)
     return project

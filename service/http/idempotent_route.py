@@ -8,9 +8,10 @@ from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 
-from service.access import idempotency, keys
+from service.access import idempotency
 from service.access.idempotency import Answer, Claim
 from service.errors import Invalid
+from service.http.credentials import recognise
 from service.http.dependencies import Parts
 from service.http.middleware import NDJSON
 from service.store.session import read_session
@@ -41,9 +42,8 @@ class OnceRoute(APIRoute):
 
         async def once(request: Request) -> Response:
             sent = request.headers.get(_HEADER)
-            scheme, _, token = request.headers.get("authorization", "").partition(" ")
             streamed = request.headers.get("content-type", "").startswith(NDJSON)
-            if request.method != "POST" or sent is None or scheme.lower() != "bearer":
+            if request.method != "POST" or sent is None:
                 return await handle(request)
             if not 0 < len(sent) <= _LONGEST or not all("!" <= character <= "~" for character in sent):
                 raise Invalid(
@@ -53,7 +53,7 @@ class OnceRoute(APIRoute):
                 return await handle(request)
             parts: Parts = request.app.state.parts
             mark = idempotency.fingerprint(request.method, request.url.path, await request.body())
-            claim, before = await run_in_threadpool(_claimed, parts, token.strip(), sent, mark)
+            claim, before = await run_in_threadpool(_claimed, parts, request, sent, mark)
             if before is not None:
                 return _again(before)
             response = await handle(request)
@@ -68,10 +68,10 @@ class OnceRoute(APIRoute):
         return once
 
 
-def _claimed(parts: Parts, token: str, sent: str, mark: str) -> tuple[Claim, Answer | None]:
+def _claimed(parts: Parts, request: Request, sent: str, mark: str) -> tuple[Claim, Answer | None]:
     """A key that was revoked gets no kept answers either."""
     with read_session(parts.engine) as session:
-        caller = keys.recognise(session, parts.secret, token)
+        caller = recognise(session, parts.secret, request)
         claim = Claim(caller.key_id, sent, mark)
         before = idempotency.find(session, claim, utc_now())
     if before is not None:

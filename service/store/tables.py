@@ -562,6 +562,17 @@ class Key(Table):
     revoked_at: Mapped[datetime | None]
 
 
+class SignIn(Table):
+    """A browser that was given a key: a cookie stands for it until `expires_at`. Only a keyed hash is stored."""
+
+    __tablename__ = "sign_ins"
+
+    hash: Mapped[str] = mapped_column(primary_key=True)
+    key_id: Mapped[int] = mapped_column(sa.ForeignKey("keys.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
 class KeptAnswer(Table):
     """The answer to a POST with an `Idempotency-Key`, kept for a day (`service.access.idempotency`)."""
 

@@ -1,0 +1,338 @@
+import { useEffect, useMemo, useReducer, useRef, useState } from "preact/hooks";
+
+import type { LabelIn, Project } from "../api";
+import { count, percent, plural } from "../format";
+import { href } from "../route";
+import { mayRead, session } from "../session";
+import { Empty, Progress } from "../parts";
+import { viewerOf } from "../viewers";
+import { inWords } from "../why";
+import { answered, dismiss, flush, offline, put, takeBack, tell, told, waiting } from "./outbox";
+import { forget, Queue, type OnDesk } from "./queue";
+import { LightRoom, PLAIN, Zoom, type Light } from "./Zoom";
+
+const KEYS = "1234567890";
+const UNDO = 30; // decisions that can be taken back
+
+type Skip = NonNullable<LabelIn["skip"]>;
+interface Decision {
+  on: OnDesk;
+  said: string;
+}
+
+function useSetting(name: string, fallback: string): [string, (value: string) => void] {
+  const key = `shortlist.${name}`;
+  const [value, setValue] = useState(() => localStorage.getItem(key) ?? fallback);
+  return [
+    value,
+    (next) => {
+      localStorage.setItem(key, next);
+      setValue(next);
+    },
+  ];
+}
+
+export function Desk({ project }: { project: Project }) {
+  const bound = session.value?.annotator ?? null;
+  const [chosen, choose] = useSetting("annotator", "");
+  const annotator = bound ?? chosen;
+  if (!annotator) return <AskName onName={choose} />;
+  return <AtDesk key={`${project.id}/${annotator}`} project={project} annotator={annotator} rename={bound ? null : () => choose("")} />;
+}
+
+function AskName({ onName }: { onName: (name: string) => void }) {
+  const [name, setName] = useState("");
+  return (
+    <form
+      class="card narrow"
+      onSubmit={(event) => {
+        event.preventDefault();
+        if (name.trim()) onName(name.trim());
+      }}
+    >
+      <h1>Who labels?</h1>
+      <p class="quiet">Your labels carry this name, so that agreement between annotators can be told. It is remembered in this browser.</p>
+      <label for="annotator">Your name</label>
+      <input id="annotator" value={name} onInput={(event) => setName(event.currentTarget.value)} autocomplete="nickname" maxLength={200} required autofocus />
+      <button class="primary">Start labeling</button>
+    </form>
+  );
+}
+
+const REASONS: Record<string, string> = {
+  pool_exhausted: "Every item has been served. Import more, or look at what was labeled.",
+  all_reserved: "Others hold all that is left. What they do not label comes free by itself; this page asks again.",
+  not_your_turn: "What is left was labeled by you already, or is kept for others.",
+  budget_spent: "The budget of this project is spent.",
+  annotator_limit: "You have labeled as many as one annotator may.",
+  project_paused: "This project is paused: nothing is served until somebody resumes it.",
+  project_archived: "This project is archived: nothing changes in it any more.",
+};
+
+function AtDesk({ project, annotator, rename }: { project: Project; annotator: string; rename: (() => void) | null }) {
+  const [, redraw] = useReducer((number: number) => number + 1, 0);
+  const queue = useMemo(() => new Queue(project.id, annotator, () => redraw(0)), []);
+  const done = useRef<Decision[]>([]);
+  const [labeled, setLabeled] = useState(0);
+  const [shown, show] = useSetting("predictions", "hidden");
+  const [whyOpen, setWhyOpen] = useState(false);
+  const [light, setLight] = useState<Light>(PLAIN);
+  const [lightOpen, setLightOpen] = useState(false);
+  const [typed, setTyped] = useState("");
+  const since = useRef(performance.now());
+  const flash = useRef<HTMLDivElement>(null);
+  const typing = useRef<HTMLInputElement>(null);
+  const many = project.classes.length > KEYS.length;
+
+  useEffect(() => {
+    void flush();
+    return () => queue.close();
+  }, []);
+
+  const on = queue.items[0];
+  useEffect(() => {
+    since.current = performance.now();
+    setTyped("");
+  }, [on?.item.id]);
+
+  const decide = (what: { class: string } | { skip: Skip }) => {
+    const taken = queue.items[0];
+    if (!taken) return;
+    const duration = Math.min(2 ** 31 - 1, Math.round(performance.now() - since.current));
+    try {
+      put(project.id, { item: taken.item.id, annotator, batch: taken.batch, duration_ms: duration, ...what });
+    } catch {
+      tell(taken.item.id, "this browser’s storage is full. Free some, then label it again.");
+      return;
+    }
+    queue.decided.add(taken.item.id);
+    queue.take();
+    done.current.push({ on: taken, said: "class" in what ? what.class : what.skip });
+    if (done.current.length > UNDO) forget((done.current.shift() as Decision).on);
+    setLabeled((number) => number + 1);
+    if (flash.current) flash.current.textContent = "class" in what ? what.class : `skipped: ${what.skip}`;
+  };
+
+  const undo = () => {
+    const newest = done.current.pop();
+    if (!newest) return;
+    takeBack(project.id, newest.on.item.id, annotator);
+    queue.decided.delete(newest.on.item.id);
+    queue.putBack(newest.on);
+    setLabeled((number) => number - 1);
+    if (flash.current) flash.current.textContent = `undone: ${newest.said}`;
+  };
+
+  const fitting = typed ? project.classes.filter((name) => name.toLowerCase().includes(typed.toLowerCase())) : project.classes;
+  const columns = project.classes.length > 5 ? Math.ceil(project.classes.length / 2) : project.classes.length;
+  const prediction = shown === "shown" ? (on?.item.prediction ?? null) : null;
+
+  const onKey = useRef((_: KeyboardEvent) => {});
+  onKey.current = (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const field = event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement;
+    if (field && event.target !== typing.current) return;
+    const key = event.key;
+    const act = (() => {
+      if (key === "Backspace" && !typed) return undo;
+      if (!on) return null;
+      if (key === "?") return () => decide({ skip: "unsure" });
+      if (key === "!") return () => decide({ skip: "broken" });
+      if (key === "Escape") return () => (setTyped(""), setWhyOpen(false));
+      if (many) {
+        const best = fitting[0];
+        if (key === "Enter" && typed && best !== undefined) return () => decide({ class: best });
+        if (key === "Enter" && !typed && prediction) return () => decide({ class: prediction.class });
+        if (!field && key.length === 1 && key !== " ") return () => (typing.current?.focus(), setTyped(typed + key));
+        return null;
+      }
+      const name = project.classes[KEYS.indexOf(key)];
+      if (key.length === 1 && name !== undefined && KEYS.includes(key)) return () => decide({ class: name });
+      if (key === "Enter" && prediction && !(event.target instanceof HTMLButtonElement)) return () => decide({ class: prediction.class });
+      const letter = key.toLowerCase();
+      if (letter === "u") return () => decide({ skip: "unsure" });
+      if (letter === "b") return () => decide({ skip: "broken" });
+      if (letter === "z") return undo;
+      if (letter === "p") return () => show(shown === "shown" ? "hidden" : "shown");
+      if (letter === "i") return () => setWhyOpen(!whyOpen);
+      return null;
+    })();
+    if (!act || event.repeat) return;
+    event.preventDefault();
+    act();
+  };
+  useEffect(() => {
+    const listen = (event: KeyboardEvent) => onKey.current(event);
+    addEventListener("keydown", listen);
+    return () => removeEventListener("keydown", listen);
+  }, []);
+
+  const used = answered.value?.project === project.id ? answered.value.labelsUsed : null;
+  return (
+    <div class="desk">
+      <header class="desk-bar">
+        <span>
+          <b>{annotator}</b>{" "}
+          {rename && (
+            <button class="link" onClick={rename}>
+              change
+            </button>
+          )}
+        </span>
+        <span class="desk-progress" aria-live="off">
+          <span>
+            <b data-testid="labeled">{count(labeled)}</b> labeled<span class="hide-small"> here</span>
+          </span>
+          {used !== null && <RoundProgress used={used} size={project.round_size} budget={project.budget ?? null} />}
+        </span>
+        <Sending />
+      </header>
+
+      {told.value.map((each, index) => (
+        <p class="notice bad" role="alert" key={index}>
+          A label was not taken: {each.text}{" "}
+          <button class="link" onClick={() => dismiss(index)}>
+            dismiss
+          </button>
+        </p>
+      ))}
+
+      <div class="stage">
+        {on ? <Shown on={on} light={light} /> : <NothingThere queue={queue} project={project} />}
+        <div class="flash" ref={flash} aria-live="polite" data-testid="flash" />
+        {on && (
+          <aside class={`beside ${whyOpen ? "open" : ""}`}>
+            <div class="beside-buttons">
+              <button aria-pressed={whyOpen} onClick={() => setWhyOpen(!whyOpen)} title="Why this item? (i)">
+                Why this item?
+              </button>
+              <button aria-pressed={shown === "shown"} onClick={() => show(shown === "shown" ? "hidden" : "shown")} title="Show predictions (p)">
+                Predictions {shown === "shown" ? "shown" : "hidden"}
+              </button>
+              {on.item.content.kind === "image" && (
+                <button aria-pressed={lightOpen} onClick={() => setLightOpen(!lightOpen)} title="Brightness and contrast" aria-label="Brightness and contrast">
+                  ◐
+                </button>
+              )}
+            </div>
+            {lightOpen && on.item.content.kind === "image" && <LightRoom light={light} change={setLight} />}
+            {whyOpen && (
+              <div class="why" data-testid="why">
+                {inWords(on.item).map((sentence) => (
+                  <p key={sentence}>{sentence}</p>
+                ))}
+                <p class="quiet mono">{on.item.key}</p>
+              </div>
+            )}
+          </aside>
+        )}
+      </div>
+
+      <footer class="answers">
+        {many && (
+          <div class="typing">
+            <input
+              ref={typing}
+              value={typed}
+              onInput={(event) => setTyped(event.currentTarget.value)}
+              placeholder="Type a class, Enter takes the first"
+              aria-label="Class"
+              autocomplete="off"
+              autocapitalize="off"
+              spellcheck={false}
+            />
+          </div>
+        )}
+        <div class={`classes ${many ? "many" : ""}`} role="group" aria-label="Classes" style={{ "--columns": String(columns) }}>
+          {fitting.map((name, index) => (
+            <button
+              key={name}
+              class={`class ${prediction?.class === name ? "predicted" : ""} ${many && typed && index === 0 ? "first" : ""}`}
+              disabled={!on}
+              onClick={(event) => {
+                if (event.detail) event.currentTarget.blur(); // by mouse: else Enter would press it again
+                decide({ class: name });
+              }}
+            >
+              {!many && <kbd>{KEYS[index]}</kbd>}
+              <span dir="auto">{name}</span>
+              {prediction?.class === name && <small>{percent(prediction.probability, 0)}</small>}
+            </button>
+          ))}
+        </div>
+        <div class="others">
+          <button onClick={undo} disabled={done.current.length === 0}>
+            <kbd>⌫</kbd> Undo
+          </button>
+          <button onClick={() => decide({ skip: "unsure" })} disabled={!on}>
+            <kbd>{many ? "?" : "u"}</kbd> Unsure
+          </button>
+          <button onClick={() => decide({ skip: "broken" })} disabled={!on}>
+            <kbd>{many ? "!" : "b"}</kbd> Broken
+          </button>
+          <GiveBack queue={queue} project={project} />
+        </div>
+      </footer>
+    </div>
+  );
+}
+
+function GiveBack({ queue, project }: { queue: Queue; project: Project }) {
+  const stop = async () => {
+    await flush();
+    await queue.giveBack().catch(() => {});
+    location.hash = mayRead() ? href(project.id) : href(null);
+  };
+  return (
+    <button class="stop" onClick={() => void stop()} title="Others may have the items you have not labeled">
+      Stop
+    </button>
+  );
+}
+
+function Shown({ on, light }: { on: OnDesk; light: Light }) {
+  const { Full } = viewerOf(on.item.content);
+  const full = <Full content={on.item.content} name={on.item.key} source={on.source} />;
+  return (
+    <div class="item" data-testid="item" data-item={on.item.id} key={on.item.id}>
+      {on.item.content.kind === "image" ? <Zoom light={light}>{full}</Zoom> : full}
+    </div>
+  );
+}
+
+function RoundProgress({ used, size, budget }: { used: number; size: number; budget: number | null }) {
+  const within = used % size;
+  return (
+    <>
+      <Progress value={within / size} label="Progress of this round" />
+      <span class="quiet hide-small">
+        {within} of {size} in this round{budget !== null && `, ${plural(Math.max(0, budget - used), "label")} left in the budget`}
+      </span>
+    </>
+  );
+}
+
+function Sending() {
+  if (offline.value) {
+    return (
+      <span class="sending bad" role="status" data-testid="sending">
+        Offline: {plural(waiting.value, "label")} kept here, sent when the service answers
+      </span>
+    );
+  }
+  return (
+    <span class="sending quiet" data-testid="sending">
+      {waiting.value ? `sending ${waiting.value}` : "all saved"}
+    </span>
+  );
+}
+
+function NothingThere({ queue, project }: { queue: Queue; project: Project }) {
+  if (queue.loading) return <p class="quiet">…</p>;
+  if (queue.error && !queue.reason) return <Empty title="No more items right now">{queue.error.message} It is asked again by itself.</Empty>;
+  return (
+    <Empty title="Nothing to label right now">
+      {REASONS[queue.reason ?? ""] ?? "More items are on their way."} {mayRead() && <a href={href(project.id)}>Back to the dashboard</a>}
+    </Empty>
+  );
+}

@@ -1,0 +1,83 @@
+// How an item is shown, by its kind. A viewer of another kind is one entry in VIEWERS.
+
+import type { ComponentChildren, JSX } from "preact";
+import { useEffect, useState } from "preact/hooks";
+
+import type { Content } from "./api";
+
+export interface Viewer {
+  /** The whole item, as large as there is room; `source` is what `preload` gave, if it did. */
+  Full: (props: { content: Content; name: string; source?: string | undefined }) => JSX.Element;
+  /** A tile of the gallery. */
+  Tile: (props: { content: Content; name: string }) => JSX.Element;
+  /** Fetches the item ahead, so that it is there at once. Gives what `Full` takes as `source`. */
+  preload: (content: Content) => Promise<string>;
+}
+
+const LARGEST = 1600; // pixels; what a screen can show, and cameras make more
+const SMALL = 96; // pixels; what is smaller is shown as the squares it is
+
+const sized = (content: Content): string => `${content.url}&size=${LARGEST}`;
+
+function crisp(event: JSX.TargetedEvent<HTMLImageElement>): void {
+  const image = event.currentTarget;
+  image.classList.toggle("crisp", Math.max(image.naturalWidth, image.naturalHeight) <= SMALL);
+}
+
+function Missing({ children }: { children: ComponentChildren }) {
+  return <span class="missing">{children}</span>;
+}
+
+function Picture({ source, name, lazy }: { source: string; name: string; lazy?: boolean }) {
+  const [failed, setFailed] = useState(false);
+  useEffect(() => setFailed(false), [source]);
+  if (failed) return <Missing>This picture cannot be shown.</Missing>;
+  return <img src={source} alt={name} draggable={false} decoding={lazy ? "async" : "sync"} onLoad={crisp} onError={() => setFailed(true)} />;
+}
+
+const image: Viewer = {
+  Full: ({ content, name, source }) => <Picture source={source ?? sized(content)} name={name} />,
+  Tile: ({ content, name }) => <Picture source={content.preview_url} name={name} lazy />,
+  preload: async (content) => {
+    const response = await fetch(sized(content));
+    if (!response.ok) throw new Error("not shown");
+    const url = URL.createObjectURL(await response.blob());
+    const ahead = new Image();
+    ahead.src = url;
+    await ahead.decode().catch(() => {});
+    return url;
+  },
+};
+
+function LongText({ content }: { content: Content }) {
+  const [text, setText] = useState<string | null>(null);
+  useEffect(() => {
+    let over = false;
+    fetch(content.url)
+      .then(async (response) => (response.ok ? response.text() : "This text cannot be shown."))
+      .catch(() => "This text cannot be shown.")
+      .then((found) => over || setText(found));
+    return () => {
+      over = true;
+    };
+  }, [content.url]);
+  return <p dir="auto">{text ?? "…"}</p>;
+}
+
+const text: Viewer = {
+  Full: ({ content }) => (
+    <div class="text" tabIndex={0}>
+      {content.text === null ? <LongText key={content.url} content={content} /> : <p dir="auto">{content.text}</p>}
+    </div>
+  ),
+  Tile: ({ content }) => (
+    <span class="text" dir="auto">
+      {content.text?.slice(0, 240) ?? "a long text"}
+    </span>
+  ),
+  preload: async () => "",
+};
+
+const VIEWERS: Record<string, Viewer> = { image, text };
+
+export const viewerOf = (content: Content): Viewer => VIEWERS[content.kind ?? "image"] ?? text;
