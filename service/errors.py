@@ -86,7 +86,8 @@ class ImportIncomplete(ShortlistError):
 
 
 class ParquetWithoutImages(ShortlistError):
-    """{uri!r} has no column of images: name it `image`, and store the file's bytes, or a struct with `bytes`."""
+    """{uri!r} has no column of images. Its columns are {columns}; name the one with the images `image`, and store the
+    files' bytes in it, or a struct with `bytes`."""
 
     status, code = 422, "parquet_without_images"
 

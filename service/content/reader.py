@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 import fsspec.core
 
 from service.content import contents
-from service.content.lines import LineRows
+from service.content.lines import LineRows, NoFile, check_file
 from service.content.rows import ParquetRows
 from service.errors import SourceNotAllowed, SourceUnreachable, SourceUnreadable
 from service.settings import Settings
@@ -67,6 +67,7 @@ class ItemBytes:
             if is_url(allowed):
                 filesystem, path = fsspec.core.url_to_fs(allowed)
                 return bytes(filesystem.cat_file(path))
+            check_file(allowed)
             return Path(allowed).read_bytes()
         except Exception as error:  # each file system has its client's own classes
             raise self._unreadable(uri, allowed, error) from error
@@ -92,25 +93,28 @@ class ItemBytes:
         """`SourceUnreachable` unless the file is surely the cause: not there, in a place where others are."""
         if isinstance(error, IsADirectoryError):
             return SourceUnreadable(uri=uri, reason="it is a folder")
+        if isinstance(error, NoFile):
+            return SourceUnreadable(uri=uri, reason=str(error))
         if not isinstance(error, FileNotFoundError):
             return SourceUnreachable(uri=uri, reason=(str(error) or type(error).__name__).rstrip("."))
         if is_url(place):
             return SourceUnreadable(uri=uri, reason="there is no such file")
-        if not any(_is_below(place, root) and os.path.isdir(root) for root in self._located_roots):
+        if not any(is_below(place, root) and os.path.isdir(root) for root in self._located_roots):
             return SourceUnreachable(uri=uri, reason="its root, of SHORTLIST_SOURCE_ROOTS, is not there")
         above = next(folder for folder in Path(place).parents if os.path.isdir(folder))
         if _is_empty(above):  # as the place of a disk that is not mounted
             return SourceUnreachable(
                 uri=uri, reason=f"there is no such file, and the folder {str(above)!r} is empty"
             )
-        return SourceUnreadable(uri=uri, reason="there is no such file")
+        hint = "; `\\` separates no folders here: write `/`" if "\\" in place else ""
+        return SourceUnreadable(uri=uri, reason=f"there is no such file{hint}")
 
     def check_root(self, uri: str) -> str:
         """The uri, symlinks resolved, if it is an allowed root or below one. Raises `SourceNotAllowed`."""
         if row := _ROW.fullmatch(uri):
             return self.check_root(row["file"]) + uri[len(row["file"]) :]
         located = _locate(uri)
-        if located is None or not any(_is_below(located, root) for root in self._located_roots):
+        if located is None or not any(is_below(located, root) for root in self._located_roots):
             raise SourceNotAllowed(uri=uri, roots=", ".join(self._roots) or "none are set")
         return located
 
@@ -141,15 +145,26 @@ def _located(roots: Iterable[str]) -> Iterable[str]:
 
 def _locate(uri: str) -> str | None:
     """One spelling for each place; None for what has no place: relative paths, chained URLs, `..` in URLs."""
-    if uri.lower().startswith(("file://", "local://")):
-        uri = uri.split("://", 1)[1]
-    if is_url(uri):
+    is_file = uri.lower().startswith(("file://", "local://"))
+    if is_url(uri) and not is_file:
         climbs = ".." in unquote(uri).replace("\\", "/").split("/")
         return None if climbs or "::" in uri else uri.rstrip("/")
     try:
+        uri = _path_of_url(uri) if is_file else uri
         return _resolved(uri) if os.path.isabs(uri) else None
     except (OSError, ValueError, RuntimeError):  # a NUL, a name too long, a circle of links
         return None
+
+
+def _path_of_url(url: str) -> str:
+    """Percent-encoding decoded, bytes that are no UTF-8 included. A file whose name only looks encoded is found, too:
+    Shortlist once took such URLs as they stood.
+    """
+    path = url.split("://", 1)[1]
+    if path.lower().startswith("localhost/"):
+        path = path[len("localhost") :]
+    decoded = os.fsdecode(unquote_to_bytes(path))
+    return path if "%" in path and not os.path.lexists(decoded) and os.path.lexists(path) else decoded
 
 
 def _resolved(path: str) -> str:
@@ -175,5 +190,6 @@ def _is_link(place: str) -> bool:
         return False
 
 
-def _is_below(place: str, root: str) -> bool:
+def is_below(place: str, root: str) -> bool:
+    """Of two local paths, or two URLs: `place` is `root` or lies below it."""
     return place == root or place.startswith(root.rstrip("/") + "/")
