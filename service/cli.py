@@ -207,6 +207,35 @@ def export(
             file.write(piece)
 
 
+@app.command(name="import-labels")
+def import_labels(
+    file: Annotated[
+        Path, typer.Argument(help="NDJSON, JSON, CSV or Parquet, as `shortlist export` writes it")
+    ],
+    project: Annotated[str | None, typer.Option(help="by name or id; default: the only one")] = None,
+    annotator: Annotated[str | None, typer.Option(help="of labels that name none")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Store the labels of a file, as POST /projects/{project}/labels/import does. Again is safe."""
+    from service.api.label_import import import_file  # here, because it loads the web framework
+
+    with serving.database(_settings(data_dir=data_dir)) as engine:
+        migrations.check(engine)
+        with read_session(engine) as session:
+            found = _project(
+                session, project, f"shortlist import-labels {shlex.quote(str(file))} --project NAME"
+            )
+        answer = import_file(engine, found, file, annotator)
+    for refused in answer.refused:
+        print(
+            f"Line {refused.line}: `{refused.field}`: {refused.message.removeprefix(f'`{refused.field}`: ')}"
+        )
+    outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in answer.outcomes.items()) or "none"
+    print(f"Labels of {found.name!r}: {outcomes}; {answer.refused_count:,} lines refused.")
+    if answer.refused_count:
+        sys.exit(1)
+
+
 @app.command(name="settings")
 def show_settings() -> None:
     """Every setting: its environment variable, the value in force (secrets masked) and what it means."""
@@ -216,13 +245,15 @@ def show_settings() -> None:
         print(f"    {field.description or ''}".rstrip())
 
 
-def _project(session: sa.orm.Session, name_or_id: str | None) -> Project:
-    """By name, else by id; without either the only one there is."""
+def _project(
+    session: sa.orm.Session, name_or_id: str | None, command: str = "shortlist export NAME"
+) -> Project:
+    """By name, else by id; without either the only one there is. command: that says which."""
     if name_or_id is None:
         try:
             return projects.find_only(session, None, "export")
         except WhichProject:
-            raise WhichExport from None
+            raise WhichExport(command=command) from None
     named = session.scalar(sa.select(Project).where(Project.name == name_or_id))
     return named or projects.find(session, name_or_id)
 

@@ -333,8 +333,20 @@ class WhichProject(ShortlistError):
     status, code = 409, "which_project"
 
 
+class LabelsUnknown(ShortlistError):
+    """Send the labels as NDJSON, as a JSON array, as CSV or as Parquet, and say which by `Content-Type`: {expected}."""
+
+    status, code = 415, "not_json"
+
+
+class LabelFileUnknown(ShortlistError):
+    """{path!r} cannot be imported: the name of a file with labels ends in {endings}."""
+
+    code = "label_file_unknown"
+
+
 class WhichExport(ShortlistError):
-    """There are several projects. Say which to export, by name or id: `shortlist export NAME`."""
+    """There are several projects. Say which, by name or id: `{command}`."""
 
     status, code = 409, "which_export"
 

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -27,7 +28,7 @@ from service.operations import up
 from service.settings import Settings
 from service.store import jobs, migrate
 from service.store.session import read_session, write_session
-from service.store.tables import Job, Project, Source
+from service.store.tables import Job, Label, Project, Source
 from tests.factories import make_item, make_label, make_pretext_model, make_project, make_worker
 from tests.worker.processes import REPOSITORY, environment, wait_until
 
@@ -111,6 +112,45 @@ def test_export_as_ndjson_and_csv(engine: sa.Engine, settings: Settings, tmp_pat
         rows = list(csv.DictReader(opened))
     assert [row["class"] for row in rows] == ["cat", "dög, small"]
     assert "`shortlist export NAME`" in refused(shortlist("export", **variables))  # which of the two?
+
+
+def test_labels_of_a_file_are_imported(engine: sa.Engine, settings: Settings, tmp_path: Path) -> None:
+    with write_session(engine) as session:
+        pets, others = (
+            make_project(session, name=name, classes=["cat", "dog"]) for name in ("pets", "others")
+        )
+        for number in range(3):
+            item = make_item(session, project=pets, key=f"{number}.png")
+            make_item(session, project=others, key=f"{number}.png")
+            make_label(
+                session, item=item, class_name="cat", created_at=datetime(2026, 1, 1 + number, tzinfo=UTC)
+            )
+    variables = environment(settings)
+    for format in ("ndjson", "csv", "parquet"):
+        file = tmp_path / f"labels.{format}"
+        shortlist("export", "pets", "--format", format, "--output", str(file), **variables)
+        found = shortlist("import-labels", str(file), "--project", "others", **variables)
+        outcome = "accepted" if format == "ndjson" else "duplicate"
+        assert (found.returncode, found.stdout) == (
+            0, f"Labels of 'others': 3 {outcome}; 0 lines refused.\n",
+        ), found.stderr  # fmt: skip
+    with read_session(engine) as session:
+        times = session.scalars(sa.select(Label.created_at).order_by(Label.id)).all()
+    assert times[3:] == times[:3]
+
+    file = tmp_path / "more.json"
+    file.write_text('[{"key": "1.png", "class": "cow"}, {"key": "1.png", "class": "dog"}]')
+    found = shortlist("import-labels", str(file), "--project", "others", "--annotator", "import", **variables)
+    assert found.returncode == 1
+    assert found.stdout.splitlines()[0].startswith("Line 1: `class`: 'cow' is not a class")
+    assert found.stdout.splitlines()[1] == "Labels of 'others': 1 accepted; 1 lines refused."
+    assert "--project NAME" in refused(shortlist("import-labels", str(file), **variables))
+    assert ".ndjson" in refused(
+        shortlist("import-labels", str(tmp_path / "a.txt"), "--project", "pets", **variables)
+    )
+    assert "a.csv" in refused(
+        shortlist("import-labels", str(tmp_path / "a.csv"), "--project", "pets", **variables)
+    )
 
 
 def test_a_worker_is_told_how_many_devices_pretrain(monkeypatch: pytest.MonkeyPatch) -> None:
