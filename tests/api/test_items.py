@@ -315,6 +315,35 @@ def test_images_as_they_are_and_as_thumbnails(admin: TestClient, anyone: TestCli
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_grey_of_twelve_bits_is_shown_as_the_pool_is_seen(
+    admin: TestClient, engine: sa.Engine, tmp_path: Path
+) -> None:
+    created(admin)
+    for name, largest in (("dim", 2047), ("bright", 4095)):
+        Image.fromarray(np.linspace(0, largest, 64, dtype=np.uint16).reshape(8, 8)).save(
+            tmp_path / f"{name}.png"
+        )
+    lines = [{"key": name, "uri": str(tmp_path / f"{name}.png")} for name in ("dim", "bright")]
+    admin.post("/projects/p_1/items", json={"items": lines})
+    with write_session(engine) as session:
+        project = session.get_one(Project, 1)
+        for item, bits in zip(session.scalars(sa.select(Item).order_by(Item.id)), (11, 12), strict=True):
+            item.facts = {"width": 8, "height": 8, "bits": bits}
+
+    def brightest(query: str = "") -> tuple[int, str]:
+        answer = admin.get(f"/projects/p_1/items/i_1/image{query}")
+        return int(np.asarray(Image.open(io.BytesIO(answer.content))).max()), answer.headers["ETag"]
+
+    unscored, etag = brightest()
+    assert unscored == brightest("?size=64")[0] == 127  # 2047 of 4095
+    with write_session(engine) as session:
+        config = {"input": {"modality": "image", "image_size": 8, "bits": 11}}
+        factories.make_pretext_model(session, project=project, config=config)
+    trained, another = brightest()
+    assert (trained, another == etag) == (255, False)  # as the model sees it
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_no_file_outside_the_roots_is_shown(admin: TestClient, engine: sa.Engine) -> None:
     """Even if it came into the database some other way."""
     created(admin)

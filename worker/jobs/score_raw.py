@@ -38,6 +38,7 @@ from worker.scoring.principal_components import principal_components
 _POOL, _TEST = 20_000, 5_000  # items at most
 _DIMENSIONS = 128
 _READ_AT_A_TIME = 512
+_FACTS = 512  # items of the sample whose facts decide open settings of the modality
 _READING = 0.8  # share of the progress
 _NOT_NEEDED = "The pool is scored by a pretext model already."
 
@@ -49,11 +50,13 @@ def run(context: JobContext) -> dict[str, Any]:
         if not is_provisional(session, project):
             return {"items": 0, "note": _NOT_NEEDED}
         ids, pool = _sample(session, project)
+        facts = session.scalars(sa.select(Item.facts).where(Item.id.in_(ids[:_FACTS].tolist())))
+        known = [one for one in facts if one]
         newest = session.scalar(sa.select(sa.func.max(Item.id)).where(Item.project_id == project.id)) or 0
     if not pool.any():
         return {"items": 0, "note": "The pool is empty."}
     seed = ProjectSettings.model_validate(project.settings).seed
-    modality = modality_of(project).for_raw_features()
+    modality = modality_of(project).for_raw_features(known)
     read, features, sketches = _read(context, modality, ids, seed)
     ids, pool = ids[read], pool[read]
     if not pool.any():

@@ -137,9 +137,9 @@ class Modality(BaseModel, ABC):
         """The network, prepared batch -> (n, d) float, and d. Raises `BackboneUnusable`."""
 
     @abstractmethod
-    def for_raw_features(self) -> Self:
+    def for_raw_features(self, facts: Sequence[Facts] = ()) -> Self:
         """Resolved, and as small as raw features and sketches need: items are decoded anew for them, before anything
-        else is known of the pool.
+        else is known of the pool than the facts of a sample.
         """
 
     @abstractmethod

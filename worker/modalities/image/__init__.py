@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from service.content.contract import Facts, Limits
-from service.content.image import open_scaled
+from service.content.image import bits_of, facts_of, open_scaled
 from worker.arrays import Floats, Ints
 from worker.modalities import Modality
 from worker.modalities.image.backbones import make_backbone
@@ -33,13 +33,20 @@ class Image(Modality):
     default_task: ClassVar[str] = "rotation"
 
     image_size: int | None = Field(None, ge=8, le=1024, description="pixels a side")
+    bits: int | None = Field(
+        None,
+        ge=1,
+        le=16,
+        description="that grey values of 16-bit files take; null: 16, or there are no such files",
+    )
 
     def resolved(self, facts: Sequence[Facts], device: torch.device) -> Self:
+        bits = self.bits or bits_of(facts)
         if self.image_size is not None:
-            return self
+            return self.model_copy(update={"bits": bits})
         sides = [min(one["width"], one["height"]) for one in facts if one.get("width") and one.get("height")]
         size = image_size_for(float(np.median(sides)) if sides else 1e6, device)
-        return self.model_copy(update={"image_size": size})
+        return self.model_copy(update={"image_size": size, "bits": bits})
 
     @property
     def side(self) -> int:
@@ -54,8 +61,8 @@ class Image(Modality):
         pixels = plain_jpeg(data, self.side)
         if pixels is not None:
             return pixels, {"width": self.side, "height": self.side}
-        image, (width, height) = open_scaled(data, limits.max_pixels, self.side)
-        return to_pixels(image, self.side), {"width": width, "height": height}
+        image, size = open_scaled(data, limits.max_pixels, self.side, self.bits)
+        return to_pixels(image, self.side), facts_of(image, *size)
 
     def prepare(self, items: Tensor) -> Tensor:
         return normalised(items)
@@ -85,8 +92,9 @@ class Image(Modality):
     def make_backbone(self, name: str, pretrained: bool) -> tuple[nn.Module, int]:
         return make_backbone(name, pretrained, self.side)
 
-    def for_raw_features(self) -> Self:
-        return self.model_copy(update={"image_size": min(self.image_size or _RAW_SIDE, _RAW_SIDE)})
+    def for_raw_features(self, facts: Sequence[Facts] = ()) -> Self:
+        side = min(self.image_size or _RAW_SIDE, _RAW_SIDE)
+        return self.model_copy(update={"image_size": side, "bits": self.bits or bits_of(facts)})
 
     def raw_features(self, items: Iterable[Tensor], rng: np.random.Generator) -> Floats:
         """The pixels, at most 32 a side."""
