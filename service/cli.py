@@ -63,7 +63,7 @@ def up_command(
         if given:
             wanted = [name.strip() for name in classes.split(",") if name.strip()]
             with write_session(engine) as session:
-                imported = up.queue_items(session, settings, given.place, project or given.name, wanted)
+                imported = up.queue_items(session, settings, given.place, given.name, wanted, project)
         # After all that may refuse to start: a key that was made is shown.
         new_key = serving.first_admin_key(engine, settings, make=True)
         run_key = None

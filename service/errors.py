@@ -532,6 +532,21 @@ class ClassesMissing(ShortlistError):
     code = "classes_missing"
 
 
+class NameOfAnotherFolder(ShortlistError):
+    """The project {name!r} is that of {other!r}. To label {place!r} on its own, give its classes, --classes cat,dog, or
+    another name, --project NAME; to add it to that project: --project {quoted}"""
+
+    code = "name_of_another_folder"
+
+
+class FolderGone(ShortlistError):
+    """The project {name!r} with the same classes was made of {other!r}, which is not there any more. If {place!r} is
+    that folder under a new name, go on with its project: --project {quoted}. Else give the new project a name:
+    --project NAME"""
+
+    code = "folder_gone"
+
+
 class ClassesDiffer(ShortlistError):
     """The project {name!r} exists with the classes {classes}. Leave --classes out to go on with them; to add
     classes, use PATCH /projects/{id}."""

@@ -23,7 +23,15 @@ from pydantic import SecretStr
 from service import cli
 from service.access import keys
 from service.cli import _environment, _greet
-from service.errors import ClassesDiffer, ClassesMissing, Invalid, KeyRefused, SourceNotAllowed
+from service.errors import (
+    ClassesDiffer,
+    ClassesMissing,
+    FolderGone,
+    Invalid,
+    KeyRefused,
+    NameOfAnotherFolder,
+    SourceNotAllowed,
+)
 from service.operations import up
 from service.settings import Settings
 from service.store import jobs, migrate
@@ -385,6 +393,41 @@ class TestQueueImages:
         assert self.queue(engine, settings, images, ["dog", "cat"]) == first
         with pytest.raises(ClassesDiffer, match="cat, dog"):
             self.queue(engine, settings, images, ["cat", "horse"])
+
+    def test_two_folders_of_one_name_are_two_projects(
+        self, engine: sa.Engine, settings: Settings, images: Path, tmp_path: Path
+    ) -> None:
+        other = tmp_path / "elsewhere/pets"
+        other.mkdir(parents=True)
+        first, _ = self.queue(engine, settings, images, ["cat", "dog"])
+        with pytest.raises(NameOfAnotherFolder, match=f"that of '{images}'.*--project pets"):
+            self.queue(engine, settings, other, [])
+        second, _ = self.queue(engine, settings, other, ["cat", "dog"])
+        assert second != first
+        assert self.queue(engine, settings, other, [])[0] == second
+        assert self.queue(engine, settings, images, [])[0] == first
+        with read_session(engine) as session:
+            assert set(session.scalars(sa.select(Project.name))) == {"pets", f"pets in {other.parent}"}
+        with write_session(engine) as session:  # a project that is named takes what it is given
+            assert up.queue_items(session, settings, other, "pets", [], "pets")[0] == first
+
+    @pytest.mark.parametrize("new_name", ["pets", "animals"])
+    def test_a_renamed_folder_goes_on_with_its_project(
+        self, new_name: str, engine: sa.Engine, settings: Settings, images: Path, tmp_path: Path
+    ) -> None:
+        first, _ = self.queue(engine, settings, images, ["cat", "dog"])
+        (tmp_path / "new").mkdir()
+        renamed = images.rename(tmp_path / "new" / new_name)
+
+        def queue(classes: list[str], wished: str | None = None) -> int:
+            with write_session(engine) as session:
+                return up.queue_items(session, settings, renamed, new_name, classes, wished)[0]
+
+        with pytest.raises(FolderGone, match=f"'{images}', which is not there any more.*--project pets"):
+            queue(["dog", "cat"])
+        assert queue([], "pets") == first
+        assert queue(["cat", "dog"]) == first  # from now on it is known
+        assert queue(["cat", "dog"], "others") != first
 
     def test_only_below_the_roots(self, engine: sa.Engine, settings: Settings) -> None:
         with pytest.raises(SourceNotAllowed):

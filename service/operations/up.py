@@ -1,6 +1,7 @@
 """`shortlist up`: the service in this process, a worker in another, and a folder or file of items set to work."""
 
 import fcntl
+import shlex
 import socket
 import subprocess
 import sys
@@ -16,14 +17,16 @@ from sqlalchemy.orm import Session
 
 from service.access import keys
 from service.content.lines import ENDINGS
-from service.content.reader import ItemBytes
+from service.content.reader import ItemBytes, is_url
 from service.content.sources import PARQUET, Manifest
 from service.errors import (
     AlreadyRunning,
     ClassesDiffer,
     ClassesMissing,
     CommaInPath,
+    FolderGone,
     ItemsMissing,
+    NameOfAnotherFolder,
     ShortlistError,
 )
 from service.models import jobs, training
@@ -109,21 +112,31 @@ def with_known_sources(engine: sa.Engine, settings: Settings) -> Settings:
 
 
 def queue_items(
-    session: Session, settings: Settings, items: Path, name: str, classes: list[str]
+    session: Session,
+    settings: Settings,
+    items: Path,
+    name: str,
+    classes: list[str],
+    wished: str | None = None,
 ) -> tuple[int, int]:
     """The project of the folder or file, made when missing, and the job that imports it. Nothing is imported twice.
 
-    Returns both row numbers. Raises `ClassesMissing`, `ClassesDiffer` and what making a project raises.
+    name: of a new project; wished: of the one that people named, whatever it was made of. Returns both row numbers.
+    Raises `ClassesMissing`, `ClassesDiffer`, `NameOfAnotherFolder`, `FolderGone` and what making a project raises.
     """
-    project = session.scalar(sa.select(Project).where(Project.name == name))
+    project = _named(session, wished) if wished is not None else _made_of(session, items)
+    if project is None and wished is None:
+        project, name = _new_name(session, items, name, classes)
     if project is None:
         if not classes:
-            raise ClassesMissing(name=name)
+            raise ClassesMissing(name=wished or name)
         project = projects.create(
-            session, name=name, classes=classes, settings=ProjectSettings(), pretext_from=None
+            session, name=wished or name, classes=classes, settings=ProjectSettings(), pretext_from=None
         )
     elif set(classes) - set(project.classes):
-        raise ClassesDiffer(name=name, classes=", ".join(project.classes), id=public_id("p", project.id))
+        raise ClassesDiffer(
+            name=project.name, classes=", ".join(project.classes), id=public_id("p", project.id)
+        )
     waiting = session.scalar(
         sa.select(Source.job_id)
         .join(Job, Job.id == Source.job_id)
@@ -136,6 +149,44 @@ def queue_items(
         )
         waiting = job.id
     return project.id, waiting
+
+
+def _named(session: Session, name: str) -> Project | None:
+    return session.scalar(sa.select(Project).where(Project.name == name))
+
+
+def _made_of(session: Session, items: Path) -> Project | None:
+    """The first one whose pool came from this very folder or file."""
+    query = sa.select(Project).join(Source, Source.project_id == Project.id).order_by(Project.id).limit(1)
+    return session.scalar(query.where(Source.uri == str(items), Source.split == "pool"))
+
+
+def _first_source(session: Session, project: Project) -> str | None:
+    query = sa.select(Source.uri).where(Source.project_id == project.id, Source.split == "pool")
+    return session.scalar(query.order_by(Source.id).limit(1))
+
+
+def _new_name(session: Session, items: Path, name: str, classes: list[str]) -> tuple[Project | None, str]:
+    """A project of this name that nothing was imported to yet, if any; else a name for a new one. Two folders may have
+    the same last name. Raises `NameOfAnotherFolder`, `FolderGone`.
+    """
+    for known in session.scalars(sa.select(Project).where(Project.state != "archived").order_by(Project.id)):
+        other = _first_source(session, known)
+        said = {"name": known.name, "other": other, "place": str(items), "quoted": shlex.quote(known.name)}
+        if other is None:
+            if known.name == name:
+                return known, name
+        elif (
+            not is_url(other)
+            and not Path(other).exists()
+            and (known.name == name or (classes and set(classes) == set(known.classes)))
+        ):
+            raise FolderGone(**said)
+        elif known.name == name and not classes:
+            raise NameOfAnotherFolder(**said)
+    if _named(session, name) is not None:
+        name = f"{name} in {items.parent}"
+    return None, name
 
 
 def pretrain_after_import(

@@ -33,15 +33,10 @@ class Image(Modality):
     default_task: ClassVar[str] = "rotation"
 
     image_size: int | None = Field(None, ge=8, le=1024, description="pixels a side")
-    bits: int | None = Field(
-        None,
-        ge=1,
-        le=16,
-        description="that grey values of 16-bit files take; null: 16, or there are no such files",
-    )
+    bits: int = Field(16, ge=1, le=16, description="that the grey values of the pool's 16-bit files take")
 
     def resolved(self, facts: Sequence[Facts], device: torch.device) -> Self:
-        bits = self.bits or bits_of(facts)
+        bits = bits_of(facts) or self.bits
         if self.image_size is not None:
             return self.model_copy(update={"bits": bits})
         sides = [min(one["width"], one["height"]) for one in facts if one.get("width") and one.get("height")]
@@ -94,7 +89,7 @@ class Image(Modality):
 
     def for_raw_features(self, facts: Sequence[Facts] = ()) -> Self:
         side = min(self.image_size or _RAW_SIDE, _RAW_SIDE)
-        return self.model_copy(update={"image_size": side, "bits": self.bits or bits_of(facts)})
+        return self.model_copy(update={"image_size": side, "bits": bits_of(facts) or self.bits})
 
     def raw_features(self, items: Iterable[Tensor], rng: np.random.Generator) -> Floats:
         """The pixels, at most 32 a side."""

@@ -100,6 +100,8 @@ def test_training_sees_the_bits_that_a_preview_shows() -> None:
     modality = ImageModality(image_size=48).resolved(facts, torch.device("cpu"))
 
     assert modality.bits == 12
+    assert input_of(modality)["bits"] == 12
+    assert ImageModality(image_size=9).resolved(facts, torch.device("cpu")).bits == 12
     assert ImageModality().for_raw_features(facts).bits == 12
     shown = [CONTENT.preview(data, LIMITS, 48, {"bits": modality.bits}).data for data in files]
     for data, preview in zip(files, shown, strict=True):
