@@ -41,8 +41,12 @@ Port = Annotated[int | None, typer.Option(help="default: SHORTLIST_PORT, else 80
 @app.command(name="up")
 def up_command(
     items: Annotated[
-        Path | None,
-        typer.Option("--items", "--images", help="what to label: a folder, or a CSV, JSONL or Parquet file"),
+        str | None,
+        typer.Option(
+            "--items",
+            "--images",
+            help="what to label: a folder, a CSV, JSONL or Parquet file, or the URL of a bucket",
+        ),
     ] = None,
     classes: Annotated[str, typer.Option(help="comma-separated, for a new project: cat,dog")] = "",
     project: Annotated[str | None, typer.Option(help="its name; default: that of the folder or file")] = None,

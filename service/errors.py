@@ -507,7 +507,7 @@ class DatabaseUnreachable(ShortlistError):
 
 
 class ItemsMissing(ShortlistError):
-    """{path!r} is neither a folder nor a CSV, TSV, JSONL or Parquet file. Name the one with your items after
+    """{path!r} is neither a folder nor a CSV, TSV, JSONL or Parquet file, nor a URL. Name the one with your items after
     --items."""
 
     code = "items_missing"

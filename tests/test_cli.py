@@ -330,6 +330,24 @@ def test_up_may_read_what_the_items_need_and_no_more(
     assert given == up.ItemsGiven(tmp_path / name, tmp_path / root, name.split(".")[0])
 
 
+@pytest.mark.parametrize(
+    ("url", "root", "name"),
+    [
+        ("s3://bucket/pets/", "s3://bucket/pets", "pets"),
+        ("gs://bucket/lists/pets.jsonl", "gs://bucket/lists", "pets"),
+        ("memory://bucket/pets.parquet", "memory://bucket/pets.parquet", "pets"),
+    ],
+)
+def test_up_takes_buckets(url: str, root: str, name: str) -> None:
+    assert up.check_items(url) == up.ItemsGiven(url.rstrip("/"), root, name)
+
+
+def test_up_takes_file_urls(tmp_path: Path) -> None:
+    folder = tmp_path / "50% cats?"
+    folder.mkdir()
+    assert up.check_items(folder.as_uri()) == up.check_items(folder)
+
+
 class TestQueueImages:
     @pytest.fixture
     def images(self, tmp_path: Path) -> Path:

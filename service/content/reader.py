@@ -26,6 +26,7 @@ _ROW = re.compile(
 _INLINE = re.compile(r"inline:(?P<file>\d{1,19}/[0-9a-f]{32}\.jsonl)#row=(?P<row>\d{1,15})")
 INLINE_FOLDER = "inline"
 INLINE_COLUMN = "text"
+_FILE_URLS = ("file://", "local://")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
@@ -145,22 +146,23 @@ def _located(roots: Iterable[str]) -> Iterable[str]:
 
 def _locate(uri: str) -> str | None:
     """One spelling for each place; None for what has no place: relative paths, chained URLs, `..` in URLs."""
-    is_file = uri.lower().startswith(("file://", "local://"))
-    if is_url(uri) and not is_file:
+    if is_url(uri) and not uri.lower().startswith(_FILE_URLS):
         climbs = ".." in unquote(uri).replace("\\", "/").split("/")
         return None if climbs or "::" in uri else uri.rstrip("/")
     try:
-        uri = _path_of_url(uri) if is_file else uri
+        uri = local_path(uri)
         return _resolved(uri) if os.path.isabs(uri) else None
     except (OSError, ValueError, RuntimeError):  # a NUL, a name too long, a circle of links
         return None
 
 
-def _path_of_url(url: str) -> str:
-    """Percent-encoding decoded, bytes that are no UTF-8 included. A file whose name only looks encoded is found, too:
-    Shortlist once took such URLs as they stood.
+def local_path(uri: str) -> str:
+    """The path of a `file://` URL, its percent-encoding decoded, bytes that are no UTF-8 included; a path as it is. A
+    file whose name only looks encoded is found, too: Shortlist once took such URLs as they stood.
     """
-    path = url.split("://", 1)[1]
+    if not uri.lower().startswith(_FILE_URLS):
+        return uri
+    path = uri.split("://", 1)[1]
     if path.lower().startswith("localhost/"):
         path = path[len("localhost") :]
     decoded = os.fsdecode(unquote_to_bytes(path))

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from service.access import keys
 from service.content.lines import ENDINGS
-from service.content.reader import ItemBytes, is_url
+from service.content.reader import ItemBytes, is_url, local_path
 from service.content.sources import PARQUET, Manifest
 from service.errors import (
     AlreadyRunning,
@@ -50,16 +50,20 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ItemsGiven:
-    """A folder or a file of items, absolute; what has to be readable for it; a name for its project."""
+    """A folder or a file of items, by absolute path or URL; what has to be readable for it; a name for its project."""
 
-    place: Path
-    root: Path
+    place: Path | str
+    root: Path | str
     name: str
 
 
-def check_items(items: Path) -> ItemsGiven:
-    """Raises `ItemsMissing`, `CommaInPath`, and `SourceUnreadable` for a manifest that cannot be read."""
-    place = items.resolve()
+def check_items(items: Path | str) -> ItemsGiven:
+    """A path or a URL. Raises `ItemsMissing`, `CommaInPath`, and `SourceUnreadable` for a manifest that cannot be
+    read.
+    """
+    if is_url(str(items)) and not str(items).lower().startswith("file://"):
+        return _remote(str(items).rstrip("/"))
+    place = Path(local_path(str(items))).resolve()
     if place.is_dir():
         given = ItemsGiven(place, place, place.name)
     elif place.is_file() and place.suffix.lower() in PARQUET + ENDINGS:
@@ -71,6 +75,15 @@ def check_items(items: Path) -> ItemsGiven:
     if "," in str(place):  # the worker gets it among SHORTLIST_SOURCE_ROOTS
         raise CommaInPath(path=str(place))
     return given
+
+
+def _remote(url: str) -> ItemsGiven:
+    """A bucket, or a file in one; whether it is there, its import finds out. Raises `CommaInPath`."""
+    if "," in url:
+        raise CommaInPath(path=url)
+    name = url.rpartition("/")[2]
+    beside = name.lower().endswith(ENDINGS)  # a manifest may name files beside it
+    return ItemsGiven(url, url.rpartition("/")[0] if beside else url, name.partition(".")[0])
 
 
 @contextmanager
@@ -114,7 +127,7 @@ def with_known_sources(engine: sa.Engine, settings: Settings) -> Settings:
 def queue_items(
     session: Session,
     settings: Settings,
-    items: Path,
+    items: Path | str,
     name: str,
     classes: list[str],
     wished: str | None = None,
@@ -155,7 +168,7 @@ def _named(session: Session, name: str) -> Project | None:
     return session.scalar(sa.select(Project).where(Project.name == name))
 
 
-def _made_of(session: Session, items: Path) -> Project | None:
+def _made_of(session: Session, items: Path | str) -> Project | None:
     """The first one whose pool came from this very folder or file."""
     query = sa.select(Project).join(Source, Source.project_id == Project.id).order_by(Project.id).limit(1)
     return session.scalar(query.where(Source.uri == str(items), Source.split == "pool"))
@@ -166,7 +179,9 @@ def _first_source(session: Session, project: Project) -> str | None:
     return session.scalar(query.order_by(Source.id).limit(1))
 
 
-def _new_name(session: Session, items: Path, name: str, classes: list[str]) -> tuple[Project | None, str]:
+def _new_name(
+    session: Session, items: Path | str, name: str, classes: list[str]
+) -> tuple[Project | None, str]:
     """A project of this name that nothing was imported to yet, if any; else a name for a new one. Two folders may have
     the same last name. Raises `NameOfAnotherFolder`, `FolderGone`.
     """
@@ -185,7 +200,7 @@ def _new_name(session: Session, items: Path, name: str, classes: list[str]) -> t
         elif known.name == name and not classes:
             raise NameOfAnotherFolder(**said)
     if _named(session, name) is not None:
-        name = f"{name} in {items.parent}"
+        name = f"{name} in {str(items).rpartition('/')[0]}"
     return None, name
 
 
