@@ -35,7 +35,7 @@ _CLOCKS_DIFFER = timedelta(days=1)
 
 
 def _time(value: object) -> object:
-    """Of JSON and CSV as they are exported. One without a time zone is UTC."""
+    """The time that an export writes as text. One without a time zone is UTC."""
     try:
         found = datetime.fromisoformat(value) if isinstance(value, str) else value
     except ValueError:
@@ -84,7 +84,7 @@ def why(error: ValidationError | ShortlistError) -> FieldError:
 
 
 def of_line(number: int, line: bytes) -> NumberedRow:
-    """Of NDJSON."""
+    """One line of NDJSON."""
     try:
         return of_value(number, json.loads(line))
     except (ValueError, RecursionError) as error:

@@ -58,7 +58,7 @@ def check_file(path: str) -> None:
 
 
 def kind_of(mode: int) -> str:
-    """What `stat` says of a place, for sentences."""
+    """The kind of what is no file, by its mode, for sentences."""
     if stat.S_ISFIFO(mode):
         return "a named pipe"
     return "a socket" if stat.S_ISSOCK(mode) else "a device"

@@ -193,5 +193,5 @@ def _is_link(place: str) -> bool:
 
 
 def is_below(place: str, root: str) -> bool:
-    """Of two local paths, or two URLs: `place` is `root` or lies below it."""
+    """True if `place` is `root` or lies below it: both local paths, or both URLs."""
     return place == root or place.startswith(root.rstrip("/") + "/")

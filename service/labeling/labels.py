@@ -181,7 +181,7 @@ class _Call:
         return [item for item, _ in found]
 
     def take(self, entry: NewLabel, where: str = "") -> Outcome:
-        """where: what stands before the names of its fields, for people."""
+        """The outcome of one label. where: `labels[3].`, before the names of its fields, for people."""
         found = self._check(entry, where)
         counted_before, votes_before = found.counted(), len(found.votes())
         earlier = found.of(entry.annotator)
