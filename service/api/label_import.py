@@ -26,6 +26,7 @@ from service.labeling import labels
 from service.labeling.labels import NewLabel
 from service.projects import projects
 from service.store.ids import public_id
+from service.store.names import composed
 from service.store.session import read_session, write_session
 from service.store.tables import Project, utc_now
 
@@ -181,7 +182,7 @@ def import_file(engine: sa.Engine, project: Project, path: Path, annotator: str 
     def annotator_of(named: str | None) -> str:
         if named is None and annotator is None:
             raise AnnotatorMissing(field="annotator")
-        return named or annotator or ""
+        return named or composed(annotator or "")
 
     importing = _Import(annotator_of, project.labels_used)
     rows = label_rows.in_file(path)

@@ -5,7 +5,7 @@ of its own. Items that an annotator never got are labeled just as well (arm `imp
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from itertools import chain
 from typing import Literal
@@ -31,6 +31,7 @@ from service.pool import queues
 from service.projects import projects
 from service.store.bulk import NewRows
 from service.store.ids import public_id, row_number
+from service.store.names import composed, spellings
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Item, Label, Project, QueuedItem, Reservation
 
@@ -164,8 +165,9 @@ class _Call:
         keys = {entry.key for entry in entries if entry.key is not None}
         items: list[Item] = []
         if keys:
-            items += self._items(_BY_KEY, keys)
-            self._numbers = {item.key: item.id for item in items}
+            items += self._items(_BY_KEY, spellings(keys))
+            self._numbers = {composed(item.key): item.id for item in items}
+            self._numbers |= {item.key: item.id for item in items}  # one that is spelled just so goes before
         numbers = {number for entry in entries if (number := self._item_number(entry)) is not None}
         if missing := numbers - {item.id for item in items}:
             items += self._items(_BY_NUMBER, missing)
@@ -182,6 +184,7 @@ class _Call:
 
     def take(self, entry: NewLabel, where: str = "") -> Outcome:
         """The outcome of one label. where: `labels[3].`, before the names of its fields, for people."""
+        entry = self._as_spelled(entry)
         found = self._check(entry, where)
         counted_before, votes_before = found.counted(), len(found.votes())
         earlier = found.of(entry.annotator)
@@ -196,6 +199,13 @@ class _Call:
             self._closings.append((self._new[-1], self.project.labels_used))
             self._labels_before = self.project.labels_used
         return outcome
+
+    def _as_spelled(self, entry: NewLabel) -> NewLabel:
+        """The label, its class as the project writes it."""
+        if entry.class_name is None or entry.class_name in self.project.classes:
+            return entry
+        spelled = {composed(name): name for name in self.project.classes}
+        return replace(entry, class_name=spelled.get(composed(entry.class_name), entry.class_name))
 
     def _check(self, entry: NewLabel, where: str) -> ItemLabels:
         number = self._item_number(entry)
@@ -283,7 +293,8 @@ class _Call:
 
     def _item_number(self, entry: NewLabel) -> int | None:
         if entry.item is None:
-            return self._numbers.get(entry.key or "")
+            key = entry.key or ""
+            return self._numbers.get(key, self._numbers.get(composed(key)))
         try:
             return row_number("i", entry.item)
         except NotFound:

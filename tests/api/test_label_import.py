@@ -2,6 +2,7 @@
 
 import io
 import json
+import unicodedata
 from datetime import UTC, datetime
 from typing import Any
 
@@ -202,6 +203,7 @@ def test_a_json_array_is_taken(admin: TestClient, engine: sa.Engine) -> None:
     assert answer["outcomes"] == {"accepted": 2}
     assert [(one["line"], one["field"]) for one in answer["refused"]] == [(3, "line"), (4, "class")]
     assert admin.post(url, json={"labels": rows}).json()["outcomes"] == {"duplicate": 2, "accepted": 1}
+    wrong: Any
     for wrong in ({}, "x", {"labels": {}}, 3):
         answer = admin.post(url, json=wrong)
         assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "body")
@@ -234,6 +236,38 @@ def test_a_refused_line_says_which_field_and_why(admin: TestClient, engine: sa.E
     ]
     assert all(one["message"] for one in by_line)
     assert exported(admin, "p_1") == []
+
+
+def test_names_that_read_the_same_are_the_same(admin: TestClient, engine: sa.Engine, caller: Callers) -> None:
+    """As macOS writes them, and as all else does."""
+    one, other = unicodedata.normalize("NFC", "café"), unicodedata.normalize("NFD", "café")
+    created(admin, classes=["tea", other])
+    assert admin.get("/projects/p_1").json()["classes"] == ["tea", one]
+    assert admin.post("/projects", json={"name": "x", "classes": [one, other]}).status_code == 422
+    with write_session(engine) as session:
+        project = session.get_one(Project, 1)
+        project.classes = ["tea", other]  # as an earlier version stored it
+        for key in (f"{one}/1.png", f"{other}/2.png", f"{one}/3.png", f"{other}/3.png"):
+            factories.make_item(session, project=project, key=key)
+
+    answer = send(
+        admin,
+        {"key": f"{other}/1.png", "class": one, "annotator": f"{one} 1"},
+        {"key": f"{one}/1.png", "class": other, "annotator": f"{other} 1"},
+        {"key": f"{one}/2.png", "class": one, "annotator": "ann"},
+        {"key": f"{one}/3.png", "class": "tea", "annotator": "ann"},
+        {"key": f"{other}/3.png", "class": one, "annotator": "ann"},
+    ).json()
+
+    assert answer["outcomes"] == {"accepted": 4, "duplicate": 1}
+    assert [(row["key"], row["class"], row["annotator"]) for row in exported(admin, "p_1")] == [
+        (f"{one}/1.png", other, f"{one} 1"), (f"{other}/2.png", other, "ann"), (f"{one}/3.png", "tea", "ann"),
+        (f"{other}/3.png", other, "ann"),
+    ]  # fmt: skip
+    assert admin.patch("/projects/p_1", json={"classes": ["tea", one, "milk"]}).status_code == 200
+    assert admin.get("/projects/p_1").json()["classes"] == ["tea", other, "milk"]
+    bound = caller("annotator", annotator=one)
+    assert send(bound, {"key": f"{one}/1.png", "class": "tea", "annotator": other}).json()["refused"] == []
 
 
 @ONLY_SQLITE
