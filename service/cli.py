@@ -48,13 +48,20 @@ def up_command(
             help="what to label: a folder, a CSV, JSONL or Parquet file, or the URL of a bucket",
         ),
     ] = None,
-    classes: Annotated[str, typer.Option(help="comma-separated, for a new project: cat,dog")] = "",
+    classes: Annotated[
+        str,
+        typer.Option(
+            help="comma-separated, for a new project: cat,dog; with a comma inside: 'cat,\"dog, small\"'"
+        ),
+    ] = "",
+    classes_file: Annotated[Path | None, typer.Option(help="the same, one a line")] = None,
     project: Annotated[str | None, typer.Option(help="its name; default: that of the folder or file")] = None,
     port: Port = None,
     data_dir: DataDir = None,
 ) -> None:
     """Service, worker and embedded database in one; Ctrl-C stops all. Starting again goes on."""
     given = up.check_items(items) if items else None
+    wanted = up.read_classes(classes, classes_file)
     settings = _settings(port=port, data_dir=data_dir, roots=(str(given.root),) if given else ())
     configure_logs(settings)
     with ExitStack() as stack:
@@ -65,7 +72,6 @@ def up_command(
         settings = up.with_known_sources(engine, settings)
         imported = None
         if given:
-            wanted = [name.strip() for name in classes.split(",") if name.strip()]
             with write_session(engine) as session:
                 imported = up.queue_items(session, settings, given.place, given.name, wanted, project)
         # After all that may refuse to start: a key that was made is shown.

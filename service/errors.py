@@ -526,8 +526,14 @@ class AlreadyRunning(ShortlistError):
     code = "already_running"
 
 
+class ClassesFileUnreadable(ShortlistError):
+    """The classes in {path!r} cannot be read: {reason}. It is a text file in UTF-8 with one class a line."""
+
+    code = "classes_file_unreadable"
+
+
 class ClassesMissing(ShortlistError):
-    """The project {name!r} is new, so it needs its classes: --classes cat,dog"""
+    """The project {name!r} is new, so it needs its classes: --classes cat,dog or --classes-file FILE"""
 
     code = "classes_missing"
 

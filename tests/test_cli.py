@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ from service.access import keys
 from service.cli import _environment, _greet
 from service.errors import (
     ClassesDiffer,
+    ClassesFileUnreadable,
     ClassesMissing,
     FolderGone,
     Invalid,
@@ -346,6 +348,19 @@ def test_up_takes_file_urls(tmp_path: Path) -> None:
     folder = tmp_path / "50% cats?"
     folder.mkdir()
     assert up.check_items(folder.as_uri()) == up.check_items(folder)
+
+
+def test_classes_are_listed_or_in_a_file(tmp_path: Path) -> None:
+    assert up.read_classes("", None) == []
+    assert up.read_classes('cat, dog ,"cow, brown",', None) == ["cat", "dog", "cow, brown"]
+    assert up.read_classes("cafe\u0301", None) == ["caf\u00e9"]
+    file = tmp_path / "classes.txt"
+    file.write_bytes(b"\xef\xbb\xbfcat\r\n\r\n cow, brown \r\nM\xc3\xbcller")
+    assert up.read_classes("dog", file) == ["dog", "cat", "cow, brown", "Müller"]
+    file.write_bytes(b"M\xfcller")
+    for bad in (file, tmp_path / "nowhere", tmp_path):
+        with pytest.raises(ClassesFileUnreadable, match=re.escape(str(bad))):
+            up.read_classes("", bad)
 
 
 class TestQueueImages:

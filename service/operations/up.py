@@ -1,5 +1,6 @@
 """`shortlist up`: the service in this process, a worker in another, and a folder or file of items set to work."""
 
+import csv
 import fcntl
 import shlex
 import socket
@@ -22,6 +23,7 @@ from service.content.sources import PARQUET, Manifest
 from service.errors import (
     AlreadyRunning,
     ClassesDiffer,
+    ClassesFileUnreadable,
     ClassesMissing,
     CommaInPath,
     FolderGone,
@@ -35,6 +37,7 @@ from service.projects import projects
 from service.settings import Settings
 from service.store.catalogue import live_workers
 from service.store.ids import public_id
+from service.store.names import composed
 from service.store.project_settings import ProjectSettings
 from service.store.session import read_session, write_session
 from service.store.tables import Job, PretextModel, Project, Source, utc_now
@@ -84,6 +87,20 @@ def _remote(url: str) -> ItemsGiven:
     name = url.rpartition("/")[2]
     beside = name.lower().endswith(ENDINGS)  # a manifest may name files beside it
     return ItemsGiven(url, url.rpartition("/")[0] if beside else url, name.partition(".")[0])
+
+
+def read_classes(listed: str, file: Path | None) -> list[str]:
+    """The names of the classes: comma-separated, those with a comma in quotes; then those of the file, one a line.
+
+    Raises `ClassesFileUnreadable`.
+    """
+    names = next(csv.reader([listed], skipinitialspace=True), [])
+    if file is not None:
+        try:
+            names += file.read_text("utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ClassesFileUnreadable(path=str(file), reason=error) from error
+    return [composed(name.strip()) for name in names if name.strip()]
 
 
 @contextmanager
@@ -146,7 +163,7 @@ def queue_items(
         project = projects.create(
             session, name=wished or name, classes=classes, settings=ProjectSettings(), pretext_from=None
         )
-    elif set(classes) - set(project.classes):
+    elif set(classes) - set(map(composed, project.classes)):
         raise ClassesDiffer(
             name=project.name, classes=", ".join(project.classes), id=public_id("p", project.id)
         )
