@@ -336,7 +336,7 @@ class WhichProject(ShortlistError):
 class LabelsUnknown(ShortlistError):
     """Send the labels as NDJSON, as a JSON array, as CSV or as Parquet, and say which by `Content-Type`: {expected}."""
 
-    status, code = 415, "not_json"
+    status, code = 415, "labels_unknown"
 
 
 class LabelFileUnknown(ShortlistError):

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
 from service.content.contract import Facts, Limits, Preview
+from service.content.dicom import is_dicom, open_dicom
 from service.content.mistaken import mistaken
 from service.errors import BadItem
 
@@ -35,7 +36,7 @@ FORMATS = (
 SUFFIXES = frozenset(
     {
         ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic",
-        ".heif",
+        ".heif", ".dcm",
     }
 )  # fmt: skip
 
@@ -165,6 +166,9 @@ def open_scaled(
     if not data:
         raise BadItem(reason="the file is empty")
     try:
+        if is_dicom(data):
+            picture = open_dicom(data, max_pixels)
+            return _rgb(picture, None), picture.size
         with _no_warnings():
             image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         pixels = image.width * image.height
