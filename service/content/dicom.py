@@ -59,21 +59,20 @@ def _shown(dataset: Any, stored: Any) -> Values:
     values: Values = pixels.apply_modality_lut(stored, dataset).astype(np.float64)
     if dataset.get("VOILUTSequence"):
         bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
-        shown: Values = pixels.apply_voi(values.astype(np.int64), dataset) / (2.0**bits - 1)
-        return shown
+        return np.asarray(pixels.apply_voi(values.astype(np.int64), dataset) / (2.0**bits - 1))
     if "WindowCenter" in dataset and "WindowWidth" in dataset:
         centre, width = _first(dataset.WindowCenter), _first(dataset.WindowWidth)
         function = dataset.get("VOILUTFunction") or "LINEAR"
         if function == "SIGMOID":
-            return 1 / (1 + np.exp(-4 * (values - centre) / width))
+            return np.asarray(1 / (1 + np.exp(-4 * (values - centre) / width)))
         if function == "LINEAR":
             centre, width = centre - 0.5, width - 1
-        return (values - centre) / max(width, 1e-12) + 0.5
+        return np.asarray((values - centre) / max(width, 1e-12) + 0.5)
     signed = int(dataset.PixelRepresentation) == 1
     least = -(2 ** (int(dataset.BitsStored) - 1)) if signed else 0
     ends = np.array([least, least + 2 ** int(dataset.BitsStored) - 1], stored.dtype)
     low, high = sorted(pixels.apply_modality_lut(ends, dataset).astype(np.float64).tolist())
-    return (values - low) / max(high - low, 1e-12)
+    return np.asarray((values - low) / max(high - low, 1e-12))
 
 
 def _first(value: Any) -> float:

@@ -470,17 +470,17 @@ def _cell_of(row: Row, wanted: str) -> Any:
 
 
 def _places_in(columns: Sequence[str], content: Content | None) -> tuple[str, ...]:
-    """The columns that say where the items are, the likeliest first, in lower case.
+    """The columns that may say where the items are, the likeliest first; none where these hold the items themselves.
 
     content: of the items; None for any.
     """
     there = {folded(name) for name in columns}
-    if places := tuple(name for name in _PLACES if name in there):
-        return places
+    if not there.isdisjoint(_PLACES):
+        return _PLACES
     held = [content] if content is not None else contents().values()
     if any(not one.binary and likeliest(columns, one) is not None for one in held):
         return ()
-    return tuple(name for name in _OTHER_PLACES if name in there)
+    return () if there.isdisjoint(_OTHER_PLACES) else _OTHER_PLACES
 
 
 def _place(row: Row, columns: Collection[str]) -> str | None:

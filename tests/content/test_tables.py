@@ -251,6 +251,20 @@ def test_a_cell_of_a_megabyte_is_a_cell(ending: str, tmp_path: Path) -> None:
     assert [one.key for one in candidates(path)] == ["0.png", "1.png"]
 
 
+def test_lines_may_say_it_in_different_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_ROWS_LOOKED_AT", 2)
+    path = tmp_path / "a.jsonl"
+    rows = [
+        {"path": "0.png"},
+        {"path": "1.png", "key": "one"},
+        {"uri": "2.png"},
+        {"Path": "3.png", "Key": "three"},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    assert [one.key for one in candidates(path)] == ["0.png", "one", "2.png", "three"]
+
+
 def test_a_line_without_a_place_names_its_columns(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("name,score\nx,1\n")
