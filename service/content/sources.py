@@ -276,7 +276,8 @@ class LocalFolder(_Folder):
                     key = entry.path.removeprefix(self.uri).lstrip("/")
                     yield _File(_text_of(key), _uri_of(entry.path), _not_a_file(entry))
             inner = [entry for entry in found if _is_folder(entry) and _is_listed(entry.name)]
-            folders += [entry.path for entry in reversed(inner) if self._enters(entry.path, linked)]
+            entered = [entry.path for entry in inner if self._enters(entry.path, linked)]
+            folders += reversed(entered)
 
     def _enters(self, folder: str, linked: set[str]) -> bool:
         real = os.path.realpath(folder)

@@ -276,6 +276,18 @@ def picture(path: Path, size: tuple[int, int], mode: str = "RGB") -> bytes:
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lines_as_windows_writes_them(encoding: str, admin: TestClient, tmp_path: Path) -> None:
+    created(admin)
+    lines = [
+        json.dumps({"key": f"é{number}", "uri": str(tmp_path / "é.png")}, ensure_ascii=False)
+        for number in range(3)
+    ]
+    answer = admin.post("/projects/p_1/items", content="\r\n".join(lines).encode(encoding), headers=NDJSON)
+    assert (answer.json()["added"], answer.json()["refused_count"]) == (3, 0)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_images_as_they_are_and_as_thumbnails(admin: TestClient, anyone: TestClient, tmp_path: Path) -> None:
     created(admin)
     files = {"small.png": (28, 28), "large.jpg": (600, 400), "cmyk.tiff": (40, 30)}

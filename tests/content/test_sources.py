@@ -78,6 +78,7 @@ def test_a_link_to_a_folder_below_a_root_is_followed(tmp_path: Path) -> None:
     put_file(tmp_path / "shared/cats/1.png")
     (pool / "more").symlink_to(tmp_path / "shared")
     (pool / "again").symlink_to(tmp_path / "shared/cats")  # the first by name has it
+    (pool / "later").symlink_to(tmp_path / "shared/cats")
 
     listing = folder_of(pool, tmp_path)
     found = [(one.key, one.class_name) for one in listing]
