@@ -195,7 +195,7 @@ def _as_pool(name: str, space: SpaceName, spaces: Spaces, data: Arrays) -> Embed
 def _curves(pool: Embedded, strategy: str) -> Floats:
     """(SEEDS, len(LABELS))"""
     runs = [
-        [row.accuracy for row in simulation.run(pool.key, pool, strategy, seed, LABELS)]
+        [row.accuracy for row in simulation.run(pool.key, pool, strategy, seed, LABELS)[0]]
         for seed in range(SEEDS)
     ]
     return np.array(runs, np.float32)

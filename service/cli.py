@@ -43,10 +43,20 @@ Port = Annotated[int | None, typer.Option(help="default: SHORTLIST_PORT, else 80
 @app.command(name="up")
 def up_command(
     items: Annotated[
-        Path | None,
-        typer.Option("--items", "--images", help="what to label: a folder, or a CSV, JSONL or Parquet file"),
+        str | None,
+        typer.Option(
+            "--items",
+            "--images",
+            help="what to label: a folder, a CSV, JSONL or Parquet file, or the URL of a bucket",
+        ),
     ] = None,
-    classes: Annotated[str, typer.Option(help="comma-separated, for a new project: cat,dog")] = "",
+    classes: Annotated[
+        str,
+        typer.Option(
+            help="comma-separated, for a new project: cat,dog; with a comma inside: 'cat,\"dog, small\"'"
+        ),
+    ] = "",
+    classes_file: Annotated[Path | None, typer.Option(help="the same, one a line")] = None,
     project: Annotated[str | None, typer.Option(help="its name; default: that of the folder or file")] = None,
     accept_missing: Annotated[
         bool, typer.Option("--accept-missing", help="go on though more than half of the items are gone")
@@ -56,6 +66,7 @@ def up_command(
 ) -> None:
     """Service, worker and embedded database in one; Ctrl-C stops all. Starting again goes on."""
     given = up.check_items(items) if items else None
+    wanted = up.read_classes(classes, classes_file)
     settings = _settings(
         port=port, data_dir=data_dir, roots=(place_as_text(str(given.root)),) if given else ()
     )
@@ -68,10 +79,9 @@ def up_command(
         settings = up.with_known_sources(engine, settings)
         imported = None
         if given:
-            wanted = [name.strip() for name in classes.split(",") if name.strip()]
             with write_session(engine) as session:
                 imported = up.queue_items(
-                    session, settings, given.place, project or given.name, wanted, accept_missing
+                    session, settings, given.place, given.name, wanted, project, accept_missing
                 )
         # After all that may refuse to start: a key that was made is shown.
         new_key = serving.first_admin_key(engine, settings, make=True)
@@ -216,6 +226,35 @@ def export(
             file.write(piece)
 
 
+@app.command(name="import-labels")
+def import_labels(
+    file: Annotated[
+        Path, typer.Argument(help="NDJSON, JSON, CSV or Parquet, as `shortlist export` writes it")
+    ],
+    project: Annotated[str | None, typer.Option(help="by name or id; default: the only one")] = None,
+    annotator: Annotated[str | None, typer.Option(help="of labels that name none")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Store the labels of a file, as POST /projects/{project}/labels/import does. Again is safe."""
+    from service.api.label_import import import_file  # here, because it loads the web framework
+
+    with serving.database(_settings(data_dir=data_dir)) as engine:
+        migrations.check(engine)
+        with read_session(engine) as session:
+            found = _project(
+                session, project, f"shortlist import-labels {shlex.quote(str(file))} --project NAME"
+            )
+        answer = import_file(engine, found, file, annotator)
+    for refused in answer.refused:
+        print(
+            f"Line {refused.line}: `{refused.field}`: {refused.message.removeprefix(f'`{refused.field}`: ')}"
+        )
+    outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in answer.outcomes.items()) or "none"
+    print(f"Labels of {found.name!r}: {outcomes}; {answer.refused_count:,} lines refused.")
+    if answer.refused_count:
+        sys.exit(1)
+
+
 @app.command(name="settings")
 def show_settings() -> None:
     """Every setting: its environment variable, the value in force (secrets masked) and what it means."""
@@ -225,13 +264,15 @@ def show_settings() -> None:
         print(f"    {field.description or ''}".rstrip())
 
 
-def _project(session: sa.orm.Session, name_or_id: str | None) -> Project:
-    """By name, else by id; without either the only one there is."""
+def _project(
+    session: sa.orm.Session, name_or_id: str | None, command: str = "shortlist export NAME"
+) -> Project:
+    """By name, else by id; without either the only one there is. command: that says which."""
     if name_or_id is None:
         try:
             return projects.find_only(session, None, "export")
         except WhichProject:
-            raise WhichExport from None
+            raise WhichExport(command=command) from None
     named = session.scalar(sa.select(Project).where(Project.name == name_or_id))
     return named or projects.find(session, name_or_id)
 

@@ -86,7 +86,8 @@ class ImportIncomplete(ShortlistError):
 
 
 class ParquetWithoutImages(ShortlistError):
-    """{uri!r} has no column of images: name it `image`, and store the file's bytes, or a struct with `bytes`."""
+    """{uri!r} has no column of images. Its columns are {columns}; name the one with the images `image`, and store the
+    files' bytes in it, or a struct with `bytes`."""
 
     status, code = 422, "parquet_without_images"
 
@@ -367,8 +368,20 @@ class WhichProject(ShortlistError):
     status, code = 409, "which_project"
 
 
+class LabelsUnknown(ShortlistError):
+    """Send the labels as NDJSON, as a JSON array, as CSV or as Parquet, and say which by `Content-Type`: {expected}."""
+
+    status, code = 415, "labels_unknown"
+
+
+class LabelFileUnknown(ShortlistError):
+    """{path!r} cannot be imported: the name of a file with labels ends in {endings}."""
+
+    code = "label_file_unknown"
+
+
 class WhichExport(ShortlistError):
-    """There are several projects. Say which to export, by name or id: `shortlist export NAME`."""
+    """There are several projects. Say which, by name or id: `{command}`."""
 
     status, code = 409, "which_export"
 
@@ -529,7 +542,7 @@ class DatabaseUnreachable(ShortlistError):
 
 
 class ItemsMissing(ShortlistError):
-    """{path!r} is neither a folder nor a CSV, TSV, JSONL or Parquet file. Name the one with your items after
+    """{path!r} is neither a folder nor a CSV, TSV, JSONL or Parquet file, nor a URL. Name the one with your items after
     --items."""
 
     code = "items_missing"
@@ -542,10 +555,31 @@ class AlreadyRunning(ShortlistError):
     code = "already_running"
 
 
+class ClassesFileUnreadable(ShortlistError):
+    """The classes in {path!r} cannot be read: {reason}. It is a text file in UTF-8 with one class a line."""
+
+    code = "classes_file_unreadable"
+
+
 class ClassesMissing(ShortlistError):
-    """The project {name!r} is new, so it needs its classes: --classes cat,dog"""
+    """The project {name!r} is new, so it needs its classes: --classes cat,dog or --classes-file FILE"""
 
     code = "classes_missing"
+
+
+class NameOfAnotherFolder(ShortlistError):
+    """The project {name!r} is that of {other!r}. To label {place!r} on its own, give its classes, --classes cat,dog, or
+    another name, --project NAME; to add it to that project: --project {quoted}"""
+
+    code = "name_of_another_folder"
+
+
+class FolderGone(ShortlistError):
+    """The project {name!r} with the same classes was made of {other!r}, which is not there any more. If {place!r} is
+    that folder under a new name, go on with its project: --project {quoted}. Else give the new project a name:
+    --project NAME"""
+
+    code = "folder_gone"
 
 
 class ClassesDiffer(ShortlistError):

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -22,12 +24,21 @@ from pydantic import SecretStr
 from service import cli
 from service.access import keys
 from service.cli import _environment, _greet
-from service.errors import ClassesDiffer, ClassesMissing, Invalid, KeyRefused, SourceNotAllowed
+from service.errors import (
+    ClassesDiffer,
+    ClassesFileUnreadable,
+    ClassesMissing,
+    FolderGone,
+    Invalid,
+    KeyRefused,
+    NameOfAnotherFolder,
+    SourceNotAllowed,
+)
 from service.operations import up
 from service.settings import Settings, read_settings
 from service.store import jobs, migrate
 from service.store.session import read_session, write_session
-from service.store.tables import Job, Project, Source
+from service.store.tables import Job, Label, Project, Source
 from tests.factories import make_item, make_label, make_pretext_model, make_project, make_worker
 from tests.worker.processes import REPOSITORY, environment, wait_until
 
@@ -111,6 +122,45 @@ def test_export_as_ndjson_and_csv(engine: sa.Engine, settings: Settings, tmp_pat
         rows = list(csv.DictReader(opened))
     assert [row["class"] for row in rows] == ["cat", "dög, small"]
     assert "`shortlist export NAME`" in refused(shortlist("export", **variables))  # which of the two?
+
+
+def test_labels_of_a_file_are_imported(engine: sa.Engine, settings: Settings, tmp_path: Path) -> None:
+    with write_session(engine) as session:
+        pets, others = (
+            make_project(session, name=name, classes=["cat", "dog"]) for name in ("pets", "others")
+        )
+        for number in range(3):
+            item = make_item(session, project=pets, key=f"{number}.png")
+            make_item(session, project=others, key=f"{number}.png")
+            make_label(
+                session, item=item, class_name="cat", created_at=datetime(2026, 1, 1 + number, tzinfo=UTC)
+            )
+    variables = environment(settings)
+    for format in ("ndjson", "csv", "parquet"):
+        file = tmp_path / f"labels.{format}"
+        shortlist("export", "pets", "--format", format, "--output", str(file), **variables)
+        found = shortlist("import-labels", str(file), "--project", "others", **variables)
+        outcome = "accepted" if format == "ndjson" else "duplicate"
+        assert (found.returncode, found.stdout) == (
+            0, f"Labels of 'others': 3 {outcome}; 0 lines refused.\n",
+        ), found.stderr  # fmt: skip
+    with read_session(engine) as session:
+        times = session.scalars(sa.select(Label.created_at).order_by(Label.id)).all()
+    assert times[3:] == times[:3]
+
+    file = tmp_path / "more.json"
+    file.write_text('[{"key": "1.png", "class": "cow"}, {"key": "1.png", "class": "dog"}]')
+    found = shortlist("import-labels", str(file), "--project", "others", "--annotator", "import", **variables)
+    assert found.returncode == 1
+    assert found.stdout.splitlines()[0].startswith("Line 1: `class`: 'cow' is not a class")
+    assert found.stdout.splitlines()[1] == "Labels of 'others': 1 accepted; 1 lines refused."
+    assert "--project NAME" in refused(shortlist("import-labels", str(file), **variables))
+    assert ".ndjson" in refused(
+        shortlist("import-labels", str(tmp_path / "a.txt"), "--project", "pets", **variables)
+    )
+    assert "a.csv" in refused(
+        shortlist("import-labels", str(tmp_path / "a.csv"), "--project", "pets", **variables)
+    )
 
 
 def test_a_worker_is_told_how_many_devices_pretrain(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,6 +330,37 @@ def test_up_may_read_what_the_items_need_and_no_more(
     assert given == up.ItemsGiven(tmp_path / name, tmp_path / root, name.split(".")[0])
 
 
+@pytest.mark.parametrize(
+    ("url", "root", "name"),
+    [
+        ("s3://bucket/pets/", "s3://bucket/pets", "pets"),
+        ("gs://bucket/lists/pets.jsonl", "gs://bucket/lists", "pets"),
+        ("memory://bucket/pets.parquet", "memory://bucket/pets.parquet", "pets"),
+    ],
+)
+def test_up_takes_buckets(url: str, root: str, name: str) -> None:
+    assert up.check_items(url) == up.ItemsGiven(url.rstrip("/"), root, name)
+
+
+def test_up_takes_file_urls(tmp_path: Path) -> None:
+    folder = tmp_path / "50% cats?"
+    folder.mkdir()
+    assert up.check_items(folder.as_uri()) == up.check_items(folder)
+
+
+def test_classes_are_listed_or_in_a_file(tmp_path: Path) -> None:
+    assert up.read_classes("", None) == []
+    assert up.read_classes('cat, dog ,"cow, brown",', None) == ["cat", "dog", "cow, brown"]
+    assert up.read_classes("cafe\u0301", None) == ["caf\u00e9"]
+    file = tmp_path / "classes.txt"
+    file.write_bytes(b"\xef\xbb\xbfcat\r\n\r\n cow, brown \r\nM\xc3\xbcller")
+    assert up.read_classes("dog", file) == ["dog", "cat", "cow, brown", "Müller"]
+    file.write_bytes(b"M\xfcller")
+    for bad in (file, tmp_path / "nowhere", tmp_path):
+        with pytest.raises(ClassesFileUnreadable, match=re.escape(str(bad))):
+            up.read_classes("", bad)
+
+
 class TestQueueImages:
     @pytest.fixture
     def images(self, tmp_path: Path) -> Path:
@@ -344,6 +425,41 @@ class TestQueueImages:
         assert self.queue(engine, settings, images, ["dog", "cat"]) == first
         with pytest.raises(ClassesDiffer, match="cat, dog"):
             self.queue(engine, settings, images, ["cat", "horse"])
+
+    def test_two_folders_of_one_name_are_two_projects(
+        self, engine: sa.Engine, settings: Settings, images: Path, tmp_path: Path
+    ) -> None:
+        other = tmp_path / "elsewhere/pets"
+        other.mkdir(parents=True)
+        first, _ = self.queue(engine, settings, images, ["cat", "dog"])
+        with pytest.raises(NameOfAnotherFolder, match=f"that of '{images}'.*--project pets"):
+            self.queue(engine, settings, other, [])
+        second, _ = self.queue(engine, settings, other, ["cat", "dog"])
+        assert second != first
+        assert self.queue(engine, settings, other, [])[0] == second
+        assert self.queue(engine, settings, images, [])[0] == first
+        with read_session(engine) as session:
+            assert set(session.scalars(sa.select(Project.name))) == {"pets", f"pets in {other.parent}"}
+        with write_session(engine) as session:  # a project that is named takes what it is given
+            assert up.queue_items(session, settings, other, "pets", [], "pets")[0] == first
+
+    @pytest.mark.parametrize("new_name", ["pets", "animals"])
+    def test_a_renamed_folder_goes_on_with_its_project(
+        self, new_name: str, engine: sa.Engine, settings: Settings, images: Path, tmp_path: Path
+    ) -> None:
+        first, _ = self.queue(engine, settings, images, ["cat", "dog"])
+        (tmp_path / "new").mkdir()
+        renamed = images.rename(tmp_path / "new" / new_name)
+
+        def queue(classes: list[str], wished: str | None = None) -> int:
+            with write_session(engine) as session:
+                return up.queue_items(session, settings, renamed, new_name, classes, wished)[0]
+
+        with pytest.raises(FolderGone, match=f"'{images}', which is not there any more.*--project pets"):
+            queue(["dog", "cat"])
+        assert queue([], "pets") == first
+        assert queue(["cat", "dog"]) == first  # from now on it is known
+        assert queue(["cat", "dog"], "others") != first
 
     def test_only_below_the_roots(self, engine: sa.Engine, settings: Settings) -> None:
         with pytest.raises(SourceNotAllowed):

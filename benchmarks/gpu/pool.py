@@ -65,7 +65,7 @@ class Pool:
         return [str(path) for path in self.paths]
 
     def shards(self, size: int) -> list[Shard]:
-        items = [ShardItem(n + 1, uri, uri, True, None, 0) for n, uri in enumerate(self.uris)]
+        items = [ShardItem(n + 1, uri, uri, True, 0) for n, uri in enumerate(self.uris)]
         parts = [items[start : start + size] for start in range(0, len(items), size)]
         return [Shard(part[0].id, part[-1].id, tuple(part), ()) for part in parts]
 

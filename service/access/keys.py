@@ -24,6 +24,7 @@ from service.errors import (
 )
 from service.settings import Settings
 from service.store.ids import public_id, row_number
+from service.store.names import composed
 from service.store.tables import Key, utc_now
 
 Role = Literal["admin", "annotator", "reader"]
@@ -53,7 +54,7 @@ class Principal:
 
     def annotator_for(self, name: str | None, field: str) -> str | None:
         """The annotator to act for: the given one, else the key's own. Raises `BoundToAnnotator`."""
-        if self.annotator is not None and name not in (None, self.annotator):
+        if self.annotator is not None and name is not None and composed(name) != composed(self.annotator):
             raise BoundToAnnotator(field=field, bound=self.annotator, name=name)
         return self.annotator or name
 

@@ -19,7 +19,7 @@ from service.store.session import read_session
 Row = dict[str, Any]
 NDJSON, CSV, PARQUET = "application/x-ndjson", "text/csv", "application/vnd.apache.parquet"
 _SUFFIXES = {NDJSON: "ndjson", CSV: "csv", PARQUET: "parquet"}
-_SYNONYMS = {
+SYNONYMS = {
     "application/parquet": PARQUET,
     "application/x-parquet": PARQUET,
     "application/jsonl": NDJSON,
@@ -41,7 +41,7 @@ def accepted_format(request: Request, others: Sequence[str] = ()) -> str:
             (-float(quality) if quality.isascii() and quality.replace(".", "", 1).isdigit() else 0.0, name)
         )
     for minus_quality, asked in sorted(wanted, key=lambda each: each[0]):
-        name = asked if asked in known else _SYNONYMS.get(asked, asked)
+        name = asked if asked in known else SYNONYMS.get(asked, asked)
         if minus_quality < 0 and name in known:
             return name
         if minus_quality < 0 and name in ("*/*", "application/*"):

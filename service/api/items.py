@@ -3,6 +3,7 @@ from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
+from sqlalchemy.orm import Session
 
 from service.api.item_content import CONTENT_EXAMPLE, IMAGE_URL_EXAMPLE, ItemContent, image_url
 from service.errors import NoPreview
@@ -208,7 +209,7 @@ def get_image(
     item = items.find(session, project, item_id)
     if previews.content_of(project.modality).name != "image":
         raise NoPreview(id=item_id, reason=f"it is no image but a {project.modality}; see `content`.")
-    return _shown(project, item, request, parts, size)
+    return _shown(session, project, item, request, parts, size)
 
 
 @router.get("/{item_id}/content", response_class=Response, responses={200: {"content": {"*/*": {}}}})
@@ -226,17 +227,20 @@ def get_content(
     """The item as a browser may show it, with a key or by a signed link (`content.url`, `content.preview_url`). It is
     never run: it is sent with `nosniff` and in a sandbox."""
     project = projects.find(session, project_id, only)
-    return _shown(project, items.find(session, project, item_id), request, parts, size)
+    return _shown(session, project, items.find(session, project, item_id), request, parts, size)
 
 
-def _shown(project: Project, item: Item, request: Request, parts: Parts, size: int | None) -> Response:
+def _shown(
+    session: Session, project: Project, item: Item, request: Request, parts: Parts, size: int | None
+) -> Response:
+    settings = previews.settings_for(session, project, item)
     headers = {
-        "ETag": previews.etag(parts.item_bytes, item, size),
+        "ETag": previews.etag(parts.item_bytes, item, size, settings),
         "Cache-Control": f"private, max-age={parts.settings.image_link_ttl_s}",
         **previews.SAFE,
     }
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
     content = previews.content_of(project.modality)
-    shown = previews.preview(parts.item_bytes, item, content, parts.limits, size)
+    shown = previews.preview(parts.item_bytes, item, content, parts.limits, size, settings)
     return Response(shown.data, media_type=shown.media_type, headers=headers)

@@ -1,45 +1,59 @@
-"""Labels that are known already, streamed: one object a line, by item or by key."""
+"""Labels that are known already, by item or by key, as people have them and as `GET …/labels` writes them."""
 
 from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
 
+import sqlalchemy as sa
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field, ValidationError
 from sqlalchemy.orm import Session
 
-from service.access.keys import Principal
-from service.api.labels import LabelIn, entry_of
-from service.errors import NotJson, ShortlistError
-from service.http.dependencies import Annotator, Parts, PartsDep
+from service.api import exports, label_rows
+from service.api.label_rows import NumberedRow
+from service.api.labels import acting_annotator
+from service.errors import AnnotatorMissing, LabelFileUnknown, LabelsUnknown, ShortlistError
+from service.http.dependencies import Annotator, PartsDep
 from service.http.middleware import NDJSON
 from service.http.ndjson import chunks
+from service.http.problems import FieldError
 from service.http.schemas import Answer, with_example
 from service.labeling import labels
-from service.labeling.labels import NewLabel, Stored
+from service.labeling.labels import NewLabel
 from service.projects import projects
 from service.store.ids import public_id
-from service.store.session import read_session
+from service.store.names import composed
+from service.store.session import read_session, write_session
 from service.store.tables import Project, utc_now
 
 router = APIRouter(prefix="/projects/{project_id}/labels", tags=["labeling"])
 
 _CHUNK_LABELS = 500  # in one transaction; annotators wait for it
 _REFUSED_TOLD = 1_000
+_KINDS = (NDJSON, "application/json", exports.CSV, exports.PARQUET)
+_EXAMPLES = {
+    NDJSON: '{"key": "shirts/0012.png", "class": "coat", "annotator": "import 2024"}\n',
+    "application/json": [{"key": "shirts/0012.png", "class": "coat", "annotator": "import 2024"}],
+    exports.CSV: "key,class,annotator\nshirts/0012.png,coat,import 2024\n",
+}
 _BODY = {
     "required": True,
     "content": {
-        NDJSON: {
-            "schema": {},
-            "example": '{"key": "shirts/0012.png", "class": "coat", "annotator": "import 2024"}\n',
-        }
+        kind: {"schema": {}, "example": _EXAMPLES[kind]} if kind in _EXAMPLES else {"schema": {}}
+        for kind in _KINDS
     },
 }
 
 
 class RefusedLabel(Answer):
-    line: int = Field(description="counts from 1")
+    line: int = Field(description="counts from 1; of an array or a Parquet file the place")
     code: str = Field(description="`malformed`, or the code that POST /labels would answer")
+    field: str = Field(description="that is wrong; `line` where all of it is")
+    message: str
 
 
 class ImportAnswer(Answer):
@@ -47,7 +61,10 @@ class ImportAnswer(Answer):
 
     model_config = with_example(
         {
-            "outcomes": {"accepted": 1200, "duplicate": 3}, "refused": [{"line": 4, "code": "unknown_key"}],
+            "outcomes": {"accepted": 1200, "duplicate": 3},
+            "refused": [
+                {"line": 4, "code": "unknown_key", "field": "key", "message": "`key`: there is no item 'a' here."}
+            ],
             "refused_count": 1, "labels_used": 1460,
         }
     )  # fmt: skip
@@ -60,58 +77,45 @@ class ImportAnswer(Answer):
 
 @dataclass
 class _Import:
-    """A call's counts; each chunk is a transaction, so a stream that breaks off can simply be sent again."""
+    """The counts of a call; each chunk is a transaction, so a stream that breaks off can simply be sent again.
 
-    parts: Parts
-    project: Project
-    caller: Principal
-    line: int = 0
-    labels_used: int = 0
+    annotator_of: the one to act for, by the one that a label names.
+    """
+
+    annotator_of: Callable[[str | None], str]
+    labels_used: int
     outcomes: Counter[str] = field(default_factory=Counter)
     refused: list[RefusedLabel] = field(default_factory=list)
     refused_count: int = 0
 
-    async def take(self, lines: list[bytes]) -> None:
-        numbered = await run_in_threadpool(self._read, lines)
-        public = public_id("p", self.project.id)
-
-        def store(session: Session) -> tuple[Stored, list[tuple[int, str]]]:
-            project = projects.find(session, public)  # it may be gone by now
-            return labels.store_good(session, project, [entry for _, entry in numbered], utc_now())
-
-        async with self.parts.turns.of(public):
-            stored, refused = await self.parts.write(store)
-        self.labels_used = stored.labels_used
-        self.outcomes.update(stored.outcomes)
-        for index, code in refused:
-            self._refuse(numbered[index][0], code)
-
-    def _read(self, lines: list[bytes]) -> list[tuple[int, NewLabel]]:
+    def read(self, rows: Iterable[NumberedRow]) -> list[tuple[int, NewLabel]]:
         """The labels that may be stored, by line; the other lines are noted."""
         numbered: list[tuple[int, NewLabel]] = []
-        for number, line in enumerate(lines, self.line + 1):
-            if line.strip():
-                entry = self._entry(line)
-                if isinstance(entry, NewLabel):
-                    numbered.append((number, entry))
-                else:
-                    self._refuse(number, entry)
-        self.line += len(lines)
+        for line, row in rows:
+            if isinstance(row, FieldError):
+                self._refuse(line, "malformed", row)
+                continue
+            try:
+                numbered.append((line, label_rows.label_of(row, self.annotator_of)))
+            except ValidationError as error:
+                self._refuse(line, "malformed", label_rows.why(error))
+            except ShortlistError as error:
+                self._refuse(line, error.code, label_rows.why(error))
         return numbered
 
-    def _entry(self, line: bytes) -> NewLabel | str:
-        """Or why it is none."""
-        try:
-            return entry_of(LabelIn.model_validate_json(line), "annotator", self.caller)
-        except ValidationError:
-            return "malformed"
-        except ShortlistError as error:
-            return error.code
+    def store(self, session: Session, project: str, numbered: list[tuple[int, NewLabel]]) -> None:
+        """project: its public id; it may be gone by now."""
+        found = projects.find(session, project)
+        stored, refused = labels.store_good(session, found, [label for _, label in numbered], utc_now())
+        self.labels_used = stored.labels_used
+        self.outcomes.update(stored.outcomes)
+        for index, error in refused:
+            self._refuse(numbered[index][0], error.code, label_rows.why(error))
 
-    def _refuse(self, line: int, code: str) -> None:
+    def _refuse(self, line: int, code: str, why: FieldError) -> None:
         self.refused_count += 1
         if len(self.refused) < _REFUSED_TOLD:
-            self.refused.append(RefusedLabel(line=line, code=code))
+            self.refused.append(RefusedLabel(line=line, code=code, field=why.field, message=why.message))
 
     def answer(self) -> ImportAnswer:
         return ImportAnswer(
@@ -124,10 +128,11 @@ class _Import:
 async def import_labels(
     project_id: str, request: Request, caller: Annotator, parts: PartsDep
 ) -> ImportAnswer:
-    """Labels known already, as NDJSON, any number: each as in POST /labels, with `key` instead of `item` where that
-    is what you have; `annotator` says where they come from.
+    """Labels known already: each as in POST /labels, with `key` instead of `item` where that is what you have;
+    `annotator` says where they come from. Exported ones keep their times, revisions and arms.
 
-    A line that is wrong is refused and stops nothing. Sending the same again is safe.
+    Any number as NDJSON; as a JSON array, CSV or Parquet as many as a request may hold (SHORTLIST_MAX_BODY_BYTES). A
+    line that is wrong is refused and stops nothing. Sending the same again is safe.
     """
 
     def find() -> Project:
@@ -135,9 +140,54 @@ async def import_labels(
             return projects.find(session, project_id, caller.project_id)
 
     project = await run_in_threadpool(find)
-    if request.headers.get("content-type", "").split(";")[0].strip().lower() != NDJSON:
-        raise NotJson(expected=NDJSON)
-    found = _Import(parts, project, caller, labels_used=project.labels_used)
-    async for lines in chunks(request, _CHUNK_LABELS):
-        await found.take(lines)
-    return found.answer()
+    sent = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    kind = exports.SYNONYMS.get(sent, sent) if sent != "application/json" else sent
+    if kind not in _KINDS:
+        raise LabelsUnknown(expected=", ".join(_KINDS))
+    importing = _Import(partial(acting_annotator, field="annotator", caller=caller), project.labels_used)
+    public = public_id("p", project.id)
+    async for rows in _chunked(request, kind):
+        numbered = await run_in_threadpool(importing.read, rows)
+        async with parts.turns.of(public):
+            await parts.write(partial(importing.store, project=public, numbered=numbered))
+    return importing.answer()
+
+
+async def _chunked(request: Request, kind: str) -> AsyncIterator[list[NumberedRow]]:
+    """The rows of the body."""
+    if kind == NDJSON:
+        number = 0
+        async for lines in chunks(request, _CHUNK_LABELS):
+            numbered = list(enumerate(lines, number + 1))
+            yield [label_rows.of_line(line, text) for line, text in numbered if text.strip()]
+            number += len(lines)
+        return
+    body = await request.body()
+    rows = label_rows.in_json(body) if kind == "application/json" else label_rows.in_table(body, kind)
+    try:
+        while chunk := await run_in_threadpool(lambda: list(islice(rows, _CHUNK_LABELS))):
+            yield chunk
+    finally:
+        rows.close()
+
+
+def import_file(engine: sa.Engine, project: Project, path: Path, annotator: str | None) -> ImportAnswer:
+    """As `POST …/labels/import`, of a file of any size. annotator: of labels that name none.
+
+    Raises `LabelFileUnknown`, `SourceUnreadable`.
+    """
+    if path.suffix.lower() not in label_rows.ENDINGS:
+        raise LabelFileUnknown(path=str(path), endings=", ".join(label_rows.ENDINGS))
+
+    def annotator_of(named: str | None) -> str:
+        if named is None and annotator is None:
+            raise AnnotatorMissing(field="annotator")
+        return named or composed(annotator or "")
+
+    importing = _Import(annotator_of, project.labels_used)
+    rows = label_rows.in_file(path)
+    while chunk := list(islice(rows, _CHUNK_LABELS)):
+        numbered = importing.read(chunk)
+        with write_session(engine) as session:
+            importing.store(session, public_id("p", project.id), numbered)
+    return importing.answer()

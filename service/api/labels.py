@@ -107,17 +107,22 @@ class LabelsAnswer(Answer):
     retrain: Retrain
 
 
-def entry_of(label: LabelIn, field: str, caller: Principal) -> NewLabel:
+def acting_annotator(named: str | None, field: str, caller: Principal) -> str:
     """`field`: where the annotator stands, for people. Raises `AnnotatorMissing`, `BoundToAnnotator`."""
-    annotator = caller.annotator_for(label.annotator, field)
+    annotator = caller.annotator_for(named, field)
     if annotator is None:
         raise AnnotatorMissing(field=field)
+    return annotator
+
+
+def _entry_of(label: LabelIn, field: str, caller: Principal) -> NewLabel:
+    annotator = acting_annotator(label.annotator, field, caller)
     return NewLabel(annotator=annotator, **label.model_dump(exclude={"annotator"}))
 
 
 def _store(project: Project, body: Labels, session: Session, caller: Principal) -> LabelsAnswer:
     entries = [
-        entry_of(label, f"labels[{index}].annotator", caller) for index, label in enumerate(body.labels)
+        _entry_of(label, f"labels[{index}].annotator", caller) for index, label in enumerate(body.labels)
     ]
     stored = labels.store(session, project, entries, utc_now())
     job = public_id("j", stored.job_id) if stored.job_id is not None else None

@@ -3,6 +3,7 @@
 A content is registered by being there: a module of this package with an instance named `CONTENT`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -47,8 +48,12 @@ class Content(Protocol):
         """Raises `BadItem` with the reason why the item is quarantined."""
         ...
 
-    def preview(self, data: bytes, limits: Limits, size: int | None) -> Preview:
-        """size: of the longer side in pixels, where that means something. Raises `BadItem`."""
+    def preview(
+        self, data: bytes, limits: Limits, size: int | None, settings: Mapping[str, Any] | None = None
+    ) -> Preview:
+        """size: of the longer side in pixels, where that means something. settings: those of the modality that models
+        of the pool see it with, as {"bits": 12}. Raises `BadItem`.
+        """
         ...
 
     def text(self, data: bytes, limits: Limits) -> str | None:

@@ -3,18 +3,42 @@
 import io
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
 from service.content.contract import Facts, Limits, Preview
+from service.content.dicom import is_dicom, open_dicom
+from service.content.mistaken import mistaken
 from service.errors import BadItem
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+try:  # the extra `heic`
+    import pillow_heif
+except ImportError:
+    _HEIF: tuple[str, ...] = ()
+else:
+    pillow_heif.register_heif_opener()
+    _HEIF = ("HEIF",)
+
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "BMP",
+    "GIF",
+    "TIFF",
+    *(("AVIF",) if features.check("avif") else ()),
+    *_HEIF,
+)
+SUFFIXES = frozenset(
+    {
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic",
+        ".heif", ".dcm",
+    }
+)  # fmt: skip
 
 # `open_rgb` compares with its own limit before anything is decoded; Pillow's would warn or refuse below it.
 Image.MAX_IMAGE_PIXELS = None
@@ -30,6 +54,11 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _filters_lock = threading.Lock()
+_HEIC_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"})
+_AVIF_BRANDS = frozenset({b"avif", b"avis"})
+_DEEPEST = 16  # bits of a grey value
+_LOOKED_AT = 256  # pixels a side that tell how light an image is
+_TOO_LIGHT = 224  # of 255, mean of what is not transparent: on white, people would see nothing of it
 
 # Formats that browsers show, by how the file begins. Anything else is sent as PNG.
 _SHOWN = {
@@ -54,15 +83,22 @@ class Images:
 
     def inspect(self, data: bytes, limits: Limits) -> Facts:
         """Decodes it whole, so that later steps can trust it."""
-        width, height = open_rgb(data, limits.max_pixels).size
-        return {"width": width, "height": height}
-
-    def preview(self, data: bytes, limits: Limits, size: int | None) -> Preview:
-        """The whole image, or one at most `size` pixels a side, never enlarged."""
-        media_type = _media_type(data)
-        if size is None and media_type is not None:
-            return Preview(media_type, data)
         image = open_rgb(data, limits.max_pixels)
+        return facts_of(image, *image.size)
+
+    def preview(
+        self, data: bytes, limits: Limits, size: int | None, settings: Mapping[str, Any] | None = None
+    ) -> Preview:
+        """The whole image, or one at most `size` pixels a side, never enlarged. As it is sent where a browser shows it
+        as people and models see it here.
+        """
+        bits = (settings or {}).get("bits")
+        media_type = _media_type(data)
+        if size is None and media_type is not None and not _is_shown_otherwise(data):
+            return Preview(media_type, data)
+        image = open_rgb(data, limits.max_pixels, bits)
+        if size is None and media_type is not None and not image.info.keys() & {"bits", "dark"}:
+            return Preview(media_type, data)
         if size is not None:
             image.thumbnail((size, size))
         buffer = io.BytesIO()
@@ -85,12 +121,43 @@ def _media_type(data: bytes) -> str | None:
     return next((name for start, name in _SHOWN.items() if data.startswith(start)), None)
 
 
-def open_rgb(data: bytes, max_pixels: int) -> Image.Image:
-    """The first frame, upright, in 8-bit RGB; what is transparent becomes white. Raises `BadItem`."""
-    return open_scaled(data, max_pixels, None)[0]
+def _is_shown_otherwise(data: bytes) -> bool:
+    """True if a browser may show something else, by the header: more bits than eight, or a transparent ground."""
+    try:
+        with _no_warnings():
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Exception:  # whoever decodes it says why
+        return False
+    return image.mode.startswith("I;16") or _has_alpha(image)
 
 
-def open_scaled(data: bytes, max_pixels: int, side: int | None) -> tuple[Image.Image, tuple[int, int]]:
+def facts_of(image: Image.Image, width: int, height: int) -> Facts:
+    """About an image as `open_rgb` gives it. bits: that the largest grey value of a file with 16 takes."""
+    bits = image.info.get("bits")
+    return {"width": width, "height": height} | ({"bits": bits} if bits else {})
+
+
+def bits_of(facts: Iterable[Facts]) -> int | None:
+    """The bits that the grey values of a pool take, by the facts of some of its images; None where none has 16.
+
+    Microscopes and CT scanners write 10, 12 or 14 bits into files of 16.
+    """
+    return max((one["bits"] for one in facts if one.get("bits")), default=None)
+
+
+def open_rgb(data: bytes, max_pixels: int, bits: int | None = None) -> Image.Image:
+    """The first frame, upright, in 8-bit RGB; what is transparent becomes white, or black where what is not would be
+    lost on white. Raises `BadItem`.
+
+    bits: that grey values of files with 16 take; larger ones are white. By default all 16. `info` of the image says
+    `bits`: those that its own largest value takes, and `dark`: that it was laid on black.
+    """
+    return open_scaled(data, max_pixels, None, bits)[0]
+
+
+def open_scaled(
+    data: bytes, max_pixels: int, side: int | None, bits: int | None = None
+) -> tuple[Image.Image, tuple[int, int]]:
     """As `open_rgb`, with the true width and height, for who needs no more than `side` pixels a side.
 
     A JPEG may be decoded at a half, a quarter or an eighth, which is several times as quick; it then still has
@@ -99,13 +166,19 @@ def open_scaled(data: bytes, max_pixels: int, side: int | None) -> tuple[Image.I
     if not data:
         raise BadItem(reason="the file is empty")
     try:
+        if is_dicom(data):
+            picture = open_dicom(data, max_pixels)
+            return _rgb(picture, None), picture.size
         with _no_warnings():
             image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         pixels = image.width * image.height
         if pixels == 0:
             raise BadItem(reason="it has no pixels")
         if pixels > max_pixels:
-            raise BadItem(reason=f"{image.width} x {image.height} pixels are more than {max_pixels} allowed")
+            raise BadItem(
+                reason=f"{image.width} x {image.height} pixels are more than {max_pixels} allowed "
+                "(SHORTLIST_MAX_IMAGE_PIXELS)"
+            )
         size = image.size
         late = image.format == "PNG" and "exif" not in image.info  # the orientation may come after the pixels
         turned = image.format == "TIFF"  # by Pillow itself, and its size is that of the upright image
@@ -118,11 +191,11 @@ def open_scaled(data: bytes, max_pixels: int, side: int | None) -> tuple[Image.I
         if orientation in _UPRIGHT:
             image = image.transpose(_UPRIGHT[orientation])
             size = size if orientation <= 4 else size[::-1]
-        return _rgb(image), size
+        return _rgb(image, bits), size
     except BadItem:
         raise
     except UnidentifiedImageError:
-        raise BadItem(reason=f"not an image in a supported format ({', '.join(FORMATS)})") from None
+        raise BadItem(reason=_why_not(data)) from None
     except Exception as error:  # a broken file makes Pillow raise nearly anything
         raise BadItem(reason=f"broken or truncated ({str(error) or type(error).__name__})") from error
 
@@ -148,17 +221,53 @@ def _orientation(image: Image.Image) -> int | None:
     return orientation if isinstance(orientation, int) else None
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _why_not(data: bytes) -> str:
+    """The reason why the bytes are no image that can be read."""
+    if (found := mistaken(data)) is not None:
+        return f"it is {found}"
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS and not _HEIF:
+        return (
+            "it is a HEIC image: install `pip install 'shortlist[heic]'` and import it again, or convert it"
+        )
+    if data[4:8] == b"ftyp" and data[8:12] in _AVIF_BRANDS and "AVIF" not in FORMATS:
+        return "it is an AVIF image, which this Pillow cannot read: install Pillow 11.3 or newer"
+    return f"not an image in a supported format ({', '.join(FORMATS)})"
+
+
+def _rgb(image: Image.Image, bits: int | None) -> Image.Image:
     if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image, np.float32) / 257 + 0.5).astype(np.uint8)).convert("RGB")
+        return _of_deep_grey(np.asarray(image, np.float32), bits or _DEEPEST)
     if image.mode in ("I", "F"):
         return _stretched(np.asarray(image, np.float64))
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+    if _has_alpha(image):
         if image.mode == "La":  # Pillow converts premultiplied grey only to plain grey and alpha
             image = image.convert("LA")
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+        return _laid(image.convert("RGBA"))
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+
+
+def _laid(rgba: Image.Image) -> Image.Image:
+    """On white, or on black what would be lost there."""
+    small = rgba.reduce(max(1, max(rgba.size) // _LOOKED_AT))
+    alpha = np.asarray(small.getchannel("A"), np.float64)
+    light = np.asarray(small.convert("RGB").convert("L"), np.float64)
+    is_dark = alpha.min() < 255 and alpha.max() > 0 and (light * alpha).sum() >= _TOO_LIGHT * alpha.sum()
+    ground = Image.new("RGBA", rgba.size, "black" if is_dark else "white")
+    laid = Image.alpha_composite(ground, rgba).convert("RGB")
+    if is_dark:
+        laid.info["dark"] = True
+    return laid
+
+
+def _of_deep_grey(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]], bits: int) -> Image.Image:
+    grey = np.minimum(values / np.float32((2**bits - 1) / 255) + 0.5, 255)
+    image = Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    image.info["bits"] = max(int(values.max()).bit_length(), 1)
+    return image
 
 
 def _stretched(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Image.Image:

@@ -3,17 +3,20 @@
 A row is a record: what stands in quotes may go over several lines. Rows count from 0, without the header.
 """
 
+import codecs
 import csv
 import json
 import os
+import re
+import stat
+import tempfile
 import threading
 import weakref
 from array import array
 from bisect import bisect_right
 from codecs import BOM_UTF8
 from collections import OrderedDict
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import fsspec
@@ -27,28 +30,65 @@ _BLOCKS = 64  # kept in memory
 _OPEN_FILES = 8
 # The csv module's own limit is 128 KiB. This one keeps a quote that is never closed from taking all the memory.
 csv.field_size_limit(64 * 2**20)
+_DELIMITERS = ",;\t|"
+_QUOTED = re.compile(r'"[^"]*"')
+_COPY_BYTES = 8 * 2**20  # of a file in UTF-16: its copy in UTF-8 is in memory up to this size
 
 Row = Mapping[str, Any]
 
 
+class NoFile(OSError):
+    """A place holds something else than a file, as a named pipe or a device."""
+
+
 def open_binary(uri: str) -> IO[bytes]:
+    """A path or a URL. Raises `OSError`, as `check_file` does."""
     if os.path.isabs(uri):
-        return Path(uri).open("rb")
+        check_file(uri)
+        return open(uri, "rb")
     file: IO[bytes] = fsspec.open(uri, "rb").open()
     return file
+
+
+def check_file(path: str) -> None:
+    """Raises `OSError`: `NoFile` for a pipe or a device, as whoever opens a pipe waits for its writer."""
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise NoFile(f"it is {kind_of(mode)} and no file")
+
+
+def kind_of(mode: int) -> str:
+    """The kind of what is no file, by its mode, for sentences."""
+    if stat.S_ISFIFO(mode):
+        return "a named pipe"
+    return "a socket" if stat.S_ISSOCK(mode) else "a device"
+
+
+def folded(name: str) -> str:
+    """The name of a column as names are compared: whatever its case."""
+    return name.strip().casefold()
+
+
+def same_name(wanted: str, names: Iterable[str]) -> str | None:
+    """The one of `names` that is `wanted`, in any case where none is in just this one."""
+    known = list(names)
+    if wanted in known:
+        return wanted
+    return next((name for name in known if folded(name) == folded(wanted)), None)
 
 
 class Lines:
     """An open file. Raises `OSError`, `UnicodeDecodeError` and `csv.Error` while it is read."""
 
     def __init__(self, uri: str) -> None:
-        self._file = open_binary(uri)
+        self._file = _as_utf8(open_binary(uri))
         weakref.finalize(self, self._file.close)
         ending = uri.lower().rpartition(".")[2]
-        self._delimiter = {"csv": ",", "tsv": "\t"}.get(ending)
+        usual = {"csv": ",", "tsv": "\t"}.get(ending)
         self.first = len(BOM_UTF8) if self._file.read(len(BOM_UTF8)) == BOM_UTF8 else 0
         self.header: list[str] | None = None  # of CSV
         self.header_lines = 0
+        self._delimiter = self._delimiter_of_header(usual) if usual else None
         if self._delimiter is not None:
             self.header = []
             for end, line, values in self._records(self.first):
@@ -58,6 +98,15 @@ class Lines:
 
     def close(self) -> None:
         self._file.close()
+
+    def _delimiter_of_header(self, usual: str) -> str:
+        """The usual one wherever the header has it: a semicolon may well stand in the name of a column."""
+        self._file.seek(self.first)
+        pieces = (line for piece in self._file for line in piece.splitlines() if line.strip())
+        header = _QUOTED.sub("", next(pieces, b"").decode(errors="replace"))
+        if usual in header:
+            return usual
+        return max((one for one in _DELIMITERS if one in header), key=header.count, default=usual)
 
     def rows(self, offset: int | None = None) -> Iterator[tuple[int, int, Row | None]]:
         """From the row on that begins at `offset`: (where the next one begins, number of the last line read, the row).
@@ -87,6 +136,26 @@ class Lines:
             reader = csv.reader(lines(), delimiter=self._delimiter)
             for values in reader:
                 yield end, reader.line_num, values
+
+
+def _as_utf8(file: IO[bytes]) -> IO[bytes]:
+    """The file from its beginning; of one in UTF-16, as Excel and PowerShell write it, a copy in UTF-8."""
+    is_utf16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    file.seek(0)
+    if not is_utf16:
+        return file
+    copy: IO[bytes] = tempfile.SpooledTemporaryFile(_COPY_BYTES)  # noqa: SIM115
+    decoder = codecs.getincrementaldecoder("utf-16")()
+    try:
+        with file:
+            while piece := file.read(2**20):
+                copy.write(decoder.decode(piece).encode())
+            copy.write(decoder.decode(b"", True).encode())
+    except BaseException:
+        copy.close()
+        raise
+    copy.seek(0)
+    return copy
 
 
 def _object(line: str) -> Row | None:

@@ -15,7 +15,7 @@ import fsspec.core
 from fsspec.implementations.local import LocalFileSystem
 
 from service.content import contents
-from service.content.lines import LineRows
+from service.content.lines import LineRows, NoFile, check_file
 from service.content.rows import ParquetRows
 from service.errors import SourceNotAllowed, SourceUnreachable, SourceUnreadable
 from service.settings import Settings
@@ -29,6 +29,7 @@ _ROW = re.compile(
 _INLINE = re.compile(r"inline:(?P<file>\d{1,19}/[0-9a-f]{32}\.jsonl)#row=(?P<row>\d{1,15})")
 INLINE_FOLDER = "inline"
 INLINE_COLUMN = "text"
+_FILE_URLS = ("file://", "local://")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _RESTED_NS = 2 * 10**9  # a file younger than that may change again and keep its times
 # By which buckets and web servers tell versions of an object apart.
@@ -152,6 +153,7 @@ class ItemBytes:
             if is_url(allowed):
                 filesystem, path = filesystem_of(allowed)
                 return bytes(filesystem.cat_file(path))
+            check_file(allowed)
             return Path(allowed).read_bytes()
         except Exception as error:  # each file system has its client's own classes
             raise self._unreadable(uri, allowed, error) from error
@@ -177,25 +179,28 @@ class ItemBytes:
         """`SourceUnreachable` unless the file is surely the cause: not there, in a place where others are."""
         if isinstance(error, IsADirectoryError):
             return SourceUnreadable(uri=uri, reason="it is a folder")
+        if isinstance(error, NoFile):
+            return SourceUnreadable(uri=uri, reason=str(error))
         if not isinstance(error, FileNotFoundError):
             return SourceUnreachable(uri=uri, reason=(str(error) or type(error).__name__).rstrip("."))
         if is_url(place):
             return SourceUnreadable(uri=uri, reason="there is no such file")
-        if not any(_is_below(place, root) and os.path.isdir(root) for root in self._located_roots):
+        if not any(is_below(place, root) and os.path.isdir(root) for root in self._located_roots):
             return SourceUnreachable(uri=uri, reason="its root, of SHORTLIST_SOURCE_ROOTS, is not there")
         above = next(folder for folder in Path(place).parents if os.path.isdir(folder))
         if _is_empty(above):  # as the place of a disk that is not mounted
             return SourceUnreachable(
                 uri=uri, reason=f"there is no such file, and the folder {str(above)!r} is empty"
             )
-        return SourceUnreadable(uri=uri, reason="there is no such file")
+        hint = "; `\\` separates no folders here: write `/`" if "\\" in place else ""
+        return SourceUnreadable(uri=uri, reason=f"there is no such file{hint}")
 
     def check_root(self, uri: str) -> str:
         """The uri, symlinks resolved, if it is an allowed root or below one. Raises `SourceNotAllowed`."""
         if (row := _ROW.fullmatch(uri)) and not os.path.isdir(uri):  # a folder may be called so
             return self.check_root(row["file"]) + uri[len(row["file"]) :]
         located = _locate(uri)
-        if located is None or not any(_is_below(located, root) for root in self._located_roots):
+        if located is None or not any(is_below(located, root) for root in self._located_roots):
             raise SourceNotAllowed(uri=uri, roots=", ".join(self._roots) or "none are set")
         return located
 
@@ -255,9 +260,23 @@ def _locate(uri: str) -> str | None:
         climbs = ".." in unquote(uri).replace("\\", "/").split("/")
         return None if climbs or "::" in uri else uri.rstrip("/")
     try:
+        uri = local_path(uri)
         return _resolved(uri) if os.path.isabs(uri) else None
     except (OSError, ValueError, RuntimeError):  # a NUL, a name too long, a circle of links
         return None
+
+
+def local_path(uri: str) -> str:
+    """The path of a `file://` URL, its percent-encoding decoded, bytes that are no UTF-8 included; a path as it is. A
+    file whose name only looks encoded is found, too: Shortlist once took such URLs as they stood.
+    """
+    if not uri.lower().startswith(_FILE_URLS):
+        return uri
+    path = uri.split("://", 1)[1]
+    if path.lower().startswith("localhost/"):
+        path = path[len("localhost") :]
+    decoded = os.fsdecode(unquote_to_bytes(path))
+    return path if "%" in path and not os.path.lexists(decoded) and os.path.lexists(path) else decoded
 
 
 def _resolved(path: str) -> str:
@@ -283,5 +302,6 @@ def _is_link(place: str) -> bool:
         return False
 
 
-def _is_below(place: str, root: str) -> bool:
+def is_below(place: str, root: str) -> bool:
+    """True if `place` is `root` or lies below it: both local paths, or both URLs."""
     return place == root or place.startswith(root.rstrip("/") + "/")

@@ -4,6 +4,7 @@ A row group is read whole and kept in memory, unless it is large: see `_LargeGro
 """
 
 import bisect
+import json
 import os
 import tempfile
 import threading
@@ -20,11 +21,10 @@ import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
 
 from service.content.contract import Content
 from service.content.image import CONTENT as IMAGES
-from service.content.lines import stamp_of_file
+from service.content.lines import check_file, same_name, stamp_of_file
 from service.errors import ColumnMissing, ParquetWithoutImages, SourceUnreadable
 
 _OPEN_FILES = 8
@@ -39,8 +39,11 @@ _READ_BYTES = 2**20  # of a file at a time: else a row group's whole column, as 
 def open_parquet(uri: str) -> pq.ParquetFile:
     """Raises `SourceUnreadable`."""
     try:
-        local = os.path.isabs(uri)  # what stands in its name means nothing but itself
-        file = LocalFileSystem().open(uri, "rb") if local else fsspec.open(uri, "rb").open()
+        if os.path.isabs(uri):  # what stands in its name means nothing but itself
+            check_file(uri)
+            file = pa.OSFile(uri)  # by Arrow itself, as long as anything of it is used
+        else:
+            file = fsspec.open(uri, "rb").open()
         return pq.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False)
     except (OSError, ValueError, ImportError) as error:  # ArrowInvalid is a ValueError
         raise SourceUnreadable(uri=uri, reason=str(error) or type(error).__name__) from error
@@ -49,7 +52,9 @@ def open_parquet(uri: str) -> pq.ParquetFile:
 def _holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return any(field.name == "bytes" and _holds_bytes(field.type) for field in kind)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    if pa.types.is_dictionary(kind):
+        return _holds_bytes(kind.value_type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
 def _holds_strings(kind: pa.DataType) -> bool:
@@ -67,34 +72,70 @@ def usable_columns(schema: pa.Schema, content: Content) -> list[str]:
 def item_column(schema: pa.Schema, uri: str, content: Content) -> str:
     """The one that holds the items themselves. Raises `ParquetWithoutImages`, `ColumnMissing`."""
     usable = usable_columns(schema, content)
+    there = [f"{field.name!r} ({field.type})" for field in schema]
     if not content.binary:
-        return named_column(usable, schema.names, uri, content)
-    for name in content.columns:
-        if name in usable:
-            return name
-    if len(usable) != 1:
-        raise ParquetWithoutImages(uri=uri)
-    return usable[0]
+        return named_column(usable, there, uri, content)
+    named = likeliest(usable, content)
+    if named is None and len(usable) != 1:
+        raise ParquetWithoutImages(uri=uri, columns=", ".join(there) or "none")
+    return named or usable[0]
+
+
+def likeliest(usable: Collection[str], content: Content) -> str | None:
+    """The first of the content's columns that is there, in any case."""
+    found = (same_name(name, usable) for name in content.columns)
+    return next((name for name in found if name is not None), None)
 
 
 def named_column(usable: Collection[str], there: Sequence[str], uri: str, content: Content) -> str:
-    """The likeliest of the content's columns. Raises `ColumnMissing`."""
-    for name in content.columns:
-        if name in usable:
-            return name
-    raise ColumnMissing(
-        uri=uri, kind=content.name, columns=", ".join(map(repr, there)) or "none",
-        known=", ".join(f"`{name}`" for name in content.columns),
-    )  # fmt: skip
+    """The likeliest of the content's columns; `there`: all columns, as people are told. Raises `ColumnMissing`."""
+    named = likeliest(usable, content)
+    if named is None:
+        raise ColumnMissing(
+            uri=uri, kind=content.name, columns=", ".join(there) or "none",
+            known=", ".join(f"`{name}`" for name in content.columns),
+        )  # fmt: skip
+    return named
 
 
 def cell_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The column's bytes themselves, where it is of structs or strings."""
+    """The column's bytes themselves, whatever type of Arrow's holds them: structs, dictionaries, views, strings."""
     if pa.types.is_struct(column.type):
-        return pc.struct_field(column, "bytes")
+        return cell_bytes(pc.struct_field(column, "bytes"))
     if pa.types.is_dictionary(column.type):
-        column = column.cast(pa.large_string())
-    return column.cast(pa.large_binary()) if _holds_strings(column.type) else column
+        return cell_bytes(column.cast(column.type.value_type))
+    return column if pa.types.is_binary(column.type) else column.cast(pa.large_binary())
+
+
+def only_paths(column: pa.ChunkedArray) -> dict[int, str]:
+    """By row: the path in a struct that has no bytes. So Hugging Face's datasets name files that lie elsewhere."""
+    if not pa.types.is_struct(column.type) or column.type.get_field_index("path") < 0:
+        return {}
+    without = pc.is_null(cell_bytes(column))
+    paths = pc.struct_field(column, "path")
+    return {
+        row: str(paths[row].as_py()) for row in pc.indices_nonzero(without).to_pylist() if paths[row].as_py()
+    }
+
+
+def class_names(schema: pa.Schema, column: str) -> list[str] | None:
+    """The names that the numbers in a column stand for, as Hugging Face's `ClassLabel` keeps them; None without."""
+    try:
+        metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"null"))
+        names = metadata["info"]["features"][column]["names"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
+
+
+class RowWithoutBytes(ValueError):
+    """A row names a file and does not hold it."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"the row has no bytes, only the path {path!r}: write the table with the files' bytes in it, or import "
+            "the folder of the files, or a manifest with their paths"
+        )
 
 
 class _File:
@@ -132,9 +173,12 @@ class _SmallGroup:
     def __init__(self, file: _File, group: int) -> None:
         table = file.parquet.read_row_group(group, columns=[file.column])
         self._cells = cell_bytes(table[file.column])
+        self._only_paths = only_paths(table[file.column])
         self.nbytes: int = self._cells.nbytes
 
     def cell(self, row: int) -> bytes:
+        if row in self._only_paths:
+            raise RowWithoutBytes(self._only_paths[row])
         return self._cells[row].as_py() or b""
 
 
@@ -154,6 +198,7 @@ class _LargeGroup:
         self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
         self._ends = array("q", [0])
+        self._only_paths: dict[int, str] = {}
 
     def cell(self, row: int) -> bytes:
         while row + 1 >= len(self._ends):
@@ -161,6 +206,8 @@ class _LargeGroup:
             if rows is None:
                 raise IndexError("a row group ends before its last row")
             self._store(rows)
+        if row in self._only_paths:
+            raise RowWithoutBytes(self._only_paths[row])
         start, end = self._ends[row : row + 2]
         return os.pread(self._file.fileno(), end - start, start)
 
@@ -173,6 +220,8 @@ class _LargeGroup:
         except OSError as error:
             reason = f"a large row group cannot be unpacked in {str(self._folder)!r}: {error.strerror}"
             raise OSError(error.errno, reason) from error
+        first = len(self._ends) - 1
+        self._only_paths |= {first + row: path for row, path in only_paths(rows.column(0)).items()}
         self._ends.extend(list(accumulate(map(len, cells), initial=self._ends[-1]))[1:])
 
 
@@ -202,7 +251,9 @@ class ParquetRows:
             start = file.ends[group - 1] if group else 0
             try:
                 return self._group(key, file, group).cell(row - start)
-            except (OSError, ValueError, IndexError) as error:
+            except RowWithoutBytes as error:
+                raise SourceUnreadable(uri=uri, reason=str(error)) from None
+            except (OSError, ValueError, IndexError, NotImplementedError) as error:
                 self._large.pop((key, group), None)  # what has failed to read on would only go on to fail
                 raise SourceUnreadable(uri=uri, reason=str(error)) from error
 

@@ -2,14 +2,16 @@
 
 import csv
 import os
+import stat
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
 import fsspec.core
 import pyarrow as pa
@@ -18,14 +20,37 @@ import pyarrow.parquet as pq
 
 from service.content import contents
 from service.content.contract import Content
-from service.content.lines import ENDINGS, Lines, Row, text_bytes
-from service.content.reader import ItemBytes, filesystem_of, is_url, row_uri
+from service.content.lines import (
+    ENDINGS,
+    Lines,
+    NoFile,
+    Row,
+    folded,
+    kind_of,
+    open_binary,
+    same_name,
+    text_bytes,
+)
+from service.content.mistaken import HEAD_BYTES, mistaken
+from service.content.reader import ItemBytes, filesystem_of, is_below, is_url, row_uri
 from service.content.row_keys import ContentKeys
-from service.content.rows import cell_bytes, item_column, named_column, open_parquet, usable_columns
-from service.errors import SourceUnreachable, SourceUnreadable
+from service.content.rows import (
+    cell_bytes,
+    class_names,
+    item_column,
+    likeliest,
+    named_column,
+    only_paths,
+    open_parquet,
+    usable_columns,
+)
+from service.errors import SourceNotAllowed, SourceUnreachable, SourceUnreadable
 
 PARQUET = (".parquet", ".pq")
-_PLACES = ("uri", "path")  # columns that say where a file is
+_PLACES = ("uri", "path")  # columns that say where a file is, in any case …
+# … and those of other tools, where there is none of these; for what is no bytes, an item's own column goes before.
+_OTHER_PLACES = ("file_name", "filename", "image", "image_path", "file", "filepath")
+_LEFT_OUT = frozenset({"@eaDir", "__MACOSX"})  # folders of other programs, with their thumbnails
 _REFUSALS_TOLD = 20
 _PARQUET_ROWS = 256  # read at a time, items included
 _ROWS_LOOKED_AT = 1_000  # that tell what a manifest names
@@ -115,11 +140,13 @@ def list_source(
     pass.
     """
     place = item_bytes.check_root(uri)
+    if not is_url(place):
+        return _list_local(uri, place, item_bytes, label_column, content)
     try:
         filesystem, path = filesystem_of(place)
         filesystem.invalidate_cache()  # it may have kept its listings since an earlier import in this process
         if filesystem.isdir(path):
-            return (RemoteFolder if is_url(place) else LocalFolder)(place, label_column, content)
+            return RemoteFolder(place, label_column, content)
         if not filesystem.exists(path):
             filesystem.info(path)  # raises what was the matter; `exists` takes it for a no
     except FileNotFoundError as error:
@@ -128,13 +155,45 @@ def list_source(
         raise SourceUnreadable(uri=uri, reason=str(error)) from error
     except Exception as error:  # each file system has its client's own classes
         raise _unreachable(uri, error) from error
+    return _list_file(uri, place, label_column, content)
+
+
+def _list_local(
+    uri: str, place: str, item_bytes: ItemBytes, label_column: str | None, content: Content | None
+) -> Listing:
+    try:
+        is_folder = stat.S_ISDIR(os.stat(place).st_mode)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise SourceUnreadable(uri=uri, reason="there is no such file or folder") from error
+    except OSError as error:
+        raise _unreachable(uri, error) from error
+    if is_folder:
+        return LocalFolder(place, label_column, content, item_bytes.check_root)
+    return _list_file(uri, place, label_column, content)
+
+
+def _list_file(uri: str, place: str, label_column: str | None, content: Content | None) -> Listing:
     suffix = _suffix(place)
+    if suffix in PARQUET + ENDINGS and (reason := _mistaken_file(uri, place)) is not None:
+        raise SourceUnreadable(uri=uri, reason=reason)
     if suffix in PARQUET:
         return ParquetFile(place, label_column, content)
     if suffix in ENDINGS:
         return Manifest(place, label_column, content)
     known = ", ".join(ENDINGS + PARQUET)
     raise SourceUnreadable(uri=uri, reason=f"a source is a folder of items, or a file that ends in {known}")
+
+
+def _mistaken_file(uri: str, place: str) -> str | None:
+    """Why the file is no table at all."""
+    try:
+        with open_binary(place) as file:
+            found = mistaken(file.read(HEAD_BYTES))
+    except NoFile as error:
+        return str(error)
+    except Exception as error:  # each file system has its client's own classes
+        raise _unreachable(uri, error) from error
+    return f"it is {found}" if found is not None else None
 
 
 def _unreachable(uri: str, error: Exception) -> SourceUnreachable:
@@ -146,9 +205,18 @@ def _class_folder(key: str) -> str | None:
     return key.split("/", 1)[0] if "/" in key else None
 
 
+@dataclass(frozen=True)
+class _File:
+    """key: the path below the folder; kind: of what is no file though it stands among files, as a named pipe."""
+
+    key: str
+    place: str
+    kind: str | None = None
+
+
 class _Folder(Listing):
-    """All files of the content below a folder; the key is the path below it. Names that begin with a dot are left
-    out.
+    """All files of the content below a folder; the key is the path below it. Names that begin with a dot, and folders
+    in which other programs keep thumbnails, are left out.
     """
 
     def __iter__(self) -> Iterator[Candidate]:
@@ -156,10 +224,13 @@ class _Folder(Listing):
         self.refusals.clear()
         self.complete = True
         content = self._wanted()
-        for key, place in self._files():
-            name = PurePosixPath(key).name
+        for file in self._files():
+            key, name = file.key, PurePosixPath(file.key).name
             if not name.startswith(".") and _suffix(name) in content.suffixes:
-                yield Candidate(key, place, _class_folder(key))
+                if file.kind is None:
+                    yield Candidate(key, file.place, _class_folder(key))
+                else:
+                    self.refuse(f"{key!r} is {file.kind} and no file.")
             elif self.told and not name.startswith(".") and (other := _content_of(name)) is not None:
                 self.refuse(
                     f"{key!r} is no {content.name} but a file of {' or '.join(other.formats)}, and most files here are "
@@ -170,23 +241,61 @@ class _Folder(Listing):
                 self.ignored += 1
 
     def _told(self) -> Content | None:
-        names = (PurePosixPath(key).name for key, _ in self._files())
+        names = (PurePosixPath(file.key).name for file in self._files())
         return content_of_most(name for name in names if not name.startswith("."))
 
     @abstractmethod
-    def _files(self) -> Iterator[tuple[str, str]]:
-        """Every file as (path below the folder, place), in a fixed order."""
+    def _files(self) -> Iterator[_File]:
+        """All that is no folder, in a fixed order."""
+
+
+def _is_listed(folder: str) -> bool:
+    return not folder.startswith(".") and folder not in _LEFT_OUT
 
 
 class LocalFolder(_Folder):
-    """On a disk."""
+    """On a disk. Links to folders are followed where they lead to another allowed place; no folder is entered twice.
 
-    def _files(self) -> Iterator[tuple[str, str]]:
-        for folder, subfolders, names in os.walk(self.uri, onerror=self._note):
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-            for name in sorted(names):
-                path = Path(folder, name)
-                yield path.relative_to(self.uri).as_posix(), str(path)
+    check_root: gives the place that a path leads to, or raises `SourceNotAllowed`.
+    """
+
+    def __init__(
+        self, uri: str, label_column: str | None, content: Content | None, check_root: Callable[[str], str]
+    ) -> None:
+        super().__init__(uri, label_column, content)
+        self._check_root = check_root
+
+    def _files(self) -> Iterator[_File]:
+        linked: set[str] = set()  # folders that a link led to
+        folders = [self.uri]
+        while folders:
+            try:
+                with os.scandir(folders.pop()) as entries:
+                    found = sorted(entries, key=lambda entry: entry.name)
+            except OSError as error:
+                self.refuse(f"The folder {error.filename!r} cannot be read: {error.strerror}.")
+                continue
+            for entry in found:
+                if not _is_folder(entry):
+                    key = entry.path.removeprefix(self.uri).lstrip("/")
+                    yield _File(_text_of(key), _uri_of(entry.path), _not_a_file(entry))
+            inner = [entry for entry in found if _is_folder(entry) and _is_listed(entry.name)]
+            entered = [entry.path for entry in inner if self._enters(entry.path, linked)]
+            folders += reversed(entered)
+
+    def _enters(self, folder: str, linked: set[str]) -> bool:
+        real = os.path.realpath(folder)
+        if real == folder:
+            return True
+        if is_below(real, self.uri) or real in linked:  # listed under its own name, or already
+            return False
+        try:
+            self._check_root(real)
+        except SourceNotAllowed as error:
+            self.refuse(f"The folder {folder!r} is a link. {error}")
+            return False
+        linked.add(real)
+        return True
 
     def total(self) -> int:
         return sum(1 for _ in self)
@@ -196,17 +305,46 @@ class LocalFolder(_Folder):
         self.refuse(f"The folder {error.filename!r} cannot be read: {error.strerror}.")
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _not_a_file(entry: os.DirEntry[str]) -> str | None:
+    """The kind of what is no file; None also for what cannot be looked at: whoever reads it says why."""
+    try:
+        return None if entry.is_file() else kind_of(entry.stat().st_mode)
+    except OSError:
+        return None
+
+
+def _text_of(name: str) -> str:
+    """Bytes that are not UTF-8 as `\\xe9`: a key is text."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def _uri_of(path: str) -> str:
+    """The path itself; where it is not UTF-8, its `file://` URL: no database stores such a path."""
+    raw = os.fsencode(path)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return f"file://{quote(raw)}"
+
+
 class RemoteFolder(_Folder):
     """In a bucket."""
 
-    def _files(self) -> Iterator[tuple[str, str]]:
+    def _files(self) -> Iterator[_File]:
         filesystem, root = fsspec.core.url_to_fs(self.uri)
         for folder, subfolders, names in self._walk(filesystem, root):
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            subfolders[:] = sorted(filter(_is_listed, subfolders))
             for name in sorted(names):
                 path = f"{folder.rstrip('/')}/{name}"
                 key = path.removeprefix(root.rstrip("/")).lstrip("/")
-                yield key, f"{self.uri}/{key}"
+                yield _File(key, f"{self.uri}/{key}")
 
     def _walk(self, filesystem: Any, root: str) -> Iterator[tuple[str, list[str], list[str]]]:
         try:
@@ -223,8 +361,12 @@ class Manifest(Listing):
     def __iter__(self) -> Iterator[Candidate]:
         column = self._item_column()
         self._keys = ContentKeys()
+        places = _places_in(self._columns(), self._wanted()) or _PLACES
         for number, line, row in self._rows():
-            yield from self._place(line, row) if column is None else self._cell(number, line, row, column)
+            if column is None:
+                yield from self._placed(line, row, places)
+            else:
+                yield from self._cell(number, line, row, column)
 
     def names_places(self) -> bool:
         """True if it names the items' places and does not hold the items."""
@@ -232,16 +374,14 @@ class Manifest(Listing):
 
     def _told(self) -> Content | None:
         """By the files that it names; else by its columns."""
-        named = content_of_most(
-            place for _, _, row in islice(self._rows(), _ROWS_LOOKED_AT) if (place := _place(row))
-        )
+        columns = self._columns()
+        named = content_of_most(self._named_first(_places_in(columns, None)))
         if named is not None:
             return named
-        columns = self._columns()
         for content in contents().values():
-            if not content.binary and not set(content.columns).isdisjoint(columns):
+            if not content.binary and likeliest(columns, content) is not None:
                 return content
-        return None if set(_PLACES).isdisjoint(columns) else next(iter(contents().values()))
+        return next(iter(contents().values())) if _places_in(columns, None) else None
 
     def _item_column(self) -> str | None:
         """The column with the items themselves; None where one says where they are. Raises `ColumnMissing`."""
@@ -249,16 +389,22 @@ class Manifest(Listing):
         if content.binary or self._names_places(content):
             return None
         columns = self._columns()
-        return named_column(columns, columns, self.uri, content)
+        return named_column(columns, list(map(repr, columns)), self.uri, content)
 
     def _names_places(self, content: Content | None) -> bool:
         columns = self._columns()
-        if set(_PLACES).isdisjoint(columns):
+        places = _places_in(columns, content)
+        if not places:
             return False
-        if content is None or content.binary or set(content.columns).isdisjoint(columns):
+        if content is None or content.binary or likeliest(columns, content) is None:
             return True
-        places = (place for _, _, row in islice(self._rows(), _ROWS_LOOKED_AT) if (place := _place(row)))
-        return content_of_most(places) is not None
+        return content_of_most(self._named_first(places)) is not None
+
+    def _named_first(self, columns: Collection[str]) -> Iterator[str]:
+        """The places that the first rows name."""
+        for _, _, row in islice(self._rows(), _ROWS_LOOKED_AT):
+            if (place := _place(row, columns)) is not None:
+                yield place
 
     def _columns(self) -> list[str]:
         """The column names: a CSV file's header, or the keys of the first JSONL objects."""
@@ -268,11 +414,12 @@ class Manifest(Listing):
         rows = (row for _, _, row in islice(self._rows(), _ROWS_LOOKED_AT) if row)
         return list(dict.fromkeys(name for row in rows for name in row))
 
-    def _place(self, line: int, row: Row) -> Iterator[Candidate]:
+    def _placed(self, line: int, row: Row, columns: Collection[str]) -> Iterator[Candidate]:
         folder = self.uri.rpartition("/")[0]
-        place = _place(row)
+        place = _place(row, columns)
         if place is None:
-            return self.refuse(f"Line {line}: there is no `uri` or `path`.")
+            there = ", ".join(map(repr, row))
+            return self.refuse(f"Line {line}: there is no `uri` or `path`; its columns are {there}.")
         absolute = is_url(place) or Path(place).is_absolute()
         uri = place if absolute else f"{folder}/{PurePosixPath(place)}"
         yield self._candidate(row, uri.removeprefix(f"{folder}/"), uri)
@@ -285,10 +432,10 @@ class Manifest(Listing):
 
     def _candidate(self, row: Row, key: str | None, uri: str, data: bytes | None = None) -> Candidate:
         """Without a key of its own, `key`; where that is None, a key by its content."""
-        own_key = row.get("key")
+        own_key = _cell_of(row, "key")
         if own_key in (None, "") and key is None:
             key = self._keys.key(data or b"")
-        class_name = row.get(self.label_column) if self.label_column else None
+        class_name = _cell_of(row, self.label_column) if self.label_column else None
         return Candidate(
             str(own_key) if own_key not in (None, "") else str(key),
             uri,
@@ -317,15 +464,41 @@ class Manifest(Listing):
                 yield lines, lines.header_lines
             finally:
                 lines.close()
-        except (UnicodeDecodeError, csv.Error) as error:
+        except UnicodeDecodeError as error:
+            reason = f"it is not UTF-8 text ({error}): save it as UTF-8"
+            raise SourceUnreadable(uri=self.uri, reason=reason) from error
+        except csv.Error as error:
             raise SourceUnreadable(uri=self.uri, reason=str(error)) from error
         except OSError as error:
             raise _unreachable(self.uri, error) from error
 
 
-def _place(row: Row) -> str | None:
-    place = row.get("uri") or row.get("path")
-    return place if isinstance(place, str) and place else None
+def _cell_of(row: Row, wanted: str) -> Any:
+    """None where the row has no such column, in any case."""
+    if wanted in row:
+        return row[wanted]
+    name = same_name(wanted, row)
+    return None if name is None else row[name]
+
+
+def _places_in(columns: Sequence[str], content: Content | None) -> tuple[str, ...]:
+    """The columns that may say where the items are, the likeliest first; none where these hold the items themselves.
+
+    content: of the items; None for any.
+    """
+    there = {folded(name) for name in columns}
+    if not there.isdisjoint(_PLACES):
+        return _PLACES
+    held = [content] if content is not None else contents().values()
+    if any(not one.binary and likeliest(columns, one) is not None for one in held):
+        return ()
+    return () if there.isdisjoint(_OTHER_PLACES) else _OTHER_PLACES
+
+
+def _place(row: Row, columns: Collection[str]) -> str | None:
+    """The first that the row names."""
+    places = (_cell_of(row, column) for column in columns)
+    return next((place for place in places if isinstance(place, str) and place), None)
 
 
 class ParquetFile(Listing):
@@ -335,41 +508,53 @@ class ParquetFile(Listing):
 
     def __iter__(self) -> Iterator[Candidate]:
         file = open_parquet(self.uri)
-        names = set(file.schema_arrow.names)
+        schema = file.schema_arrow
         content = self._wanted()
-        column = item_column(file.schema_arrow, self.uri, content)
+        column = item_column(schema, self.uri, content)
         in_uri = None if content.binary else column
-        if self.label_column and self.label_column not in names:
-            raise SourceUnreadable(uri=self.uri, reason=f"it has no column {self.label_column!r}")
-        wanted = [name for name in ("key", self.label_column) if name is not None and name in names]
+        key_column = same_name("key", schema.names)
+        label_column, names = self._label_column(schema)
+        wanted = [name for name in (key_column, label_column) if name is not None]
         number, content_keys = 0, ContentKeys()
         by_path = self._names_items(file, column)
-        for batch in self._batches(file, [column, *wanted]):
+        for batch in self._batches(file, list(dict.fromkeys([column, *wanted]))):
             others = {name: batch.column(name).to_pylist() for name in wanted}
             cells = batch.column(column)
             paths = pc.struct_field(cells, "path").to_pylist() if by_path else None
+            elsewhere = only_paths(cells)
             for row, cell in enumerate(cell_bytes(cells)):
-                data = cell.as_py() or b""
-                key = others["key"][row] if "key" in others else None
+                data = None if row in elsewhere else cell.as_py() or b""  # who reads it says what is wrong
+                key = others[key_column][row] if key_column is not None else None
                 own = key not in (None, "")
                 if not own:
-                    key = paths[row] if paths is not None else content_keys.key(data)
-                class_name = others[self.label_column][row] if self.label_column else None
+                    key = paths[row] if paths is not None else content_keys.key(data or b"")
+                class_cell = others[label_column][row] if label_column is not None else None
                 yield Candidate(
                     str(key),
                     row_uri(self.uri, number, in_uri),
-                    str(class_name) if class_name is not None else None,
+                    _class_name(class_cell, names),
                     data,
                     has_own_key=own,
                 )
                 number += 1
+
+    def _label_column(self, schema: pa.Schema) -> tuple[str | None, list[str] | None]:
+        """And the names that its numbers stand for, if any. Raises `SourceUnreadable`."""
+        if not self.label_column:
+            return None, None
+        column = same_name(self.label_column, schema.names)
+        if column is None:
+            there = ", ".join(map(repr, schema.names))
+            reason = f"it has no column {self.label_column!r}; its columns are {there}"
+            raise SourceUnreadable(uri=self.uri, reason=reason)
+        return column, class_names(schema, column)
 
     def _told(self) -> Content | None:
         """By the names of its columns; a column of bytes under another name is one of images."""
         schema = open_parquet(self.uri).schema_arrow
         kinds = list(contents().values())
         for content in kinds:
-            if not set(content.columns).isdisjoint(usable_columns(schema, content)):
+            if likeliest(usable_columns(schema, content), content) is not None:
                 return content
         return next(
             (content for content in kinds if content.binary and usable_columns(schema, content)), None
@@ -391,10 +576,19 @@ class ParquetFile(Listing):
     def _batches(self, file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
         try:
             yield from file.iter_batches(batch_size=_PARQUET_ROWS, columns=columns)
-        except ValueError as error:  # ArrowInvalid
+        except (ValueError, NotImplementedError) as error:  # Arrow's
             raise SourceUnreadable(uri=self.uri, reason=str(error)) from error
         except OSError as error:
             raise _unreachable(self.uri, error) from error
 
     def total(self) -> int:
         return int(open_parquet(self.uri).metadata.num_rows)
+
+
+def _class_name(cell: object, names: Sequence[str] | None) -> str | None:
+    """names: that numbers stand for; -1 is no class then, as in test splits whose labels are not public."""
+    if cell is None or isinstance(cell, bool) or not isinstance(cell, int) or names is None:
+        return None if cell is None else str(cell)
+    if cell == -1:
+        return None
+    return names[cell] if 0 <= cell < len(names) else str(cell)

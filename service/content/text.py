@@ -3,11 +3,13 @@
 import codecs
 import re
 import unicodedata
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from charset_normalizer import from_bytes
 
 from service.content.contract import Facts, Limits, Preview
+from service.content.mistaken import LFS_POINTER, mistaken
 from service.errors import BadItem
 
 # The longer marks first: UTF-32's begins with UTF-16's.
@@ -57,7 +59,9 @@ class Text:
     def inspect(self, data: bytes, limits: Limits) -> Facts:
         return facts_of(*decoded(data, limits.max_text_bytes))
 
-    def preview(self, data: bytes, limits: Limits, size: int | None) -> Preview:
+    def preview(
+        self, data: bytes, limits: Limits, size: int | None, settings: Mapping[str, Any] | None = None
+    ) -> Preview:
         """All of the text, as text: a browser shows it and runs nothing of it."""
         return Preview("text/plain; charset=utf-8", self.text(data, limits).encode())
 
@@ -94,6 +98,8 @@ def _decoded(data: bytes) -> tuple[str, str]:
         raise BadItem(reason="it is not text: it holds NUL bytes")
     if data.startswith(_MAGIC):
         raise BadItem(reason="it is not text but a document: give its text alone")
+    if data.startswith(LFS_POINTER):
+        raise BadItem(reason=f"it is {mistaken(data)}")
     head = data[:_LOOKED_AT]
     if len(_CONTROLS.findall(head)) > max(_MOST_CONTROLS * len(head), 1):
         raise BadItem(reason="it is not text: it holds many control characters")

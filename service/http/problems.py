@@ -123,16 +123,19 @@ def _malformed(request: Request, error: RequestValidationError) -> ProblemRespon
     sent = request.headers.get("content-type", "")
     if isinstance(error.body, bytes) and "json" not in sent:  # curl -d says it sends a form
         return of(NotJson(expected="application/json"))
-    errors = [_explained(each) for each in found[:100]]
+    errors = [explained(each) for each in found[:100]]
     detail = "; ".join(f"`{each.field}`: {each.message}" for each in errors[:5]) + "."
     return _problem(422, "malformed", detail, errors=errors)
 
 
-def _explained(error: Mapping[str, Any]) -> FieldError:
+def explained(error: Mapping[str, Any], whole: str = "body") -> FieldError:
+    """One of Pydantic's errors. whole: the field's name where all of it is wrong."""
     if error["type"] == "json_invalid":  # its location is a character, not a field
         reason = error.get("ctx", {}).get("error", error["msg"])
-        return FieldError(field="body", message=f"this is no JSON: {reason}")
-    return FieldError(field=_field(error["loc"]), message=str(error["msg"]).removeprefix("Value error, "))
+        return FieldError(field=whole, message=f"this is no JSON: {reason}")
+    return FieldError(
+        field=_field(error["loc"]) or whole, message=str(error["msg"]).removeprefix("Value error, ")
+    )
 
 
 def _field(location: tuple[str | int, ...]) -> str:

@@ -9,6 +9,7 @@ from fastapi import Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, model_validator
 
 from service.errors import Invalid
+from service.store.names import composed
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -25,6 +26,7 @@ Name = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
     AfterValidator(_storable_text),
+    AfterValidator(composed),
 ]
 Limit = Annotated[int, Query(ge=1, le=1000, description="at most so many")]
 Cursor = Annotated[Text | None, Query(max_length=10_000, description="`next_cursor` of the page before")]

@@ -5,7 +5,7 @@ of its own. Items that an annotator never got are labeled just as well (arm `imp
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from itertools import chain
 from typing import Literal
@@ -32,11 +32,13 @@ from service.store import item_decisions
 from service.store.bulk import NewRows
 from service.store.ids import public_id, row_number
 from service.store.item_decisions import ItemLabels
+from service.store.names import composed, spellings
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Item, Label, Project, QueuedItem, Reservation
 
 Skip = Literal["unsure", "broken", "other"]
 Outcome = Literal["accepted", "duplicate", "revised", "stale", "late"]
+Arm = Literal["selected", "control", "queued", "gold", "imported"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,10 @@ class NewLabel:
     batch: str | None = None
     duration_ms: int | None = None
     revision: int | None = None
+    # Of labels that another installation exported:
+    created_at: datetime | None = None
+    arm: Arm | None = None
+    late: bool = False
 
 
 @dataclass
@@ -91,6 +97,11 @@ _BECOME = (
     .values(state=sa.bindparam("became"))
     .execution_options(synchronize_session=False)  # they were read as rows
 )
+_CAME_EARLIER = (
+    sa.update(Label.__table__)  # type: ignore[arg-type]
+    .where(Label.id == sa.bindparam("number"))
+    .values(created_at=sa.bindparam("time"))
+)
 _SAME = ("project_id", "created_at")  # of all labels of a call
 _OWN = tuple(each.key for each in sa.inspect(Label).column_attrs if each.key not in ("id", *_SAME))
 _NEW = NewRows(Label, _OWN, _SAME)
@@ -110,22 +121,22 @@ def store(session: Session, project: Project, entries: Sequence[NewLabel], now: 
     """Raises a 422 that names the entry, `labels[3].class`, and stores nothing then."""
     call = _Call(session, project, now)
     call.load(entries)
-    return call.stored([call.take(index, entry) for index, entry in enumerate(entries)])
+    return call.stored([call.take(entry, f"labels[{index}].") for index, entry in enumerate(entries)])
 
 
 def store_good(
     session: Session, project: Project, entries: Sequence[NewLabel], now: datetime
-) -> tuple[Stored, list[tuple[int, str]]]:
-    """The good ones are stored; of the others, their place and the error's code."""
+) -> tuple[Stored, list[tuple[int, ShortlistError]]]:
+    """The good ones are stored; of the others, their place and the error, which names the field."""
     call = _Call(session, project, now)
     call.load(entries)
     outcomes: list[Outcome] = []
-    refused: list[tuple[int, str]] = []
+    refused: list[tuple[int, ShortlistError]] = []
     for index, entry in enumerate(entries):
         try:
-            outcomes.append(call.take(index, entry))
+            outcomes.append(call.take(entry))
         except ShortlistError as error:  # raised before anything is changed
-            refused.append((index, error.code))
+            refused.append((index, error))
     return call.stored(outcomes), refused
 
 
@@ -155,8 +166,9 @@ class _Call:
         keys = {entry.key for entry in entries if entry.key is not None}
         items: list[Item] = []
         if keys:
-            items += self._items(_BY_KEY, keys)
-            self._numbers = {item.key: item.id for item in items}
+            items += self._items(_BY_KEY, spellings(keys))
+            self._numbers = {composed(item.key): item.id for item in items}
+            self._numbers |= {item.key: item.id for item in items}  # one that is spelled just so goes before
         numbers = {number for entry in entries if (number := self._item_number(entry)) is not None}
         if missing := numbers - {item.id for item in items}:
             items += self._items(_BY_NUMBER, missing)
@@ -171,11 +183,13 @@ class _Call:
         self._queued.update(item.id for item, queued in found if queued)
         return [item for item, _ in found]
 
-    def take(self, index: int, entry: NewLabel) -> Outcome:
-        found = self._check(index, entry)
+    def take(self, entry: NewLabel, where: str = "") -> Outcome:
+        """The outcome of one label. where: `labels[3].`, before the names of its fields, for people."""
+        entry = self._as_spelled(entry)
+        found = self._check(entry, where)
         counted_before, votes_before = found.counted(), len(found.votes())
         earlier = found.of(entry.annotator)
-        outcome = self._again(index, entry, found, earlier) if earlier else self._first(entry, found)
+        outcome = self._again(entry, where, found, earlier) if earlier else self._first(entry, found)
         if outcome in ("duplicate", "stale"):
             return outcome
         # What does not count changes nothing, nor what `check_labels` made of those that do.
@@ -187,24 +201,31 @@ class _Call:
             self._labels_before = self.project.labels_used
         return outcome
 
-    def _check(self, index: int, entry: NewLabel) -> ItemLabels:
+    def _as_spelled(self, entry: NewLabel) -> NewLabel:
+        """The label, its class as the project writes it."""
+        if entry.class_name is None or entry.class_name in self.project.classes:
+            return entry
+        spelled = {composed(name): name for name in self.project.classes}
+        return replace(entry, class_name=spelled.get(composed(entry.class_name), entry.class_name))
+
+    def _check(self, entry: NewLabel, where: str) -> ItemLabels:
         number = self._item_number(entry)
         found = self._found.get(number) if number is not None else None
         if found is None and entry.item is not None:
-            raise UnknownItem(field=f"labels[{index}].item", id=entry.item)
+            raise UnknownItem(field=f"{where}item", id=entry.item)
         if found is None:
-            raise UnknownItemKey(field=f"labels[{index}].key", key=entry.key)
+            raise UnknownItemKey(field=f"{where}key", key=entry.key)
         if found.item.split != "pool":
-            raise ItemInTestSplit(field=f"labels[{index}].item", id=entry.item or entry.key)
+            raise ItemInTestSplit(field=f"{where}item", id=entry.item or entry.key)
         if entry.class_name is not None and entry.class_name not in self.project.classes:
             raise UnknownClass(
-                field=f"labels[{index}].class", name=entry.class_name,
+                field=f"{where}class", name=entry.class_name,
                 classes=", ".join(self.project.classes), project=public_id("p", self.project.id),
             )  # fmt: skip
         if entry.batch is not None:
             held = self._held.get((found.item.id, entry.annotator), [])
             if entry.batch not in {public_id("b", hold.batch_id) for hold in held}:
-                raise UnknownBatch(field=f"labels[{index}].batch", id=entry.batch)
+                raise UnknownBatch(field=f"{where}batch", id=entry.batch)
         return found
 
     def _first(self, entry: NewLabel, found: ItemLabels) -> Outcome:
@@ -212,21 +233,19 @@ class _Call:
         label = self._add(entry, found, used=found.item.state == "available")
         if _withdraws(entry):  # what it withdraws has not come yet
             label.current = label.used = False
-        elif not self._take_hold(label):
+        elif not self._take_hold(label) or entry.late:
             label.outcome = "late"
             return "late"
         return "accepted"
 
-    def _again(self, index: int, entry: NewLabel, found: ItemLabels, earlier: list[Label]) -> Outcome:
+    def _again(self, entry: NewLabel, where: str, found: ItemLabels, earlier: list[Label]) -> Outcome:
         newest = max(earlier, key=lambda label: label.revision)
         revision = entry.revision
         same = newest if revision is None else next((a for a in earlier if a.revision == revision), None)
         if same is not None and (same.class_name, same.skip) == (entry.class_name, entry.skip):
             return "duplicate"
         if same is not None and revision is not None:
-            raise RevisionTaken(
-                field=f"labels[{index}].revision", revision=revision, next=newest.revision + 1
-            )
+            raise RevisionTaken(field=f"{where}revision", revision=revision, next=newest.revision + 1)
         used = (newest.current and newest.used) or found.item.state == "available"
         label = self._add(entry, found, used=used)
         label.revision = newest.revision + 1 if revision is None else revision
@@ -266,8 +285,8 @@ class _Call:
         label = Label(
             project_id=self.project.id, item_id=found.item.id, annotator=entry.annotator,
             revision=entry.revision or 1, current=True, used=used, class_name=entry.class_name,
-            skip=entry.skip, arm="imported", outcome="accepted", duration_ms=entry.duration_ms,
-            round_number=self.round_number, created_at=self.now,
+            skip=entry.skip, arm=entry.arm or "imported", outcome="accepted", duration_ms=entry.duration_ms,
+            round_number=self.round_number, created_at=entry.created_at or self.now,
         )  # fmt: skip
         found.labels.append(label)
         self._new.append(label)
@@ -275,7 +294,8 @@ class _Call:
 
     def _item_number(self, entry: NewLabel) -> int | None:
         if entry.item is None:
-            return self._numbers.get(entry.key or "")
+            key = entry.key or ""
+            return self._numbers.get(key, self._numbers.get(composed(key)))
         try:
             return row_number("i", entry.item)
         except NotFound:
@@ -294,6 +314,13 @@ class _Call:
             numbers = _NEW.insert(self.session, rows, project_id=self.project.id, created_at=self.now)
             for label, number in zip(self._new, numbers, strict=True):
                 label.id = number
+            earlier = [
+                {"number": label.id, "time": label.created_at}
+                for label in self._new
+                if label.created_at != self.now
+            ]
+            if earlier:
+                self.session.connection().execute(_CAME_EARLIER, earlier)
 
     def _release(self, gone: set[int]) -> None:
         """Items that left the pool are nobody's any more."""

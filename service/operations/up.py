@@ -1,7 +1,9 @@
 """`shortlist up`: the service in this process, a worker in another, and a folder or file of items set to work."""
 
+import csv
 import fcntl
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -18,13 +20,16 @@ from sqlalchemy.orm import Session
 
 from service.access import keys
 from service.content.lines import ENDINGS
-from service.content.reader import ItemBytes, place_as_text
+from service.content.reader import ItemBytes, is_url, local_path, place_as_text
 from service.content.sources import PARQUET, Manifest
 from service.errors import (
     AlreadyRunning,
     ClassesDiffer,
+    ClassesFileUnreadable,
     ClassesMissing,
+    FolderGone,
     ItemsMissing,
+    NameOfAnotherFolder,
     ShortlistError,
 )
 from service.models import jobs, training
@@ -34,6 +39,7 @@ from service.projects import projects
 from service.settings import Settings
 from service.store.catalogue import live_workers
 from service.store.ids import public_id
+from service.store.names import composed
 from service.store.project_settings import ProjectSettings
 from service.store.session import read_session, write_session
 from service.store.tables import Job, PretextModel, Project, Source, utc_now
@@ -50,16 +56,20 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ItemsGiven:
-    """A folder or a file of items, absolute; what has to be readable for it; a name for its project."""
+    """A folder or a file of items, by absolute path or URL; what has to be readable for it; a name for its project."""
 
-    place: Path
-    root: Path
+    place: Path | str
+    root: Path | str
     name: str
 
 
-def check_items(items: Path) -> ItemsGiven:
-    """Raises `ItemsMissing`, and `SourceUnreadable` for a manifest that cannot be read."""
-    place = items.expanduser().resolve()
+def check_items(items: Path | str) -> ItemsGiven:
+    """A path or a URL. Raises `ItemsMissing`, and `SourceUnreadable` for a manifest that cannot be
+    read.
+    """
+    if is_url(str(items)) and not str(items).lower().startswith("file://"):
+        return _remote(str(items).rstrip("/"))
+    place = Path(local_path(str(items))).resolve()
     if place.is_dir():
         given = ItemsGiven(place, place, _as_name(place.name))
     elif place.is_file() and place.suffix.lower() in PARQUET + ENDINGS:
@@ -74,6 +84,27 @@ def check_items(items: Path) -> ItemsGiven:
 def _as_name(name: str) -> str:
     """The name of a project: question marks stand for what is no Unicode."""
     return os.fsencode(name).decode(errors="replace")
+
+
+def _remote(url: str) -> ItemsGiven:
+    """A bucket, or a file in one; whether it is there, its import finds out."""
+    name = url.rpartition("/")[2]
+    beside = name.lower().endswith(ENDINGS)  # a manifest may name files beside it
+    return ItemsGiven(url, url.rpartition("/")[0] if beside else url, name.partition(".")[0])
+
+
+def read_classes(listed: str, file: Path | None) -> list[str]:
+    """The names of the classes: comma-separated, those with a comma in quotes; then those of the file, one a line.
+
+    Raises `ClassesFileUnreadable`.
+    """
+    names = next(csv.reader([listed], skipinitialspace=True), [])
+    if file is not None:
+        try:
+            names += file.read_text("utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ClassesFileUnreadable(path=str(file), reason=error) from error
+    return [composed(name.strip()) for name in names if name.strip()]
 
 
 @contextmanager
@@ -117,24 +148,30 @@ def with_known_sources(engine: sa.Engine, settings: Settings) -> Settings:
 def queue_items(
     session: Session,
     settings: Settings,
-    items: Path,
+    items: Path | str,
     name: str,
     classes: list[str],
+    wished: str | None = None,
     accept_missing: bool = False,
 ) -> tuple[int, int]:
     """The project of the folder or file, made when missing, and the job that imports it. Nothing is imported twice.
 
-    Returns both row numbers. Raises `ClassesMissing`, `ClassesDiffer` and what making a project raises.
+    name: of a new project; wished: of the one that people named, whatever it was made of. Returns both row numbers.
+    Raises `ClassesMissing`, `ClassesDiffer`, `NameOfAnotherFolder`, `FolderGone` and what making a project raises.
     """
-    project = session.scalar(sa.select(Project).where(Project.name == name))
+    project = _named(session, wished) if wished is not None else _made_of(session, items)
+    if project is None and wished is None:
+        project, name = _new_name(session, items, name, classes)
     if project is None:
         if not classes:
-            raise ClassesMissing(name=name)
+            raise ClassesMissing(name=wished or name)
         project = projects.create(
-            session, name=name, classes=classes, settings=ProjectSettings(), pretext_from=None
+            session, name=wished or name, classes=classes, settings=ProjectSettings(), pretext_from=None
         )
-    elif set(classes) - set(project.classes):
-        raise ClassesDiffer(name=name, classes=", ".join(project.classes), id=public_id("p", project.id))
+    elif set(classes) - set(map(composed, project.classes)):
+        raise ClassesDiffer(
+            name=project.name, classes=", ".join(project.classes), id=public_id("p", project.id)
+        )
     waiting = session.scalar(
         sa.select(Source.job_id)
         .join(Job, Job.id == Source.job_id)
@@ -148,6 +185,52 @@ def queue_items(
         )  # fmt: skip
         waiting = job.id
     return project.id, waiting
+
+
+def _named(session: Session, name: str) -> Project | None:
+    return session.scalar(sa.select(Project).where(Project.name == name))
+
+
+def _made_of(session: Session, items: Path | str) -> Project | None:
+    """The first one whose pool came from this very folder or file."""
+    query = sa.select(Project).join(Source, Source.project_id == Project.id).order_by(Project.id).limit(1)
+    return session.scalar(query.where(Source.uri == place_as_text(str(items)), Source.split == "pool"))
+
+
+def _first_source(session: Session, project: Project) -> str | None:
+    query = sa.select(Source.uri).where(Source.project_id == project.id, Source.split == "pool")
+    return session.scalar(query.order_by(Source.id).limit(1))
+
+
+def _new_name(
+    session: Session, items: Path | str, name: str, classes: list[str]
+) -> tuple[Project | None, str]:
+    """A project of this name that nothing was imported to yet, if any; else a name for a new one. Two folders may have
+    the same last name. Raises `NameOfAnotherFolder`, `FolderGone`.
+    """
+    place = place_as_text(str(items))
+    for known in session.scalars(sa.select(Project).where(Project.state != "archived").order_by(Project.id)):
+        other = _first_source(session, known)
+        said = {
+            "name": known.name,
+            "other": other,
+            "place": place_as_text(str(items)),
+            "quoted": shlex.quote(known.name),
+        }
+        if other is None:
+            if known.name == name:
+                return known, name
+        elif (
+            not is_url(other)
+            and not Path(other).exists()
+            and (known.name == name or (classes and set(classes) == set(known.classes)))
+        ):
+            raise FolderGone(**said)
+        elif known.name == name and not classes:
+            raise NameOfAnotherFolder(**said)
+    if _named(session, name) is not None:
+        name = f"{name} in {place.rpartition('/')[0]}"
+    return None, name
 
 
 def pretrain_after_import(

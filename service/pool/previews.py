@@ -1,16 +1,23 @@
 """An item for the browser: as it is, as a thumbnail, or as text."""
 
 import mimetypes
+from collections.abc import Mapping
 from hashlib import blake2b
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from service.content import contents
 from service.content.contract import Content, Limits, Preview
+from service.content.image import bits_of
 from service.content.reader import ItemBytes
 from service.errors import BadItem, NoPreview, SourceNotAllowed, SourceUnreadable
 from service.store.ids import public_id
-from service.store.tables import Item
+from service.store.tables import Item, PretextModel, Project
 
 TEXT_CHARACTERS = 20_000  # that answers carry at most
+_FACTS = 512  # items of the pool whose facts decide what no model has decided yet
 _SENT_AS_ANOTHER = frozenset({"image/tiff"})  # browsers do not show it
 # No scripts, no forms, no plug-ins, nothing loaded: whatever the bytes are, a browser does not run them.
 SAFE = {"Content-Security-Policy": "sandbox; default-src 'none'", "X-Content-Type-Options": "nosniff"}
@@ -21,9 +28,29 @@ def content_of(modality: str | None) -> Content:
     return contents()[modality or "image"]
 
 
-def etag(item_bytes: ItemBytes, item: Item, size: int | None) -> str:
-    """Changes with the bytes: by their hash, or, where nobody has read them yet, with the file's size and times."""
-    content = f"{item.content_hash or (item.uri, _stamp(item_bytes, item.uri))}:{size}"
+def settings_for(session: Session, project: Project, item: Item) -> Mapping[str, Any]:
+    """The settings that models of the pool see the item with: those of the newest one, else as it would choose them."""
+    if not (item.facts or {}).get("bits"):
+        return {}
+    model = session.scalar(
+        sa.select(PretextModel)
+        .where(PretextModel.project_id == project.id, PretextModel.state == "ready")
+        .order_by(PretextModel.version.desc())
+        .limit(1)
+    )
+    if model is not None:
+        return {"bits": (model.config.get("input") or {}).get("bits")}
+    mine = sa.select(Item.facts).where(Item.project_id == project.id, Item.split == "pool")
+    facts = session.scalars(mine.order_by(Item.shuffle).limit(_FACTS))
+    return {"bits": bits_of(one for one in facts if one)}
+
+
+def etag(item_bytes: ItemBytes, item: Item, size: int | None, settings: Mapping[str, Any]) -> str:
+    """Changes with the bytes (by their hash, or, where nobody has read them yet, with the file's size and times), and
+    with what is made of them.
+    """
+    made = f":{settings}" if settings else ""
+    content = f"{item.content_hash or (item.uri, _stamp(item_bytes, item.uri))}:{size}{made}"
     return f'"{blake2b(content.encode(), digest_size=12).hexdigest()}"'
 
 
@@ -34,10 +61,17 @@ def _stamp(item_bytes: ItemBytes, uri: str) -> str | None:
         return None
 
 
-def preview(item_bytes: ItemBytes, item: Item, content: Content, limits: Limits, size: int | None) -> Preview:
+def preview(
+    item_bytes: ItemBytes,
+    item: Item,
+    content: Content,
+    limits: Limits,
+    size: int | None,
+    settings: Mapping[str, Any],
+) -> Preview:
     """The whole item, or a smaller one. Raises `NoPreview`, also where its place holds other bytes by now."""
     try:
-        return content.preview(item_bytes.read(item.uri, item.content_hash), limits, size)
+        return content.preview(item_bytes.read(item.uri, item.content_hash), limits, size, settings)
     except (BadItem, SourceNotAllowed, SourceUnreadable) as error:
         raise NoPreview(id=public_id("i", item.id), reason=error) from error
 

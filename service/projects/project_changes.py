@@ -14,6 +14,7 @@ from service.pool import queues
 from service.projects import projects
 from service.projects.projects import State
 from service.store import item_decisions, jobs, modalities, pipeline
+from service.store.names import composed
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Item, Job, Label, Project, Ranking, Reservation, utc_now
 
@@ -65,6 +66,8 @@ def change(
         if fewer:
             _settle(session, project, settings.overlap)
     if classes is not None:
+        spelled = {composed(known): known for known in project.classes}
+        classes = [spelled.get(composed(one), one) for one in classes]
         for gone in set(project.classes) - set(classes):
             if _in_use(session, project, gone):
                 raise ClassInUse(name=gone)

@@ -20,6 +20,7 @@ from service.labeling import rounds
 from service.models import plug_ins
 from service.store import modalities, pipeline
 from service.store.ids import public_id, row_number
+from service.store.names import composed
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Job, PretextModel, Project, ScoreRun
 
@@ -66,7 +67,7 @@ def create(
 
 def fault_of(classes: Sequence[str]) -> str | None:
     """Why a project cannot have these classes, as a sentence; None when it can."""
-    if len(set(classes)) < len(classes):
+    if len(set(map(composed, classes))) < len(classes):
         return "the same class stands here twice"
     if len(classes) < 2:
         return "one class only leaves nothing to decide: name at least two, the one you look for and `other`"

@@ -276,6 +276,18 @@ def picture(path: Path, size: tuple[int, int], mode: str = "RGB") -> bytes:
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lines_as_windows_writes_them(encoding: str, admin: TestClient, tmp_path: Path) -> None:
+    created(admin)
+    lines = [
+        json.dumps({"key": f"é{number}", "uri": str(tmp_path / "é.png")}, ensure_ascii=False)
+        for number in range(3)
+    ]
+    answer = admin.post("/projects/p_1/items", content="\r\n".join(lines).encode(encoding), headers=NDJSON)
+    assert (answer.json()["added"], answer.json()["refused_count"]) == (3, 0)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_images_as_they_are_and_as_thumbnails(admin: TestClient, anyone: TestClient, tmp_path: Path) -> None:
     created(admin)
     files = {"small.png": (28, 28), "large.jpg": (600, 400), "cmyk.tiff": (40, 30)}
@@ -312,6 +324,35 @@ def test_images_as_they_are_and_as_thumbnails(admin: TestClient, anyone: TestCli
         answer = anyone.get(urls[name] + "&size=64")
         assert (answer.status_code, answer.json()["code"]) == (404, "no_image")
     assert anyone.get(urls["small.png"] + "&size=1000000").status_code == 422
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_grey_of_twelve_bits_is_shown_as_the_pool_is_seen(
+    admin: TestClient, engine: sa.Engine, tmp_path: Path
+) -> None:
+    created(admin)
+    for name, largest in (("dim", 2047), ("bright", 4095)):
+        Image.fromarray(np.linspace(0, largest, 64, dtype=np.uint16).reshape(8, 8)).save(
+            tmp_path / f"{name}.png"
+        )
+    lines = [{"key": name, "uri": str(tmp_path / f"{name}.png")} for name in ("dim", "bright")]
+    admin.post("/projects/p_1/items", json={"items": lines})
+    with write_session(engine) as session:
+        project = session.get_one(Project, 1)
+        for item, bits in zip(session.scalars(sa.select(Item).order_by(Item.id)), (11, 12), strict=True):
+            item.facts = {"width": 8, "height": 8, "bits": bits}
+
+    def brightest(query: str = "") -> tuple[int, str]:
+        answer = admin.get(f"/projects/p_1/items/i_1/image{query}")
+        return int(np.asarray(Image.open(io.BytesIO(answer.content))).max()), answer.headers["ETag"]
+
+    unscored, etag = brightest()
+    assert unscored == brightest("?size=64")[0] == 127  # 2047 of 4095
+    with write_session(engine) as session:
+        config = {"input": {"modality": "image", "image_size": 8, "bits": 11}}
+        factories.make_pretext_model(session, project=project, config=config)
+    trained, another = brightest()
+    assert (trained, another == etag) == (255, False)  # as the model sees it
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

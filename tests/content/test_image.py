@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from service.content.image import open_rgb, open_scaled
+from service.content import image as image_module
+from service.content.contract import Limits
+from service.content.image import CONTENT, bits_of, open_rgb, open_scaled
 from service.errors import BadItem
 from tests.pictures import encoded, picture
 
 LIMIT = 1_000_000
+LIMITS = Limits(max_pixels=LIMIT, max_text_bytes=1)
 
 
 def pixels(data: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -100,6 +103,100 @@ def test_16_bits_are_scaled_not_cut(kind: str) -> None:
     assert found[0, :, 0].tolist() == [0, 10, 100, 255]
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_grey_of_twelve_bits_is_stretched_as_it_is_told(kind: str) -> None:
+    values = np.array([[0, 2048, 4095, 5000]], np.uint16).repeat(4, 0)
+    data = encoded(Image.fromarray(values), kind)
+
+    assert pixels(data)[0, :, 0].tolist() == [0, 8, 16, 19]  # nobody said anything: as 16 bits
+    assert np.asarray(open_rgb(data, LIMIT, 12))[0, :, 0].tolist() == [0, 128, 255, 255]
+    assert np.asarray(open_rgb(data, LIMIT, 13))[0, :, 0].tolist() == [0, 64, 127, 156]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize(("largest", "bits"), [(4095, 12), (1500, 11), (0, 1), (65535, 16), (255, 8)])
+def test_facts_tell_the_bits_that_are_used(kind: str, largest: int, bits: int) -> None:
+    data = encoded(Image.fromarray(np.full((2, 3), largest, np.uint16)), kind)
+
+    assert CONTENT.inspect(data, LIMITS) == {"width": 3, "height": 2, "bits": bits}
+    assert "bits" not in CONTENT.inspect(encoded(picture(1).convert("L"), kind), LIMITS)
+
+
+def test_a_pool_takes_the_bits_of_its_deepest_image() -> None:
+    assert bits_of([{"width": 3, "bits": 11}, {"width": 3}, {}, {"bits": 12}]) == 12
+    assert bits_of([{"width": 3}]) is None
+
+
+@pytest.mark.parametrize("size", [None, 64])
+def test_a_preview_shows_the_bits_of_the_pool(size: int | None) -> None:
+    values = (np.arange(48 * 48).reshape(48, 48) % 4096).astype(np.uint16)
+    for kind in ("PNG", "TIFF"):
+        data = encoded(Image.fromarray(values), kind)
+        shown = CONTENT.preview(data, LIMITS, size, {"bits": 12})
+        assert shown.media_type == "image/png"
+        assert (pixels(shown.data) == np.asarray(open_rgb(data, LIMIT, 12))).all()
+
+
+def mask(number: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """(48, 48) uint8, 0 and 255: a shape."""
+    y, x = np.mgrid[0:48, 0:48]
+    inside: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] = (x - 10 - 5 * number) ** 2 + (y - 24) ** 2 < 80
+    return np.where(inside, np.uint8(255), np.uint8(0))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_white_on_transparent_is_laid_on_black(kind: str) -> None:
+    icons = [
+        encoded(
+            Image.fromarray(np.dstack([np.full((48, 48, 3), 255, np.uint8), mask(n)])), kind, lossless=True
+        )
+        for n in range(4)
+    ]
+
+    for number, data in enumerate(icons):
+        found = np.asarray(open_rgb(data, LIMIT))
+        assert (found == mask(number)[:, :, None]).all()
+        for size in (None, 64):  # as annotators see it
+            assert (pixels(CONTENT.preview(data, LIMITS, size).data) == found).all()
+    assert len({open_rgb(data, LIMIT).tobytes() for data in icons}) == len(icons)
+
+
+@pytest.mark.parametrize("grey", [0, 128, 200])
+def test_what_can_be_seen_on_white_is_laid_on_white(grey: int) -> None:
+    data = encoded(Image.fromarray(np.dstack([np.full((48, 48, 3), grey, np.uint8), mask(2)])))
+
+    assert (np.asarray(open_rgb(data, LIMIT))[0, 0] == 255).all()
+    assert CONTENT.preview(data, LIMITS, None).data == data
+
+
+def test_a_white_image_that_hides_nothing_stays_as_it_is() -> None:
+    white = Image.new("RGBA", (8, 8), "white")
+    assert (pixels(encoded(white)) == 255).all()
+    assert (pixels(encoded(Image.new("RGBA", (8, 8), (255, 255, 255, 0)))) == 255).all()
+
+
+def test_a_format_is_told_by_the_bytes_whatever_the_suffix() -> None:
+    assert {".jfif", ".jpe", ".avif", ".heic", ".heif"} <= CONTENT.suffixes
+    found = pixels(encoded(Image.new("RGB", (32, 24), (200, 30, 30)), "AVIF"))
+    assert found.shape == (24, 32, 3)
+    assert np.abs(found.astype(int) - (200, 30, 30)).max() < 8
+
+
+def test_heic_is_read_with_its_extra() -> None:
+    pytest.importorskip("pillow_heif", reason="the extra `heic` is not installed")
+    data = encoded(Image.new("RGB", (64, 48), (200, 30, 30)), "HEIF")
+
+    assert CONTENT.inspect(data, LIMITS) == {"width": 64, "height": 48}
+    assert CONTENT.preview(data, LIMITS, None).media_type == "image/png"
+
+
+def test_heic_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_module, "_HEIF", ())
+    monkeypatch.setattr(image_module, "FORMATS", ("JPEG", "PNG"))
+    with pytest.raises(BadItem, match=r"HEIC image: install `pip install 'shortlist\[heic\]'`"):
+        open_rgb(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", LIMIT)
+
+
 def test_floats_are_stretched_from_black_to_white() -> None:
     values = np.linspace(-3, 7, 16, dtype=np.float32).reshape(4, 4)
 
@@ -159,9 +256,14 @@ def test_odd_metadata_neither_warn_nor_harm() -> None:
         (encoded(picture(5, 64, 64))[:700], "truncated"),
         (encoded(picture(5, 64, 64), "JPEG")[:700], "truncated"),
         (encoded(picture(5)) [:30], "truncated|supported"),
-        (encoded(Image.new("L", (1001, 1000))), "1001 x 1000 pixels are more than 1000000"),
+        (
+            encoded(Image.new("L", (1001, 1000))),
+            r"1001 x 1000 pixels are more than 1000000 allowed \(SHORTLIST_MAX_IMAGE_PIXELS\)",
+        ),
+        (b"version https://git-lfs.github.com/spec/v1\nsize 9\n", "it is a Git LFS pointer.*git lfs pull"),
+        (b"\xef\xbb\xbf\n<!doctype HTML><html><title>Log in</title>", "it is a saved web page"),
     ],
-    ids=["empty", "text", "svg", "cut png", "cut jpeg", "cut header", "too large"],
+    ids=["empty", "text", "svg", "cut png", "cut jpeg", "cut header", "too large", "lfs", "html"],
 )  # fmt: skip
 def test_bad_images_say_why(data: bytes, reason: str) -> None:
     with pytest.raises(BadItem, match=reason) as caught:

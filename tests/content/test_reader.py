@@ -126,14 +126,17 @@ def test_reads_structs_with_bytes_and_nulls(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", {"image": rows})
     allowed = reader(tmp_path)
 
-    assert [allowed.read(f"{path}#row={row}") for row in range(3)] == [b"x", b"", b""]
+    assert [allowed.read(f"{path}#row={row}") for row in (0, 2)] == [b"x", b""]
+    with pytest.raises(SourceUnreadable, match=r"the row has no bytes, only the path 'y\.png'"):
+        allowed.read(f"{path}#row=1")
 
 
 @pytest.mark.parametrize("columns", [{"key": ["a"]}, {"one": [b"x"], "two": [b"y"]}])
 def test_parquet_without_a_clear_image_column(columns: dict[str, list[object]], tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", columns)
 
-    with pytest.raises(ParquetWithoutImages):
+    there = ", ".join(f"'{name}' \\(.*\\)" for name in columns)
+    with pytest.raises(ParquetWithoutImages, match=f"Its columns are {there};"):
         reader(tmp_path).read(f"{path}#row=0")
 
 
@@ -232,7 +235,10 @@ def test_structs_and_nulls_in_a_large_row_group(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", {"image": rows, "key": ["k" * 900] * 9}, row_group_size=9)
     allowed = ItemBytes(Settings(source_roots=(str(tmp_path),), data_dir=tmp_path / "data"))
 
-    assert [allowed.read(f"{path}#row={row}") for row in range(9)] == [b"x" * 400, b"", b""] * 3
+    assert [allowed.read(f"{path}#row={row}") for row in (0, 2, 3, 5, 6, 8)] == [b"x" * 400, b""] * 3
+    for row in (4, 1, 7):
+        with pytest.raises(SourceUnreadable, match=r"no bytes, only the path 'y\.png'"):
+            allowed.read(f"{path}#row={row}")
 
 
 def test_a_large_row_group_that_could_not_be_read_on_is_read_anew(

@@ -56,6 +56,7 @@ def test_encodings(text: str, encoding: str) -> None:
         (b"\xff\xfea", "not text"),
         (bytes(range(1, 256)) * 40, "not text"),
         (b"%PDF-1.7\nstream", "not text"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
         (b"a" * 1_000_001, "1000001 bytes are more than 1000000 allowed"),
     ],
 )

@@ -43,6 +43,7 @@ from worker.scoring.scored_items import open_parts
 POOL, TEST = 20_000, 5_000  # items at most
 _DIMENSIONS = 128
 _READ_AT_A_TIME = 512
+_FACTS = 512  # items of the sample whose facts decide open settings of the modality
 _READING = 0.8  # share of the progress
 Values = TypeVar("Values", Floats, Halves)
 NOT_NEEDED = "The pool is scored by a pretext model already, or is about to be."
@@ -57,6 +58,8 @@ def run(context: JobContext) -> dict[str, Any]:
         served = served_artifact(session, project)
         ids, pool = sample(session, project, POOL, TEST)
         newest = newest_item(session, project)
+        facts = session.scalars(sa.select(Item.facts).where(Item.id.in_(ids[:_FACTS].tolist())))
+        known = [one for one in facts if one]
     if not pool.any():
         return {"items": 0, "note": "The pool is empty."}
     wants_foundation = _wants_foundation(context, project)
@@ -69,7 +72,7 @@ def run(context: JobContext) -> dict[str, Any]:
             queue_score_foundation(session, session.get_one(Project, project.id))
         return passed_on
     seed = ProjectSettings.model_validate(project.settings).seed
-    modality = modality_of(project).for_raw_features()
+    modality = modality_of(project).for_raw_features(known)
 
     def features_of(parts: Iterator[Tensor], rng: np.random.Generator) -> Floats:
         features = modality.raw_features(parts, rng)

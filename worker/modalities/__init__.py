@@ -144,9 +144,9 @@ class Modality(BaseModel, ABC):
         return self
 
     @abstractmethod
-    def for_raw_features(self) -> Self:
+    def for_raw_features(self, facts: Sequence[Facts] = ()) -> Self:
         """Resolved, and as small as raw features and sketches need: items are decoded anew for them, before anything
-        else is known of the pool.
+        else is known of the pool than the facts of a sample.
         """
 
     @abstractmethod

@@ -34,4 +34,4 @@ class ModelSpec:
 
 def input_of(modality: Modality) -> dict[str, Any]:
     """A resolved modality as `ModelSpec.input` keeps it."""
-    return {"modality": modality.name} | modality.model_dump()
+    return {"modality": modality.name} | modality.model_dump(exclude_defaults=True)

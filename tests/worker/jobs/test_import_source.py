@@ -14,7 +14,7 @@ from PIL import Image
 
 from service.content import image
 from service.content.image import open_rgb
-from service.content.reader import content_hash_of
+from service.content.reader import ItemBytes, content_hash_of
 from service.errors import ImportIncomplete, ShortlistError, SourceUnreachable
 from service.settings import Settings
 from service.store.artifacts import Artifacts
@@ -325,15 +325,19 @@ def test_what_cannot_be_imported_says_so(
 
 
 @on_sqlite
-def test_names_of_another_encoding_are_refused(importing: Importing, tmp_path: Path) -> None:
+def test_names_of_another_encoding_are_items(importing: Importing, tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "pool", 1)
-    with open(os.fsencode(root) + b"/\xff.png", "wb") as file:
+    os.mkdir(os.fsencode(root) + b"/caf\xe9")
+    with open(os.fsencode(root) + b"/caf\xe9/\xff.png", "wb") as file:
         file.write(encoded(picture(1)))
 
-    result = importing(root)
-
-    assert counts(result) == (1, 0, 0)
-    assert "not valid Unicode" in result["refusals"][0]
+    assert counts(importing(root)) == (2, 0, 0)
+    with read_session(importing.engine) as session:
+        item = session.scalars(sa.select(Item).order_by(Item.key.desc())).first()
+    assert item is not None
+    assert item.key == r"caf\xe9/\xff.png"
+    assert ItemBytes(Settings(source_roots=(str(root),))).read(item.uri) == encoded(picture(1))
+    assert counts(importing(root)) == (0, 2, 0)
 
 
 def test_what_is_added_to_a_served_pool_is_scored(importing: Importing, tmp_path: Path) -> None:

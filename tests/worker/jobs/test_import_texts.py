@@ -128,7 +128,7 @@ def test_a_table_without_a_text_column_names_those_there_are(
         write_parquet(path, {"name": ["a"], "number": ["b"]})
     else:
         path.write_text("name,number\na,b\n" if ending == "csv" else '{"name": "a", "number": "b"}')
-    with pytest.raises(ColumnMissing, match=r"no column of texts.*'name', 'number'.*`text`, `sentence`"):
+    with pytest.raises(ColumnMissing, match=r"no column of texts.*'name'.*, 'number'.*`text`, `sentence`"):
         importing(path)
 
 

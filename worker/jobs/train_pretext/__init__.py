@@ -120,10 +120,9 @@ def _begin(context: JobContext, project: Project, reader: ItemReader, device: to
 
 
 def _resolved(project: Project, pool: TrainingPool, device: torch.device) -> Modality:
-    """The project's modality, its open settings decided by a sample of the pool."""
+    """The project's modality, all that the project does not set decided by a sample of the pool."""
     modality = modality_of(project)
-    still_open = any(value is None for value in modality.model_dump().values())
-    return modality.resolved(pool.facts(modality, device) if still_open else [], device)
+    return modality.resolved(pool.facts(modality, device), device)
 
 
 def _recipe(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from service.content.contract import Facts, Limits
-from service.content.image import open_scaled
+from service.content.image import bits_of, facts_of, open_scaled
 from worker.arrays import Floats, Ints
 from worker.modalities import Modality
 from worker.modalities.image.backbones import make_backbone
@@ -36,13 +36,15 @@ class Image(Modality):
     foundation: ClassVar[ImageFoundation] = ImageFoundation()
 
     image_size: int | None = Field(None, ge=8, le=1024, description="pixels a side")
+    bits: int = Field(16, ge=1, le=16, description="that the grey values of the pool's 16-bit files take")
 
     def resolved(self, facts: Sequence[Facts], device: torch.device) -> Self:
+        bits = bits_of(facts) or self.bits
         if self.image_size is not None:
-            return self
+            return self.model_copy(update={"bits": bits})
         sides = [min(one["width"], one["height"]) for one in facts if one.get("width") and one.get("height")]
         size = image_size_for(float(np.median(sides)) if sides else 1e6, device)
-        return self.model_copy(update={"image_size": size})
+        return self.model_copy(update={"image_size": size, "bits": bits})
 
     @property
     def side(self) -> int:
@@ -57,8 +59,8 @@ class Image(Modality):
         pixels = plain_jpeg(data, self.side)
         if pixels is not None:
             return pixels, {"width": self.side, "height": self.side}
-        image, (width, height) = open_scaled(data, limits.max_pixels, self.side)
-        return to_pixels(image, self.side), {"width": width, "height": height}
+        image, size = open_scaled(data, limits.max_pixels, self.side, self.bits)
+        return to_pixels(image, self.side), facts_of(image, *size)
 
     def prepare(self, items: Tensor) -> Tensor:
         return normalised(items)
@@ -91,8 +93,9 @@ class Image(Modality):
     def for_foundation(self) -> "Image":
         return _Bicubic(image_size=SIDE)
 
-    def for_raw_features(self) -> Self:
-        return self.model_copy(update={"image_size": min(self.image_size or _RAW_SIDE, _RAW_SIDE)})
+    def for_raw_features(self, facts: Sequence[Facts] = ()) -> Self:
+        side = min(self.image_size or _RAW_SIDE, _RAW_SIDE)
+        return self.model_copy(update={"image_size": side, "bits": bits_of(facts) or self.bits})
 
     def raw_features(self, items: Iterable[Tensor], rng: np.random.Generator) -> Floats:
         """The pixels, at most 32 a side."""

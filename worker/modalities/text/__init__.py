@@ -91,7 +91,7 @@ class Text(Modality):
     def make_backbone(self, name: str, pretrained: bool) -> tuple[nn.Module, int]:
         return make_backbone(name, pretrained, self._length)
 
-    def for_raw_features(self) -> Self:
+    def for_raw_features(self, facts: Sequence[Facts] = ()) -> Self:
         return self.model_copy(update={"tokens": self.tokens or _LONGEST["cpu"]})
 
     def raw_features(self, items: Iterable[Tensor], rng: np.random.Generator) -> Floats:

@@ -1,12 +1,20 @@
 """Pictures to pixels, and batches that are augmented on their device."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from tests.pictures import picture
+from service.content.contract import Limits
+from service.content.image import CONTENT
+from tests.pictures import encoded, picture
+from worker.modalities.image import Image as ImageModality
 from worker.modalities.image.pixels import augmented, image_size_for, normalised, to_pixels
+from worker.models.spec import input_of
+
+LIMITS = Limits(max_pixels=10**6, max_text_bytes=1)
 
 
 @pytest.mark.parametrize(
@@ -81,3 +89,30 @@ def test_augmentation_is_reproducible() -> None:
     one, two = (augmented(pixels, torch.Generator().manual_seed(5)) for _ in range(2))
 
     assert torch.equal(one, two)
+
+
+def test_training_sees_the_bits_that_a_preview_shows() -> None:
+    values = (np.arange(48 * 48).reshape(48, 48) * 4095 // (48 * 48 - 1)).astype(np.uint16)
+    dim = (values // 2).astype(np.uint16)
+    files = [encoded(Image.fromarray(each), kind) for each in (values, dim) for kind in ("PNG", "TIFF")]
+    facts = [CONTENT.inspect(data, LIMITS) for data in files]
+
+    modality = ImageModality(image_size=48).resolved(facts, torch.device("cpu"))
+
+    assert modality.bits == 12
+    assert input_of(modality)["bits"] == 12
+    assert ImageModality(image_size=9).resolved(facts, torch.device("cpu")).bits == 12
+    assert ImageModality().for_raw_features(facts).bits == 12
+    shown = [CONTENT.preview(data, LIMITS, 48, {"bits": modality.bits}).data for data in files]
+    for data, preview in zip(files, shown, strict=True):
+        pixels, found = modality.decode(data, LIMITS)
+        assert (pixels.permute(1, 2, 0).numpy() == np.asarray(Image.open(io.BytesIO(preview)))).all()
+        assert found == CONTENT.inspect(data, LIMITS)
+    brightest = [int(modality.decode(data, LIMITS)[0].max()) for data in files]
+    assert brightest == [255, 255, 127, 127]  # of one pool: half as bright stays half as bright
+
+
+def test_a_pool_without_deep_images_keeps_the_input_that_it_had() -> None:
+    modality = ImageModality().resolved([{"width": 40, "height": 30}], torch.device("cpu"))
+
+    assert input_of(modality) == {"modality": "image", "image_size": 30}
