@@ -1,6 +1,8 @@
 """What the API says of items whose bytes are not what they were."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +165,58 @@ def test_two_imports_of_a_folder_at_once_run_one_after_the_other(shop: Shop, tmp
             session.scalars(sa.select(Job.state).where(Job.kind == "import_source")).all()
             == ["succeeded"] * 2
         )
+
+
+def in_folder(place: Path, pool: dict[str, int]) -> Path:
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    for key, number in pool.items():
+        (place / key).write_bytes(encoded(picture(number)))
+    return place
+
+
+def in_table(place: Path, pool: dict[str, int]) -> Path:
+    columns = {"key": list(pool), "image": [encoded(picture(number)) for number in pool.values()]}
+    return write_parquet(place.with_suffix(".parquet"), columns)
+
+
+def in_manifest(place: Path, pool: dict[str, int]) -> Path:
+    in_folder(place, pool)
+    path = place.with_suffix(".jsonl")
+    path.write_text("".join(json.dumps({"key": key, "path": f"{place.name}/{key}"}) + "\n" for key in pool))
+    return path
+
+
+@pytest.mark.parametrize("write", [in_folder, in_table, in_manifest])
+def test_import_label_change_and_import_again(
+    write: Callable[[Path, dict[str, int]], Path], shop: Shop, tmp_path: Path
+) -> None:
+    """The way of a pool whose owner works on it, too."""
+    pool = {f"{number}.png": number for number in range(6)}
+    shop.imported(write(tmp_path / "pool", pool))
+    for key, item in shop.items().items():
+        shop.label(item["id"], "coat" if pool[key] % 2 else "shirt")
+    before = {key: item["id"] for key, item in shop.items().items()}
+
+    pool["0.png"] = 10  # changed
+    pool["renamed.png"] = pool.pop("1.png")
+    del pool["2.png"]
+    pool["new.png"] = 11
+    again = shop.imported(write(tmp_path / "pool", pool))
+
+    assert again == {"added": 1, "known": 3, "changed": 1, "moved": 1, "missing": 1}
+    items = shop.items()
+    assert items["renamed.png"]["id"] == before["1.png"]
+    states = {key: items[key]["state"] for key in (*pool, "2.png")}
+    assert states == {
+        "0.png": "available", "3.png": "done", "4.png": "done", "5.png": "done", "renamed.png": "done",
+        "new.png": "available", "2.png": "missing",
+    }  # fmt: skip
+    assert dict(shop.exported()) == {
+        "renamed.png": "coat", "2.png": "shirt", "3.png": "coat", "4.png": "shirt", "5.png": "coat"
+    }  # fmt: skip
+    for key, number in pool.items():  # what is shown is what has the name
+        shown = shop.admin.get(f"/projects/p_1/items/{items[key]['id']}/image")
+        assert (shown.status_code, shown.content) == (200, encoded(picture(number)))
+    batch = shop.admin.post("/projects/p_1/next-batch", json={"annotator": "ann", "size": 9}).json()["items"]
+    assert {item["key"] for item in batch} == {"0.png", "new.png"}

@@ -509,3 +509,26 @@ def test_withdrawn_items_stay_withdrawn(importing: Importing, tmp_path: Path) ->
     assert {item.key: item.state for item in importing.items()} == {
         "00001.png": "withdrawn", "00002.png": "available", "00003.png": "available", "x.png": "withdrawn"
     }  # fmt: skip
+
+
+@on_sqlite
+def test_what_scoring_found_changed_is_good_again_under_its_bytes(
+    importing: Importing, tmp_path: Path
+) -> None:
+    root = write_pictures(tmp_path / "pool", 4)
+    importing(root)
+    reason = "its bytes are not those that were imported"
+    with write_session(importing.engine) as session:
+        for item in session.scalars(sa.select(Item).where(Item.key < "00002")):
+            item.state, item.quarantine_reason = "quarantined", reason
+    before = by_key(importing)
+    (root / "00001.png").rename(root / "moved.png")
+    (root / "00000.png").rename(tmp_path / "kept")
+    (root / "00000.png").write_bytes(bytes_of(50))
+    assert told(importing(root)) == {"known": 2, "changed": 1, "moved": 1}
+    after = by_key(importing)
+    assert (after["moved.png"].id, after["moved.png"].state) == (before["00001.png"].id, "available")
+    (tmp_path / "kept").rename(root / "00000.png")
+    assert told(importing(root)) == {"known": 3, "moved": 1}
+    back = by_key(importing)["00000.png"]
+    assert (back.id, back.state, back.quarantine_reason) == (before["00000.png"].id, "available", None)

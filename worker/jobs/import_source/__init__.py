@@ -414,6 +414,9 @@ class _Import:
             self.seen.add(moved.id)
             self.counts["moved"] += 1
             values = {"key": found.key, "uri": found.uri, "source_id": self.source.id, "came_by": "moved"}
+            values["quarantine_reason"] = look.reason
+            if moved.state == "quarantined" and look.reason is None:
+                values["state"] = "available"
             if self.source.split == "test":
                 values["class_name"] = found.class_name
             plan.updates.append({"id": moved.id, "stamp": look.stamp, "replaces_id": replaces, **values})

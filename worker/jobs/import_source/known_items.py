@@ -55,7 +55,7 @@ class KnownItems:
         return {item.key: item for item in (KnownItem(*tuple(row)) for row in rows)}
 
     def by_content(self, session: Session, hashes: Collection[str]) -> dict[str, list[KnownItem]]:
-        """Of the place and split that are imported; labeled ones first."""
+        """Items of the place and split that are imported, by their content; labeled ones first."""
         wanted = self._columns.where(
             Item.content_hash.in_(hashes), self._mine, Item.split == self._source.split
         )
