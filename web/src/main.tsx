@@ -36,7 +36,7 @@ function Bar({ project, view }: { project: Project | null; view: Route["view"] }
   ];
   return (
     <header class="bar">
-      <a class="logo" href="#/" aria-label="All projects">
+      <a class="logo" href="#/" aria-label="Shortlist: all projects">
         <svg viewBox="0 0 24 24" width="22" height="22" aria-hidden="true">
           <path d="M3 6h18M3 12h11M3 18h5" />
         </svg>
@@ -101,6 +101,11 @@ function OfProject({ id }: { id: string }) {
       <main class={`view-${view}`}>
         {!project && error && <p class="notice bad">{"status" in error && error.status === 404 ? `This key sees no project ${id}.` : error.message}</p>}
         {project && view === "dashboard" && <Dashboard id={project.id} />}
+        {project && view !== "dashboard" && (
+          <h1 class="unseen">
+            {view === "desk" ? "Label" : "Gallery"}: {project.name}
+          </h1>
+        )}
         {project && view === "gallery" && <Gallery project={project} />}
         {project && view === "desk" && <Desk project={project} />}
       </main>

@@ -54,7 +54,7 @@ export function Bars({ rows, most, link }: { rows: { name: string; value: number
 /** A table that scrolls by itself where it is too wide. */
 export function Table({ label, headings, rows }: { label: string; headings: { name: string; hint?: string }[]; rows: { key: string | number; cells: ComponentChildren[] }[] }) {
   return (
-    <div class="scroll" role="region" aria-label={label} tabIndex={0}>
+    <div class="scroll" role="region" aria-label={`${label}, as a table`} tabIndex={0}>
       <table>
         <thead>
           <tr>
