@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.labels.embeddings import Embedded, embedded, load
 from benchmarks.labels.catalogue import make_pool
+from benchmarks.labels.embeddings import Embedded, embedded, load
 from worker.arrays import Ints
 from worker.heads.labeled_view import LabeledView
 from worker.heads.linear import LinearHead
