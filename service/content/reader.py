@@ -81,9 +81,8 @@ def place_as_text(path: str) -> str:
 
 def local_or_url(place: str) -> str:
     """An absolute path, also for a `file://` URL, or a URL: what begins with a scheme and `//`."""
-    local = _path_of_file_url(place)
-    if local is not None:
-        return local
+    if place.lower().startswith(_FILE_URLS):
+        return local_path(place)
     return place if is_url(place) else os.path.abspath(os.path.expanduser(place))
 
 
@@ -237,26 +236,9 @@ def _located(roots: Iterable[str]) -> Iterable[str]:
             yield located
 
 
-def _path_of_file_url(url: str) -> str | None:
-    """Decoded; None for what is none, or on another host."""
-    if not url.lower().startswith("file://"):
-        return None
-    host, _, path = url[len("file://") :].partition("/")
-    if host.lower() not in ("", "localhost"):
-        return None
-    return os.fsdecode(unquote_to_bytes(f"/{path}".encode(errors="surrogatepass")))
-
-
 def _locate(uri: str) -> str | None:
     """One spelling for each place; None for what has no place: relative paths, chained URLs, `..` in URLs."""
-    if uri.lower().startswith("file://"):
-        local = _path_of_file_url(uri)
-        if local is None:
-            return None
-        uri = local
-    elif uri.lower().startswith("local://"):
-        uri = uri.split("://", 1)[1]
-    if is_url(uri):
+    if is_url(uri) and not uri.lower().startswith(_FILE_URLS):
         climbs = ".." in unquote(uri).replace("\\", "/").split("/")
         return None if climbs or "::" in uri else uri.rstrip("/")
     try:
@@ -275,7 +257,7 @@ def local_path(uri: str) -> str:
     path = uri.split("://", 1)[1]
     if path.lower().startswith("localhost/"):
         path = path[len("localhost") :]
-    decoded = os.fsdecode(unquote_to_bytes(path))
+    decoded = os.fsdecode(unquote_to_bytes(path.encode(errors="surrogatepass")))
     return path if "%" in path and not os.path.lexists(decoded) and os.path.lexists(path) else decoded
 
 

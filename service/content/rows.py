@@ -41,7 +41,7 @@ def open_parquet(uri: str) -> pq.ParquetFile:
     try:
         if os.path.isabs(uri):  # what stands in its name means nothing but itself
             check_file(uri)
-            file = pa.OSFile(uri)  # by Arrow itself, as long as anything of it is used
+            file = pa.OSFile(os.fsencode(uri))  # by Arrow itself, as long as anything of it is used
         else:
             file = fsspec.open(uri, "rb").open()
         return pq.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False)
