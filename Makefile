@@ -49,7 +49,7 @@ docs: venv ## write docs/catalogue.md and docs/settings.md from the code
 bench-loop: venv ## last label of a burst posted → new ranking served
 	$(BIN)/python -m benchmarks.loop
 
-bench-labels: venv ## label efficiency of all strategies on all pools, for hours; goes on where it was stopped
+bench-labels: venv ## label efficiency of all strategies on all pools by four judges, for hours; goes on where it was stopped
 	$(BIN)/python -m benchmarks.labels $(ARGS)
 
 bench-labels-quick: venv ## the same with fewer strategies and pools, in less than 10 minutes
