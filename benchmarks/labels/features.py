@@ -18,8 +18,7 @@ from benchmarks.labels.pools import Pixels
 from worker.arrays import Halves
 
 _KEPT_AFTER = 512  # images
-# By judge: the function, and the side at which photographs are read for it. What was kept is not computed again when a
-# function changes: give it another name then.
+# By judge: the function, and the side at which photographs are read for it.
 FEATURES: dict[str, tuple[Callable[[Pixels], Halves], int]] = {
     "hog": (hog, SIDE),
     "pretrained": (lite2, lite.SIDE),

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -39,8 +40,6 @@ def _prepared(pixels: Tensor) -> Tensor:
 
 @cache
 def _network() -> nn.Module:
-    import timm  # seconds that processes with kept features save
-
     net: Any = timm.create_model("tf_efficientnet_lite2", pretrained=False)
     # The file's tensors stand in the order of timm's, under other names.
     found = [tensor for name, tensor in _weights().items() if not name.endswith("num_batches_tracked")]
