@@ -45,7 +45,7 @@ QUICK = Mode(
     DEVELOPMENT,
     ("own", "hog", "pretrained"),
     seeds=3,
-    budgets=(10, 20, 50, 100, 200, 500, 1_000),
+    budgets=(10, 20, 50, 100, 200, 500),
     epochs=1,
     fresh=True,
 )
