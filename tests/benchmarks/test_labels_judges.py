@@ -54,7 +54,7 @@ def test_foreign_judges_see_the_same_picks_and_no_junk() -> None:
     class Watched(FeatureJudge):
         seen: list[int]
 
-        def right(self, labeled: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        def right(self, labeled: np.ndarray) -> np.ndarray:
             assert (drawn.pool.classes[labeled] >= 0).all()
             assert set(labeled.tolist()) <= set(picks.tolist())
             self.seen = [*getattr(self, "seen", []), len(labeled)]
@@ -94,7 +94,7 @@ def test_features_are_computed_once_for_an_image_and_go_on_where_they_stopped(
     )  # fmt: skip
     asked: list[int] = []
 
-    def stopping(some: Pixels) -> np.ndarray:  # type: ignore[type-arg]
+    def stopping(some: Pixels) -> np.ndarray:
         asked.append(len(some))
         if len(asked) == 2:
             raise KeyboardInterrupt
