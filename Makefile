@@ -52,10 +52,10 @@ web: venv ## build the page from web/ into service/web/static; needs node, which
 bench-loop: venv ## last label of a burst posted → new ranking served
 	$(BIN)/python -m benchmarks.loop
 
-bench-labels: venv ## label efficiency of all strategies on all pools, for hours; goes on where it was stopped
+bench-labels: venv ## label efficiency of all strategies on all pools by four judges, for hours; goes on where it was stopped
 	$(BIN)/python -m benchmarks.labels $(ARGS)
 
-bench-labels-quick: venv ## the same with fewer strategies and pools, in less than 10 minutes
+bench-labels-quick: venv ## the same with fewer strategies, pools and seeds, in about 10 minutes, 7 once features are kept
 	$(BIN)/python -m benchmarks.labels --quick
 
 bench-tasks: venv ## all pretext tasks on two pools, docs/pretext-tasks.md, for hours; goes on where it was stopped

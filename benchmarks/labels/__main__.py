@@ -25,7 +25,7 @@ from worker.strategies import strategies
 
 @dataclass(frozen=True)
 class Mode:
-    """The defaults of the options. fresh: also what was run before"""
+    """The defaults of the options. fresh: also what was run before; epochs: of the pretext task, None: as a project"""
 
     name: str
     strategies: Sequence[str]
@@ -33,18 +33,20 @@ class Mode:
     judges: Sequence[str]
     seeds: int
     budgets: Sequence[int]
+    epochs: int | None
     fresh: bool
 
 
 _BUDGETS = (10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 700, 1_000, 1_400, 2_000)
-FULL = Mode("labels", tuple(strategies()), POOLS, JUDGES, 10, _BUDGETS, fresh=False)
+FULL = Mode("labels", tuple(strategies()), POOLS, JUDGES, 10, _BUDGETS, epochs=None, fresh=False)
 QUICK = Mode(
     "labels-quick",
     ("random", "shortlist", "margin", "maxherding", "uherding"),
     DEVELOPMENT,
     ("own", "hog", "pretrained"),
     seeds=3,
-    budgets=(10, 20, 50, 100, 200, 500, 1_000),
+    budgets=(10, 20, 50, 100, 200, 500),
+    epochs=1,
     fresh=True,
 )
 
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table = folder / f"{mode.name}.csv"
     if mode.fresh:
         table.unlink(missing_ok=True)
-    bench = Bench(table, budgets, options.epochs, options.processes)
+    bench = Bench(table, budgets, options.epochs or mode.epochs, options.processes)
     if options.again:
         bench.records.forget(options.again)
     found = bench.run(pools, options.strategies or mode.strategies, seeds, options.judges or mode.judges)

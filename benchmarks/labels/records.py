@@ -33,7 +33,10 @@ class Records:
         self._texts: dict[RunKey, tuple[list[Row], str]] = {}
         if path.exists():
             with path.open(newline="") as file:
-                for values in csv.DictReader(file):
+                reader = csv.DictReader(file)
+                if reader.fieldnames != _COLUMNS:
+                    raise ValueError(f"{path} has other columns than this bench writes: move it away.")
+                for values in reader:
                     row = _ROW.validate_python(values)
                     self.runs[_key(row)].append(row)
 

@@ -1,9 +1,11 @@
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.labels import bench
 from benchmarks.labels.__main__ import main
 from benchmarks.labels.bench import Bench, Prepared, budgets_of_random, within
 from benchmarks.labels.comparison import Compared
@@ -56,6 +58,13 @@ def test_a_second_run_finds_everything_done(tmp_path: Path, prepared: Prepared) 
     assert (tmp_path / "labels.csv").read_text() == first  # times differ when anything is run again
 
 
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of processes, which take seconds to start."""
+    monkeypatch.setattr(bench, "processes", ThreadPoolExecutor)
+
+
+@pytest.mark.usefixtures("threads")
 def test_a_judge_that_comes_later_judges_the_picks_that_were_made(tmp_path: Path, prepared: Prepared) -> None:
     before = make_bench(tmp_path).run_on({"clusters": prepared._replace(judges={"own": None})}, ["kmeans"], 2)
 
@@ -72,6 +81,7 @@ def test_a_judge_that_comes_later_judges_the_picks_that_were_made(tmp_path: Path
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("threads")
 def test_picks_that_were_lost_are_made_again_and_judged_by_all(tmp_path: Path, prepared: Prepared) -> None:
     make_bench(tmp_path).run_on({"clusters": prepared._replace(judges={"own": None})}, ["kmeans"], 1)
     for path in (tmp_path / "picks").iterdir():

@@ -1,6 +1,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from benchmarks.labels.records import Records, RunKey
 from benchmarks.labels.simulation import Row, run
 from tests.benchmarks.clusters import make_embedded
@@ -55,6 +57,13 @@ def test_what_judges_say_of_one_run_stands_side_by_side(tmp_path: Path) -> None:
     key = RunKey("clusters", "clusters", "random", 0, "hog")
     assert [row.accuracy for row in found[key]] == [0.25, 0.25]
     assert [row.budget for row in found[key._replace(judge="own")]] == [5, 20]
+
+
+def test_records_of_another_bench_are_not_mixed_with_these(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("pool,strategy,accuracy\nclusters,random,0.5\n")
+
+    with pytest.raises(ValueError, match="other columns"):
+        Records(tmp_path / "labels.csv")
 
 
 def test_a_strategy_can_be_forgotten(tmp_path: Path) -> None:
