@@ -64,7 +64,7 @@ def check_labels_are_under_their_bytes(importing: Importing, given: dict[str, st
             .join(Label, Label.item_id == Item.id)
             .where(Item.project_id == importing.project.id)
         ):
-            assert given[item.content_hash] == label.class_name
+            assert given[str(item.content_hash)] == label.class_name
             if item.state == "done":
                 assert content_hash_of(item_bytes.read(item.uri)) == item.content_hash
             else:
@@ -372,7 +372,11 @@ def test_another_place_is_left_alone(importing: Importing, tmp_path: Path) -> No
 
 @on_sqlite
 def test_a_second_class_for_a_test_item_is_refused_and_named(importing: Importing, tmp_path: Path) -> None:
-    columns = {"image": [*RED[:3], RED[0]], "key": ["a", "b", "c", "a"], "kind": ["cat", "dog", "cat", "dog"]}
+    columns: dict[str, list[Any]] = {
+        "image": [*RED[:3], RED[0]],
+        "key": ["a", "b", "c", "a"],
+        "kind": ["cat", "dog", "cat", "dog"],
+    }
     result = importing(write_parquet(tmp_path / "test.parquet", columns), "test", "kind")
     assert told(result) == {"added": 3, "refused": 1}
     assert "'a': this key appears twice, as 'cat' and as 'dog'" in result["refusals"][0]
