@@ -536,3 +536,22 @@ def test_what_scoring_found_changed_is_good_again_under_its_bytes(
     assert told(importing(root)) == {"known": 3, "moved": 1}
     back = by_key(importing)["00000.png"]
     assert (back.id, back.state, back.quarantine_reason) == (before["00000.png"].id, "available", None)
+
+
+@on_sqlite
+def test_a_file_that_a_manifest_names_and_that_is_gone_is_missing(
+    importing: Importing, tmp_path: Path
+) -> None:
+    root = write_pictures(tmp_path / "pool", 3)
+    manifest = tmp_path / "pool.csv"
+    manifest.write_text("path\n" + "".join(f"pool/0000{number}.png\n" for number in range(3)))
+    importing(manifest)
+    given = label_all(importing)
+    (root / "00001.png").rename(tmp_path / "kept")
+    result = importing(manifest)
+    assert told(result) == {"known": 2, "refused": 1, "missing": 1}
+    assert "cannot be read any more: there is no such file" in result["refusals"][0]
+    (tmp_path / "kept").rename(root / "00001.png")
+    assert told(importing(manifest)) == {"known": 3}
+    assert {item.state for item in importing.items()} == {"done"}
+    check_labels_are_under_their_bytes(importing, given)
