@@ -100,8 +100,7 @@ class Told:
         for item, class_name in rows:
             live = item.state not in ("changed", "missing")
             if live:
-                data = self.item_bytes.read(item.uri)
-                assert content_hash_of(data) == item.content_hash
+                data = self.item_bytes.read(item.uri, item.content_hash)  # as whoever shows it reads it
                 found.append(PICTURES.index(data))
                 assert class_name in (None, f"picture {found[-1]}")
                 assert (item.state == "done") == (class_name is not None)
