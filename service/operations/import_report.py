@@ -6,9 +6,9 @@ from typing import Any
 _NAMES = {
     "added": "new items",
     "known": "known",
+    "quarantined": "quarantined",
     "changed": "changed",
     "moved": "moved",
-    "quarantined": "quarantined",
     "refused": "refused",
     "ignored": "ignored",
 }

@@ -176,7 +176,10 @@ def in_folder(place: Path, pool: dict[str, int]) -> Path:
 
 
 def in_table(place: Path, pool: dict[str, int]) -> Path:
-    columns = {"key": list(pool), "image": [encoded(picture(number)) for number in pool.values()]}
+    columns: dict[str, list[Any]] = {
+        "key": list(pool),
+        "image": [encoded(picture(number)) for number in pool.values()],
+    }
     return write_parquet(place.with_suffix(".parquet"), columns)
 
 

@@ -338,3 +338,39 @@ class TestModalities:
                 )
             )
             assert connection.scalar(sa.text("SELECT max(id) FROM score_runs")) == 8
+
+
+class TestIdentity:
+    """From 0003 to 0004 and back."""
+
+    def rows(self, engine: sa.Engine, name: str, *columns: str) -> list[tuple[Any, ...]]:
+        with engine.begin() as connection:
+            found = table(connection, name)
+            query = sa.select(*(found.c[column] for column in columns)).order_by(*found.primary_key)
+            return [tuple(row) for row in connection.execute(query)]
+
+    def test_items_may_be_changed_and_missing_and_withdrawn_on_the_way_back(self, empty: sa.Engine) -> None:
+        migrate.upgrade(empty, "0003")
+        with empty.begin() as connection:
+            insert(connection, "projects", {"id": 1, "name": "one"})
+            insert(connection, "items", *({"id": n, "project_id": 1, "key": str(n)} for n in (1, 2, 3)))
+            insert(connection, "sources", {"id": 1, "project_id": 1, "added": 3})
+        migrate.upgrade(empty, "0004")
+        assert self.rows(empty, "items", "id", "stamp", "came_by", "replaces_id") == [
+            (number, None, None, None) for number in (1, 2, 3)
+        ]
+        assert self.rows(empty, "sources", "added", "changed", "missing") == [(3, 0, 0)]
+        with empty.begin() as connection:
+            items = table(connection, "items")
+            for number, state in ((1, "changed"), (2, "missing")):
+                connection.execute(sa.update(items).where(items.c.id == number).values(state=state))
+        with pytest.raises(sa.exc.IntegrityError), empty.begin() as connection:
+            connection.execute(sa.update(table(connection, "items")).values(state="dancing"))
+        with pytest.raises(sa.exc.IntegrityError), empty.begin() as connection:
+            connection.execute(sa.update(table(connection, "items")).values(split="dancing"))
+        migrate.downgrade(empty, "0003")
+        assert self.rows(empty, "items", "id", "state") == [
+            (1, "withdrawn"), (2, "withdrawn"), (3, "available")
+        ]  # fmt: skip
+        with pytest.raises(sa.exc.IntegrityError), empty.begin() as connection:
+            connection.execute(sa.update(table(connection, "items")).values(state="missing"))

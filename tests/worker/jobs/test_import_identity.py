@@ -64,7 +64,7 @@ def check_labels_are_under_their_bytes(importing: Importing, given: dict[str, st
             .join(Label, Label.item_id == Item.id)
             .where(Item.project_id == importing.project.id)
         ):
-            assert given[item.content_hash] == label.class_name
+            assert given[str(item.content_hash)] == label.class_name
             if item.state == "done":
                 assert content_hash_of(item_bytes.read(item.uri)) == item.content_hash
             else:
@@ -372,7 +372,11 @@ def test_another_place_is_left_alone(importing: Importing, tmp_path: Path) -> No
 
 @on_sqlite
 def test_a_second_class_for_a_test_item_is_refused_and_named(importing: Importing, tmp_path: Path) -> None:
-    columns = {"image": [*RED[:3], RED[0]], "key": ["a", "b", "c", "a"], "kind": ["cat", "dog", "cat", "dog"]}
+    columns: dict[str, list[Any]] = {
+        "image": [*RED[:3], RED[0]],
+        "key": ["a", "b", "c", "a"],
+        "kind": ["cat", "dog", "cat", "dog"],
+    }
     result = importing(write_parquet(tmp_path / "test.parquet", columns), "test", "kind")
     assert told(result) == {"added": 3, "refused": 1}
     assert "'a': this key appears twice, as 'cat' and as 'dog'" in result["refusals"][0]
@@ -532,3 +536,22 @@ def test_what_scoring_found_changed_is_good_again_under_its_bytes(
     assert told(importing(root)) == {"known": 3, "moved": 1}
     back = by_key(importing)["00000.png"]
     assert (back.id, back.state, back.quarantine_reason) == (before["00000.png"].id, "available", None)
+
+
+@on_sqlite
+def test_a_file_that_a_manifest_names_and_that_is_gone_is_missing(
+    importing: Importing, tmp_path: Path
+) -> None:
+    root = write_pictures(tmp_path / "pool", 3)
+    manifest = tmp_path / "pool.csv"
+    manifest.write_text("path\n" + "".join(f"pool/0000{number}.png\n" for number in range(3)))
+    importing(manifest)
+    given = label_all(importing)
+    (root / "00001.png").rename(tmp_path / "kept")
+    result = importing(manifest)
+    assert told(result) == {"known": 2, "refused": 1, "missing": 1}
+    assert "cannot be read any more: there is no such file" in result["refusals"][0]
+    (tmp_path / "kept").rename(root / "00001.png")
+    assert told(importing(manifest)) == {"known": 3}
+    assert {item.state for item in importing.items()} == {"done"}
+    check_labels_are_under_their_bytes(importing, given)

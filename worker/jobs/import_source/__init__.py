@@ -323,6 +323,9 @@ class _Import:
                 f"{found.key!r} is a test item of class {item.class_name!r} already; {found.class_name!r} would be a "
                 "second one."
             )
+        elif look.content_hash is None and not item.bad:  # as a manifest's file that is gone
+            self.seen.discard(item.id)
+            self.listing.refuse(f"{found.key!r} cannot be read any more: {look.reason}.")
         elif item.bad and (item.content_hash in (None, look.content_hash) or self._was_never_good(item)):
             self._looked_again(plan, found, item, look)
         elif look.same or item.content_hash == look.content_hash:
