@@ -282,10 +282,13 @@ class _Call:
             batches.count_served(self.project, [held[-1].arm], -1)
 
     def _add(self, entry: NewLabel, found: ItemLabels, *, used: bool) -> Label:
+        arm = entry.arm or "imported"
+        if arm == "gold" and not found.item.gold:  # only where it came from
+            arm = "imported"
         label = Label(
             project_id=self.project.id, item_id=found.item.id, annotator=entry.annotator,
             revision=entry.revision or 1, current=True, used=used, class_name=entry.class_name,
-            skip=entry.skip, arm=entry.arm or "imported", outcome="accepted", duration_ms=entry.duration_ms,
+            skip=entry.skip, arm=arm, outcome="accepted", duration_ms=entry.duration_ms,
             round_number=self.round_number, created_at=entry.created_at or self.now,
         )  # fmt: skip
         found.labels.append(label)

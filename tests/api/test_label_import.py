@@ -271,6 +271,19 @@ def test_names_that_read_the_same_are_the_same(admin: TestClient, engine: sa.Eng
 
 
 @ONLY_SQLITE
+def test_a_label_of_a_gold_item_is_gold_where_the_item_is(admin: TestClient, engine: sa.Engine) -> None:
+    created(admin)
+    with write_session(engine) as session:
+        project = session.get_one(Project, 1)
+        for key, gold in (("gold", True), ("plain", False)):
+            factories.make_item(session, project=project, key=key, gold=gold)
+    rows = [{"key": key, "class": "coat", "annotator": "ann", "arm": "gold"} for key in ("gold", "plain")]
+
+    assert send(admin, *rows).json()["refused"] == []
+    assert [row["arm"] for row in exported(admin, "p_1")] == ["gold", "imported"]
+
+
+@ONLY_SQLITE
 def test_tables_of_people(admin: TestClient, engine: sa.Engine) -> None:
     created(admin)
     fill(engine, 4)
