@@ -68,10 +68,13 @@ def test_items_like_one(admin: TestClient, indexed: ScoredProject, engine: sa.En
 def test_items_like_several_and_unlike_others(
     admin: TestClient, indexed: ScoredProject, engine: sa.Engine
 ) -> None:
-    owls, cats = of_class(indexed, "owl", 2), of_class(indexed, "cat", 3)
-    body = {"positive": owls, "negative": cats, "limit": 200}
+    body: dict[str, Any] = {
+        "positive": of_class(indexed, "owl", 2),
+        "negative": of_class(indexed, "cat", 3),
+        "limit": 200,
+    }
     found = admin.post("/projects/p_1/similar", json=body).json()
-    assert not set(ids(found)) & {*owls, *cats}
+    assert not set(ids(found)) & set(body["positive"] + body["negative"])
     without = admin.post("/projects/p_1/similar", json=body | {"negative": []}).json()
     assert set(ids(found)) < set(ids(without))
     assert classes_of(indexed, without, engine).count("cat") > 5 * classes_of(indexed, found, engine).count(

@@ -30,6 +30,12 @@ class Rare(Strategy):
     others have no label at all, it picks what no label covers, as `maxherding`. Score: the estimated chance, not
     calibrated; in turns the rank.
 
+    Labels until 20 of 14,000 Fashion-MNIST items of a rare class were found, from 3 examples and 20 random labels on,
+    in rounds of 20, 5 seeds: 43 to 63 where the class is easy to tell (100 ankle boots), 123 to 143 where it is hard
+    (60 shirts; the width of the kernel was chosen on these) and 123 to 203 for 60 coats, on which nothing was chosen.
+    For the ankle boots `margin` had found 8 to 14 after 403 labels, and chance finds 6. `python -m benchmarks.rare`
+    measures it.
+
     Garnett et al. 2012, Bayesian Optimal Active Search and Surveying, https://arxiv.org/abs/1206.6406 (the greedy
     policy); the candidates near the examples: Coleman et al. 2022, Similarity Search for Efficient Active Learning and
     Search of Rare Concepts, https://arxiv.org/abs/2007.00077. Of the same family are SIMILAR, Kothawade et al. 2021,
