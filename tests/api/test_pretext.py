@@ -52,6 +52,7 @@ def test_models_tell_of_collapse_and_gate(admin: TestClient) -> None:
 @pytest.mark.usefixtures("project")
 def test_the_project_says_so(admin: TestClient) -> None:
     served = admin.get("/projects/p_1/metrics").json()["score_run"]
+    assert served["embeddings"].startswith("Embeddings: by the pretext model (small).")
 
     assert served["gate"] == SHOWN
     assert served["note"] == "The untrained backbone, in place of …"

@@ -164,3 +164,26 @@ def test_labels_that_a_strategy_asked_for_do_not_judge(signal: float, verdict: s
     assert by_control.verdict == verdict
     assert by_control.items == 80
     assert "On 80 control items" in by_control.reason
+
+
+def test_another_space_takes_the_place_only_where_it_is_surely_better() -> None:
+    """The verdict stays about what costs nothing."""
+    served, classes = clusters(300, signal=0.6)
+    noise, _ = clusters(300, signal=0, seed=1)
+    everything = all_of(300)
+    alike, _ = clusters(300, signal=0.6, seed=2)
+    good, _ = clusters(300, signal=3, seed=3)
+
+    found = judge(
+        served, {"raw": noise, "joined": alike, "trained": noise}, classes, everything, everything, "control", 300,
+        "pretrained",
+    )  # fmt: skip
+    assert (found.verdict, found.better, found.served) == ("go", None, "pretrained")
+
+    found = judge(
+        served, {"raw": noise, "joined": good, "trained": noise}, classes, everything, everything, "control", 300,
+        "pretrained",
+    )  # fmt: skip
+    assert (found.verdict, found.better) == ("go", "joined")
+    assert "surely worse than the trained backbone joined with pretrained weights" in found.reason
+    assert set(found.linear) == {"pretrained", "raw", "joined", "trained"}
