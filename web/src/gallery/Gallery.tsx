@@ -13,7 +13,7 @@ const LEAST_TILE = 116; // pixels; three columns on a phone
 const LEAST_TEXT_TILE = 172;
 const GAP = 8;
 const CAPTION = 26;
-const AHEAD = 2; // screens that are drawn above and below what is seen
+const AHEAD = 1; // screens that are drawn above and below what is seen
 const FILTERS = ["state", "class", "split", "gold", "barred", "duplicate_of", "pretext_loss_percentile_min", "pretext_loss_percentile_max", "sort"] as const;
 
 /** What a tile shows, of an item or of a suspect. */
