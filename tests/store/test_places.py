@@ -37,8 +37,8 @@ def test_everything_of_an_installation_lies_in_its_folder(
 ) -> None:
     monkeypatch.setenv("SHORTLIST_DATA_DIR", str(folder / "data"))
     settings = read_settings()
-    engine = make_engine(settings.database) if settings.data_dir.mkdir() is None else None
-    assert engine is not None
+    settings.data_dir.mkdir()
+    engine = make_engine(settings.database)
     migrate.upgrade(engine)
     with write_session(engine) as session:
         make_project(session, name="kept")
