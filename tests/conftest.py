@@ -79,3 +79,9 @@ def settings(tmp_path: Path, database_url: str) -> Settings:
 @pytest.fixture
 def artifacts(settings: Settings) -> Artifacts:
     return Artifacts(settings.artifacts, settings.data_dir / "cache")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """What uvicorn runs on; trio may be installed beside, as the browser's driver needs it."""
+    return "asyncio"

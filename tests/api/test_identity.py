@@ -86,12 +86,12 @@ def test_labels_of_changed_items_are_set_aside_listed_and_kept_on_demand(shop: S
     )  # who still had it open: kept, under what they saw
     assert shop.items()["00001.png"]["class"] is None
 
-    used = shop.admin.get("/projects/p_1").json()["labels_used"]
+    used = shop.admin.get("/projects/p_1/metrics").json()["labels_used"]
     keep = {"items": [old["id"]]}
     assert shop.admin.post("/projects/p_1/items/keep-labels", json=keep).json() == {"changed": 1}
     assert shop.items()["00001.png"]["state"] == "done"
     assert ("00001.png", "coat") in shop.exported()
-    assert shop.admin.get("/projects/p_1").json()["labels_used"] == used
+    assert shop.admin.get("/projects/p_1/metrics").json()["labels_used"] == used
     assert shop.admin.post("/projects/p_1/items/keep-labels", json=keep).json() == {"changed": 0}
     wrong = shop.admin.post("/projects/p_1/items/keep-labels", json={"items": [new["id"]]})
     assert (wrong.status_code, wrong.json()["code"]) == (422, "item_not_replaced")

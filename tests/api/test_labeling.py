@@ -99,6 +99,9 @@ def test_a_measured_round_shows_its_head(admin: TestClient, engine: sa.Engine) -
             {"labels": n, "items": 40, "accuracy": 0.7, "accuracy_low": 0.55, "accuracy_high": 0.82}
             for n in (10, 20, 40)
         ],
+        "picks_gain": {
+            "gain": -0.02, "low": -0.1, "high": 0.06, "labels": 40, "items": 40, "strategy": "shortlist",
+        },
         "trained": "linear", "promoted": False, "note": "Not promoted: less accurate than head 1.",
     }  # fmt: skip
     with write_session(engine) as session:
