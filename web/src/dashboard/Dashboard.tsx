@@ -242,6 +242,7 @@ function Pretext({ model, project, metrics, onChange }: { model: PretextModel | 
   }
   return (
     <>
+      {metrics.score_run && <p>{metrics.score_run.embeddings}</p>}
       {model.gate && <GateShown gate={model.gate} />}
       {note && <p>{note}</p>}
       <dl class="facts">
@@ -259,7 +260,7 @@ function Pretext({ model, project, metrics, onChange }: { model: PretextModel | 
 const VERDICTS = { go: "Go", "no-go": "No-go", "not enough labels": "Not enough labels" };
 
 function GateShown({ gate }: { gate: Gate }) {
-  const names = ["trained", "untrained", "raw"].filter((name) => name in gate.linear || name in gate.knn);
+  const names = ["joined", "pretrained", "trained", "untrained", "raw"].filter((name) => name in gate.linear || name in gate.knn);
   const rows = (accuracies: Record<string, number>) => names.filter((name) => name in accuracies).map((name) => ({ name: name === "raw" ? "raw features" : name, value: accuracies[name] as number, text: percent(accuracies[name]) }));
   return (
     <div class="gate">
@@ -461,6 +462,18 @@ function Export({ project }: { project: string }) {
 
 const took = (job: Job) => (job.started_at && job.finished_at ? `took ${duration((Date.parse(job.finished_at) - Date.parse(job.started_at)) / 1000)}` : "");
 
+/** Each row of an import is one of these; then what it did not find again, and the commonest reasons. */
+function importCounts(job: Job): string | undefined {
+  if (job.kind !== "import_source" || !job.result) return undefined;
+  const result = job.result as Record<string, number> & { quarantine_reasons?: { reason: string; items: number }[]; refusals?: string[] };
+  const names = ["added", "known", "changed", "moved", "quarantined", "refused", "ignored", "missing"];
+  const counts = names.filter((name) => result[name]).map((name) => `${count(result[name] as number)} ${name}`);
+  const reasons = [...(result.quarantine_reasons ?? []).map(({ reason, items }) => `${items}: ${reason}`), ...(result.refusals ?? []).slice(0, 2)];
+  return [counts.join(", "), ...reasons].filter(Boolean).join(" · ");
+}
+
+const outcome = (job: Job) => job.error ?? importCounts(job) ?? (typeof job.result?.missing === "string" ? job.result.missing : undefined) ?? job.message ?? took(job);
+
 function Jobs({ jobs, onChange }: { jobs: Job[]; onChange: () => void }) {
   if (jobs.length === 0) return <Empty title="No jobs yet">Imports, pretraining, scoring, rankings and heads are listed here.</Empty>;
   return (
@@ -471,7 +484,7 @@ function Jobs({ jobs, onChange }: { jobs: Job[]; onChange: () => void }) {
           <span class={`state ${job.state}`}>{job.state}</span>
           <span class="quiet job-detail">
             {job.state === "running" && <Progress value={job.progress} label={`Progress of ${words(job.kind)}`} />}
-            {job.state === "running" ? [job.message, job.eta_s !== null && job.eta_s > 1 ? `${duration(job.eta_s)} left` : null].filter(Boolean).join(", ") : job.waits_for ? `waits for ${job.waits_for}` : (job.error ?? (job.result?.missing as string | undefined) ?? job.message ?? took(job))}
+            {job.state === "running" ? [job.message, job.eta_s !== null && job.eta_s > 1 ? `${duration(job.eta_s)} left` : null].filter(Boolean).join(", ") : job.waits_for ? `waits for ${job.waits_for}` : outcome(job)}
           </span>
           <span class="quiet">{clock(job.created_at)}</span>
           <span>
