@@ -148,7 +148,7 @@ class Bench:
 
 
 def within(budgets: Sequence[int], items: int) -> tuple[int, ...]:
-    """Those up to half of the items: most of what is left when test items are drawn and a part is shown."""
+    """The budgets up to half of the items: most of what is left when test items are drawn and a part is shown."""
     return tuple(budget for budget in budgets if budget <= items // 2)
 
 

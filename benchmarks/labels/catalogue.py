@@ -1,4 +1,4 @@
-"""Which pools there are, and what each is for."""
+"""The pools, and what each is for."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

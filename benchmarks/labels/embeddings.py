@@ -84,7 +84,7 @@ def embedded(pool: Pool, epochs: int | None = None, cache: Path = CACHE) -> Path
 
 
 def epochs_for(items: int) -> int:
-    """Those of a project on a CPU that sets none."""
+    """The epochs of a project on a CPU that sets none."""
     return min(max(math.ceil(Image.items_seen["cpu"] / items), 2), 30)
 
 

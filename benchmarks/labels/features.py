@@ -42,7 +42,7 @@ def features(judge: str, pool: str, cache: Path = CACHE) -> Path:
 def _known(
     folder: Path, keys: npt.NDArray[np.uint64], pixels: Pixels, compute: Callable[[Pixels], Halves]
 ) -> Halves:
-    """(n, f) of images with these keys; what no part in the folder holds is computed, and kept there."""
+    """Features (n, f) of images with these keys; what no part in the folder holds is computed, and kept there."""
     known: dict[int, Halves] = {}
     for part in sorted(folder.glob("part-*.npz")):
         with np.load(part) as arrays:

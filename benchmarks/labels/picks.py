@@ -1,4 +1,4 @@
-"""What each run picked, beside the embeddings: a judge that comes later needs no new run."""
+"""The picks of each run, beside the embeddings: a judge that comes later needs no new run."""
 
 from collections.abc import Sequence
 from hashlib import blake2b

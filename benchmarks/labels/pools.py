@@ -1,4 +1,4 @@
-"""How pools are made of Fashion-MNIST and CIFAR-10: clean, long-tailed, or with junk and near-duplicates."""
+"""Pools made of Fashion-MNIST and CIFAR-10: clean, long-tailed, or with junk and near-duplicates."""
 
 import gzip
 import io

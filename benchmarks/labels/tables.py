@@ -152,7 +152,7 @@ def _summary(found: list[Summary]) -> Iterator[str]:
 
 
 def _areas(pools: Compared) -> Iterator[str]:
-    """Of `shortlist` and of the best other strategy, by pool and judge."""
+    """Areas of `shortlist` and of the best other strategy, by pool and judge."""
     yield "| pool | judge | `shortlist` | best other |"
     yield "|---|---|---|---|"
     for pool, by_judge in pools.items():

@@ -54,7 +54,7 @@ class RandomCurvePoint(Answer):
 
 
 class PicksGainAnswer(Answer):
-    """What a head learns from labels that the strategy asked for, against as many random ones. Interval: 95 %. Where
+    """Gain of a head by labels that the strategy asked for, against as many random ones. Interval: 95 %. Where
     two measurements say that it is less, random picks take over a share of the ranking, and the ranking's note says so.
     """
 

@@ -1,4 +1,4 @@
-"""What the labels that the strategy asked for teach, against as many random ones; and how much of a batch is the
+"""The gain of labels that the strategy asked for over as many random ones, and the share of the ranking that is the
 strategy's for it.
 
 A strategy that wins on the pools it was made for can lose on this one. The control labels are a random selection of
