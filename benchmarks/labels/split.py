@@ -1,5 +1,5 @@
-"""The part of a pool that one seed works on, and its own test items where the pool has none: so intervals over seeds hold
-the chance of the pool too, for one order of one pool decides nothing.
+"""The part of a pool that one seed works on, and its own test items where the pool has none. So intervals over seeds
+hold the chance of the pool too: one order of one pool decides nothing.
 """
 
 from dataclasses import dataclass, replace
