@@ -123,6 +123,9 @@ def schema(connection: sa.Connection) -> set[str]:
     return found
 
 
+REWRITTEN = {("0006", "projects"): "settings"}  # a column whose values a revision changes, and changes back
+
+
 @pytest.mark.parametrize(("before", "after"), STEPS)
 def test_rows_of_all_tables_survive_the_way_up_and_down(empty: sa.Engine, before: str, after: str) -> None:
     migrate.upgrade(empty, before)
@@ -136,6 +139,8 @@ def test_rows_of_all_tables_survive_the_way_up_and_down(empty: sa.Engine, before
         rows_after, schema_after = contents(connection), schema(connection)
     for name in rows_before.keys() & rows_after.keys():
         old, new = common(rows_before[name], rows_after[name])
+        for row in (*old, *new):
+            row.pop(REWRITTEN.get((after, name), ""), None)
         assert old == new, name
 
     migrate.downgrade(empty, before)
@@ -374,3 +379,22 @@ class TestIdentity:
         ]  # fmt: skip
         with pytest.raises(sa.exc.IntegrityError), empty.begin() as connection:
             connection.execute(sa.update(table(connection, "items")).values(state="missing"))
+
+
+def test_projects_of_before_keep_the_small_backbone(empty: sa.Engine) -> None:
+    """From 0005 to 0006 and back: the default of `backbone` changed."""
+
+    def settings() -> list[Any]:
+        with empty.begin() as connection:
+            found = table(connection, "projects")
+            return list(connection.scalars(sa.select(found.c.settings).order_by(found.c.id)))
+
+    before = [{}, {"seed": 3}, {"backbone": "resnet18"}]
+    migrate.upgrade(empty, "0005")
+    with empty.begin() as connection:
+        rows = [{"id": n, "name": str(n), "settings": each} for n, each in enumerate(before, 1)]
+        insert(connection, "projects", *rows)
+    migrate.upgrade(empty, "0006")
+    assert settings() == [{"backbone": "small"}, {"seed": 3, "backbone": "small"}, {"backbone": "resnet18"}]
+    migrate.downgrade(empty, "0005")
+    assert settings() == before
