@@ -273,7 +273,7 @@ class LocalFolder(_Folder):
                 with os.scandir(folders.pop()) as entries:
                     found = sorted(entries, key=lambda entry: entry.name)
             except OSError as error:
-                self.refuse(f"The folder {error.filename!r} cannot be read: {error.strerror}.")
+                self._note(error)
                 continue
             for entry in found:
                 if not _is_folder(entry):

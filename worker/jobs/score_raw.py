@@ -76,7 +76,7 @@ def run(context: JobContext) -> dict[str, Any]:
 
     def features_of(parts: Iterator[Tensor], rng: np.random.Generator) -> Floats:
         features = modality.raw_features(parts, rng)
-        wide = features.shape[1] > _DIMENSIONS
+        wide = len(features) and features.shape[1] > _DIMENSIONS  # none where no item can be read
         return principal_components(features, _DIMENSIONS, rng) if wide else features
 
     read, features, sketches = read_items(context, modality, ids, seed, features_of)

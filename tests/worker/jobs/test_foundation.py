@@ -9,6 +9,7 @@ import sqlalchemy as sa
 import torch
 from torch import Tensor, nn
 
+from service.content.reader import content_hash_of
 from service.models.scores import embeddings_told
 from service.settings import Settings
 from service.store.pipeline import queue_probe_pretext, queue_score_pool, queue_score_raw
@@ -75,8 +76,14 @@ class Joined:
         with write_session(self.bench.engine) as session:
             project = session.get_one(Project, self.project_id)
             for number in range(first, first + count):
-                uri = f"{self.folder}/{number:05}.png"
-                make_item(session, project=project, key=f"{number}", uri=uri, content_hash=f"hash {number}")
+                path = self.folder / f"{number:05}.png"
+                make_item(
+                    session,
+                    project=project,
+                    key=f"{number}",
+                    uri=str(path),
+                    content_hash=content_hash_of(path.read_bytes()),
+                )
 
     def score(self, **settings: Any) -> ScoredItems:
         """By the newest version."""

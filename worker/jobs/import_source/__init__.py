@@ -373,7 +373,7 @@ class _Import:
             plan.updates.append(values | {"source_id": self.source.id, "came_by": "added"})
             self.counts["added"] += 1
         else:
-            if item.state != "quarantined" or item.content_hash != look.content_hash:
+            if (item.state, item.content_hash, item.uri) != ("quarantined", look.content_hash, found.uri):
                 plan.updates.append(values)
             self._count(item)
 

@@ -280,13 +280,13 @@ def _switch(context: JobContext, score_run: ScoreRun, model: PretextModel) -> di
     context.report(_SCORING, "storing the scores")
     artifact = f"scores/{score_run.id}/arrays-{context.job.token}"
     ids, pool, losses, dimensions = _consolidate(context, score_run, artifact, weights_of(model) is not None)
+    if not pool.any():
+        raise JobFailed("No item of the pool can be read: see the reasons among the quarantined items.")
     if weights_of(model) is not None:
         dimensions = _enter_space(context, model, artifact)
     spreads = (
         open_spreads(context.artifacts, artifact) if spec_of(model).make_task().scoring_views > 1 else None
     )
-    if not pool.any():
-        raise JobFailed("No item of the pool can be read: see the reasons among the quarantined items.")
     percentiles = percentiles_among(losses[pool], losses)
     for start in range(0, len(ids), _ROWS_A_TRANSACTION):
         part = slice(start, start + _ROWS_A_TRANSACTION)
