@@ -23,7 +23,7 @@ T = TypeVar("T")
 Json = dict[str, Any]
 
 ADMIN_KEY = "an-admin-key-for-tests"
-PATIENCE_S = 60.0
+PATIENCE_S = 150.0  # only waited for where something goes wrong, or the machine is busy
 QUICK = {"image_size": 16, "pretext_epochs": 1, "retrain_min_interval_s": 0}  # settings of most projects
 
 

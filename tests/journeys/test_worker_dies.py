@@ -25,6 +25,7 @@ ITEMS, EPOCHS, SHARD_SIZE = 128, 10, 2
 ROUND_SIZE, ROUNDS, MIN_LABELS = 3, 16, 12  # each closed round wants a head
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # the other journeys run on SQLite
 def test_killed_in_pretraining_scoring_head_training_and_ranking(tmp_path: Path, database_url: str) -> None:
     with Site(tmp_path, database_url, lease_s=LEASE_S, shard_size=SHARD_SIZE) as site:
