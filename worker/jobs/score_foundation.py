@@ -25,6 +25,7 @@ from worker.jobs.score_raw import (
     NOT_NEEDED,
     begin,
     is_provisional,
+    known_facts,
     newest_item,
     read_items,
     sample,
@@ -52,7 +53,8 @@ def run(context: JobContext) -> dict[str, Any]:
         served = served_artifact(session, project)
         ids, pool = sample(session, project, _POOL["cpu" if device.type == "cpu" else "cuda"], _TEST)
         newest = newest_item(session, project)
-    modality = modality_of(project).for_raw_features()
+        known = known_facts(session, ids)
+    modality = modality_of(project).for_raw_features(known)
     if modality.foundation is None or not pool.any():
         return {"items": 0, "note": "There is nothing to score, or no pretrained network for it."}
     context.report(0, "looking for pretrained weights")

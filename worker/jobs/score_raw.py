@@ -17,6 +17,7 @@ import torch
 from sqlalchemy.orm import Session
 from torch import Tensor
 
+from service.content.contract import Facts
 from service.store.pipeline import (
     queue_delete_artifacts,
     queue_rank,
@@ -58,8 +59,7 @@ def run(context: JobContext) -> dict[str, Any]:
         served = served_artifact(session, project)
         ids, pool = sample(session, project, POOL, TEST)
         newest = newest_item(session, project)
-        facts = session.scalars(sa.select(Item.facts).where(Item.id.in_(ids[:_FACTS].tolist())))
-        known = [one for one in facts if one]
+        known = known_facts(session, ids)
     if not pool.any():
         return {"items": 0, "note": "The pool is empty."}
     wants_foundation = _wants_foundation(context, project)
@@ -87,6 +87,12 @@ def run(context: JobContext) -> dict[str, Any]:
     artifact = f"scores/{score_run.id}/arrays-{context.job.token}"
     store(context, artifact, ids, features, sketches)
     return serve(context, score_run, modality, ids, pool, artifact, features.shape[1], wants_foundation)
+
+
+def known_facts(session: Session, ids: Ints) -> list[Facts]:
+    """The facts of the first of these items, by which open settings of a modality are decided."""
+    facts = session.scalars(sa.select(Item.facts).where(Item.id.in_(ids[:_FACTS].tolist())))
+    return [one for one in facts if one]
 
 
 def served_artifact(session: Session, project: Project) -> str | None:

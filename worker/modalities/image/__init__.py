@@ -91,7 +91,7 @@ class Image(Modality):
         return make_backbone(name, pretrained, self.side)
 
     def for_foundation(self) -> "Image":
-        return _Bicubic(image_size=SIDE)
+        return _Bicubic(image_size=SIDE, bits=self.bits)
 
     def for_raw_features(self, facts: Sequence[Facts] = ()) -> Self:
         side = min(self.image_size or _RAW_SIDE, _RAW_SIDE)
@@ -120,5 +120,5 @@ class _Bicubic(Image):
     """Resized as the images were that pretrained weights come from."""
 
     def decode(self, data: bytes, limits: Limits) -> tuple[Tensor, Facts]:
-        image, (width, height) = open_scaled(data, limits.max_pixels, self.side)
-        return to_pixels(image, self.side, Resampling.BICUBIC), {"width": width, "height": height}
+        image, size = open_scaled(data, limits.max_pixels, self.side, self.bits)
+        return to_pixels(image, self.side, Resampling.BICUBIC), facts_of(image, *size)

@@ -108,6 +108,8 @@ def test_training_sees_the_bits_that_a_preview_shows() -> None:
         pixels, found = modality.decode(data, LIMITS)
         assert (pixels.permute(1, 2, 0).numpy() == np.asarray(Image.open(io.BytesIO(preview)))).all()
         assert found == CONTENT.inspect(data, LIMITS)
+    seen, _ = modality.for_foundation().decode(files[0], LIMITS)  # pretrained weights see the same range
+    assert (int(seen.min()), int(seen.max())) == (0, 255)
     brightest = [int(modality.decode(data, LIMITS)[0].max()) for data in files]
     assert brightest == [255, 255, 127, 127]  # of one pool: half as bright stays half as bright
 
