@@ -19,6 +19,7 @@ from tests.factories import make_item, make_label, make_pretext_model, make_proj
 from tests.pictures import write_pictures
 from tests.worker.jobs.scored_projects import Bench
 from tests.worker.running import claim, run
+from worker.errors import JobFailed
 from worker.jobs.score_pool.foundation import load_frame
 from worker.jobs.specs import spec_of, store_net
 from worker.modalities import image
@@ -303,3 +304,22 @@ def test_the_gate_chooses_a_space_in_one_switch_and_nothing_is_computed_again(
     expected = frame.embeddings(gate["better"], *(known[name].astype(np.float16) for name in known))
     assert np.array_equal(after.embeddings, expected)
     assert joined.models()[-1].id == second.id
+
+
+@pytest.mark.parametrize("kind", ["score_raw", "score_pool"])
+def test_a_pool_none_of_which_can_be_read_is_told_in_a_sentence(joined: Joined, kind: str) -> None:
+    """All files hold other bytes than were imported."""
+    joined.add(5)
+    for file in joined.folder.iterdir():
+        file.write_bytes(b"other")
+    if kind == "score_pool":
+        with pytest.raises(JobFailed, match="No item of the pool can be read"):
+            joined.score()
+        return
+    with write_session(joined.bench.engine) as session:
+        session.execute(sa.delete(PretextModel))
+        queue_score_raw(session, session.get_one(Project, joined.project_id))
+    run(claim(joined.bench.engine, joined.bench.settings, joined.bench.artifacts))
+    with read_session(joined.bench.engine) as session:
+        (result,) = session.scalars(sa.select(Job.result).where(Job.kind == "score_raw"))
+    assert result == {"items": 0, "note": "No item of the pool can be read."}
