@@ -51,7 +51,7 @@ def _while_pretraining(items: int, bursts: int) -> dict[str, Figure]:
     with TemporaryDirectory(prefix="shortlist-bench-") as folder:
         truth = _write_pictures(Path(folder) / "pool", items, (32, 32))
         with running(Settings(data_dir=Path(folder) / "data"), sources=folder) as client:
-            project = _project(client, pretext_epochs=_EPOCHS)
+            project = _project(client, pretext_epochs=_EPOCHS, backbone="small")
             _import(client, project, f"{folder}/pool")
             wait(lambda: _served(client, project)["ranking"] is not None)
             job = client.post(f"/projects/{project}/pretrain", {})["id"]

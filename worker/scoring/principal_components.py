@@ -1,11 +1,12 @@
 """Principal components of features that are many and redundant, such as pixels."""
 
 import numpy as np
-from sklearn.utils.extmath import randomized_svd
+import torch
 
 from worker.arrays import Floats
 
 _FITTED = 5_000  # rows that the directions are fitted on
+_OVERSAMPLED = 10  # directions more than are asked for, without which the last of them are not exact
 
 
 def principal_components(features: Floats, dimensions: int, rng: np.random.Generator) -> Floats:
@@ -16,7 +17,9 @@ def principal_components(features: Floats, dimensions: int, rng: np.random.Gener
     """
     some = features[np.sort(rng.choice(len(features), min(len(features), _FITTED), replace=False))]
     mean = some.mean(axis=0)
-    count = min(dimensions, *some.shape)
-    directions = randomized_svd(some - mean, count, n_iter=4, random_state=int(rng.integers(2**31)))[2]
-    found = (features - mean) @ directions.T
+    wider = min(dimensions + _OVERSAMPLED, *some.shape)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(int(rng.integers(2**31)))
+        directions = torch.svd_lowrank(torch.from_numpy(some - mean), wider, niter=2)[2].numpy()
+    found = (features - mean) @ directions[:, :dimensions]
     return np.asarray(found / max(float(found[:, 0].std()), 1e-12), dtype=np.float32)
