@@ -36,7 +36,7 @@ class NotFound(ShortlistError):
 class BadItem(ShortlistError):
     """This item cannot be used: {reason}."""
 
-    status, code = 422, "bad_image"
+    status, code = 422, "bad_item"
 
     @property
     def reason(self) -> str:
@@ -82,14 +82,14 @@ class ImportIncomplete(ShortlistError):
     See that each worker reaches the source (mount, network, access), then import it again to add the rest; the job is
     tried again by itself while it has attempts left."""
 
-    status, code = 503, "image_not_fetched"
+    status, code = 503, "item_not_fetched"
 
 
-class ParquetWithoutImages(ShortlistError):
-    """{uri!r} has no column of images. Its columns are {columns}; name the one with the images `image`, and store the
-    files' bytes in it, or a struct with `bytes`."""
+class NoItemColumn(ShortlistError):
+    """{uri!r} has no column of {kind}s. Its columns are {columns}; name the one with the {kind}s `{known}`, and store
+    the files' bytes in it, or a struct with `bytes`."""
 
-    status, code = 422, "parquet_without_images"
+    status, code = 422, "no_item_column"
 
 
 class ColumnMissing(ShortlistError):
@@ -475,7 +475,7 @@ class NotAcceptable(ShortlistError):
 class NoPreview(ShortlistError):
     """Item {id!r} cannot be shown: {reason}"""
 
-    status, code = 404, "no_image"
+    status, code = 404, "no_preview"
 
 
 class NotReady(ShortlistError):

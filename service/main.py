@@ -72,7 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
         settings=settings,
         engine=engine,
         secret=secret,
-        links=ItemLinks(secret, settings.image_link_ttl_s),
+        links=ItemLinks(secret, settings.content_link_ttl_s),
         item_bytes=ItemBytes(settings),
         limits=limits_of(settings),
         artifacts=Artifacts(settings.artifacts, settings.data_dir / "cache"),

@@ -44,9 +44,9 @@ class Settings(BaseSettings):
     )
     secret: SecretStr | None = Field(
         None,
-        description="signs image links and hashes keys; the same in all services; default: a file in data_dir",
+        description="signs links to items and hashes keys; the same in all services; default: a file in data_dir",
     )
-    image_link_ttl_s: int = Field(3600, ge=1, description="how long a signed image link works")
+    content_link_ttl_s: int = Field(3600, ge=1, description="how long the signed link to an item works")
     sign_in_ttl_s: int = Field(
         14 * 24 * 3600, ge=60, description="how long a browser stays signed in to the page"
     )

@@ -236,7 +236,7 @@ def _shown(
     settings = previews.settings_for(session, project, item)
     headers = {
         "ETag": previews.etag(parts.item_bytes, item, size, settings),
-        "Cache-Control": f"private, max-age={parts.settings.image_link_ttl_s}",
+        "Cache-Control": f"private, max-age={parts.settings.content_link_ttl_s}",
         **previews.SAFE,
     }
     if request.headers.get("if-none-match") == headers["ETag"]:

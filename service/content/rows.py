@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from service.content.contract import Content
 from service.content.image import CONTENT as IMAGES
 from service.content.lines import check_file, same_name, stamp_of_file
-from service.errors import ColumnMissing, ParquetWithoutImages, SourceUnreadable
+from service.errors import ColumnMissing, NoItemColumn, SourceUnreadable
 
 _OPEN_FILES = 8
 _ROW_GROUPS = 8
@@ -70,14 +70,16 @@ def usable_columns(schema: pa.Schema, content: Content) -> list[str]:
 
 
 def item_column(schema: pa.Schema, uri: str, content: Content) -> str:
-    """The one that holds the items themselves. Raises `ParquetWithoutImages`, `ColumnMissing`."""
+    """The one that holds the items themselves. Raises `NoItemColumn`, `ColumnMissing`."""
     usable = usable_columns(schema, content)
     there = [f"{field.name!r} ({field.type})" for field in schema]
     if not content.binary:
         return named_column(usable, there, uri, content)
     named = likeliest(usable, content)
     if named is None and len(usable) != 1:
-        raise ParquetWithoutImages(uri=uri, columns=", ".join(there) or "none")
+        raise NoItemColumn(
+            uri=uri, kind=content.name, columns=", ".join(there) or "none", known=content.columns[0]
+        )
     return named or usable[0]
 
 

@@ -444,7 +444,7 @@ def _queue_again_or_yield(session: Session, job: ClaimedJob, delay_s: float, val
                 session,
                 job,
                 "cancelled",
-                **values | {"message": "Replaced by the same job, queued while this one ran."},
+                **values | {"message": REPLACED},
             )
             return
     cancelled = Job.cancel_requested

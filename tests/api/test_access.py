@@ -177,7 +177,9 @@ def test_image_links_work_without_a_key_and_only_as_signed(
         factories.make_item(session, project=project)
         factories.make_item(session, project=project)
     first, second = admin.get("/projects/p_1/items").json()["items"]
-    assert anyone.get(first["image_url"]).json()["code"] == "no_image"  # the file is gone, the link was good
+    assert (
+        anyone.get(first["image_url"]).json()["code"] == "no_preview"
+    )  # the file is gone, the link was good
     path, query = first["image_url"].split("?")
     later = re.sub(r"expires=(\d+)", lambda found: f"expires={int(found[1]) + 1}", query)
     past = re.sub(r"expires=\d+", "expires=1", query)

@@ -65,7 +65,7 @@ def test_labels_of_changed_items_are_set_aside_listed_and_kept_on_demand(shop: S
     shop.label(old["id"], "shirt", "bea")
     (root / "00001.png").write_bytes(encoded(picture(40)))
     refused = shop.admin.get(f"/projects/p_1/items/{old['id']}/image?size=16")  # not even before the import
-    assert (refused.status_code, refused.json()["code"]) == (404, "no_image")
+    assert (refused.status_code, refused.json()["code"]) == (404, "no_preview")
     assert "its bytes are not those that were imported" in refused.json()["detail"]
 
     assert shop.imported(root) == {"known": 2, "changed": 1}

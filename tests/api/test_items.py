@@ -322,7 +322,7 @@ def test_images_as_they_are_and_as_thumbnails(admin: TestClient, anyone: TestCli
     assert opened("small.png", "&size=90").size == (28, 28)
     for name in ("broken.png", "gone.png"):
         answer = anyone.get(urls[name] + "&size=64")
-        assert (answer.status_code, answer.json()["code"]) == (404, "no_image")
+        assert (answer.status_code, answer.json()["code"]) == (404, "no_preview")
     assert anyone.get(urls["small.png"] + "&size=1000000").status_code == 422
 
 
@@ -361,7 +361,7 @@ def test_no_file_outside_the_roots_is_shown(admin: TestClient, engine: sa.Engine
     created(admin)
     with write_session(engine) as session:
         factories.make_item(session, project=session.get_one(Project, 1), uri="/etc/hostname")
-    assert admin.get("/projects/p_1/items/i_1/image").json()["code"] == "no_image"
+    assert admin.get("/projects/p_1/items/i_1/image").json()["code"] == "no_preview"
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -132,8 +132,8 @@ def test_texts_in_batches_and_answers(admin: TestClient, anyone: TestClient, tmp
     assert shown.headers["Content-Security-Policy"] == "sandbox; default-src 'none'"
     assert anyone.get(content["preview_url"]).status_code == 200
     assert anyone.get(content["url"][:-1]).json()["code"] == "link_refused"
-    assert admin.get(f"/projects/p_1/items/{by_key['00']['id']}/image").json()["code"] == "no_image"
-    assert anyone.get(by_key["gone"]["content"]["url"]).json()["code"] == "no_image"
+    assert admin.get(f"/projects/p_1/items/{by_key['00']['id']}/image").json()["code"] == "no_preview"
+    assert anyone.get(by_key["gone"]["content"]["url"]).json()["code"] == "no_preview"
     item = admin.get(f"/projects/p_1/items/{by_key['00']['id']}").json()
     assert (item["width"], item["height"], item["facts"]["words"]) == (None, None, 4)
     assert item["content"] == content

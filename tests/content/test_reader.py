@@ -16,7 +16,7 @@ import pytest
 
 from service.content import rows
 from service.content.reader import ItemBytes
-from service.errors import ParquetWithoutImages, SourceNotAllowed, SourceUnreachable, SourceUnreadable
+from service.errors import NoItemColumn, SourceNotAllowed, SourceUnreachable, SourceUnreadable
 from service.settings import Settings
 from tests.pictures import write_parquet
 
@@ -136,7 +136,7 @@ def test_parquet_without_a_clear_image_column(columns: dict[str, list[object]], 
     path = write_parquet(tmp_path / "a.parquet", columns)
 
     there = ", ".join(f"'{name}' \\(.*\\)" for name in columns)
-    with pytest.raises(ParquetWithoutImages, match=f"Its columns are {there};"):
+    with pytest.raises(NoItemColumn, match=f"Its columns are {there};"):
         reader(tmp_path).read(f"{path}#row=0")
 
 

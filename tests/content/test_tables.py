@@ -14,7 +14,7 @@ from service.content.image import CONTENT as IMAGES
 from service.content.reader import ItemBytes
 from service.content.sources import Candidate, Listing, list_source
 from service.content.text import CONTENT as TEXTS
-from service.errors import ColumnMissing, ParquetWithoutImages, SourceUnreadable
+from service.errors import ColumnMissing, NoItemColumn, SourceUnreadable
 from service.settings import Settings
 
 CELLS = [b"one", b"two", b"three"]
@@ -149,7 +149,7 @@ def test_a_refusal_names_the_columns_and_their_types(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"image": [[0.5]], "id": [1]}), path)
 
-    with pytest.raises(ParquetWithoutImages, match=r"'image' \(list<.*double>\), 'id' \(int64\)"):
+    with pytest.raises(NoItemColumn, match=r"'image' \(list<.*double>\), 'id' \(int64\)"):
         candidates(path)
     with pytest.raises(ColumnMissing, match=r"'image' \(list<.*double>\), 'id' \(int64\)"):
         candidates(path, content=TEXTS)
