@@ -16,6 +16,7 @@ from benchmarks.labels.figures import figures
 from benchmarks.labels.judges import JUDGES
 from benchmarks.labels.plot import save_plot
 from benchmarks.labels.simulation import make_strategy
+from benchmarks.labels.spaces import SPACES
 from benchmarks.labels.tables import markdown, print_tables
 from benchmarks.report import RESULTS, Figure, machine, write_report
 from benchmarks.select import PICKS, alone, make_pool, select
@@ -58,10 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seeds = options.seeds or mode.seeds
     begun = time.perf_counter()
     folder: Path = CACHE if options.no_write else RESULTS
-    table = folder / f"{mode.name}.csv"
+    written = mode.name if options.space == "trained" else f"{mode.name}-{options.space}"
+    table = folder / f"{written}.csv"
     if mode.fresh:
         table.unlink(missing_ok=True)
-    bench = Bench(table, budgets, options.epochs or mode.epochs, options.processes)
+    bench = Bench(table, budgets, options.epochs or mode.epochs, options.processes, space=options.space)
     if options.again:
         bench.records.forget(options.again)
     found = bench.run(pools, options.strategies or mode.strategies, seeds, options.judges or mode.judges)
@@ -72,22 +74,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.no_write:
         return
     command = " ".join(["python -m benchmarks.labels", *(sys.argv[1:] if arguments is None else arguments)])
-    (folder / f"{mode.name}.md").write_text(markdown(compared, command, machine()))
-    save_plot(compared, folder / f"{mode.name}.png")
-    _report(mode, compared, seeds, command, begun)
+    (folder / f"{written}.md").write_text(markdown(compared, command, machine()))
+    save_plot(compared, folder / f"{written}.png")
+    _report(written, compared, seeds, command, begun)
 
 
-def _report(mode: Mode, compared: Compared, seeds: int, command: str, begun: float) -> None:
+def _report(name: str, compared: Compared, seeds: int, command: str, begun: float) -> None:
     found: dict[str, Figure] = figures(compared)
     with tempfile.TemporaryDirectory(prefix="shortlist-bench-") as folder:
-        for name, items in (("50k", 50_000), ("1m", 1_000_000)):
-            pool = Path(folder) / name
+        for size, items in (("50k", 50_000), ("1m", 1_000_000)):
+            pool = Path(folder) / size
             alone(make_pool, pool, items)
             cost = alone(select, pool, "shortlist", PICKS)
-            found[f"selection_s_{name}"] = round(cost.seconds, 2)
-            found[f"selection_peak_gb_{name}"] = round(cost.peak_gb, 2)
+            found[f"selection_s_{size}"] = round(cost.seconds, 2)
+            found[f"selection_peak_gb_{size}"] = round(cost.peak_gb, 2)
     found |= {"seeds": seeds, "bench_s": round(time.perf_counter() - begun)}
-    write_report(mode.name, found, command)
+    write_report(name, found, command)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -98,6 +100,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--strategies", type=_list, help="NAME[:PARAMETER=VALUE…],… (random always runs)")
     parser.add_argument("--pools", type=_list, help=", ".join(POOLS))
     parser.add_argument("--judges", type=_list, help=f"{', '.join(JUDGES)} (own always judges)")
+    parser.add_argument("--space", choices=SPACES, default="trained", help="of the embeddings")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--budgets", type=_numbers, help="rising; each is a round")
     parser.add_argument("--epochs", type=int, help="of the pretext training, else those of a project")

@@ -23,6 +23,7 @@ from benchmarks.labels.picks import Picks
 from benchmarks.labels.pools import Missing
 from benchmarks.labels.records import Records, RunKey
 from benchmarks.labels.simulation import OWN, Row
+from benchmarks.labels.spaces import in_space
 from benchmarks.labels.split import Drawn, draw
 
 _FEWER = (5, 7)  # labels random is also measured at, to compare with strategies that lose at the first budget
@@ -54,10 +55,11 @@ class Bench:
         epochs: int | None,
         processes: int,
         picks: Path = CACHE / "picks",
+        space: str = "trained",
     ) -> None:
         self.records = Records(path)
         self._budgets, self._epochs, self._processes = tuple(budgets), epochs, processes
-        self._picks = Picks(picks)
+        self._picks, self._space = Picks(picks), space
         self._console = Console(stderr=True)
 
     def run(
@@ -105,7 +107,7 @@ class Bench:
         named = dict.fromkeys((OWN, *wanted))
         with processes(self._processes) as executor, Progress(console=self._console) as progress:
             task = progress.add_task("embeddings and features", total=len(pools) * (1 + len(named)))
-            waiting = {name: executor.submit(_embed, name, self._epochs) for name in pools}
+            waiting = {name: executor.submit(_embed, name, self._epochs, self._space) for name in pools}
             files = {
                 (name, one): executor.submit(judges.prepared, one, name) for name in pools for one in named
             }
@@ -179,8 +181,8 @@ def processes(count: int) -> Iterator[ProcessPoolExecutor]:
             os.environ["OMP_NUM_THREADS"] = before
 
 
-def _embed(name: str, epochs: int | None) -> Path:
-    return embeddings.embedded(make_pool(name), epochs)
+def _embed(name: str, epochs: int | None, space: str) -> Path:
+    return in_space(space, name, embeddings.embedded(make_pool(name), epochs))
 
 
 def _run(todo: Todo, kept: Picks) -> list[list[Row]]:

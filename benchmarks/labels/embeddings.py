@@ -69,18 +69,40 @@ def embedded(pool: Pool, epochs: int | None = None, cache: Path = CACHE) -> Path
         test_embeddings = embeddings[:0]
         if len(pool.test_pixels):
             _, test_embeddings = score(net, pool.test_pixels, with_losses=False)
-        cache.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-        with unfinished.open("wb") as file:  # named at the end, so that what is there is complete
-            np.savez(
-                file, embeddings=embeddings, pretext_losses=losses, classes=pool.classes, groups=pool.groups,
-                test_embeddings=test_embeddings, test_classes=pool.test_classes,
-            )  # fmt: skip
-        unfinished.rename(path)
+        write(
+            path,
+            Embedded(
+                key=path.stem,
+                embeddings=embeddings,
+                pretext_losses=losses,
+                classes=pool.classes,
+                groups=pool.groups,
+                copies=np.empty((0, 2), np.int64),
+                thumbnails=np.empty((0, 0), np.uint8),
+                test_embeddings=test_embeddings,
+                test_classes=pool.test_classes,
+            ),
+        )
     # These take seconds, so they always follow the code of today.
-    np.save(_copies(path), find_copies(pool.pixels))
-    np.save(_thumbnails(path), thumbnails(torch.from_numpy(pool.pixels)))
+    write_beside(path, find_copies(pool.pixels), thumbnails(torch.from_numpy(pool.pixels)))
     return path
+
+
+def write(path: Path, made: Embedded) -> None:
+    """All but copies and thumbnails, which lie beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+    with unfinished.open("wb") as file:  # named at the end, so that what is there is complete
+        np.savez(
+            file, embeddings=made.embeddings, pretext_losses=made.pretext_losses, classes=made.classes,
+            groups=made.groups, test_embeddings=made.test_embeddings, test_classes=made.test_classes,
+        )  # fmt: skip
+    unfinished.rename(path)
+
+
+def write_beside(path: Path, copies: Ints, small: Bytes) -> None:
+    np.save(_copies(path), copies)
+    np.save(_thumbnails(path), small)
 
 
 def epochs_for(items: int) -> int:

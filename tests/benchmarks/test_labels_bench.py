@@ -1,11 +1,10 @@
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.labels import bench
+from benchmarks.labels import bench, embeddings
 from benchmarks.labels.__main__ import main
 from benchmarks.labels.bench import Bench, Prepared, budgets_of_random, within
 from benchmarks.labels.comparison import Compared
@@ -30,11 +29,8 @@ def prepared(tmp_path: Path) -> Prepared:
     """Clusters; judge hog sees them in other coordinates."""
     path = tmp_path / "clusters.npz"
     pool = make_embedded()
-    arrays = asdict(pool)
-    del arrays["key"]
-    for name in ("copies", "thumbnails"):
-        np.save(tmp_path / f"clusters.{name}.npy", arrays.pop(name))
-    np.savez(path, **arrays)
+    embeddings.write(path, pool)
+    embeddings.write_beside(path, pool.copies, pool.thumbnails)
     everything = np.concatenate([pool.embeddings, pool.test_embeddings])
     np.save(tmp_path / "hog.npy", everything @ np.random.default_rng(0).normal(size=(8, 5)))
     return Prepared(path, {"own": None, "hog": tmp_path / "hog.npy"})

@@ -42,7 +42,7 @@ from worker.scoring.principal_components import principal_components
 from worker.scoring.scored_items import open_parts
 
 POOL, TEST = 20_000, 5_000  # items at most
-_DIMENSIONS = 128
+DIMENSIONS = 128
 _READ_AT_A_TIME = 512
 _FACTS = 512  # items of the sample whose facts decide open settings of the modality
 _READING = 0.8  # share of the progress
@@ -76,8 +76,8 @@ def run(context: JobContext) -> dict[str, Any]:
 
     def features_of(parts: Iterator[Tensor], rng: np.random.Generator) -> Floats:
         features = modality.raw_features(parts, rng)
-        wide = len(features) and features.shape[1] > _DIMENSIONS  # none where no item can be read
-        return principal_components(features, _DIMENSIONS, rng) if wide else features
+        wide = len(features) and features.shape[1] > DIMENSIONS  # none where no item can be read
+        return principal_components(features, DIMENSIONS, rng) if wide else features
 
     read, features, sketches = read_items(context, modality, ids, seed, features_of)
     ids, pool = ids[read], pool[read]
