@@ -10,7 +10,7 @@ from worker.heads.linear import LinearHead
 from worker.heads.mlp import MlpHead
 from worker.heads.propagate import PropagateHead
 
-_CANDIDATES: dict[str, Head] = {kind.name: kind() for kind in (LinearHead, MlpHead, PropagateHead)}
+CANDIDATES: dict[str, Head] = {kind.name: kind() for kind in (LinearHead, MlpHead, PropagateHead)}
 
 
 class AutoHead(Head):
@@ -24,7 +24,7 @@ class AutoHead(Head):
 
     def fit(self, view: LabeledView, rng: np.random.Generator) -> FittedHead:
         seed = int(rng.integers(2**63))
-        fits = [head.fit(view, np.random.default_rng(seed)) for head in _CANDIDATES.values()]
+        fits = [head.fit(view, np.random.default_rng(seed)) for head in CANDIDATES.values()]
         return FittedAutoHead(min(fits, key=lambda fit: fit.held_out_loss or 0.0))
 
     def load(
@@ -32,7 +32,7 @@ class AutoHead(Head):
     ) -> FittedHead:
         name = next(iter(arrays)).partition(".")[0]
         own = {key.removeprefix(f"{name}."): array for key, array in arrays.items()}
-        return FittedAutoHead(_CANDIDATES[name].load(own))
+        return FittedAutoHead(CANDIDATES[name].load(own))
 
 
 class FittedAutoHead:
