@@ -239,6 +239,7 @@ class RankingAnswer(Answer):
     version: int
     strategy: dict[str, Any]
     seed: int
+    score_run: str = Field(description="whose losses and embeddings it was made of")
     labels_used: int = Field(description="labels it knew of")
     items: int
     note: str | None
@@ -248,6 +249,7 @@ class RankingAnswer(Answer):
     def of(cls, ranking: Ranking) -> Self:
         return cls(
             id=public_id("r", ranking.id),
+            score_run=public_id("s", ranking.score_run_id),
             version=ranking.version,
             strategy=ranking.strategy,
             seed=ranking.seed,

@@ -27,7 +27,7 @@ def label_rounds(
     """
     for number in range(1, rounds + 1):
         _wait_until(
-            partial(_ranking_is_current, client, project),
+            partial(ranking_is_current, client, project),
             f"a ranking for round {number} of project {project}",
         )
         shares = [round_size // len(ANNOTATORS)] * len(ANNOTATORS)
@@ -67,10 +67,13 @@ def _annotate(client: Client, project: str, truth: Mapping[str, str], annotator:
     client.post(f"/projects/{project}/labels", {"labels": labels})
 
 
-def _ranking_is_current(client: Client, project: str) -> bool:
+def ranking_is_current(client: Client, project: str) -> bool:
+    """True if it was made of the served score run and of all labels."""
     metrics = client.get(f"/projects/{project}/metrics")
     ranking = metrics["ranking"]
-    return ranking is not None and ranking["labels_used"] == metrics["labels_used"]
+    if ranking is None or ranking["score_run"] != metrics["score_run"]["id"]:
+        return False  # a provisional one is served until the first by the pretext model is there
+    return bool(ranking["labels_used"] == metrics["labels_used"])
 
 
 def _measured(client: Client, project: str, number: int) -> bool:

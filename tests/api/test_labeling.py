@@ -86,6 +86,7 @@ def test_a_round_trip(admin: TestClient, engine: sa.Engine) -> None:
     assert metrics["label_rate"] == {"last_hour": 4, "annotators": 1}
     assert [job["kind"] for job in metrics["jobs"]] == ["train_head"]
     assert metrics["ranking"]["version"] == 7
+    assert metrics["ranking"]["score_run"] == metrics["score_run"]["id"] == "s_1"
 
 
 def test_a_measured_round_shows_its_head(admin: TestClient, engine: sa.Engine) -> None:
