@@ -91,6 +91,7 @@ def logistic(inputs: Floats, classes: Ints, test: Floats) -> Ints:
         return np.full(len(test), classes[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a few steps more change no answer
+        warnings.filterwarnings("ignore", "The number of unique classes is greater", UserWarning)
         found: Ints = LogisticRegression(C=_C, max_iter=_STEPS).fit(inputs, classes).predict(test)
     return found
 

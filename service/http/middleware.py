@@ -14,12 +14,13 @@ from service.http.problems import of
 
 NDJSON = "application/x-ndjson"
 _STREAMED = ("/items", "/labels/import")
+_STORED = ("/embeddings",)  # on the disk as they come, so that they may be as large as that
 
 _log = structlog.get_logger()
 
 
 class BodyLimit:
-    """413 for bodies larger than `max_bytes`; streams (NDJSON) are read piece by piece and have no limit."""
+    """413 for bodies larger than `max_bytes`; streams (NDJSON), and what is stored as it comes, have no limit."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
@@ -29,7 +30,8 @@ class BodyLimit:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         headers = Headers(scope=scope)
-        if headers.get("content-type", "").startswith(NDJSON) and scope["path"].endswith(_STREAMED):
+        streamed = headers.get("content-type", "").startswith(NDJSON) and scope["path"].endswith(_STREAMED)
+        if streamed or scope["path"].endswith(_STORED):
             return await self._app(scope, receive, send)
         announced = headers.get("content-length", "0")
         if announced.isdigit() and int(announced) > self._max_bytes:

@@ -10,6 +10,7 @@ from service.settings import Settings
 from service.store import pipeline
 from service.store.artifacts import Artifacts
 from service.store.ids import public_id
+from service.store.own_embeddings import is_own
 from service.store.tables import Job, PretextModel, Project
 
 _PIECE_BYTES = 2**20
@@ -21,8 +22,8 @@ def find(session: Session, project: Project, version: int) -> PretextModel:
         PretextModel.project_id == project.id, PretextModel.version == version, PretextModel.state == "ready"
     )
     model = session.scalar(query)
-    if model is None:
-        raise NotFound(what="finished pretext model", id=version)
+    if model is None or is_own(model):  # uploaded embeddings came without a network
+        raise NotFound(what="finished pretext model with a backbone", id=version)
     return model
 
 

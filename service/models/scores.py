@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import GoneMeanwhile, NoScoreRun
 from service.store.ids import public_id
+from service.store.own_embeddings import is_own
 from service.store.tables import Item, Json, PretextModel, Project, Score, ScoreRun
 
 
@@ -49,6 +50,8 @@ def embeddings_told(model: PretextModel | None) -> str:
     """
     if model is None:
         return "Embeddings: provisional, until there is a pretext model; the ranking says by what."
+    if is_own(model):
+        return f"Embeddings: yours, {model.config['dimensions']:,} dimensions."
     weights = model.config.get("foundation")
     if weights is not None:
         space, source = _SPACES[model.config["space"]], _SOURCES[weights["source"]]

@@ -21,6 +21,7 @@ from service.models import plug_ins
 from service.store import modalities, pipeline
 from service.store.ids import public_id, row_number
 from service.store.names import composed
+from service.store.own_embeddings import FOLDER
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Job, PretextModel, Project, ScoreRun
 
@@ -166,11 +167,14 @@ def delete(session: Session, project: Project) -> None:
 
 def _artifacts(session: Session, project: Project) -> list[str]:
     """The folders that hold all that its jobs stored."""
-    models = sa.select(PretextModel.id).where(PretextModel.project_id == project.id)
+    mine = PretextModel.project_id == project.id
+    models = sa.select(PretextModel.id).where(mine)
+    own = sa.select(PretextModel.artifact).where(mine, PretextModel.artifact.startswith(f"{FOLDER}/"))
     runs = sa.select(ScoreRun.id).where(ScoreRun.project_id == project.id)
     return [
         f"heads/{project.id}",
         *(f"pretext/{number}" for number in session.scalars(models)),
+        *(str(artifact) for artifact in session.scalars(own)),
         *(f"scores/{number}" for number in session.scalars(runs)),
         *(f"{INLINE_FOLDER}/{number}" for number in _texts_of_no_other(session, project)),
     ]

@@ -28,7 +28,7 @@ from service.store.tables import Job
 Lane = Literal["short", "long"]
 
 LONG_KINDS = frozenset(
-    {"train_pretext", "score_pool", "score_foundation"}
+    {"train_pretext", "score_pool", "score_foundation", "score_own"}
 )  # hours; a head's training may be long, too
 RETRY_DELAY_S = 2.0  # doubles with each attempt
 RETRY_DELAY_MAX_S = 300.0

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from service.store import jobs
 from service.store.jobs import ClaimedJob, Lane
+from service.store.own_embeddings import is_own
 from service.store.project_settings import ProjectSettings
 from service.store.session import read_session
 from service.store.tables import CatalogueEntry, Head, Job, PretextModel, Project, ScoreRun, Source
@@ -34,6 +35,7 @@ _DECODING = (
     "score_pool",
     "score_raw",
     "score_foundation",
+    "score_own",
     "probe_pretext",
     "train_head",
     "rank",
@@ -49,7 +51,7 @@ _BETWEEN_FOUNDATION_S = 60.0
 
 # The pretext models by which pools are to be scored.
 SCORING = sa.select(Job.payload["pretext_model_id"].as_integer()).where(
-    Job.kind == "score_pool", Job.state.in_(("queued", "running"))
+    Job.kind.in_(("score_pool", "score_own")), Job.state.in_(("queued", "running"))
 )
 
 
@@ -115,7 +117,7 @@ def hand_back(
 
 def _task_of(session: Session, pretext_model_id: int | None) -> set[str]:
     model = session.get(PretextModel, pretext_model_id) if pretext_model_id is not None else None
-    return {f"task:{model.task['name']}"} if model is not None else set()
+    return {f"task:{model.task['name']}"} if model is not None and not is_own(model) else set()
 
 
 def _enqueue(session: Session, kind: str, project: Project, payload: dict[str, Any], **options: Any) -> int:
@@ -140,9 +142,11 @@ def queue_train_pretext(session: Session, project: Project) -> int:
 
 
 def queue_score_pool(session: Session, project: Project, pretext_model_id: int) -> int:
+    """By a pretext model, or from embeddings that stand as one."""
     key = f"score_pool:{project.id}"
     payload = {"pretext_model_id": pretext_model_id}
-    return _enqueue(session, "score_pool", project, payload, coalesce_key=key, serial_key=key)
+    kind = "score_own" if is_own(session.get_one(PretextModel, pretext_model_id)) else "score_pool"
+    return _enqueue(session, kind, project, payload, coalesce_key=key, serial_key=key)
 
 
 def queue_score_new_items(session: Session, project: Project) -> None:

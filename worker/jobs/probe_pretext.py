@@ -17,9 +17,10 @@ import numpy as np
 import structlog
 import torch
 from sqlalchemy.orm import Session
-from torch import Tensor, nn
+from torch import Tensor
 
 from service.store import pipeline
+from service.store.own_embeddings import is_own
 from service.store.tables import PretextModel, Project, ScoreRun
 from worker.arrays import Floats, Ints
 from worker.device import autocast, choose_device, to_device, use_threads
@@ -27,7 +28,16 @@ from worker.evaluation import gate
 from worker.jobs.context import JobContext
 from worker.jobs.probe_sets import Judges
 from worker.jobs.score_pool.foundation import load_frame
-from worker.jobs.specs import is_untrained, refs_of, spec_of, store_net, untrained_version, version_in_space
+from worker.jobs.specs import (
+    is_untrained,
+    modality_of,
+    refs_of,
+    spec_of,
+    store_net,
+    untrained_version,
+    version_in_space,
+)
+from worker.modalities import Modality
 from worker.models.layers import at_layer
 from worker.models.nets import new_net, on_device
 from worker.pool.parts import decoded_parts
@@ -42,6 +52,9 @@ class _State:
     score_run: ScoreRun
     model: PretextModel
     judges: Judges
+    raw_modality: (
+        Modality  # items as their raw features are made of, where no pretext model says how to see them
+    )
 
     @staticmethod
     def read(session: Session, project_id: int | None) -> "_State | None":
@@ -53,6 +66,7 @@ class _State:
             score_run=score_run,
             model=session.get_one(PretextModel, score_run.pretext_model_id),
             judges=Judges.read(session, project),
+            raw_modality=modality_of(project).for_raw_features(),
         )
 
 
@@ -97,7 +111,7 @@ def _judge(context: JobContext, state: _State) -> gate.Gate:
     sample = judges.by_test_split(rng) or judges.by_labels(rng)
     if sample is None:
         return gate.too_few_unbiased(labels, int(judges.unbiased.sum()), judges.control_share)
-    raw, untrained, readable = _features(context, state.model, sample.ids, rng)
+    raw, untrained, readable = _features(context, state, sample.ids, rng)
     sample = sample.keep(readable)
     if not sample.enough:
         return gate.too_few(labels, min(int(sample.taught.sum()), int(sample.judged.sum())))
@@ -127,17 +141,20 @@ def _spaces(
 
 
 def _features(
-    context: JobContext, model: PretextModel, ids: Ints, rng: np.random.Generator
+    context: JobContext, state: _State, ids: Ints, rng: np.random.Generator
 ) -> tuple[Floats, Floats | None, Ints]:
     """Features of the items that can be read: raw, (m, p); embeddings by the untrained backbone, (m, d), None where
-    that is the model itself; and the items' rows (m,) in the ids (n,).
+    that is the model itself or there is no backbone; and the items' rows (m,) in the ids (n,).
     """
-    spec = spec_of(model)
-    modality, device = spec.make_modality(), choose_device(context.settings.device)
-    backbone: nn.Module | None = None
-    if not is_untrained(model):
-        whole = on_device(new_net(spec), device).eval().get_submodule("backbone")
-        backbone = at_layer(whole, spec.layer)
+    device, backbone = choose_device(context.settings.device), None
+    if is_own(state.model):
+        modality = state.raw_modality
+    else:
+        spec = spec_of(state.model)
+        modality = spec.make_modality()
+        if not is_untrained(state.model):
+            whole = on_device(new_net(spec), device).eval().get_submodule("backbone")
+            backbone = at_layer(whole, spec.layer)
     embeddings, readable = list[Tensor](), [np.empty(0, np.int64)]
     with context.read() as session:
         refs = refs_of(session, ids)

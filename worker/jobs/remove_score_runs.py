@@ -67,7 +67,7 @@ def _oldest_start(session: Session, project_id: int | None, job_id: int) -> floa
     A job opens what is served when it starts. The scoring of another project may copy from any; and the pretraining,
     which takes longest, opens none.
     """
-    may_read = sa.or_(Job.project_id == project_id, Job.kind == "score_pool")
+    may_read = sa.or_(Job.project_id == project_id, Job.kind.in_(("score_pool", "score_own")))
     started = sa.select(sa.func.min(Job.started_at)).where(
         Job.state == "running", Job.id != job_id, Job.kind != "train_pretext", may_read
     )

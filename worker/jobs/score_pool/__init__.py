@@ -49,6 +49,7 @@ from worker.jobs.score_pool.find_duplicates import find_duplicates
 from worker.jobs.score_pool.foundation import settle_foundation, settle_frame, weights_of
 from worker.jobs.score_pool.layer_choice import settle_layer
 from worker.jobs.specs import cache_names, half_of, of_other_half, spec_of
+from worker.modalities import Modality
 from worker.pretraining.loop import about
 from worker.scoring.pool_scoring import PoolScoring, Shard, ShardItem, StoredShard
 from worker.scoring.scored_items import open_parts, open_spreads
@@ -62,7 +63,7 @@ _SCORING, _DUPLICATES = 0.95, 0.97  # progress before storing the scores, before
 def run(context: JobContext) -> dict[str, Any]:
     use_threads(context.settings.threads)
     device = choose_device(context.settings.device)
-    score_run, model = _begin(context)
+    score_run, model = begin(context)
     numbers = _shard_numbers(context, score_run)
     missing = _missing(context, score_run, numbers)
     if missing:
@@ -91,7 +92,7 @@ def _engine(name: str) -> Engine:
     return kind()
 
 
-def _begin(context: JobContext) -> tuple[ScoreRun, PretextModel]:
+def begin(context: JobContext) -> tuple[ScoreRun, PretextModel]:
     """The run that this very job began, or a new one, over the items there are now.
 
     While the job waited for another try, items may have come, and the wish to score with a newer pretext model: such
@@ -287,23 +288,42 @@ def _switch(context: JobContext, score_run: ScoreRun, model: PretextModel) -> di
     spreads = (
         open_spreads(context.artifacts, artifact) if spec_of(model).make_task().scoring_views > 1 else None
     )
-    percentiles = percentiles_among(losses[pool], losses)
-    for start in range(0, len(ids), _ROWS_A_TRANSACTION):
-        part = slice(start, start + _ROWS_A_TRANSACTION)
-        with context.publish() as session:
-            load_scores(
-                session, score_run.id, ids[part], losses[part], percentiles[part],
-                None if spreads is None else spreads[part],
-            )  # fmt: skip
+    return serve(
+        context, score_run, artifact, spec_of(model).make_modality(), model.config["seed"],
+        ids=ids, pool=pool, losses=losses, spreads=spreads, dimensions=dimensions,
+    )  # fmt: skip
+
+
+def serve(
+    context: JobContext,
+    score_run: ScoreRun,
+    artifact: str,
+    modality: Modality,
+    seed: int,
+    *,
+    ids: Ints,
+    pool: Bools,
+    losses: Floats | None,
+    spreads: Floats | None,
+    dimensions: int,
+) -> dict[str, Any]:
+    """From the stored arrays to what is served: scores, duplicates, and one switch. All arrays are (n,); losses: None
+    where there are none
+    """
+    if losses is not None:
+        percentiles = percentiles_among(losses[pool], losses)
+        for start in range(0, len(ids), _ROWS_A_TRANSACTION):
+            part = slice(start, start + _ROWS_A_TRANSACTION)
+            with context.publish() as session:
+                load_scores(
+                    session, score_run.id, ids[part], losses[part], percentiles[part],
+                    None if spreads is None else spreads[part],
+                )  # fmt: skip
     context.report(_DUPLICATES, "looking for duplicates")
-    copies, largest = find_duplicates(
-        context, spec_of(model).make_modality(), model.config["seed"], ids, pool, artifact
-    )
+    copies, largest = find_duplicates(context, modality, seed, ids, pool, artifact)
     for start in range(0, len(copies), _ROWS_A_TRANSACTION):
         with context.publish() as session:
             load_duplicates(session, score_run.id, copies[start : start + _ROWS_A_TRANSACTION])
-    # In float64: NumPy refuses to part losses of float32 that differ in their last digits only.
-    counts, edges = np.histogram(losses[pool].astype(np.float64), _HISTOGRAM_BINS)
     result = {
         "items": len(ids),
         "pool": int(pool.sum()),
@@ -314,7 +334,7 @@ def _switch(context: JobContext, score_run: ScoreRun, model: PretextModel) -> di
         row = session.get_one(ScoreRun, score_run.id)
         row.state, row.artifact, row.finished_at = "complete", artifact, utc_now()
         row.items, row.dimensions = len(ids), dimensions
-        row.histogram = {"edges": edges.tolist(), "counts": counts.tolist()}
+        row.histogram = None if losses is None else _histogram(losses[pool])
         project = session.get_one(Project, score_run.project_id)
         before = session.get(ScoreRun, project.score_run_id) if project.score_run_id is not None else None
         if before is not None and before.pretext_model_id == row.pretext_model_id:
@@ -331,6 +351,12 @@ def _switch(context: JobContext, score_run: ScoreRun, model: PretextModel) -> di
         if session.scalar(sa.select(came_since)):
             queue_score_new_items(session, project)
     return result
+
+
+def _histogram(losses: Floats) -> dict[str, list[float]]:
+    # In float64: NumPy refuses to part losses of float32 that differ in their last digits only.
+    counts, edges = np.histogram(losses.astype(np.float64), _HISTOGRAM_BINS)
+    return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 
 def percentiles_among(pool: Floats, losses: Floats) -> npt.NDArray[np.float64]:

@@ -24,8 +24,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.store import outbox, pipeline
+from service.store.own_embeddings import is_own
 from service.store.project_settings import ProjectSettings
-from service.store.tables import Head, LabelCheck, Project, Round, ScoreRun, utc_now
+from service.store.tables import Head, LabelCheck, PretextModel, Project, Round, ScoreRun, utc_now
 from worker.arrays import Ints
 from worker.errors import Unsuited
 from worker.evaluation.known_items import KnownItems
@@ -63,6 +64,7 @@ class _State:
     project: Project
     settings: ProjectSettings
     score_run: ScoreRun
+    no_network: str | None  # why there is none that a head on items could train further, in a sentence
     labeled: KnownItems
     test: KnownItems
     control: Ints  # labeled items that the control arm asked for
@@ -87,10 +89,12 @@ class _State:
         newest = newest_head(session, project.id)
         check = session.get(LabelCheck, project.id)
         labeled = labeled_items(session, project.id, project.classes)
+        score_run = session.get_one(ScoreRun, project.score_run_id)
         return _State(
             project=project,
             settings=settings,
-            score_run=session.get_one(ScoreRun, project.score_run_id),
+            score_run=score_run,
+            no_network=_no_network(session, score_run),
             labeled=labeled,
             test=test_items(session, project.id, project.classes),
             control=labeled.ids[of_control_arm(session, project.id, settings, labeled)],
@@ -128,9 +132,8 @@ def run(context: JobContext) -> dict[str, Any] | None:
         state = _State.read(session, context.job.project_id)
     if state is None:
         return {"heads": [], "missing": "The pool has no scores yet; the head follows the first score run."}
-    if state.score_run.pretext_model_id is None and chosen_head(state.settings.head).needs_items:
-        needed = "The head trains on the items, by the pretext model's backbone: it follows the first pretext model."
-        return {"heads": [], "missing": needed}
+    if state.no_network is not None and chosen_head(state.settings.head).needs_items:
+        return {"heads": [], "missing": state.no_network}
     trainer = _Trainer(context, state)
     wanted, missing = trainer.wanted()
     versions = []
@@ -282,6 +285,14 @@ class _Trainer:
         return PoolGraph(
             self._scored.embeddings, np.random.default_rng(self._state.settings.seed), rows, appearance
         )
+
+
+def _no_network(session: Session, score_run: ScoreRun) -> str | None:
+    if score_run.pretext_model_id is None:
+        return "The head trains on the items, by the pretext model's backbone: it follows the first pretext model."
+    if is_own(session.get_one(PretextModel, score_run.pretext_model_id)):
+        return "The head trains on the items, by a backbone, and your embeddings came without one: choose another head."
+    return None
 
 
 def _spread(rounds: list[_Wanted]) -> list[_Wanted]:
