@@ -28,8 +28,8 @@ from service.store.tables import Job
 Lane = Literal["short", "long"]
 
 LONG_KINDS = frozenset(
-    {"train_pretext", "score_pool", "score_foundation"}
-)  # hours; a head's training may be long, too
+    {"train_pretext", "score_pool", "score_foundation", "map_items"}
+)  # minutes to hours; a head's training may be long, too
 RETRY_DELAY_S = 2.0  # doubles with each attempt
 RETRY_DELAY_MAX_S = 300.0
 NOTICED_S = 60.0  # whoever still runs a job that has ended knows by then
