@@ -335,21 +335,22 @@ class SimilarityIndexMissing(ShortlistError):
 
 
 class MapMissing(ShortlistError):
-    """The map of the newest score run is not drawn yet. Wait for the project's jobs `index_items` and `map_items`, or ask
-    for it with POST /projects/{project}/map, then ask again."""
+    """The map of the newest score run is not drawn yet. Wait for the project's jobs `index_items` and `map_items`, or
+    ask for it with POST /projects/{project}/map, then ask again."""
 
     status, code = 409, "map_missing"
 
 
 class AnswersMissing(ShortlistError):
-    """Round {number} was not measured, or before the answers of its head were kept. Take a measured round that is newer."""
+    """Round {number} was not measured, or before the answers of its head were kept. Take a measured round that is
+    newer."""
 
     status, code = 409, "answers_missing"
 
 
 class NoHints(ShortlistError):
-    """Item {id!r} is a control item: what accuracy is measured on is labeled without hints. Ask for those of an item that
-    the ranking chose."""
+    """Item {id!r} is a control item: what accuracy is measured on is labeled without hints. Ask for those of an item
+    that the ranking chose."""
 
     status, code = 409, "no_hints"
 

@@ -60,9 +60,9 @@ retraining and ranking follow by themselves. Every request carries `Authorizatio
 
 _ROUTERS = (
     projects.router, sources.router, items.router, item_actions.router, item_registration.router, similar.router,
-    maps.router, training.router, backbones.router, batches.router, labels.router, label_import.router, annotators.router,
-    suspects.router, rounds.router, round_answers.router, events.router, scores.router, jobs.router, webhooks.router, catalogue.router,
-    key_routes.router, sign_in.router, health.router, web.router,
+    maps.router, training.router, backbones.router, batches.router, labels.router, label_import.router,
+    annotators.router, suspects.router, rounds.router, round_answers.router, events.router, scores.router, jobs.router,
+    webhooks.router, catalogue.router, key_routes.router, sign_in.router, health.router, web.router,
 )  # fmt: skip
 
 

@@ -236,7 +236,13 @@ class NeighboursAnswer(Answer):
     model_config = with_example(
         {
             "items": [
-                {"id": "i_2m", "key": "shirts/0031.png", "content": CONTENT_EXAMPLE, "class": "coat", "similarity": 0.8}
+                {
+                    "id": "i_2m",
+                    "key": "shirts/0031.png",
+                    "content": CONTENT_EXAMPLE,
+                    "class": "coat",
+                    "similarity": 0.8,
+                }
             ]
         }
     )
@@ -251,9 +257,7 @@ def list_neighbours(
     """The three labeled items most like an item of an open batch, to compare it with. Refused for control items: what
     accuracy is measured on is labeled without hints."""
     batch = batches.find_batch(session, batch_id, caller.project_id)
-    project, found = neighbours.of_held(
-        session, parts.artifacts, batch, item_id, annotator=caller.annotator
-    )
+    project, found = neighbours.of_held(session, parts.artifacts, batch, item_id, annotator=caller.annotator)
     return NeighboursAnswer(
         items=[
             Neighbour(

@@ -25,7 +25,9 @@ _MEASURED: dict[str, Any] = {
     "measured_on": "control", "items": 120, "accuracy": 0.81, "accuracy_low": 0.73, "accuracy_high": 0.87,
     "macro_f1": 0.79, "nll": 0.61, "ece": 0.04, "recall": {"coat": 0.8, "shirt": 0.82},
     "confusion": [[48, 12], [11, 49]], "temperature": 1.1,
-    "reliability": [{"items": 40, "sureness": 0.55, "accuracy": 0.6}, {"items": 80, "sureness": 0.93, "accuracy": 0.91}],
+    "reliability": [
+        {"items": 40, "sureness": 0.55, "accuracy": 0.6}, {"items": 80, "sureness": 0.93, "accuracy": 0.91},
+    ],
     "pretext_loss_correlation": {"rho": 0.12, "low": -0.06, "high": 0.29, "items": 120},
     "random_curve": [{"labels": 40, "items": 120, "accuracy": 0.7, "accuracy_low": 0.61, "accuracy_high": 0.77}],
     "picks_gain": {"gain": 0.04, "low": -0.01, "high": 0.09, "labels": 80, "items": 120, "strategy": "shortlist"},
@@ -401,7 +403,10 @@ def list_rounds(
     caller: Reader,
     newest_first: Annotated[bool, Query(description="from the open round back to the first one")] = False,
     brief: Annotated[
-        bool, Query(description="`recall` and `confusion`, which grow with the classes, and `reliability` are null")
+        bool,
+        Query(
+            description="`recall` and `confusion`, which grow with the classes, and `reliability` are null"
+        ),
     ] = False,
     cursor: Cursor = None,
     limit: Limit = 100,

@@ -289,7 +289,11 @@ class _Picker:
         if number is None:
             return []
         given = self._given(ranking=number, first=self.look.low_water or 1, limit=_LOOKED_THROUGH)
-        free = [row for row in self.session.execute(_free_predicted(self._alone), given) if row.item_id not in taken]
+        free = [
+            row
+            for row in self.session.execute(_free_predicted(self._alone), given)
+            if row.item_id not in taken
+        ]
         if class_name is None and free:
             counts = Counter(row.predicted_class for row in free)
             class_name = max(counts, key=lambda name: (counts[name], name))

@@ -20,6 +20,12 @@ from service.store.tables import Head, Item, Job, Label, Project, ScoreRun
 ARMS = ("", "selected", "control", "queued", "gold", "imported")
 STATES = ("available", "done", "aside", "test")
 _MOST_CORNERS = 200
+# Each is read by an index of its own, whatever the pool's size.
+_NOT_WAITING = (
+    "items.state = 'done' AND items.split = 'pool'",
+    "items.state NOT IN ('available', 'done')",
+    "items.split = 'test'",
+)
 
 
 @dataclass(frozen=True)
@@ -56,9 +62,10 @@ def read(session: Session, project: Project, artifacts: Artifacts) -> MapOfItems
 
 def inside(session: Session, project: Project, artifacts: Artifacts, outline: Sequence[float]) -> Ints:
     """The items (m,) within an outline x, y, x, y, … on the map, by rising number. Raises `Invalid` for one of less
-    than three corners, or more than 200; `NoScoreRun`, `MapMissing`.
+    than three corners, or more than 200, or of what is no number; `NoScoreRun`, `MapMissing`.
     """
-    if len(outline) % 2 or not 6 <= len(outline) <= 2 * _MOST_CORNERS:
+    right = len(outline) % 2 == 0 and 6 <= len(outline) <= 2 * _MOST_CORNERS and np.isfinite(outline).all()
+    if not right:
         raise Invalid(field="outline", message=f"give x,y,x,y,… of 3 to {_MOST_CORNERS} corners.")
     _, found = _open(session, project, artifacts)
     return found.inside(np.array(outline, np.float64).reshape(-1, 2))
@@ -97,13 +104,12 @@ def _known(session: Session, project: Project, items: Ints) -> dict[str, npt.NDA
         "state": np.zeros(len(items), np.uint8), "class": np.full(len(items), -1, np.int16),
         "arm": np.zeros(len(items), np.uint8), "round": np.zeros(len(items), np.uint16),
     }  # fmt: skip
-    waiting = sa.text("items.state = 'available' AND items.split = 'pool'")
     query = (
         sa.select(Item.id, Item.state, Item.split, Item.class_name, Label.arm, Label.round_number)
         .outerjoin(Label, Label.id == Item.decided_by)
-        .where(Item.project_id == project.id, sa.not_(waiting))
+        .where(Item.project_id == project.id)
     )
-    rows = session.execute(query).all()
+    rows = [row for which in _NOT_WAITING for row in session.execute(query.where(sa.text(which)))]
     if not rows or not len(items):
         return columns
     numbers = np.array([row.id for row in rows], np.int64)

@@ -41,7 +41,7 @@ class HeadAnswers:
         if not artifacts.exists(name):
             return None
         with np.load(artifacts.local_path(name), allow_pickle=False) as arrays:
-            since = [arrays[name] if name in arrays else None for name in _SINCE]
+            since = [arrays.get(name) for name in _SINCE]
             return HeadAnswers(arrays["ids"], arrays["right"], *since)
 
 

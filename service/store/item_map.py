@@ -84,9 +84,7 @@ class Guesses:
     doubts: npt.NDArray[np.uint8]
 
     @staticmethod
-    def of(
-        names: Sequence[str], ids: Ints, rows: Ints, probabilities: npt.NDArray[np.float32]
-    ) -> "Guesses":
+    def of(names: Sequence[str], ids: Ints, rows: Ints, probabilities: npt.NDArray[np.float32]) -> "Guesses":
         """ids (m,) of the score run; probabilities (k, c) of the items in `rows` (k,), c at least 1."""
         classes = np.full(len(ids), -1, np.int16)
         doubts = np.full(len(ids), UNKNOWN, np.uint8)

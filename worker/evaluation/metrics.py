@@ -147,4 +147,6 @@ def _calibration_error(reliability: list[dict[str, float]]) -> float:
     https://ojs.aaai.org/index.php/AAAI/article/view/9602
     """
     items = sum(each["items"] for each in reliability)
-    return float(sum(each["items"] * abs(each["accuracy"] - each["sureness"]) for each in reliability) / items)
+    return float(
+        sum(each["items"] * abs(each["accuracy"] - each["sureness"]) for each in reliability) / items
+    )

@@ -22,7 +22,9 @@ from worker.scoring.scored_items import ScoredItems
 _READ = 0.05  # share of the progress
 _DIRECTIONS = 50  # main ones that neighbours are sought in
 _SAMPLE = 20_000  # items that tell them
-_SET_ASIDE = 0.001  # of the points, at each edge: what lies farther out is moved there, so that it squeezes no other
+_SET_ASIDE = (
+    0.001  # of the points, at each edge: what lies farther out is moved there, so that it squeezes no other
+)
 
 
 def run(context: JobContext) -> dict[str, Any]:

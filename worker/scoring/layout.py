@@ -14,10 +14,12 @@ _MANY = 50_000  # points; beyond, clusters are held together a little more, or t
 _REPORTED_EVERY = 25  # steps
 
 
-def two_dimensions(points: Floats, rng: np.random.Generator, threads: int, report: Callable[[float], None]) -> Floats:
+def two_dimensions(
+    points: Floats, rng: np.random.Generator, threads: int, report: Callable[[float], None]
+) -> Floats:
     """(n, d) -> (n, 2) float32: places in which what is near in d dimensions is near. report: of the share done.
 
-    t-SNE with interpolated forces, van der Maaten and Hinton 2008, https://jmlr.org/papers/v9/vandermaaten08a.html, and
+    t-SNE, van der Maaten and Hinton 2008, https://jmlr.org/papers/v9/vandermaaten08a.html, and
     Linderman et al. 2019, https://doi.org/10.1038/s41592-018-0308-4; started and stepped as Kobak and Berens 2019
     have it, https://doi.org/10.1038/s41467-019-13056-x: from the main directions, so that the large picture is theirs.
     """
@@ -35,7 +37,9 @@ def two_dimensions(points: Floats, rng: np.random.Generator, threads: int, repor
     neighbours = PrecomputedNeighbors(rows[:, 1:], np.sqrt(distances[:, 1:]))
     affinities = Uniform(knn_index=neighbours, k_neighbors=_NEIGHBOURS, n_jobs=threads)
     start *= 1e-4 / max(float(start[:, 0].std()), 1e-12)
-    start += rng.normal(scale=1e-6, size=start.shape).astype(np.float32)  # equal items have equal places, else
+    start += rng.normal(scale=1e-6, size=start.shape).astype(
+        np.float32
+    )  # equal items have equal places, else
     done = 0
 
     def step(*_: object) -> None:
@@ -44,7 +48,7 @@ def two_dimensions(points: Floats, rng: np.random.Generator, threads: int, repor
         report(0.1 + 0.9 * min(1.0, done / (_EARLY + _LATE)))
 
     layout = TSNEEmbedding(
-        start.astype(np.float64), affinities, negative_gradient_method="fft", n_jobs=threads,
+        start.astype(np.float64), affinities, negative_gradient_method="auto", n_jobs=threads,
         random_state=int(rng.integers(2**31)), callbacks=[step], callbacks_every_iters=_REPORTED_EVERY,
     )  # fmt: skip
     layout.optimize(_EARLY, exaggeration=12, momentum=0.5, inplace=True, propagate_exception=True)

@@ -224,7 +224,9 @@ def _store_guesses(
         return
     with context.read() as session:
         before = session.scalar(
-            sa.select(Head.version).join(Ranking, Ranking.head_id == Head.id).where(Ranking.id == state.project.ranking_id)
+            sa.select(Head.version)
+            .join(Ranking, Ranking.head_id == Head.id)
+            .where(Ranking.id == state.project.ranking_id)
         )
     everything = ScoredItems.open(context.artifacts, artifact)
     rows = everything.where(scored.ids[seen])
