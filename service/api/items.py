@@ -157,6 +157,7 @@ def list_items(
     predicted_class: Annotated[
         Text | None, Query(max_length=200, description="by the head, of items in the newest ranking")
     ] = None,
+    duplicates: Annotated[bool | None, Query(description="others stand for them in rankings")] = None,
     disagreed: Annotated[bool | None, Query(description="annotators gave it several classes")] = None,
     sort: Sort = "key",
     cursor: Cursor = None,
@@ -183,6 +184,7 @@ def list_items(
             barred,
             gold,
             predicted_class,
+            duplicates,
             disagreed,
         ),
         sort=sort,

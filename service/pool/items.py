@@ -186,6 +186,7 @@ class Filters:
     barred: bool | None = None
     gold: bool | None = None
     predicted_class: str | None = None  # by the head of the ranking, of items that stand in it
+    duplicates: bool | None = None  # for which others stand in rankings
     disagreed: bool | None = None  # annotators gave it several classes
 
     @property
@@ -213,7 +214,7 @@ def page(
     query = _listed(
         project,
         scored=by_loss or filters.by_percentile,
-        duplicate=filters.duplicate_of is not None,
+        duplicate=filters.duplicate_of is not None or filters.duplicates is True,
         barred=filters.barred is True,
         ranked=sort in ("rank", "predicted_probability") or filters.predicted_class is not None,
     )
@@ -232,6 +233,8 @@ def page(
 
     if filters.duplicate_of is not None:
         query = query.where(Duplicate.duplicate_of_id == find(session, project, filters.duplicate_of).id)
+    if filters.duplicates is False:
+        query = query.where(Duplicate.item_id.is_(None))
     if filters.predicted_class is not None:
         query = query.where(RankedItem.predicted_class == filters.predicted_class)
     if sort == "predicted_probability":

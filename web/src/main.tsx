@@ -7,6 +7,7 @@ import { Desk } from "./desk/Desk";
 import { flush } from "./desk/outbox";
 import { count, percent, plural } from "./format";
 import { Gallery } from "./gallery/Gallery";
+import { MapView } from "./map/MapView";
 import { NewProject } from "./NewProject";
 import { Empty } from "./parts";
 import { href, route, takeKey, type Route } from "./route";
@@ -31,7 +32,7 @@ function App() {
 
 function Bar({ project, view }: { project: Project | null; view: Route["view"] }) {
   const tabs: [Route["view"], string][] = [
-    ...(mayRead() ? ([["dashboard", "Dashboard"], ["gallery", "Gallery"]] as [Route["view"], string][]) : []),
+    ...(mayRead() ? ([["dashboard", "Dashboard"], ["gallery", "Gallery"], ["map", "Map"]] as [Route["view"], string][]) : []),
     ...(mayLabel() ? ([["desk", "Label"]] as [Route["view"], string][]) : []),
   ];
   return (
@@ -71,6 +72,8 @@ function Bar({ project, view }: { project: Project | null; view: Route["view"] }
   );
 }
 
+const VIEWS = { projects: "Projects", dashboard: "Dashboard", gallery: "Gallery", map: "Map", desk: "Label" };
+
 function OfProject({ id }: { id: string }) {
   const [project, setProject] = useState<Project | null>(null);
   const [error, setError] = useState<Error | null>(null);
@@ -103,10 +106,11 @@ function OfProject({ id }: { id: string }) {
         {project && view === "dashboard" && <Dashboard id={project.id} />}
         {project && view !== "dashboard" && (
           <h1 class="unseen">
-            {view === "desk" ? "Label" : "Gallery"}: {project.name}
+            {VIEWS[view]}: {project.name}
           </h1>
         )}
         {project && view === "gallery" && <Gallery project={project} />}
+        {project && view === "map" && <MapView project={project} />}
         {project && view === "desk" && <Desk project={project} />}
       </main>
     </>
