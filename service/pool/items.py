@@ -149,7 +149,7 @@ def _listed(
     duplicate: bool = False,
     barred: bool = False,
     ranked: bool = False,
-) -> sa.Select[Any]:
+) -> sa.Select[Item, float, float, float | None, int, float, int, str | None, float | None]:
     """Columns of `ListedItem`; only items that are scored, duplicates, barred or ranked where that is asked for."""
     score_columns = Score.pretext_loss, Score.percentile, Score.spread
     rank_columns = RankedItem.rank, RankedItem.predicted_class, RankedItem.predicted_probability

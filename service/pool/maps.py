@@ -53,7 +53,7 @@ def read(session: Session, project: Project, artifacts: Artifacts) -> MapOfItems
         now = np.array([*(number.get(name, -1) for name in guesses.names), -1], np.int16)
         guessed[rows >= 0] = now[guesses.classes[rows[rows >= 0]]]
         doubts[rows >= 0] = guesses.doubts[rows[rows >= 0]]
-    columns = {
+    columns: dict[str, npt.NDArray[Any]] = {
         "item": found.items.astype(np.float64), "x": found.places[:, 0], "y": found.places[:, 1],
         "loss": found.losses, "guess": guessed, "doubt": doubts, **known,
     }  # fmt: skip

@@ -1,7 +1,7 @@
 import { render } from "preact";
 import { useEffect, useState } from "preact/hooks";
 
-import { get, type Metrics, type Page, type Project } from "./api";
+import { get, Unreached, type Metrics, type Page, type Project } from "./api";
 import { Dashboard } from "./dashboard/Dashboard";
 import { Desk } from "./desk/Desk";
 import { flush } from "./desk/outbox";
@@ -123,6 +123,7 @@ function Projects() {
   const more = (cursor: string | null) =>
     get<Page<Project>>("/projects", { cursor, limit: 100 }).then(
       (page) => {
+        setError(null);
         setPages((before) => ({ items: cursor && before ? [...before.items, ...page.items] : page.items, next_cursor: page.next_cursor }));
         const only = page.items[0];
         if (!cursor && page.items.length === 1 && page.next_cursor === null && only && !seen.has(only.id)) {
@@ -130,7 +131,10 @@ function Projects() {
           location.replace(href(only.id));
         }
       },
-      (refused: Error) => setError(refused),
+      (refused: Error) => {
+        setError(refused);
+        if (refused instanceof Unreached) setTimeout(() => void more(cursor), 3000);
+      },
     );
   useEffect(() => {
     document.title = "Shortlist";

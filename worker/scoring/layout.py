@@ -15,7 +15,7 @@ _REPORTED_EVERY = 25  # steps
 
 
 def two_dimensions(
-    points: Floats, rng: np.random.Generator, threads: int, report: Callable[[float], None]
+    points: Floats, rng: np.random.Generator, threads: int | None, report: Callable[[float], None]
 ) -> Floats:
     """(n, d) -> (n, 2) float32: places in which what is near in d dimensions is near. report: of the share done.
 
@@ -35,7 +35,8 @@ def two_dimensions(
     report(0.1)
     # The first neighbour of a point is the point itself, unless another one has the same place.
     neighbours = PrecomputedNeighbors(rows[:, 1:], np.sqrt(distances[:, 1:]))
-    affinities = Uniform(knn_index=neighbours, k_neighbors=_NEIGHBOURS, n_jobs=threads)
+    jobs = threads or -1  # all there are
+    affinities = Uniform(knn_index=neighbours, k_neighbors=_NEIGHBOURS, n_jobs=jobs)
     start *= 1e-4 / max(float(start[:, 0].std()), 1e-12)
     start += rng.normal(scale=1e-6, size=start.shape).astype(
         np.float32
@@ -48,7 +49,7 @@ def two_dimensions(
         report(0.1 + 0.9 * min(1.0, done / (_EARLY + _LATE)))
 
     layout = TSNEEmbedding(
-        start.astype(np.float64), affinities, negative_gradient_method="auto", n_jobs=threads,
+        start.astype(np.float64), affinities, negative_gradient_method="auto", n_jobs=jobs,
         random_state=int(rng.integers(2**31)), callbacks=[step], callbacks_every_iters=_REPORTED_EVERY,
     )  # fmt: skip
     layout.optimize(_EARLY, exaggeration=12, momentum=0.5, inplace=True, propagate_exception=True)

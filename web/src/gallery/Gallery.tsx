@@ -1,6 +1,6 @@
 import { useEffect, useLayoutEffect, useMemo, useReducer, useRef, useState } from "preact/hooks";
 
-import { get, send, withQuery, type AnsweredItem, type Content, type Item, type Page, type Project, type Similar, type Suspect } from "../api";
+import { get, send, Unreached, withQuery, type AnsweredItem, type Content, type Item, type Page, type Project, type Similar, type Suspect } from "../api";
 import { percent, plural } from "../format";
 import { Empty } from "../parts";
 import { href, replaceQuery, route } from "../route";
@@ -16,6 +16,7 @@ const CAPTION = 26;
 const AHEAD = 1; // screens that are drawn above and below what is seen
 const FILTERS = ["state", "class", "predicted_class", "split", "gold", "barred", "duplicates", "disagreed", "duplicate_of", "pretext_loss_percentile_min", "pretext_loss_percentile_max", "sort"] as const;
 const MOST_SIMILAR = 200;
+const ASK_AGAIN_MS = 3000; // where the service was not reached
 
 /** What a tile shows, of an item or of a suspect. */
 export interface Tile {
@@ -102,7 +103,8 @@ class Pages {
       this.error = null;
     } catch (error) {
       this.error = error as Error;
-      this.done = true;
+      if (error instanceof Unreached) setTimeout(() => void this.more(), ASK_AGAIN_MS);
+      else this.done = true;
     } finally {
       this.loading = false;
       if (!this.over) this.changed();
