@@ -22,7 +22,7 @@ MAP = "//*[@data-testid='map'][@data-frames]"
 @pytest.fixture(scope="module")
 def worked(site: Site) -> Project:
     """A project with a head, measured rounds and a map, on which several have worked."""
-    project = project_of(site, "worked in", 120, round_size=20, control_fraction=0.4)
+    project = project_of(site, "worked in", 120, round_size=20, control_fraction=0.4, backbone="small")
     project.settle()
     for _ in range(3):
         for annotator in ("ann", "bob"):
@@ -97,7 +97,7 @@ def colours_of(png: bytes) -> int:
 
 
 def test_what_the_lasso_holds_is_labeled_next(browser: Browser, site: Site) -> None:
-    project = project_of(site, "lassoed", 40, round_size=1000)
+    project = project_of(site, "lassoed", 40, round_size=1000, backbone="small")
     project.settle()
     browser.sign_in().open(f"/projects/{project.json['id']}/map")
     canvas = browser.see(MAP)
@@ -119,10 +119,8 @@ def test_what_the_lasso_holds_is_labeled_next(browser: Browser, site: Site) -> N
     assert {each["arm"] for each in project.labels()} == {"queued"}
 
 
-def test_a_grid_confirms_guesses_and_leaves_the_control_arm_alone(
-    browser: Browser, site: Site, worked: Project
-) -> None:
-    project = project_of(site, "grid", 120, round_size=1000, control_fraction=0.25)
+def test_a_grid_confirms_guesses_and_leaves_the_control_arm_alone(browser: Browser, site: Site) -> None:
+    project = project_of(site, "grid", 120, round_size=1000, control_fraction=0.25, backbone="small")
     project.settle()
     project.label("somebody", project.items()[::4][:24])
     project.settle()
@@ -171,7 +169,7 @@ def test_a_grid_confirms_guesses_and_leaves_the_control_arm_alone(
 
 
 def test_a_grid_is_undone_as_one(browser: Browser, site: Site) -> None:
-    project = project_of(site, "undone grid", 60, round_size=1000, control_fraction=0)
+    project = project_of(site, "undone grid", 60, round_size=1000, control_fraction=0, backbone="small")
     project.settle()
     project.label("somebody", project.items()[:24])
     project.settle()

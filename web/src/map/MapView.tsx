@@ -256,7 +256,8 @@ function Canvas({ data, colouring, only, lasso, outline, marked, setOutline, hov
     const other = [...fingers.current].find(([id]) => id !== event.pointerId)?.[1];
     fingers.current.set(event.pointerId, now);
     if (drawing.current) {
-      drawing.current.push(placeOf(now.x, now.y));
+      // Browsers tell of moves once a frame; an outline takes those in between, too.
+      for (const each of event.getCoalescedEvents()) drawing.current.push(placeOf(each.clientX, each.clientY));
       setMoved((number) => number + 1);
     } else if (other) {
       const far = (from: { x: number; y: number }) => Math.max(1, Math.hypot(from.x - other.x, from.y - other.y));
