@@ -334,6 +334,27 @@ class SimilarityIndexMissing(ShortlistError):
     status, code = 409, "similarity_index_missing"
 
 
+class MapMissing(ShortlistError):
+    """The map of the newest score run is not drawn yet. Wait for the project's jobs `index_items` and `map_items`, or
+    ask for it with POST /projects/{project}/map, then ask again."""
+
+    status, code = 409, "map_missing"
+
+
+class AnswersMissing(ShortlistError):
+    """Round {number} was not measured, or before the answers of its head were kept. Take a measured round that is
+    newer."""
+
+    status, code = 409, "answers_missing"
+
+
+class NoHints(ShortlistError):
+    """Item {id!r} is a control item: what accuracy is measured on is labeled without hints. Ask for those of an item
+    that the ranking chose."""
+
+    status, code = 409, "no_hints"
+
+
 class NoLabels(ShortlistError):
     """There are no labels to train on yet. Take items with next-batch and send their labels first."""
 

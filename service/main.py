@@ -25,7 +25,9 @@ from service.api import (
     jobs,
     label_import,
     labels,
+    maps,
     projects,
+    round_answers,
     rounds,
     scores,
     sign_in,
@@ -58,12 +60,33 @@ retraining and ranking follow by themselves. Every request carries `Authorizatio
 """
 
 _ROUTERS = (
-    projects.router, sources.router, items.router, item_actions.router, item_registration.router, similar.router,
-    training.router, embeddings.router, backbones.router, batches.router, labels.router, label_import.router,
+    projects.router,
+    sources.router,
+    items.router,
+    item_actions.router,
+    item_registration.router,
+    similar.router,
+    training.router,
+    embeddings.router,
+    backbones.router,
+    batches.router,
+    labels.router,
+    label_import.router,
     annotators.router,
-    suspects.router, rounds.router, events.router, scores.router, jobs.router, webhooks.router, catalogue.router,
-    key_routes.router, sign_in.router, health.router, web.router,
-)  # fmt: skip
+    suspects.router,
+    rounds.router,
+    events.router,
+    scores.router,
+    jobs.router,
+    webhooks.router,
+    catalogue.router,
+    key_routes.router,
+    sign_in.router,
+    health.router,
+    maps.router,
+    round_answers.router,
+    web.router,
+)
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -6,12 +6,13 @@ from pydantic import Field
 
 from service.access.keys import Principal
 from service.api.item_content import CONTENT_EXAMPLE, IMAGE_URL_EXAMPLE, ItemContent, image_url
-from service.errors import AnnotatorMissing
-from service.http.dependencies import Annotator, Parts, PartsDep, TurnSession, WriteSession
+from service.errors import AnnotatorMissing, Invalid
+from service.http.dependencies import Annotator, Parts, PartsDep, ReadSession, TurnSession, WriteSession
 from service.http.idempotent_route import OnceRoute
 from service.http.schemas import Answer, Body, Name, with_example
-from service.labeling import batches
+from service.labeling import batches, neighbours
 from service.labeling.batches import NextBatch, Reason, Served
+from service.labeling.picks import Grid
 from service.projects import projects
 from service.store.ids import public_id
 from service.store.tables import Batch, Project, utc_now
@@ -35,6 +36,14 @@ class BatchRequest(Body):
     )
     size: int = Field(10, ge=1, le=1000, strict=True, description="items wanted")
     new: bool = Field(False, description="another batch even if the annotator has an open one")
+    grid: bool = Field(
+        False,
+        description="of the ranking, items of one predicted class only, to be looked at together; control items come "
+        "in their share as ever, and are to be asked one by one",
+    )
+    predicted_class: Name | None = Field(
+        None, description="of a grid; without one, what most of the ranking's next items are predicted to be"
+    )
 
 
 class Why(Answer):
@@ -151,8 +160,16 @@ def _next_batch(
     annotator = caller.annotator_for(body.annotator, "annotator")
     if annotator is None:
         raise AnnotatorMissing(field="annotator")
+    if body.predicted_class is not None and not body.grid:
+        raise Invalid(field="predicted_class", message="it is of a grid: send `grid: true` with it.")
     found: NextBatch = batches.next_batch(
-        session, project, annotator=annotator, size=body.size, new=body.new, now=utc_now()
+        session,
+        project,
+        annotator=annotator,
+        size=body.size,
+        new=body.new,
+        now=utc_now(),
+        grid=Grid(body.predicted_class) if body.grid else None,
     )
     if found.retry_after_s is not None:
         response.headers["Retry-After"] = str(found.retry_after_s)
@@ -203,3 +220,60 @@ def give_back_batch(batch_id: str, session: WriteSession, caller: Annotator) -> 
     """Give the unlabeled rest back to the pool."""
     batch = batches.find_batch(session, batch_id, caller.project_id)
     batches.give_back(session, batch, annotator=caller.annotator)
+
+
+class Neighbour(Answer):
+    """A labeled item that is like the one asked about."""
+
+    id: str
+    key: str
+    content: ItemContent
+    class_name: str = Field(alias="class")
+    similarity: float = Field(description="cosine in the space that strategies pick from; 1 at most")
+
+
+class NeighboursAnswer(Answer):
+    model_config = with_example(
+        {
+            "items": [
+                {
+                    "id": "i_2m",
+                    "key": "shirts/0031.png",
+                    "content": CONTENT_EXAMPLE,
+                    "class": "coat",
+                    "similarity": 0.8,
+                }
+            ]
+        }
+    )
+
+    items: list[Neighbour]
+
+
+@router.get("/batches/{batch_id}/items/{item_id}/neighbours")
+def list_neighbours(
+    batch_id: str, item_id: str, session: ReadSession, caller: Annotator, parts: PartsDep
+) -> NeighboursAnswer:
+    """The three labeled items most like an item of an open batch, to compare it with. Refused for control items: what
+    accuracy is measured on is labeled without hints."""
+    batch = batches.find_batch(session, batch_id, caller.project_id)
+    project, found = neighbours.of_held(session, parts.artifacts, batch, item_id, annotator=caller.annotator)
+    return NeighboursAnswer(
+        items=[
+            Neighbour(
+                id=public_id("i", one.listed.item.id),
+                key=one.listed.item.key,
+                content=ItemContent.of(
+                    parts,
+                    project.id,
+                    project.modality,
+                    one.listed.item.id,
+                    one.listed.item.uri,
+                    one.listed.item.content_hash,
+                ),
+                similarity=one.similarity,
+                **{"class": one.listed.item.class_name},
+            )
+            for one in found
+        ]
+    )

@@ -55,6 +55,11 @@ class ItemAnswer(Answer):
     barred_probability: float | None = Field(
         description="of being broken, judging by the annotators' rejects, where that bars it from the ranking"
     )
+    rank: int | None = Field(description="in the newest ranking, where it waits there to be labeled")
+    predicted_class: str | None = Field(
+        description="by the head, when the ranking was made; null for items that do not stand in it"
+    )
+    predicted_probability: float | None
     width: int | None = Field(description="of an image, in pixels")
     height: int | None
     facts: dict[str, Any] | None = Field(description="told by looking at the item when it was imported")
@@ -81,6 +86,9 @@ class ItemAnswer(Answer):
             pretext_loss_spread=listed.spread,
             duplicate_of=None if listed.duplicate_of_id is None else public_id("i", listed.duplicate_of_id),
             barred_probability=listed.broken_probability,
+            rank=listed.rank,
+            predicted_class=listed.predicted_class,
+            predicted_probability=listed.predicted_probability,
             width=item.width,
             height=item.height,
             facts=item.facts,
@@ -146,18 +154,23 @@ def list_items(
     ] = None,
     barred: Annotated[bool | None, Query(description="left out of the ranking as probably broken")] = None,
     gold: Annotated[bool | None, Query(description="whose class is known for certain")] = None,
+    predicted_class: Annotated[
+        Text | None, Query(max_length=200, description="by the head, of items in the newest ranking")
+    ] = None,
+    duplicates: Annotated[bool | None, Query(description="others stand for them in rankings")] = None,
+    disagreed: Annotated[bool | None, Query(description="annotators gave it several classes")] = None,
     sort: Sort = "key",
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Page[ItemAnswer]:
-    """Items by state, split, class or pretext loss; `-` sorts down. `quarantined` are bad files, with the reason;
+    """Items by state, split, class or pretext loss; `-` sorts down. By `rank` and by `predicted_probability`, least
+    sure first, come those of the newest ranking. `quarantined` are bad files, with the reason;
     `changed` those whose key has other bytes now, `missing` those that an import did not find again.
 
     `duplicate_of=<item>` lists what that item stands for; `barred=true` what the reject head keeps out of the
     ranking, with the probability. Both stay in the pool: they are served at random, or when nothing else is left.
     """
     project = projects.find(session, project_id, caller.project_id)
-    by_loss = sort.endswith("pretext_loss")
     found = items.page(
         session,
         project,
@@ -170,17 +183,32 @@ def list_items(
             duplicate_of,
             barred,
             gold,
+            predicted_class,
+            duplicates,
+            disagreed,
         ),
         sort=sort,
-        after=decode_cursor(cursor, float if by_loss else str, int),
+        after=decode_cursor(cursor, _SORTED_BY.get(sort, str), int),
         limit=limit,
     )
     return Page.of(
         found,
         limit,
         lambda listed: ItemAnswer.of(listed, project, parts),
-        lambda last: (last.pretext_loss if by_loss else last.item.key, last.item.id),
+        lambda last: (_value(last, sort), last.item.id),
     )
+
+
+_SORTED_BY: dict[Sort, type] = {
+    "pretext_loss": float, "-pretext_loss": float, "rank": int, "predicted_probability": float,
+}  # fmt: skip
+
+
+def _value(listed: ListedItem, sort: Sort) -> str | float | None:
+    """Of what a list is sorted by."""
+    name = sort.removeprefix("-")
+    value: str | float | None = listed.item.key if name == "key" else getattr(listed, name)
+    return value
 
 
 @router.get("/{item_id}")

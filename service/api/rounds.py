@@ -25,13 +25,16 @@ _MEASURED: dict[str, Any] = {
     "measured_on": "control", "items": 120, "accuracy": 0.81, "accuracy_low": 0.73, "accuracy_high": 0.87,
     "macro_f1": 0.79, "nll": 0.61, "ece": 0.04, "recall": {"coat": 0.8, "shirt": 0.82},
     "confusion": [[48, 12], [11, 49]], "temperature": 1.1,
+    "reliability": [
+        {"items": 40, "sureness": 0.55, "accuracy": 0.6}, {"items": 80, "sureness": 0.93, "accuracy": 0.91},
+    ],
     "pretext_loss_correlation": {"rho": 0.12, "low": -0.06, "high": 0.29, "items": 120},
     "random_curve": [{"labels": 40, "items": 120, "accuracy": 0.7, "accuracy_low": 0.61, "accuracy_high": 0.77}],
     "picks_gain": {"gain": 0.04, "low": -0.01, "high": 0.09, "labels": 80, "items": 120, "strategy": "shortlist"},
     "trained": "linear", "promoted": True, "note": None,
 }  # fmt: skip
 
-_BY_CLASS = ("recall", "confusion")  # of 200 classes they are 85 kB a round
+_LONG = ("recall", "confusion", "reliability")  # of 200 classes they are 85 kB a round
 
 
 class CorrelationAnswer(Answer):
@@ -66,6 +69,14 @@ class PicksGainAnswer(Answer):
     strategy: str
 
 
+class ReliabilityBin(Answer):
+    """Items that the head was about as sure of: how sure on average, and how often it was right."""
+
+    items: int
+    sureness: float = Field(description="mean probability of the predicted class")
+    accuracy: float
+
+
 class HeadMetrics(Answer):
     """Metrics of a head, measured on test or control items; all null where there were none."""
 
@@ -87,6 +98,9 @@ class HeadMetrics(Answer):
         description="rows: true class, in the project's order; empty for more than 200 classes. Not with `brief`, not "
         "in `/metrics`",
     )
+    reliability: list[ReliabilityBin] | None = Field(
+        None, description="by rising sureness; of newer heads. Not with `brief`, not in `/metrics`"
+    )
     temperature: float | None = None
     pretext_loss_correlation: CorrelationAnswer | None = Field(
         None, description="of pretext loss and the head's own loss, by item"
@@ -103,7 +117,7 @@ class HeadMetrics(Answer):
 
 
 def _measured(head: Head, *, brief: bool) -> HeadMetrics:
-    return HeadMetrics(**{k: v for k, v in head.metrics.items() if not (brief and k in _BY_CLASS)})
+    return HeadMetrics(**{k: v for k, v in head.metrics.items() if not (brief and k in _LONG)})
 
 
 class RoundAnswer(Answer):
@@ -391,7 +405,10 @@ def list_rounds(
     caller: Reader,
     newest_first: Annotated[bool, Query(description="from the open round back to the first one")] = False,
     brief: Annotated[
-        bool, Query(description="`recall` and `confusion`, which grow with the classes, are null")
+        bool,
+        Query(
+            description="`recall` and `confusion`, which grow with the classes, and `reliability` are null"
+        ),
     ] = False,
     cursor: Cursor = None,
     limit: Limit = 100,

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import BoundToAnnotator, NotFound, ReservationExpired
 from service.labeling import picks
-from service.labeling.picks import AVAILABLE, CURRENT, OPEN, Pick
+from service.labeling.picks import AVAILABLE, CURRENT, OPEN, Grid, Pick
 from service.projects import projects
 from service.store.bulk import NewRows
 from service.store.ids import public_id, row_number
@@ -35,7 +35,7 @@ from service.store.tables import (
 
 Reason = Literal[
     "pool_exhausted", "all_reserved", "budget_spent", "not_your_turn", "annotator_limit", "project_paused",
-    "project_archived",
+    "project_archived", "none_predicted",
 ]  # fmt: skip
 
 _TO_LABEL = sa.or_(AVAILABLE, sa.and_(Item.gold, Item.state == "done"))
@@ -133,7 +133,14 @@ class NextBatch:
 
 
 def next_batch(
-    session: Session, project: Project, *, annotator: str, size: int, new: bool, now: datetime
+    session: Session,
+    project: Project,
+    *,
+    annotator: str,
+    size: int,
+    new: bool,
+    now: datetime,
+    grid: Grid | None = None,
 ) -> NextBatch:
     """The annotator's own open batch unless `new`, else up to `size` items reserved for them; see `picks`."""
     projects.lock(session, project)
@@ -153,7 +160,9 @@ def next_batch(
     size, refused = _allowed(session, project, settings, annotator, held, size, now)
     if refused is not None:
         return refused
-    picked = picks.pick(session, project, settings, annotator, size, picks.Look(*look))
+    picked = picks.pick(session, project, settings, annotator, size, picks.Look(*look), grid)
+    if not picked and grid is not None:
+        return NextBatch(None, reason="none_predicted")
     if not picked:
         return _nothing(session, project, annotator, now)
     batch = _reserve(session, project, settings, annotator, picked, now)

@@ -6,6 +6,7 @@ random items stand in, and they are control items too. Everything here touches a
 """
 
 import random
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
@@ -27,6 +28,7 @@ OPEN = sa.literal_column("'open'", sa.Text)
 _GOLD = sa.text("items.gold AND items.state = 'done'")  # not one that is aside
 LOOKED_AT_AGAIN = 100  # ranks, before the ranking's mark moves on: cheaper than moving it each time
 _LOOKED_UP = 1_000  # items whose ranks are asked for; with more the mark goes back to the start
+_LOOKED_THROUGH = 2_000  # free ranked items, for those of one predicted class
 _ANNOTATOR = sa.bindparam("annotator", type_=sa.Text)
 
 
@@ -37,6 +39,15 @@ class Pick:
     rank: int | None = None
     score: float | None = None
     ranking_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Items that the head predicted to be of one class, to be looked at together; without one, of the class that most
+    of the ranking's next items are predicted to be.
+    """
+
+    class_name: str | None
 
 
 # What `Look` is made of, for a statement that knows `project`, `ranking` and `annotator`.
@@ -65,10 +76,18 @@ class Look:
 
 
 def pick(
-    session: Session, project: Project, settings: ProjectSettings, annotator: str, size: int, look: Look
+    session: Session,
+    project: Project,
+    settings: ProjectSettings,
+    annotator: str,
+    size: int,
+    look: Look,
+    grid: "Grid | None" = None,
 ) -> list[Pick]:
-    """Up to `size` items; none if nothing but gold items is left."""
-    return _Picker(session, project, settings, annotator, look).pick(size)
+    """Up to `size` items; none if nothing but gold items is left. For a grid, of those that the ranking chose only
+    items of one predicted class; control items take part in their share as ever, so there may be fewer than `size`.
+    """
+    return _Picker(session, project, settings, annotator, look, grid).pick(size)
 
 
 def open_again(session: Session, project: Project, items: Collection[int]) -> None:
@@ -175,6 +194,12 @@ def _free_ranked(alone: bool) -> sa.Select[int, int, float]:
     return _ranked(sa.and_(AVAILABLE_ITEM, _free(alone)))
 
 
+@cache
+def _free_predicted(alone: bool) -> sa.Select[int, int, float, str]:
+    query = _free_ranked(alone).add_columns(RankedItem.predicted_class)
+    return query.where(RankedItem.predicted_class.is_not(None))
+
+
 @dataclass(frozen=True)
 class _Picker:
     session: Session
@@ -182,6 +207,7 @@ class _Picker:
     settings: ProjectSettings
     annotator: str
     look: Look
+    grid: Grid | None = None
 
     def pick(self, size: int) -> list[Pick]:
         gold = self._gold_items(size) if self.settings.gold_fraction else []
@@ -195,13 +221,18 @@ class _Picker:
             return queued
         size -= len(queued)
         taken = {found.item_id for found in queued}
-        selected = self._from_ranking(size, taken)
+        if self.grid is not None:
+            selected = self._of_one_class(size, taken, self.grid.class_name)
+            # No control items in place of what the class is short of: the share of the arms stays as it is.
+            size = min(size, len(selected) + self._control_due(len(selected)))
+        else:
+            selected = self._from_ranking(size, taken)
         due = self._control_due(size)
         # Where one side is short the other fills up: no annotator goes without while items are available.
         wanted = max(due, size - len(selected))
         taken |= {found.item_id for found in selected}
         control = self._random_items(wanted, taken) if wanted else []
-        if len(selected) < size - due:
+        if len(selected) < size - due and self.grid is None:
             self._ask_for_ranking()
         return [*queued, *selected[: size - len(control)], *control]
 
@@ -251,6 +282,23 @@ class _Picker:
             ranking.low_water = ranking.items + 1 if lowest is None else lowest.rank
         free = [row for row in free if row.item_id not in taken][:size]
         return [Pick(row.item_id, "selected", row.rank, row.score, number) for row in free]
+
+    def _of_one_class(self, size: int, taken: Collection[int], class_name: str | None) -> list[Pick]:
+        """As `_from_ranking`, of one predicted class."""
+        number = self.project.ranking_id
+        if number is None:
+            return []
+        given = self._given(ranking=number, first=self.look.low_water or 1, limit=_LOOKED_THROUGH)
+        free = [
+            row
+            for row in self.session.execute(_free_predicted(self._alone), given)
+            if row.item_id not in taken
+        ]
+        if class_name is None and free:
+            counts = Counter(row.predicted_class for row in free)
+            class_name = max(counts, key=lambda name: (counts[name], name))
+        found = [row for row in free if row.predicted_class == class_name][:size]
+        return [Pick(row.item_id, "selected", row.rank, row.score, number) for row in found]
 
     def _random_items(self, size: int, taken: Collection[int]) -> list[Pick]:
         """The first free items in `shuffle` order: those that no strategy ever sees, as long as there are any."""

@@ -16,11 +16,11 @@ from service.store.ids import public_id, row_number
 from service.store.project_settings import ProjectSettings
 from service.store.registration import ItemRow, insert_items
 from service.store.shuffle import shuffle_position
-from service.store.tables import BarredItem, Duplicate, Item, Label, Project, Score
+from service.store.tables import BarredItem, Duplicate, Item, Label, Project, RankedItem, Score
 
 Split = Literal["pool", "test"]
 State = Literal["available", "done", "broken", "quarantined", "withdrawn", "changed", "missing"]
-Sort = Literal["key", "-key", "pretext_loss", "-pretext_loss"]
+Sort = Literal["key", "-key", "pretext_loss", "-pretext_loss", "rank", "predicted_probability"]
 Refusal = Literal[
     "malformed", "uri_not_allowed", "unknown_class", "class_missing", "class_not_taken", "text_not_taken",
     "text_too_large", "text_unusable",
@@ -55,6 +55,9 @@ class ListedItem:
     spread: float | None
     duplicate_of_id: int | None  # the representative of its group
     broken_probability: float | None  # why the ranking barred it
+    rank: int | None
+    predicted_class: str | None  # by the head, when the ranking was made
+    predicted_probability: float | None
 
 
 def refusal(project: Project, item_bytes: ItemBytes, entry: NewItem) -> Refusal | None:
@@ -141,20 +144,28 @@ def listed_each(session: Session, project: Project, numbers: Sequence[int]) -> l
 
 
 def _listed(
-    project: Project, scored: bool = False, duplicate: bool = False, barred: bool = False
-) -> sa.Select[Item, float, float, float | None, int, float]:
-    """Columns of `ListedItem`; only items that are scored, duplicates or barred where that is asked for."""
+    project: Project,
+    scored: bool = False,
+    duplicate: bool = False,
+    barred: bool = False,
+    ranked: bool = False,
+) -> sa.Select[Item, float, float, float | None, int, float, int, str | None, float | None]:
+    """Columns of `ListedItem`; only items that are scored, duplicates, barred or ranked where that is asked for."""
     score_columns = Score.pretext_loss, Score.percentile, Score.spread
-    columns = Item, *score_columns, Duplicate.duplicate_of_id, BarredItem.probability
+    rank_columns = RankedItem.rank, RankedItem.predicted_class, RankedItem.predicted_probability
+    columns = Item, *score_columns, Duplicate.duplicate_of_id, BarredItem.probability, *rank_columns
     score = (Score.item_id == Item.id) & (Score.score_run_id == project.score_run_id)
     copy = (Duplicate.item_id == Item.id) & (Duplicate.score_run_id == project.score_run_id)
     bar = (BarredItem.item_id == Item.id) & (BarredItem.project_id == project.id)
+    rank = (RankedItem.item_id == Item.id) & (RankedItem.ranking_id == project.ranking_id)
     bar &= Item.state == "available"  # since the ranking it may have been labeled
+    rank &= Item.state == "available"
     return (
         sa.select(*columns)
         .join(Score, score, isouter=not scored)
         .join(Duplicate, copy, isouter=not duplicate)
         .join(BarredItem, bar, isouter=not barred)
+        .join(RankedItem, rank, isouter=not ranked)
         .where(Item.project_id == project.id)
     )
 
@@ -174,6 +185,9 @@ class Filters:
     duplicate_of: str | None = None  # public id of the representative
     barred: bool | None = None
     gold: bool | None = None
+    predicted_class: str | None = None  # by the head of the ranking, of items that stand in it
+    duplicates: bool | None = None  # for which others stand in rankings
+    disagreed: bool | None = None  # annotators gave it several classes
 
     @property
     def by_percentile(self) -> bool:
@@ -189,7 +203,8 @@ def page(
     after: tuple[Any, int] | None,
     limit: int,
 ) -> list[ListedItem]:
-    """Sorted by key or pretext loss, after the position `after` = (value sorted by, item number).
+    """Sorted by key, pretext loss, rank or the head's sureness (both of items in the newest ranking only), after the
+    position `after` = (value sorted by, item number).
 
     Raises `NoScoreRun` where losses are asked for and there are none.
     """
@@ -199,8 +214,9 @@ def page(
     query = _listed(
         project,
         scored=by_loss or filters.by_percentile,
-        duplicate=filters.duplicate_of is not None,
+        duplicate=filters.duplicate_of is not None or filters.duplicates is True,
         barred=filters.barred is True,
+        ranked=sort in ("rank", "predicted_probability") or filters.predicted_class is not None,
     )
     if filters.state is not None:
         query = query.where(Item.state == filters.state)
@@ -217,11 +233,22 @@ def page(
 
     if filters.duplicate_of is not None:
         query = query.where(Duplicate.duplicate_of_id == find(session, project, filters.duplicate_of).id)
+    if filters.duplicates is False:
+        query = query.where(Duplicate.item_id.is_(None))
+    if filters.predicted_class is not None:
+        query = query.where(RankedItem.predicted_class == filters.predicted_class)
+    if sort == "predicted_probability":
+        query = query.where(RankedItem.predicted_probability.is_not(None))
+    if filters.disagreed is not None:
+        several = _disagreed(project)
+        query = query.where(Item.id.in_(several) if filters.disagreed else Item.id.not_in(several))
     if filters.barred is False:
         query = query.where(BarredItem.item_id.is_(None))
 
-    value = Score.pretext_loss if by_loss else Item.key
-    number = Score.item_id if by_loss else Item.id
+    value, number = {
+        "rank": (RankedItem.rank, RankedItem.item_id),
+        "predicted_probability": (RankedItem.predicted_probability, RankedItem.item_id),
+    }.get(sort, (Score.pretext_loss, Score.item_id) if by_loss else (Item.key, Item.id))
     position = sa.tuple_(value, number)
     if sort.startswith("-"):
         query = query.order_by(value.desc(), number.desc())
@@ -230,3 +257,13 @@ def page(
         query = query.order_by(value, number)
         query = query if after is None else query.where(position > sa.tuple_(*after))
     return [ListedItem(*row) for row in session.execute(query.limit(limit))]
+
+
+def _disagreed(project: Project) -> sa.Select[int]:
+    """The items that annotators gave several classes."""
+    return (
+        sa.select(Label.item_id)
+        .where(Label.project_id == project.id, sa.text("labels.current"), Label.class_name.is_not(None))
+        .group_by(Label.item_id)
+        .having(sa.func.count(Label.class_name.distinct()) > 1)
+    )

@@ -27,9 +27,8 @@ from service.store.tables import Job
 
 Lane = Literal["short", "long"]
 
-LONG_KINDS = frozenset(
-    {"train_pretext", "score_pool", "score_foundation", "score_own"}
-)  # hours; a head's training may be long, too
+# Minutes to hours; a head's training may be long, too.
+LONG_KINDS = frozenset({"train_pretext", "score_pool", "score_foundation", "score_own", "map_items"})
 RETRY_DELAY_S = 2.0  # doubles with each attempt
 RETRY_DELAY_MAX_S = 300.0
 NOTICED_S = 60.0  # whoever still runs a job that has ended knows by then

@@ -232,6 +232,12 @@ def queue_index_items(session: Session, project: Project) -> int:
     return _enqueue(session, "index_items", project, {}, priority=-1, coalesce_key=key, serial_key=key)
 
 
+def queue_map_items(session: Session, project: Project) -> int:
+    """The map of the served score run, which people look at; nothing waits for it."""
+    key = f"map_items:{project.id}"
+    return _enqueue(session, "map_items", project, {}, priority=-2, coalesce_key=key, serial_key=key)
+
+
 def queue_remove_score_runs(session: Session, project: Project) -> int:
     """Score runs that nothing needs any more, now that another one is served; behind all that anybody waits for."""
     key = f"remove_score_runs:{project.id}"

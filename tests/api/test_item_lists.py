@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from service.store.session import write_session
-from service.store.tables import Job, Project
+from service.store.tables import Item, Job, Project
 from tests import factories
 from tests.api.conftest import Callers, created
 from tests.api.test_labeling import fill, labels_for
@@ -154,3 +154,68 @@ def test_only_admins_do_that(admin: TestClient, engine: sa.Engine, caller: Calle
         ("items/withdraw", {"items": ["i_1"]}), ("copy", {"name": "x"}),
     ):  # fmt: skip
         assert annotator.post(f"/projects/p_1/{path}", json=body).status_code == 403, path
+
+
+def test_what_waits_in_the_ranking_is_listed_by_rank_and_by_sureness(
+    admin: TestClient, engine: sa.Engine
+) -> None:
+    created(admin)
+    fill(engine, 6)
+    with write_session(engine) as session:
+        project = session.get_one(Project, 1)
+        score_run = factories.make_score_run(session, project=project)
+        ranking = factories.make_ranking(session, project=project, score_run=score_run, items=[])
+        for rank, (item, name, probability) in enumerate(
+            [(4, "coat", 0.9), (2, "shirt", 0.5), (5, "coat", 0.7), (1, None, None)], start=1
+        ):
+            factories.make_ranked_item(
+                session, ranking=ranking, item=session.get_one(Item, item), rank=rank,
+                predicted_class=name, predicted_probability=probability,
+            )  # fmt: skip
+        project.score_run_id, project.ranking_id = score_run.id, ranking.id
+        session.get_one(Item, 5).state = "withdrawn"
+    at = "/projects/p_1/items"
+
+    def listed(**params: Any) -> list[str]:
+        answer = admin.get(at, params=params)
+        assert answer.status_code == 200, answer.text
+        return [item["id"] for item in answer.json()["items"]]
+
+    assert listed(sort="rank") == ["i_4", "i_2", "i_1"]
+    assert listed(sort="predicted_probability") == ["i_2", "i_4"]
+    assert listed(predicted_class="coat") == ["i_4"]
+    first = admin.get(at, params={"sort": "rank", "limit": 1}).json()
+    assert (first["items"][0]["rank"], first["items"][0]["predicted_class"]) == (1, "coat")
+    assert listed(sort="rank", cursor=first["next_cursor"]) == ["i_2", "i_1"]
+    least = admin.get(at, params={"sort": "predicted_probability", "limit": 1}).json()
+    assert listed(sort="predicted_probability", cursor=least["next_cursor"]) == ["i_4"]
+    assert admin.get(at, params={"cursor": first["next_cursor"]}).status_code == 422
+
+
+def test_what_annotators_disagree_on_is_listed(admin: TestClient, engine: sa.Engine) -> None:
+    created(admin)
+    fill(engine, 4)
+    said = {1: ("coat", "shirt"), 2: ("coat", "coat"), 3: ("coat",)}
+    with write_session(engine) as session:
+        for number, classes in said.items():
+            for annotator, name in zip(("ann", "bob"), classes, strict=False):
+                factories.make_label(
+                    session, item=session.get_one(Item, number), annotator=annotator, class_name=name
+                )
+        # A class that was changed since is no disagreement.
+        factories.make_label(
+            session, item=session.get_one(Item, 3), annotator="bob", class_name="shirt", current=False
+        )
+    found = admin.get("/projects/p_1/items", params={"disagreed": True}).json()["items"]
+    assert [item["id"] for item in found] == ["i_1"]
+    assert len(admin.get("/projects/p_1/items", params={"disagreed": False}).json()["items"]) == 3
+
+
+def test_grids_through_http(admin: TestClient, engine: sa.Engine) -> None:
+    created(admin)
+    fill(engine, 3)
+    asked = {"annotator": "ann", "size": 3}
+    wrong = admin.post("/next-batch", json=asked | {"predicted_class": "coat"})
+    assert (wrong.status_code, wrong.json()["errors"][0]["field"]) == (422, "predicted_class")
+    assert ask(admin, grid=True)["reason"] == "none_predicted"
+    assert len(ask(admin, size=3)["items"]) == 3

@@ -10,7 +10,7 @@ from service.pool import similar
 from service.settings import Settings
 from service.store import pipeline
 from service.store.artifacts import Artifacts
-from service.store.ids import public_id
+from service.store.ids import public_id, row_number
 from service.store.session import write_session
 from service.store.tables import Item, Project
 from tests import factories
@@ -172,3 +172,32 @@ def test_what_cannot_be_compared(
     assert refused(positive=[name]) == (422, "unknown_item", "positive[0]")
     got = admin.get(f"/projects/p_2/items/{name}/similar")
     assert (got.status_code, got.json()["code"]) == (409, "no_score_run")
+
+
+def test_the_labeled_neighbours_of_an_item_that_is_held(
+    admin: TestClient, caller: Callers, indexed: ScoredProject, engine: sa.Engine
+) -> None:
+    with write_session(engine) as session:
+        project = session.get_one(Project, indexed.id)
+        for number in indexed.pool[:30]:
+            item = session.get_one(Item, number)
+            item.state, item.class_name = "done", indexed.true_class(number)
+        batch = factories.make_batch(session, project=project, annotator="ann")
+        held = [session.get_one(Item, number) for number in indexed.pool[30:32]]
+        factories.make_reservation(session, batch=batch, item=held[0], annotator="ann", arm="selected")
+        factories.make_reservation(session, batch=batch, item=held[1], annotator="ann", arm="control")
+        at = f"/batches/{public_id('b', batch.id)}/items"
+        selected, control = (public_id("i", item.id) for item in held)
+    own = caller("annotator", annotator="ann", project=project)
+    answer = own.get(f"{at}/{selected}/neighbours")
+    assert answer.status_code == 200, answer.text
+    found = answer.json()["items"]
+    assert len(found) == 3
+    assert {item["id"] for item in found} <= {public_id("i", number) for number in indexed.pool[:30]}
+    assert all(item["class"] == indexed.true_class(row_number("i", item["id"])) for item in found)
+    assert found[0]["similarity"] >= found[2]["similarity"]
+    refused = own.get(f"{at}/{control}/neighbours")
+    assert (refused.status_code, refused.json()["code"]) == (409, "no_hints")
+    assert own.get(f"{at}/{public_id('i', indexed.pool[0])}/neighbours").status_code == 404
+    other = caller("annotator", annotator="bob", project=project)
+    assert other.get(f"{at}/{selected}/neighbours").status_code == 403

@@ -21,6 +21,9 @@ export type LabelIn = Schemas["LabelIn"];
 export type LabelsAnswer = Schemas["LabelsAnswer"];
 export type SignedIn = Schemas["SignedIn"];
 export type Suspect = Schemas["SuspectAnswer"];
+export type AnsweredItem = Schemas["AnsweredItem"];
+export type Similar = Schemas["SimilarAnswer"];
+export type Neighbour = Schemas["Neighbour"];
 export type Page<T> = { items: T[]; next_cursor: string | null };
 
 /** What the service refused, in its own words. */
@@ -61,7 +64,7 @@ export function forgetAnswers(): void {
   answers.clear();
 }
 
-async function ask(method: string, path: string, body?: unknown, more: Record<string, string> = {}): Promise<Response> {
+export async function ask(method: string, path: string, body?: unknown, more: Record<string, string> = {}): Promise<Response> {
   const headers: Record<string, string> = { "X-Shortlist": "page", ...more };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let response: Response;

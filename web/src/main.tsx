@@ -1,12 +1,13 @@
 import { render } from "preact";
 import { useEffect, useState } from "preact/hooks";
 
-import { get, type Metrics, type Page, type Project } from "./api";
+import { get, Unreached, type Metrics, type Page, type Project } from "./api";
 import { Dashboard } from "./dashboard/Dashboard";
 import { Desk } from "./desk/Desk";
 import { flush } from "./desk/outbox";
 import { count, percent, plural } from "./format";
 import { Gallery } from "./gallery/Gallery";
+import { MapView } from "./map/MapView";
 import { NewProject } from "./NewProject";
 import { Empty } from "./parts";
 import { href, route, takeKey, type Route } from "./route";
@@ -31,7 +32,7 @@ function App() {
 
 function Bar({ project, view }: { project: Project | null; view: Route["view"] }) {
   const tabs: [Route["view"], string][] = [
-    ...(mayRead() ? ([["dashboard", "Dashboard"], ["gallery", "Gallery"]] as [Route["view"], string][]) : []),
+    ...(mayRead() ? ([["dashboard", "Dashboard"], ["gallery", "Gallery"], ["map", "Map"]] as [Route["view"], string][]) : []),
     ...(mayLabel() ? ([["desk", "Label"]] as [Route["view"], string][]) : []),
   ];
   return (
@@ -71,6 +72,8 @@ function Bar({ project, view }: { project: Project | null; view: Route["view"] }
   );
 }
 
+const VIEWS = { projects: "Projects", dashboard: "Dashboard", gallery: "Gallery", map: "Map", desk: "Label" };
+
 function OfProject({ id }: { id: string }) {
   const [project, setProject] = useState<Project | null>(null);
   const [error, setError] = useState<Error | null>(null);
@@ -103,10 +106,11 @@ function OfProject({ id }: { id: string }) {
         {project && view === "dashboard" && <Dashboard id={project.id} />}
         {project && view !== "dashboard" && (
           <h1 class="unseen">
-            {view === "desk" ? "Label" : "Gallery"}: {project.name}
+            {VIEWS[view]}: {project.name}
           </h1>
         )}
         {project && view === "gallery" && <Gallery project={project} />}
+        {project && view === "map" && <MapView project={project} />}
         {project && view === "desk" && <Desk project={project} />}
       </main>
     </>
@@ -119,6 +123,7 @@ function Projects() {
   const more = (cursor: string | null) =>
     get<Page<Project>>("/projects", { cursor, limit: 100 }).then(
       (page) => {
+        setError(null);
         setPages((before) => ({ items: cursor && before ? [...before.items, ...page.items] : page.items, next_cursor: page.next_cursor }));
         const only = page.items[0];
         if (!cursor && page.items.length === 1 && page.next_cursor === null && only && !seen.has(only.id)) {
@@ -126,7 +131,10 @@ function Projects() {
           location.replace(href(only.id));
         }
       },
-      (refused: Error) => setError(refused),
+      (refused: Error) => {
+        setError(refused);
+        if (refused instanceof Unreached) setTimeout(() => void more(cursor), 3000);
+      },
     );
   useEffect(() => {
     document.title = "Shortlist";

@@ -17,7 +17,7 @@ _FOLDS = 5
 
 _NOTHING_MEASURED: dict[str, Any] = {
     "items": 0, "accuracy": None, "accuracy_low": None, "accuracy_high": None, "macro_f1": None, "nll": None,
-    "ece": None, "recall": None, "confusion": [],
+    "ece": None, "recall": None, "confusion": [], "reliability": [],
 }  # fmt: skip
 
 

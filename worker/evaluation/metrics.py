@@ -17,7 +17,8 @@ _CONFUSED = 200  # classes at most, in a confusion matrix
 class Measures:
     """accuracy_low, accuracy_high: 95 % interval. recall: None for a class without items.
     confusion[t][p]: items of class t predicted as class p; empty for more than 200 classes, where it would be
-    megabytes."""
+    megabytes. reliability: {"items", "sureness", "accuracy"} of each bin of the calibration error that has items, by
+    rising sureness."""
 
     items: int
     accuracy: float
@@ -28,6 +29,7 @@ class Measures:
     ece: float
     recall: list[float | None]
     confusion: list[list[int]]
+    reliability: list[dict[str, float]]
 
 
 def measure(probabilities: Floats, classes: Ints) -> Measures:
@@ -45,6 +47,7 @@ def measure(probabilities: Floats, classes: Ints) -> Measures:
     occurring = (true_items + predicted_items) > 0
     f1 = 2 * right[occurring] / (true_items + predicted_items)[occurring]
     likelihoods = np.maximum(probabilities[np.arange(n), classes].astype(np.float64), 1e-12)
+    reliability = _reliability(probabilities.max(axis=1), predicted == classes)
     return Measures(
         items=n,
         accuracy=float(right.sum() / n),
@@ -52,9 +55,10 @@ def measure(probabilities: Floats, classes: Ints) -> Measures:
         accuracy_high=high,
         macro_f1=float(f1.mean()),
         nll=float(-np.log(likelihoods).mean()),
-        ece=_calibration_error(probabilities.max(axis=1), predicted == classes),
+        ece=_calibration_error(reliability),
         recall=[float(r / t) if t else None for r, t in zip(right, true_items, strict=True)],
         confusion=confusion.tolist(),
+        reliability=reliability,
     )
 
 
@@ -119,12 +123,30 @@ def _ranks(values: Floats) -> np.ndarray:
     return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[where])
 
 
-def _calibration_error(sureness: Floats, right: np.ndarray) -> float:
+def _reliability(sureness: Floats, right: Bools) -> list[dict[str, float]]:
+    """By equal-width bins of sureness (n,); right (n,)."""
+    bins = np.minimum((sureness * _BINS).astype(np.int64), _BINS - 1)
+    items, sure, rights = (
+        np.bincount(bins, weights=weights, minlength=_BINS)
+        for weights in (None, sureness.astype(np.float64), right)
+    )
+    return [
+        {
+            "items": int(items[each]),
+            "sureness": float(sure[each] / items[each]),
+            "accuracy": float(rights[each] / items[each]),
+        }
+        for each in np.flatnonzero(items)
+    ]
+
+
+def _calibration_error(reliability: list[dict[str, float]]) -> float:
     """Expected calibration error: |accuracy - sureness| by equal-width bins, weighted by their items.
 
     Naeini et al. 2015, Obtaining Well Calibrated Probabilities Using Bayesian Binning,
     https://ojs.aaai.org/index.php/AAAI/article/view/9602
     """
-    bins = np.minimum((sureness * _BINS).astype(np.int64), _BINS - 1)
-    gaps = np.bincount(bins, weights=right - sureness.astype(np.float64), minlength=_BINS)
-    return float(np.abs(gaps).sum() / len(sureness))
+    items = sum(each["items"] for each in reliability)
+    return float(
+        sum(each["items"] * abs(each["accuracy"] - each["sureness"]) for each in reliability) / items
+    )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from service.store import pipeline
 from service.store.similarity_index import EXACT, folder_of, is_there
 from service.store.tables import Project, ScoreRun
 from worker.arrays import Bytes, Floats, Halves, Ints
@@ -60,7 +61,10 @@ def run(context: JobContext) -> dict[str, Any]:
     for name, array in arrays.items():  # the starts last: they tell that it is complete
         with context.artifacts.writing(f"{folder}/{name}.npy") as file:
             np.save(file, array, allow_pickle=False)
-    return {"items": len(order), "dimensions": centers.shape[1], "cells": len(centers)}
+    result = {"items": len(order), "dimensions": centers.shape[1], "cells": len(centers)}
+    with context.finish(result) as session:
+        pipeline.queue_map_items(session, session.get_one(Project, project.id))
+    return result
 
 
 class _Space:

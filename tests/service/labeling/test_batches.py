@@ -10,13 +10,14 @@ from service.errors import BoundToAnnotator, ReservationExpired
 from service.labeling import batches, labels
 from service.labeling.batches import NextBatch
 from service.labeling.labels import NewLabel
+from service.labeling.picks import Grid
 from service.pool import gold
 from service.projects import project_changes
 from service.store.control_arm import control_item_ids
 from service.store.ids import public_id
 from service.store.project_settings import ProjectSettings
 from service.store.session import write_session
-from service.store.tables import Item, Job, Project, Ranking, Reservation, ScoreRun
+from service.store.tables import Item, Job, Project, RankedItem, Ranking, Reservation, ScoreRun
 from tests import factories
 from tests.service.conftest import NOON
 
@@ -369,3 +370,58 @@ def test_what_a_ranking_leaves_out_is_served_when_nothing_else_is_left(session: 
 
     arms = {served.item_id: served.arm for served in batch.served}
     assert arms == dict(zip([item.id for item in items], ["selected"] * 2 + ["control"] * 2, strict=True))
+
+
+def predict(session: Session, ranking: Ranking, classes: list[str]) -> None:
+    """The head's guesses, by rank."""
+    rows = session.scalars(
+        sa.select(RankedItem).where(RankedItem.ranking_id == ranking.id).order_by(RankedItem.rank)
+    )
+    for row, name in zip(rows, classes, strict=True):
+        row.predicted_class, row.predicted_probability = name, 0.8
+    session.flush()
+
+
+def grid(session: Session, project: Project, size: int, class_name: str | None = None) -> NextBatch:
+    return batches.next_batch(
+        session, project, annotator="ann", size=size, new=True, now=NOON, grid=Grid(class_name)
+    )
+
+
+def test_a_grid_is_of_one_predicted_class_in_rank_order(session: Session) -> None:
+    project, items = make_pool(session, 12, control_fraction=0)
+    ranking = rank(session, project, items[:9])
+    predict(session, ranking, ["dog", "cat", "dog", "cat", "dog", "dog", "cat", "dog", "cat"])
+    assert items_of(grid(session, project, 3, "cat")) == [items[at].id for at in (1, 3, 6)]
+    commonest = grid(session, project, 10)  # of what is left
+    assert items_of(commonest) == [items[at].id for at in (0, 2, 4, 5, 7)]
+    assert {served.predicted_class for served in commonest.served} == {"dog"}
+    assert arms_of(commonest) == ["selected"] * 5
+    assert grid(session, project, 3, "owl").reason == "none_predicted"
+    assert items_of(take(session, project, size=1, new=True)) == [items[8].id]  # no rank was passed over
+
+
+def test_grids_keep_the_share_of_control_items(session: Session) -> None:
+    """However short of a class the ranking is, and however often grids are asked for."""
+    project, items = make_pool(session, 400, control_fraction=0.25)
+    control = set(control_item_ids(session, project.id, ProjectSettings(control_fraction=0.25)))
+    ranked = [item for item in items if item.id not in control][:120]
+    ranking = rank(session, project, ranked)
+    predict(session, ranking, [("cat", "cat", "dog")[at % 3] for at in range(120)])
+    for _ in range(6):
+        batch = grid(session, project, 30)
+        guesses = {served.predicted_class for served in batch.served if served.arm == "selected"}
+        assert len(guesses) <= 1
+        assert all(served.predicted_class is None for served in batch.served if served.arm == "control")
+        assert abs(project.served_control - 0.25 * project.served) <= 1
+        for item_id in items_of(batch):
+            label(session, project, item_id)
+    assert project.served > 120
+
+
+def test_without_a_head_there_is_no_grid(session: Session) -> None:
+    project, items = make_pool(session, 6, control_fraction=0)
+    assert grid(session, project, 3).reason == "none_predicted"
+    rank(session, project, items)
+    assert grid(session, project, 3).reason == "none_predicted"
+    assert arms_of(take(session, project)) == ["selected"] * 3

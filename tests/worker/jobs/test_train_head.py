@@ -25,7 +25,8 @@ from worker.jobs.train_head.measure_head import HeadMeasurer
 
 METRICS = {
     "measured_on", "items", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "nll", "ece", "recall",
-    "confusion", "temperature", "pretext_loss_correlation", "random_curve", "picks_gain", "trained", "promoted", "note",
+    "confusion", "reliability", "temperature", "pretext_loss_correlation", "random_curve", "picks_gain",
+    "trained", "promoted", "note",
 }  # fmt: skip
 
 

@@ -89,6 +89,12 @@ export function Dashboard({ id }: { id: string }) {
           </p>
         )}
       </Card>
+      <Card title="Is the head as sure as it is right?" note={data.measured?.metrics?.ece == null ? undefined : `calibration error (ECE) ${percent(data.measured.metrics.ece)}`}>
+        <Reliability round={data.measured} />
+      </Card>
+      <Card title="Set aside" note="not in the ranking, or worth a look">
+        <Aside project={project.id} metrics={metrics} />
+      </Card>
       <Card title="Rounds" wide>
         <Rounds rounds={rounds} project={project.id} />
       </Card>
@@ -318,7 +324,7 @@ function Losses({ histogram, project }: { histogram: NonNullable<Scores["histogr
 
 function Confusion({ round, project }: { round: Round | null; project: Project }) {
   const metrics = round?.metrics;
-  if (!metrics?.confusion?.length) return <Empty title="Nothing measured yet">When a round is measured, you see here which classes the head takes for which.</Empty>;
+  if (!round || !metrics?.confusion?.length) return <Empty title="Nothing measured yet">When a round is measured, you see here which classes the head takes for which.</Empty>;
   const names = Object.keys(metrics.recall ?? {});
   const matrix = metrics.confusion;
   if (names.length !== matrix.length || names.length > 30) {
@@ -356,7 +362,13 @@ function Confusion({ round, project }: { round: Round | null; project: Project }
                     style={{ "--share": String(number / all) }}
                     title={`${number} of ${all} items of ${name} were taken for ${names[column]}`}
                   >
-                    {number || ""}
+                    {number ? (
+                      <a href={href(project.id, "gallery", { round: String(round.number), class: name, answered_class: names[column] as string })} aria-label={`${number} of ${all} items of ${name} were taken for ${names[column]}`}>
+                        {number}
+                      </a>
+                    ) : (
+                      ""
+                    )}
                   </td>
                 ))}
                 <td class="recall">{percent(metrics.recall?.[name], 0)}</td>
@@ -366,6 +378,87 @@ function Confusion({ round, project }: { round: Round | null; project: Project }
         </tbody>
       </table>
     </div>
+  );
+}
+
+/** Accuracy by sureness: on the diagonal a head is as often right as it says. */
+function Reliability({ round }: { round: Round | null }) {
+  const bins = round?.metrics?.reliability;
+  if (!bins?.length) return <Empty title="Nothing measured yet">When a round is measured, you see here how often the head is right where it is so and so sure.</Empty>;
+  const most = Math.max(...bins.map((bin) => bin.items));
+  const said = bins.map((bin) => `${plural(bin.items, "item")}: ${percent(bin.sureness, 0)} sure, ${percent(bin.accuracy, 0)} right`);
+  const [side, edge] = [200, 26];
+  const [x, y] = [(value: number) => edge + side * value, (value: number) => 4 + side * (1 - value)];
+  return (
+    <figure class="reliability">
+      <svg viewBox={`0 0 ${side + edge + 6} ${side + edge + 4}`} role="img" aria-label={`Reliability: ${said.join("; ")}`} data-testid="reliability">
+        {[0, 0.5, 1].map((tick) => (
+          <g key={tick}>
+            <line x1={x(0)} x2={x(1)} y1={y(tick)} y2={y(tick)} />
+            <text x={x(0) - 4} y={y(tick) + 3} text-anchor="end">
+              {100 * tick}
+            </text>
+            <text x={x(tick)} y={y(0) + 12} text-anchor="middle">
+              {100 * tick}
+            </text>
+          </g>
+        ))}
+        <line class="ideal" x1={x(0)} y1={y(0)} x2={x(1)} y2={y(1)} />
+        <polyline points={bins.map((bin) => `${x(bin.sureness)},${y(bin.accuracy)}`).join(" ")} />
+        {bins.map((bin, index) => (
+          <circle key={bin.sureness} cx={x(bin.sureness)} cy={y(bin.accuracy)} r={2.5 + 5 * Math.sqrt(bin.items / most)}>
+            <title>{said[index]}</title>
+          </circle>
+        ))}
+        <text x={x(0.5)} y={y(0) + 23} text-anchor="middle">
+          sure, in %
+        </text>
+        <text x={7} y={y(0.5)} text-anchor="middle" transform={`rotate(-90 7 ${y(0.5)})`}>
+          right, in %
+        </text>
+      </svg>
+      <figcaption class="quiet">Larger dots stand for more items. Below the line the head is surer than it is right.</figcaption>
+    </figure>
+  );
+}
+
+const KINDS: [string, string, Record<string, string>][] = [
+  ["quarantined", "cannot be read, never served", { state: "quarantined" }],
+  ["broken", "rejected by annotators", { state: "broken" }],
+  ["withdrawn", "taken out by an admin", { state: "withdrawn" }],
+  ["changed", "their key has other bytes now", { state: "changed" }],
+  ["missing", "not found again by an import", { state: "missing" }],
+];
+
+function Aside({ project, metrics }: { project: string; metrics: Metrics }) {
+  return (
+    <dl class="facts aside">
+      {KINDS.map(([state, what, query]) => (
+        <div key={state}>
+          <dt>
+            {state} <span class="quiet">{what}</span>
+          </dt>
+          <dd>{metrics.items[state] ? <a href={href(project, "gallery", query)}>{count(metrics.items[state])}</a> : "none"}</dd>
+        </div>
+      ))}
+      {(
+        [
+          ["barred", "probably broken, left out of the ranking", { barred: "true" }],
+          ["duplicates", "others stand for them in rankings", { duplicates: "true" }],
+          ["suspects", "labels that the head contradicts", { show: "suspects" }],
+          ["disagreed on", "annotators gave several classes", { disagreed: "true" }],
+        ] as [string, string, Record<string, string>][]
+      ).map(([name, what, query]) => (
+        <div key={name}>
+          <dt>
+            {name} <span class="quiet">{what}</span>
+          </dt>
+          <dd>
+            <a href={href(project, "gallery", query)}>show</a>
+          </dd>
+        </div>
+      ))}
+    </dl>
   );
 }
 

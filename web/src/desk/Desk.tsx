@@ -8,15 +8,18 @@ import { Empty, Progress } from "../parts";
 import { viewerOf } from "../viewers";
 import { inWords } from "../why";
 import { answered, dismiss, flush, offline, put, takeBack, tell, told, waiting } from "./outbox";
-import { forget, Queue, type OnDesk } from "./queue";
+import { Grid, gridOf } from "./Grid";
+import { Neighbours } from "./Neighbours";
+import { forget, Queue, type Mode, type OnDesk } from "./queue";
 import { LightRoom, PLAIN, Zoom, type Light } from "./Zoom";
 
 const KEYS = "1234567890";
 const UNDO = 30; // decisions that can be taken back
 
 type Skip = NonNullable<LabelIn["skip"]>;
+/** What was decided at once: one item, or those of a grid that were confirmed together. */
 interface Decision {
-  on: OnDesk;
+  on: OnDesk[];
   said: string;
 }
 
@@ -36,8 +39,9 @@ export function Desk({ project }: { project: Project }) {
   const bound = session.value?.annotator ?? null;
   const [chosen, choose] = useSetting("annotator", "");
   const annotator = bound ?? chosen;
+  const [mode, setMode] = useState<Mode>(null);
   if (!annotator) return <AskName onName={choose} />;
-  return <AtDesk key={`${project.id}/${annotator}`} project={project} annotator={annotator} rename={bound ? null : () => choose("")} />;
+  return <AtDesk key={`${project.id}/${annotator}/${mode?.grid}`} project={project} annotator={annotator} mode={mode} setMode={setMode} rename={bound ? null : () => choose("")} />;
 }
 
 function AskName({ onName }: { onName: (name: string) => void }) {
@@ -66,12 +70,13 @@ const REASONS: Record<string, string> = {
   budget_spent: "The budget of this project is spent.",
   annotator_limit: "You have labeled as many as one annotator may.",
   project_paused: "This project is paused: nothing is served until somebody resumes it.",
+  none_predicted: "No item that waits in the ranking is taken for this class. Take another one, or label one by one.",
   project_archived: "This project is archived: nothing changes in it any more.",
 };
 
-function AtDesk({ project, annotator, rename }: { project: Project; annotator: string; rename: (() => void) | null }) {
+function AtDesk({ project, annotator, mode, setMode, rename }: { project: Project; annotator: string; mode: Mode; setMode: (mode: Mode) => void; rename: (() => void) | null }) {
   const [, redraw] = useReducer((number: number) => number + 1, 0);
-  const queue = useMemo(() => new Queue(project.id, annotator, () => redraw(0)), []);
+  const queue = useMemo(() => new Queue(project.id, annotator, mode, () => redraw(0)), []);
   const done = useRef<Decision[]>([]);
   const [labeled, setLabeled] = useState(0);
   const [shown, show] = useSetting("predictions", "hidden");
@@ -79,6 +84,9 @@ function AtDesk({ project, annotator, rename }: { project: Project; annotator: s
   const [light, setLight] = useState<Light>(PLAIN);
   const [lightOpen, setLightOpen] = useState(false);
   const [typed, setTyped] = useState("");
+  const [beside, setBeside] = useState(false);
+  const [wrong, setWrong] = useState<ReadonlySet<string>>(new Set());
+  const [asked, setAsked] = useState<ReadonlySet<string>>(new Set()); // batches whose grid was sent: the rest one by one
   const since = useRef(performance.now());
   const flash = useRef<HTMLDivElement>(null);
   const typing = useRef<HTMLInputElement>(null);
@@ -90,10 +98,12 @@ function AtDesk({ project, annotator, rename }: { project: Project; annotator: s
   }, []);
 
   const on = queue.items[0];
+  const grid = mode && on && !asked.has(on.batch) ? gridOf(queue.items.filter((each) => each.batch === on.batch)) : null;
   useEffect(() => {
     since.current = performance.now();
     setTyped("");
-  }, [on?.item.id]);
+    setBeside(false);
+  }, [grid ? grid.items[0]?.batch : on?.item.id]);
 
   const decide = (what: { class: string } | { skip: Skip }) => {
     const taken = queue.items[0];
@@ -107,19 +117,47 @@ function AtDesk({ project, annotator, rename }: { project: Project; annotator: s
     }
     queue.decided.add(taken.item.id);
     queue.take();
-    done.current.push({ on: taken, said: "class" in what ? what.class : what.skip });
-    if (done.current.length > UNDO) forget((done.current.shift() as Decision).on);
+    remember({ on: [taken], said: "class" in what ? what.class : what.skip });
     setLabeled((number) => number + 1);
     if (flash.current) flash.current.textContent = "class" in what ? what.class : `skipped: ${what.skip}`;
+  };
+
+  const remember = (decision: Decision) => {
+    done.current.push(decision);
+    if (done.current.length > UNDO) (done.current.shift() as Decision).on.forEach(forget);
+  };
+
+  /** All of the grid but what was marked gets its class; the rest comes one by one. */
+  const sendGrid = () => {
+    if (!grid) return;
+    const right = grid.items.filter((each) => !wrong.has(each.item.id));
+    const duration = Math.min(2 ** 31 - 1, Math.round((performance.now() - since.current) / grid.items.length));
+    try {
+      for (const each of right) put(project.id, { item: each.item.id, annotator, batch: each.batch, duration_ms: duration, class: grid.class });
+    } catch {
+      for (const each of right) takeBack(project.id, each.item.id, annotator);
+      tell((right[0] as OnDesk).item.id, "this browser’s storage is full. Free some, then send the grid again.");
+      return;
+    }
+    for (const each of right) queue.decided.add(each.item.id);
+    setAsked(new Set([...asked, (grid.items[0] as OnDesk).batch]));
+    setWrong(new Set());
+    queue.remove(right);
+    if (right.length) remember({ on: right, said: plural(right.length, grid.class) });
+    setLabeled((number) => number + right.length);
+    if (flash.current) flash.current.textContent = `${right.length} × ${grid.class}`;
   };
 
   const undo = () => {
     const newest = done.current.pop();
     if (!newest) return;
-    takeBack(project.id, newest.on.item.id, annotator);
-    queue.decided.delete(newest.on.item.id);
-    queue.putBack(newest.on);
-    setLabeled((number) => number - 1);
+    for (const each of newest.on) {
+      takeBack(project.id, each.item.id, annotator);
+      queue.decided.delete(each.item.id);
+    }
+    queue.putBack(...newest.on);
+    if (newest.on.length > 1) setAsked(new Set([...asked].filter((batch) => batch !== (newest.on[0] as OnDesk).batch)));
+    setLabeled((number) => number - newest.on.length);
     if (flash.current) flash.current.textContent = `undone: ${newest.said}`;
   };
 
@@ -136,6 +174,7 @@ function AtDesk({ project, annotator, rename }: { project: Project; annotator: s
     const act = (() => {
       if (key === "Backspace" && !typed) return undo;
       if (!on) return null;
+      if (grid) return key === "Enter" && !(event.target instanceof HTMLButtonElement && !event.target.dataset.item) ? sendGrid : null;
       if (key === "?") return () => decide({ skip: "unsure" });
       if (key === "!") return () => decide({ skip: "broken" });
       if (key === "Escape") return () => (setTyped(""), setWhyOpen(false));
@@ -155,6 +194,7 @@ function AtDesk({ project, annotator, rename }: { project: Project; annotator: s
       if (letter === "z") return undo;
       if (letter === "p") return () => show(shown === "shown" ? "hidden" : "shown");
       if (letter === "i") return () => setWhyOpen(!whyOpen);
+      if (letter === "n" && on.item.arm !== "control") return () => setBeside(!beside);
       return null;
     })();
     if (!act || event.repeat) return;
@@ -185,6 +225,7 @@ function AtDesk({ project, annotator, rename }: { project: Project; annotator: s
           </span>
           {used !== null && <RoundProgress used={used} size={project.round_size} budget={project.budget ?? null} />}
         </span>
+        <ModeChoice project={project} mode={mode} setMode={(next) => void queue.giveBack().then(() => setMode(next), () => setMode(next))} />
         <Sending />
       </header>
 
@@ -198,9 +239,28 @@ function AtDesk({ project, annotator, rename }: { project: Project; annotator: s
       ))}
 
       <div class="stage">
-        {on ? <Shown on={on} light={light} /> : <NothingThere queue={queue} project={project} />}
+        {grid ? (
+          <Grid
+            grid={grid}
+            wrong={wrong}
+            toggle={(id) => {
+              const next = new Set(wrong);
+              if (!next.delete(id)) next.add(id);
+              setWrong(next);
+            }}
+          />
+        ) : on ? (
+          <Shown on={on} light={light} />
+        ) : (
+          <NothingThere queue={queue} project={project} />
+        )}
+        {mode && on && !grid && (
+          <p class="one-by-one quiet" role="status">
+            {on.item.arm === "control" ? "Drawn at random: asked by itself, without a guess, because accuracy is measured on such items." : "Not of the grid: which class is it?"}
+          </p>
+        )}
         <div class="flash" ref={flash} aria-live="polite" data-testid="flash" />
-        {on && (
+        {on && !grid && (
           <aside class={`beside ${whyOpen ? "open" : ""}`}>
             <div class="beside-buttons">
               <button aria-pressed={whyOpen} onClick={() => setWhyOpen(!whyOpen)} title="Why this item? (i)">
@@ -209,6 +269,14 @@ function AtDesk({ project, annotator, rename }: { project: Project; annotator: s
               <button aria-pressed={shown === "shown"} onClick={() => show(shown === "shown" ? "hidden" : "shown")} title="Show predictions (p)">
                 Predictions {shown === "shown" ? "shown" : "hidden"}
               </button>
+              <button
+                aria-pressed={beside}
+                disabled={on.item.arm === "control"}
+                onClick={() => setBeside(!beside)}
+                title={on.item.arm === "control" ? "Not for items drawn at random: they are labeled without hints" : "The three labeled items most like it (n)"}
+              >
+                Similar
+              </button>
               {on.item.content.kind === "image" && (
                 <button aria-pressed={lightOpen} onClick={() => setLightOpen(!lightOpen)} title="Brightness and contrast" aria-label="Brightness and contrast">
                   ◐
@@ -216,6 +284,7 @@ function AtDesk({ project, annotator, rename }: { project: Project; annotator: s
               )}
             </div>
             {lightOpen && on.item.content.kind === "image" && <LightRoom light={light} change={setLight} />}
+            {beside && on.item.arm !== "control" && <Neighbours key={on.item.id} on={on} />}
             {whyOpen && (
               <div class="why" data-testid="why">
                 {inWords(on.item).map((sentence) => (
@@ -229,7 +298,13 @@ function AtDesk({ project, annotator, rename }: { project: Project; annotator: s
       </div>
 
       <footer class="answers">
-        {many && (
+        {grid && (
+          <button class="primary send-grid" onClick={sendGrid} data-testid="send-grid">
+            <kbd>Enter</kbd>
+            {wrong.size === grid.items.length ? "All are wrong: show them one by one" : `${plural(grid.items.length - wrong.size, "item")} are ${grid.class}${wrong.size ? `, ${wrong.size} are not` : ""}`}
+          </button>
+        )}
+        {many && !grid && (
           <div class="typing">
             <input
               ref={typing}
@@ -243,7 +318,7 @@ function AtDesk({ project, annotator, rename }: { project: Project; annotator: s
             />
           </div>
         )}
-        <div class={`classes ${many ? "many" : ""}`} role="group" aria-label="Classes" style={{ "--columns": String(columns) }}>
+        {!grid && <div class={`classes ${many ? "many" : ""}`} role="group" aria-label="Classes" style={{ "--columns": String(columns) }}>
           {fitting.map((name, index) => (
             <button
               key={name}
@@ -259,21 +334,44 @@ function AtDesk({ project, annotator, rename }: { project: Project; annotator: s
               {prediction?.class === name && <small>{percent(prediction.probability, 0)}</small>}
             </button>
           ))}
-        </div>
+        </div>}
         <div class="others">
           <button onClick={undo} disabled={done.current.length === 0}>
             <kbd>⌫</kbd> Undo
           </button>
-          <button onClick={() => decide({ skip: "unsure" })} disabled={!on}>
+          <button onClick={() => decide({ skip: "unsure" })} disabled={!on || grid !== null}>
             <kbd>{many ? "?" : "u"}</kbd> Unsure
           </button>
-          <button onClick={() => decide({ skip: "broken" })} disabled={!on}>
+          <button onClick={() => decide({ skip: "broken" })} disabled={!on || grid !== null}>
             <kbd>{many ? "!" : "b"}</kbd> Broken
           </button>
           <GiveBack queue={queue} project={project} />
         </div>
       </footer>
     </div>
+  );
+}
+
+function ModeChoice({ project, mode, setMode }: { project: Project; mode: Mode; setMode: (mode: Mode) => void }) {
+  return (
+    <select
+      aria-label="One by one, or as a grid"
+      title="A grid shows items that the head takes for one class: mark the wrong ones, confirm the rest"
+      value={mode ? `grid:${mode.grid}` : ""}
+      onChange={(event) => {
+        const value = event.currentTarget.value;
+        event.currentTarget.blur();
+        setMode(value ? { grid: value.slice(5) } : null);
+      }}
+    >
+      <option value="">One by one</option>
+      <option value="grid:">Grid: likeliest class</option>
+      {project.classes.map((name) => (
+        <option key={name} value={`grid:${name}`}>
+          Grid: {name}
+        </option>
+      ))}
+    </select>
   );
 }
 

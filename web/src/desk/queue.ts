@@ -5,6 +5,7 @@ import { viewerOf } from "../viewers";
 import { pendingItems } from "./outbox";
 
 export const BATCH = 20;
+export const GRID = 30;
 const LOW = 10; // so many left: the next ones are asked for
 const RENEW_MS = 5 * 60_000; // a reservation that ends sooner is renewed, while somebody labels
 const IDLE_MS = 10 * 60_000;
@@ -15,6 +16,9 @@ export interface OnDesk {
   batch: string;
   source: string | undefined; // the preloaded picture
 }
+
+/** What is asked for: items one by one, or a grid of one predicted class; "" leaves the class to the service. */
+export type Mode = { grid: string } | null;
 
 export class Queue {
   items: OnDesk[] = [];
@@ -32,6 +36,7 @@ export class Queue {
   constructor(
     private readonly project: string,
     private readonly annotator: string,
+    private readonly mode: Mode,
     private readonly changed: () => void,
   ) {
     this.timer = setInterval(() => void this.tick(), 5000);
@@ -47,13 +52,25 @@ export class Queue {
   take(): OnDesk | undefined {
     this.lastUse = Date.now();
     const taken = this.items.shift();
-    if (this.items.length <= LOW && Date.now() >= this.retryAt) void this.fill();
+    if (this.items.length <= this.low && Date.now() >= this.retryAt) void this.fill();
     return taken;
   }
 
-  putBack(taken: OnDesk): void {
+  /** Out of the middle, as of a grid. */
+  remove(taken: readonly OnDesk[]): void {
     this.lastUse = Date.now();
-    this.items.unshift(taken);
+    this.items = this.items.filter((each) => !taken.includes(each));
+    if (this.items.length <= this.low && Date.now() >= this.retryAt) void this.fill();
+  }
+
+  putBack(...taken: OnDesk[]): void {
+    this.lastUse = Date.now();
+    this.items.unshift(...taken);
+  }
+
+  /** The next grid is asked for when nothing of the last is left: what it may hold is decided by then. */
+  private get low(): number {
+    return this.mode ? 0 : LOW;
   }
 
   /** Gives the rest back to the pool. */
@@ -69,7 +86,7 @@ export class Queue {
     let rest = false;
     try {
       // First what is still reserved, as after a reload; then new ones.
-      const body = { annotator: this.annotator, size: BATCH, new: this.whole };
+      const body = { annotator: this.annotator, size: this.mode ? GRID : BATCH, new: this.whole, ...(this.mode ? { grid: true, predicted_class: this.mode.grid || null } : {}) };
       const sent = Date.now();
       const answer = await send<Batch>("POST", `/projects/${this.project}/next-batch`, body);
       if (this.over) return;
@@ -79,7 +96,7 @@ export class Queue {
       if (answer.batch && answer.expires_at) this.ends.set(answer.batch, Date.parse(answer.expires_at));
       const added = fresh.map((item): OnDesk => ({ item, batch: answer.batch as string, source: undefined }));
       this.items.push(...added);
-      rest = !this.whole && this.items.length <= LOW;
+      rest = !this.whole && this.items.length <= this.low;
       this.whole = true;
       this.reason = this.items.length ? null : answer.reason;
       this.retryAt = fresh.length || rest ? 0 : sent + RETRY_MS;
@@ -108,7 +125,7 @@ export class Queue {
   readonly decided = new Set<string>();
 
   private async tick(): Promise<void> {
-    if (this.items.length <= LOW && Date.now() >= this.retryAt) await this.fill();
+    if (this.items.length <= this.low && Date.now() >= this.retryAt) await this.fill();
     const now = Date.now();
     for (const batch of new Set(this.items.map((each) => each.batch))) {
       const left = (this.ends.get(batch) ?? Infinity) - now;

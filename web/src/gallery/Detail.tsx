@@ -1,13 +1,13 @@
 import { useEffect, useState } from "preact/hooks";
 
 import { get, send, type ItemWithLabels, type Project } from "../api";
-import { clock, percent, words } from "../format";
+import { clock, count, percent, words } from "../format";
 import { href } from "../route";
 import { mayManage } from "../session";
 import { viewerOf } from "../viewers";
 import { aboutLoss, howServed } from "../why";
 
-export function Detail({ project, id, close, step, changed }: { project: Project; id: string; close: () => void; step: (by: number) => void; changed: () => void }) {
+export function Detail({ project, id, close, step, changed }: { project: Project; id: string; close: () => void; step?: (by: number) => void; changed: () => void }) {
   const [item, setItem] = useState<ItemWithLabels | null>(null);
   const [refused, setRefused] = useState<string | null>(null);
   const at = `/projects/${project.id}`;
@@ -17,8 +17,8 @@ export function Detail({ project, id, close, step, changed }: { project: Project
     const listen = (event: KeyboardEvent) => {
       if (event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement) return;
       if (event.key === "Escape") close();
-      if (event.key === "ArrowRight") step(1);
-      if (event.key === "ArrowLeft") step(-1);
+      if (event.key === "ArrowRight") step?.(1);
+      if (event.key === "ArrowLeft") step?.(-1);
     };
     addEventListener("keydown", listen);
     return () => removeEventListener("keydown", listen);
@@ -37,12 +37,16 @@ export function Detail({ project, id, close, step, changed }: { project: Project
   return (
     <aside class="detail" aria-label="Item" data-testid="detail">
       <header>
-        <button onClick={() => step(-1)} aria-label="Previous item" title="Previous (←)">
-          ←
-        </button>
-        <button onClick={() => step(1)} aria-label="Next item" title="Next (→)">
-          →
-        </button>
+        {step && (
+          <>
+            <button onClick={() => step(-1)} aria-label="Previous item" title="Previous (←)">
+              ←
+            </button>
+            <button onClick={() => step(1)} aria-label="Next item" title="Next (→)">
+              →
+            </button>
+          </>
+        )}
         <span class="mono" title={id}>
           {item?.key ?? id}
         </span>
@@ -64,7 +68,7 @@ export function Detail({ project, id, close, step, changed }: { project: Project
             </p>
           )}
           <p>
-            <a href={href(project.id, "gallery", { duplicate_of: item.id })}>Its duplicates</a>
+            <a href={href(project.id, "gallery", { like: item.id })}>More like this</a> · <a href={href(project.id, "gallery", { duplicate_of: item.id })}>Its duplicates</a> · <a href={href(project.id, "map", { item: item.id })}>On the map</a>
           </p>
           <h2>Labels</h2>
           {item.labels.length === 0 && <p class="quiet">Nobody has labeled it yet.</p>}
@@ -109,6 +113,8 @@ function aboutItem(item: ItemWithLabels): string[] {
   if (item.state === "available" && item.split === "pool") said.push("It is still to be labeled.");
   if (item.duplicate_of) said.push("Another item stands for it in rankings: the two are the same, or nearly.");
   if (item.barred_probability !== null) said.push(`The ranking leaves it for last: it looks like what annotators rejected (${percent(item.barred_probability, 0)} broken).`);
+  if (item.rank !== null) said.push(`It is at place ${count(item.rank)} of the ranking.`);
+  if (item.predicted_class !== null) said.push(`When the ranking was made, the head took it for “${item.predicted_class}” (${percent(item.predicted_probability, 0)}).`);
   said.push(...aboutLoss(item.pretext_loss, item.pretext_loss_percentile));
   said.push(...item.labels.filter((label) => label.revision === 1).map(howServed));
   return said;

@@ -1,6 +1,6 @@
 import { useEffect, useLayoutEffect, useMemo, useReducer, useRef, useState } from "preact/hooks";
 
-import { get, send, withQuery, type Content, type Item, type Page, type Project, type Suspect } from "../api";
+import { get, send, Unreached, withQuery, type AnsweredItem, type Content, type Item, type Page, type Project, type Similar, type Suspect } from "../api";
 import { percent, plural } from "../format";
 import { Empty } from "../parts";
 import { href, replaceQuery, route } from "../route";
@@ -14,7 +14,9 @@ const LEAST_TEXT_TILE = 172;
 const GAP = 8;
 const CAPTION = 26;
 const AHEAD = 1; // screens that are drawn above and below what is seen
-const FILTERS = ["state", "class", "split", "gold", "barred", "duplicate_of", "pretext_loss_percentile_min", "pretext_loss_percentile_max", "sort"] as const;
+const FILTERS = ["state", "class", "predicted_class", "split", "gold", "barred", "duplicates", "disagreed", "duplicate_of", "pretext_loss_percentile_min", "pretext_loss_percentile_max", "sort"] as const;
+const MOST_SIMILAR = 200;
+const ASK_AGAIN_MS = 3000; // where the service was not reached
 
 /** What a tile shows, of an item or of a suspect. */
 export interface Tile {
@@ -25,19 +27,48 @@ export interface Tile {
   mark: "done" | "aside" | "gold" | "suspect" | null;
 }
 
+const guess = (item: Item): string => (item.predicted_class === null ? "" : `${item.predicted_class}? ${percent(item.predicted_probability, 0)}`);
+
 function ofItem(item: Item): Tile {
   const aside = !["available", "done"].includes(item.state);
   return {
     id: item.id,
     key: item.key,
     content: item.content,
-    caption: aside ? item.state : (item.class ?? (item.pretext_loss_percentile === null ? "" : `loss above ${Math.floor(item.pretext_loss_percentile)}\u00a0%`)),
+    caption: aside ? item.state : (item.class ?? (guess(item) || (item.pretext_loss_percentile === null ? "" : `loss above ${Math.floor(item.pretext_loss_percentile)}\u00a0%`))),
     mark: item.gold ? "gold" : aside ? "aside" : item.class ? "done" : null,
   };
 }
 
 function ofSuspect(suspect: Suspect): Tile {
   return { id: suspect.item, key: suspect.key, content: suspect.content, caption: `${suspect.class} → ${suspect.suggested_class} ${percent(suspect.probability, 0)}`, mark: "suspect" };
+}
+
+function ofAnswer(item: AnsweredItem): Tile {
+  const right = item.measured_class === item.answered_class;
+  return { ...ofItem(item), caption: `${right ? "" : `${item.measured_class} → `}${item.answered_class} ${percent(item.answered_probability, 0)}`, mark: right ? "done" : "suspect" };
+}
+
+/** The items that the address asks for, from `cursor` on. */
+async function fetched(project: string, query: URLSearchParams, cursor: string | null): Promise<{ tiles: Tile[]; next: string | null }> {
+  const at = `/projects/${project}`;
+  const asked = (...names: string[]) => Object.fromEntries(names.map((name) => [name, query.get(name)]));
+  const page = <T,>(path: string, filters: Record<string, string | null>) => get<Page<T>>(withQuery(`${at}${path}`, { ...filters, limit: PAGE, cursor }));
+  const [like, round, outline] = ["like", "round", "outline"].map((name) => query.get(name));
+  if (query.get("show") === "suspects") {
+    const { items, next_cursor } = await page<Suspect>("/suspects", {});
+    return { tiles: items.map(ofSuspect), next: next_cursor };
+  }
+  if (like) {
+    const { items } = await get<Similar>(withQuery(`${at}/items/${encodeURIComponent(like)}/similar`, { ...asked("state"), limit: MOST_SIMILAR }));
+    return { tiles: items.map((item) => ({ ...ofItem(item), caption: `${item.similarity.toFixed(2)} ${item.class ?? guess(item)}` })), next: null };
+  }
+  if (round) {
+    const { items, next_cursor } = await page<AnsweredItem>(`/rounds/${encodeURIComponent(round)}/answers`, asked("class", "answered_class"));
+    return { tiles: items.map(ofAnswer), next: next_cursor };
+  }
+  const { items, next_cursor } = outline ? await page<Item>("/map/items", { outline }) : await page<Item>("/items", asked(...FILTERS));
+  return { tiles: items.map(ofItem), next: next_cursor };
 }
 
 /** Pages that are fetched as one scrolls; what was fetched stays. */
@@ -65,23 +96,15 @@ class Pages {
     if (this.loading || this.done || this.over) return;
     this.loading = true;
     try {
-      const at = `/projects/${this.project}`;
-      let found: { tiles: Tile[]; next: string | null };
-      if (this.query.get("show") === "suspects") {
-        const page = await get<Page<Suspect>>(`${at}/suspects`, { limit: PAGE, cursor: this.cursor });
-        found = { tiles: page.items.map(ofSuspect), next: page.next_cursor };
-      } else {
-        const filters = Object.fromEntries(FILTERS.map((name) => [name, this.query.get(name)]));
-        const page = await get<Page<Item>>(withQuery(`${at}/items`, { ...filters, limit: PAGE, cursor: this.cursor }));
-        found = { tiles: page.items.map(ofItem), next: page.next_cursor };
-      }
+      const found = await fetched(this.project, this.query, this.cursor);
       this.tiles = this.tiles.concat(found.tiles);
       this.cursor = found.next;
       this.done = found.next === null;
       this.error = null;
     } catch (error) {
       this.error = error as Error;
-      this.done = true;
+      if (error instanceof Unreached) setTimeout(() => void this.more(), ASK_AGAIN_MS);
+      else this.done = true;
     } finally {
       this.loading = false;
       if (!this.over) this.changed();
@@ -126,7 +149,7 @@ export function Gallery({ project }: { project: Project }) {
         <Filters project={project} />
         {selected.size > 0 && mayManage() && (
           <Selection
-            project={project.id}
+            project={project}
             ids={[...selected]}
             clear={() => select(new Set())}
             changed={() => {
@@ -215,8 +238,8 @@ function Grid({ pages, open, shown, selected, toggle }: { pages: Pages; open: (i
 }
 
 const STATES = { "": "all states", available: "to label", done: "labeled", broken: "broken", quarantined: "quarantined", withdrawn: "withdrawn" };
-const SORTS = { "": "by name", "-pretext_loss": "highest loss first", pretext_loss: "lowest loss first", "-key": "by name, backwards" };
-const SHOWS = { "": "all items", suspects: "suspects", gold: "gold items", barred: "barred items" };
+const SORTS = { "": "by name", rank: "next in the ranking first", predicted_probability: "least sure first", "-pretext_loss": "highest loss first", pretext_loss: "lowest loss first", "-key": "by name, backwards" };
+const SHOWS = { "": "all items", suspects: "suspects", disagreed: "disagreed on", duplicates: "duplicates", gold: "gold items", barred: "barred items" };
 
 function Filters({ project }: { project: Project }) {
   const query = route.value.query;
@@ -226,23 +249,32 @@ function Filters({ project }: { project: Project }) {
     else next.delete(name);
     replaceQuery(next);
   };
-  const show = query.get("show") === "suspects" ? "suspects" : query.get("gold") ? "gold" : query.get("barred") ? "barred" : "";
+  const show = query.get("show") === "suspects" ? "suspects" : (["disagreed", "duplicates", "gold", "barred"].find((name) => query.get(name)) ?? "");
   const setShow = (value: string) => {
     const next = new URLSearchParams(query);
-    for (const name of ["show", "gold", "barred"]) next.delete(name);
+    for (const name of ["show", "disagreed", "duplicates", "gold", "barred"]) next.delete(name);
     if (value === "suspects") next.set("show", value);
     else if (value) next.set(value, "true");
     replaceQuery(next);
   };
   const [low, high] = [query.get("pretext_loss_percentile_min") ?? "", query.get("pretext_loss_percentile_max") ?? ""];
+  const named = special(query);
   const suspects = show === "suspects";
   return (
     <form class="filters" aria-label="Filters" onSubmit={(event) => event.preventDefault()}>
-      <Choice label="Show" value={show} options={SHOWS} onChange={setShow} />
-      {!suspects && (
+      {named ? (
+        <b class="special" dir="auto">
+          {named}
+        </b>
+      ) : (
+        <Choice label="Show" value={show} options={SHOWS} onChange={setShow} />
+      )}
+      {query.get("like") && <Choice label="State" value={query.get("state") ?? ""} options={STATES} onChange={(value) => set("state", value)} />}
+      {!suspects && !named && (
         <>
           <Choice label="State" value={query.get("state") ?? ""} options={STATES} onChange={(value) => set("state", value)} />
           <Choice label="Class" value={query.get("class") ?? ""} options={{ "": "all classes", ...Object.fromEntries(project.classes.map((name) => [name, name])) }} onChange={(value) => set("class", value)} />
+          <Choice label="Guess" value={query.get("predicted_class") ?? ""} options={{ "": "all guesses", ...Object.fromEntries(project.classes.map((name) => [name, `guess: ${name}`])) }} onChange={(value) => set("predicted_class", value)} />
           <Choice label="Split" value={query.get("split") ?? ""} options={{ "": "pool and test", pool: "pool", test: "test split" }} onChange={(value) => set("split", value)} />
           <Choice label="Sorted" value={query.get("sort") ?? ""} options={SORTS} onChange={(value) => set("sort", value)} />
           <span class="range">
@@ -267,6 +299,16 @@ function Filters({ project }: { project: Project }) {
   );
 }
 
+/** What is shown in place of a filtered list, in words. */
+function special(query: URLSearchParams): string | null {
+  if (query.get("like")) return `Like ${query.get("like")}, most similar first`;
+  if (query.get("outline")) return "Inside an outline on the map";
+  if (!query.get("round")) return null;
+  const [own, answered] = [query.get("class"), query.get("answered_class")];
+  const what = own === null ? "Items" : own === answered ? `${own} that was recognised` : own;
+  return `${what}${answered !== null && own !== answered ? ` taken for ${answered}` : ""}, round ${query.get("round")}, surest first`;
+}
+
 function Choice({ label, value, options, onChange }: { label: string; value: string; options: Record<string, string>; onChange: (value: string) => void }) {
   return (
     <select aria-label={label} value={value} class={value ? "set" : ""} onChange={(event) => onChange(event.currentTarget.value)}>
@@ -279,12 +321,12 @@ function Choice({ label, value, options, onChange }: { label: string; value: str
   );
 }
 
-function Selection({ project, ids, clear, changed }: { project: string; ids: string[]; clear: () => void; changed: () => void }) {
+function Selection({ project, ids, clear, changed }: { project: Project; ids: string[]; clear: () => void; changed: () => void }) {
   const [refused, setRefused] = useState<string | null>(null);
-  const at = `/projects/${project}`;
-  const act = async (path: string) => {
+  const at = `/projects/${project.id}`;
+  const act = async (path: string, entry: (id: string) => unknown = (id) => id) => {
     try {
-      for (let from = 0; from < ids.length; from += 1000) await send("POST", path, { items: ids.slice(from, from + 1000) });
+      for (let from = 0; from < ids.length; from += 1000) await send("POST", path, { items: ids.slice(from, from + 1000).map(entry) });
       changed();
     } catch (error) {
       setRefused((error as Error).message);
@@ -302,6 +344,25 @@ function Selection({ project, ids, clear, changed }: { project: string; ids: str
       <button onClick={() => void act(`${at}/items/restore`)} title="Put withdrawn, broken or quarantined items back">
         Restore
       </button>
+      <select
+        aria-label="Gold"
+        title="Say for certain what they are: gold items tell how well annotators do"
+        value=""
+        onChange={(event) => {
+          const value = event.currentTarget.value;
+          event.currentTarget.value = "";
+          if (value === "-") void act(`${at}/gold/unmark`);
+          else if (value) void act(`${at}/gold`, (id) => ({ item: id, class: value.slice(1) }));
+        }}
+      >
+        <option value="">Gold…</option>
+        {project.classes.map((name) => (
+          <option key={name} value={`=${name}`}>
+            surely {name}
+          </option>
+        ))}
+        <option value="-">gold no more</option>
+      </select>
       <button class="link" onClick={clear}>
         clear
       </button>

@@ -2,7 +2,8 @@
 
 Of each group of duplicates the strategy sees one, and nothing that the reject head bars (`left_out`). Where the
 gate says no-go of the embeddings, `random` stands in for the strategy (docs/decisions/0010). When labels have grown
-enough since it last judged, the gate is asked again. The first ranking of a score run queues its similarity index.
+enough since it last judged, the gate is asked again. The first ranking of a score run queues its similarity index, and
+the first by a head stores what that head thinks of all items (`service.store.item_map`).
 
 Random choices come from (seed of the project, labels used), so the same state gives the same ranking again.
 """
@@ -17,9 +18,10 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.store import outbox, pipeline, planner_stats, similarity_index
+from service.store import item_map, outbox, pipeline, planner_stats, similarity_index
 from service.store.control_arm import control_item_ids
 from service.store.ids import public_id
+from service.store.item_map import Guesses
 from service.store.project_settings import Choice, ProjectSettings
 from service.store.tables import (
     Head,
@@ -178,7 +180,9 @@ def run(context: JobContext) -> dict[str, Any] | None:
         "barred": len(barred), "duplicates": int(unseen.copies.sum()),
     }  # fmt: skip
     bar(context, state.project.id, barred)
+    _store_guesses(context, state, scored, unseen.seen, pool)
     indexed = similarity_index.is_there(context.artifacts, str(state.score_run.artifact))
+    mapped = item_map.is_there(context.artifacts, str(state.score_run.artifact))
     with context.finish(result) as session:
         version = session.scalar(
             sa.select(sa.func.max(Ranking.version)).where(Ranking.project_id == state.project.id)
@@ -204,7 +208,32 @@ def run(context: JobContext) -> dict[str, Any] | None:
             pipeline.queue_probe_pretext(session, project)
         if not indexed:
             pipeline.queue_index_items(session, project)
+        elif not mapped:
+            pipeline.queue_map_items(session, project)
     return result
+
+
+def _store_guesses(
+    context: JobContext, state: _State, scored: ScoredItems, seen: Bools, pool: PoolView
+) -> None:
+    """Of the ranking's head, in place of those that the ranking before has left."""
+    artifact = str(state.score_run.artifact)
+    if state.head is None or pool.probabilities is None:
+        return
+    if context.artifacts.exists(Guesses.name(artifact, state.head.version)):
+        return
+    with context.read() as session:
+        before = session.scalar(
+            sa.select(Head.version)
+            .join(Ranking, Ranking.head_id == Head.id)
+            .where(Ranking.id == state.project.ranking_id)
+        )
+    everything = ScoredItems.open(context.artifacts, artifact)
+    rows = everything.where(scored.ids[seen])
+    guesses = Guesses.of(state.project.classes, everything.ids, rows, pool.probabilities)
+    guesses.store(context.artifacts, artifact, state.head.version)
+    if before is not None and before != state.head.version:
+        context.artifacts.delete(Guesses.name(artifact, before))
 
 
 def _told(ranking: Ranking) -> dict[str, Any]:

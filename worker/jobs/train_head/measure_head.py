@@ -7,6 +7,7 @@ the next ranking waiting.)
 
     {"measured_on": "test" | "control" | null, "items", "accuracy", "accuracy_low", "accuracy_high" (95 %),
      "macro_f1", "nll", "ece", "recall": {class: share or null}, "confusion": [[true × predicted]],
+     "reliability": [{"items", "sureness", "accuracy"}] by rising sureness,
      "pretext_loss_correlation": {"rho", "low", "high", "items"} or null: of the pretext loss and the head's own,
      "random_curve": see `random_curve`; of a round's head, where there are enough control labels and the head
      needs no items,

@@ -1,0 +1,185 @@
+"""Pictures of every view of the page, light and dark, on a desk and on a phone, of a project that people work in.
+
+    python -m benchmarks.page.shots POOL.parquet --to FOLDER [--data FOLDER]
+
+POOL has the columns `key`, `label` and `image`. Four annotators, who err now and then, label it for some rounds; with
+`--data` that project is kept, and only the pictures are taken again the next time. Needs Chromium and selenium.
+"""
+
+import argparse
+import random
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from benchmarks.page.browser import Tab, opened
+from benchmarks.page.site import Site, running
+
+ANNOTATORS = {"Ada": 0.02, "Grace": 0.03, "Linus": 0.06, "Zoë": 0.15}  # how often they err
+ROUNDS, ROUND_SIZE = 12, 60
+SIZES = {"wide": (1440, 900), "phone": (390, 844)}
+_BROKEN, _UNSURE = 0.004, 0.01
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("pool", type=Path)
+    parser.add_argument("--to", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--only", default="", help="views whose name begins so")
+    asked = parser.parse_args()
+    asked.to.mkdir(parents=True, exist_ok=True)
+    with _folder(asked.data) as folder, running(folder, asked.pool.resolve().parent) as site:
+        project = _project(site, asked.pool.resolve())
+        with opened(site) as tab:
+            for theme in ("light", "dark"):
+                for size, (width, height) in SIZES.items():
+                    tab.size(width, height)
+                    tab.theme(theme)
+                    for name in _views(tab, project, asked.only):
+                        tab.shot(asked.to / f"{name}-{theme}-{size}.png", whole=name.startswith("dashboard"))
+                        print(f"{name}-{theme}-{size}", flush=True)
+
+
+@contextmanager
+def _folder(kept: Path | None) -> Iterator[Path]:
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept.resolve()
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def _project(site: Site, pool: Path) -> dict[str, Any]:
+    """As it is kept, or made and labeled."""
+    truth = pq.read_table(pool, columns=["key", "label"]).to_pylist()
+    classes = sorted({row["label"] for row in truth})
+    known = [each for each in site.get("/projects")["items"] if each["name"] == "Road signs"]
+    if known and site.get(f"/projects/{known[0]['id']}/metrics")["labels_used"] >= ROUNDS * ROUND_SIZE:
+        return dict(known[0])
+    project = (
+        known[0]
+        if known
+        else site.post(
+            "/projects",
+            {
+                "name": "Road signs", "classes": classes, "backbone": "small", "image_size": 32, "pretext_epochs": 2,
+                "round_size": ROUND_SIZE, "retrain_min_interval_s": 0, "budget": 2000, "overlap": 1,
+                "control_fraction": 0.25, "gold_fraction": 0.05,
+            },
+        )
+    )  # fmt: skip
+    at = f"/projects/{project['id']}"
+    if not known:
+        site.post(f"{at}/sources", {"uri": str(pool)})
+        site.settled(at)
+        site.post(f"{at}/pretrain", {})
+        site.settled(at)
+    _label(site, at, {row["key"]: row["label"] for row in truth}, classes)
+    site.settled(at)
+    return dict(project)
+
+
+def _label(site: Site, at: str, truth: dict[str, str], classes: list[str]) -> None:
+    rng = random.Random(0)
+    gold_marked = False
+    while (used := site.get(f"{at}/metrics")["labels_used"]) < ROUNDS * ROUND_SIZE:
+        for name, errs in ANNOTATORS.items():
+            batch = site.post(f"{at}/next-batch", {"annotator": name, "size": ROUND_SIZE // len(ANNOTATORS)})
+            labels: list[dict[str, Any]] = []
+            for item in batch["items"]:
+                right = (
+                    truth[item["key"].rsplit("#", 1)[0]] if item["key"] not in truth else truth[item["key"]]
+                )
+                said: dict[str, Any] = {"class": rng.choice(classes) if rng.random() < errs else right}
+                drawn = rng.random()
+                if drawn < _BROKEN:
+                    said = {"skip": "broken"}
+                elif drawn < _BROKEN + _UNSURE:
+                    said = {"skip": "unsure"}
+                taken = int(rng.lognormvariate(7.6, 0.5) * (1 + errs))
+                labels.append(
+                    {"item": item["id"], "annotator": name, "batch": batch["batch"], "duration_ms": taken}
+                    | said
+                )
+            if labels:
+                site.post(f"{at}/labels", {"labels": labels})
+        if not gold_marked and used >= ROUND_SIZE:
+            some = site.get(f"{at}/items", state="available", limit=12)["items"]
+            gold = [
+                {"item": item["id"], "class": truth[item["key"]]} for item in some if item["key"] in truth
+            ]
+            site.post(f"{at}/gold", {"items": gold})
+            gold_marked = True
+        site.settled(at)  # so that the next round is picked by this one's head
+        print(f"{used} labels", flush=True)
+
+
+def _views(tab: Tab, project: dict[str, Any], only: str) -> Iterator[str]:
+    """Opens one view after the other, and says its name when it is drawn."""
+    at = f"/projects/{project['id']}"
+
+    def wanted(name: str) -> bool:
+        return name.startswith(only)
+
+    if wanted("projects"):
+        tab.open("/")
+        tab.see("//h1[text()='Projects']")
+        yield "projects"
+    if wanted("dashboard"):
+        tab.open(at)
+        tab.see("//*[@data-testid='curve']//canvas")
+        time.sleep(1)
+        yield "dashboard"
+    for name, query in {
+        "gallery": "", "gallery-doubt": "?sort=predicted_probability", "gallery-suspects": "?show=suspects",
+    }.items():  # fmt: skip
+        if wanted(name):
+            tab.open(f"{at}/gallery{query}")
+            tab.see("//*[contains(@class, 'tile')]//img | //*[@class='empty']")
+            tab.pictures()
+            yield name
+    if wanted("item"):
+        tab.open(f"{at}/gallery?sort=-pretext_loss")
+        tab.see("//*[contains(@class, 'tile')]//button").click()
+        tab.see("//*[@data-testid='detail']//h2[text()='Why this item?']")
+        tab.pictures()
+        yield "item"
+    if wanted("map"):
+        for by in ("class", "doubt", "loss", "arm"):
+            tab.open(f"{at}/map?by={by}")
+            tab.see("//*[@data-testid='map'][@data-frames]")
+            time.sleep(0.7)
+            if by == "class":
+                tab.hover("//*[@data-testid='map']", 0.06, -0.08)
+                time.sleep(1)
+            yield f"map-{by}"
+    if wanted("desk"):
+        tab.annotator("Ada")
+        tab.open(f"{at}/desk")
+        tab.see("//*[@data-testid='item']//img")
+        tab.pictures()
+        yield "desk"
+        tab.press("i")
+        time.sleep(0.3)
+        yield "desk-why"
+        tab.choose("One by one, or as a grid", "Grid: likeliest class")
+        tab.see("//*[@data-testid='desk-grid']//img | //*[@class='empty'] | //*[@data-testid='item']//img")
+        tab.pictures()
+        for button in tab.all("//*[@data-testid='desk-grid']//button")[3:5]:
+            button.click()
+        yield "desk-grid"
+        tab.see("//button[normalize-space()='Stop']").click()
+        time.sleep(0.5)
+
+
+if __name__ == "__main__":
+    main()
