@@ -369,8 +369,9 @@ class _Call:
 
 
 def annotation_bytes(annotation: Annotation) -> int:
-    """The size that `MAX_ANNOTATION_BYTES` limits."""
-    return len(json.dumps(annotation, ensure_ascii=False, separators=(",", ":")).encode())
+    """The size that `MAX_ANNOTATION_BYTES` limits. Raises `ValueError` for what JSON does not know, as NaN."""
+    text = json.dumps(annotation, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return len(text.encode())
 
 
 def _content(label: NewLabel | Label) -> tuple[str | None, str | None, Annotation | None]:
