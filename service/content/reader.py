@@ -188,7 +188,9 @@ class ItemBytes:
             filesystem, path = filesystem_of(f"{self._inline}/{found['file']}")
             return bytes(filesystem.cat_file(path))
         except Exception as error:  # never the item's fault: it was written before the item
-            raise SourceUnreachable(uri=uri, reason=(str(error) or type(error).__name__).rstrip(".")) from error
+            raise SourceUnreachable(
+                uri=uri, reason=(str(error) or type(error).__name__).rstrip(".")
+            ) from error
 
     def _unreadable(self, uri: str, place: str, error: Exception) -> SourceUnreadable:
         """`SourceUnreachable` unless the file is surely the cause: not there, in a place where others are."""

@@ -3,12 +3,19 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import anyio
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service.access import keys
 from service.integrations.label_studio import connections, labeling_config, vault
 from service.integrations.label_studio.client import LabelStudio, checked_url
 from service.integrations.label_studio.labeling_config import LabelingConfig
+from service.projects import projects
 from service.settings import Settings
+from service.store.ids import public_id
+from service.store.project_settings import ProjectSettings
+from service.store.session import write_session
 from service.store.tables import Project, ToolConnection
 
 SAMPLING = "Uncertainty sampling"
@@ -77,6 +84,49 @@ def store(
         )  # fmt: skip
 
     return step
+
+
+@dataclass(frozen=True)
+class Connected:
+    """What people are told. secret: of the calls of the tool."""
+
+    url: str
+    title: str
+    project: str
+    id: str
+    warning: str | None
+    secret: str
+
+
+def connected(engine: sa.Engine, settings: Settings, wanted: Wanted, into: str | None) -> Connected:
+    """Connect to the project `into`, by name or id; without it to the one with the tool's title, made where there is
+    none. Raises what `look` and `connections.create` do.
+    """
+    if wanted.callback_url is not None:
+        checked_callback(wanted.callback_url)
+    found = anyio.run(look, settings, wanted)
+    secret = keys.server_secret(settings)
+
+    def project_of(session: Session) -> Project:
+        named = session.scalar(sa.select(Project).where(Project.name == (into or found.title)))
+        if named is not None or into is not None:
+            return named or projects.find(session, str(into))
+        return projects.create(
+            session, name=found.title, classes=found.config.classes, settings=ProjectSettings(),
+            pretext_from=None, modality=found.config.kind,
+        )  # fmt: skip
+
+    with write_session(engine) as session:
+        connection = store(secret, wanted, found, project_of)(session)
+        project = session.get_one(Project, connection.project_id)
+        return Connected(
+            url=found.url,
+            title=found.title,
+            project=project.name,
+            id=public_id("p", project.id),
+            warning=found.warning,
+            secret=connections.shared_secret(secret, connection.nonce),
+        )
 
 
 def _warning(version: str | None) -> str | None:

@@ -276,7 +276,7 @@ async def predict(connection: OfTool, request: Request, parts: PartsDep) -> dict
             query = sa.select(ToolTask.task_id, ToolTask.score).where(
                 ToolTask.connection_id == connection.id, ToolTask.task_id.in_(numbers)
             )
-            return dict(session.execute(query).tuples().all())
+            return dict(session.execute(query).all())
 
     found = await run_in_threadpool(scores)
     version = connection.model_version or _NONE

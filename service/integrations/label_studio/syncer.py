@@ -193,17 +193,12 @@ class _Run:
         """As it is now: people change it while they label. Raises `LabelingConfigUnusable`."""
         project = await tool.project(connection.tool_project)
         config = labeling_config.parse(str(project.get("label_config", "")))
-        before = LabelingConfig.stored(connection.config)
-        if config != before:
+        if config != LabelingConfig.stored(connection.config):
 
             def note(session: Session, project: Project, connection: ToolConnection) -> None:
                 connection.config = config.as_row()
-                if (config.kind, config.data_key, config.from_name) != (
-                    before.kind,
-                    before.data_key,
-                    before.from_name,
-                ):
-                    connection.seen_until = None  # all is read anew
+                connection.seen_until = None  # all is read anew
+                _refused_look_new(session, connection)
 
             await self._write(note)
         return config
@@ -226,18 +221,19 @@ class _Run:
             await self._write(partial(_note_webhook, has_webhook=self.has_webhook))
 
     async def _pull(self, tool: LabelStudio, connection: ToolConnection, config: LabelingConfig) -> None:
-        since = await self._since(connection)
+        since = await self._since()
         async for page in tool.tasks(connection.tool_project, since):
             await self._take(tool, page, config)
         some_missed = await self._deleted(tool, connection)
         if tool.now is not None and not self.unfetched:
             await self._write(partial(_seen, until=None if some_missed else tool.now.isoformat()))
 
-    async def _since(self, connection: ToolConnection) -> datetime | None:
+    async def _since(self) -> datetime | None:
         """None: everything is read, the first time and where what was refused may be taken now."""
-        if connection.seen_until is None or await self._write(_classes_changed):
+        seen_until = await self._write(_seen_until)
+        if seen_until is None:
             return None
-        return datetime.fromisoformat(connection.seen_until) - (MARGIN if self.hinted else LONG_MARGIN)
+        return datetime.fromisoformat(seen_until) - (MARGIN if self.hinted else LONG_MARGIN)
 
     async def _take(self, tool: LabelStudio, page: Sequence[Task], config: LabelingConfig) -> None:
         def known() -> dict[int, str]:
@@ -359,17 +355,23 @@ def _seen(session: Session, project: Project, connection: ToolConnection, until:
     connection.seen_until = until
 
 
-def _classes_changed(session: Session, project: Project, connection: ToolConnection) -> bool:
-    """Whether annotations were refused, and the project has other classes now. They are looked at once more."""
-    if connection.known_classes == project.classes:
-        return False
-    connection.known_classes = list(project.classes)
+def _seen_until(session: Session, project: Project, connection: ToolConnection) -> str | None:
+    """None also where annotations were refused and the project has other classes now: they are looked at again."""
+    if connection.known_classes != project.classes:
+        connection.known_classes = list(project.classes)
+        if _refused_look_new(session, connection):
+            return None
+    return connection.seen_until
+
+
+def _refused_look_new(session: Session, connection: ToolConnection) -> bool:
+    """Refused annotations are taken for changed when they are read again; true if there are any."""
     refused = sa.select(ToolAnnotation).where(
         ToolAnnotation.connection_id == connection.id, ToolAnnotation.refusal.is_not(None)
     )
     found = session.scalars(refused).all()
     for row in found:
-        row.updated_at = ""  # as if it had changed
+        row.updated_at = ""
     return bool(found)
 
 

@@ -56,7 +56,7 @@ def known_digests(session: Session, connection_id: int, tasks: Sequence[Task]) -
         ToolTask.task_id.in_([task.id for task in tasks]),
         ToolTask.gone.is_(False),
     )
-    return dict(session.execute(query).tuples().all())
+    return dict(session.execute(query).all())
 
 
 def looked_at(fetched: Fetched, data: bytes, config: LabelingConfig, limits: Limits, project_id: int) -> None:
@@ -116,9 +116,7 @@ def register(
             sa.select(Item.key, Item.id).where(
                 Item.project_id == project.id, Item.key.in_([e.key for e in new])
             )
-        )
-        .tuples()
-        .all()
+        ).all()
     )
     back = []
     for one in fetched:

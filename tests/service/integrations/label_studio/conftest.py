@@ -78,7 +78,7 @@ class Site:
 
 def _rank(session: Session, tasks: tuple[int, ...]) -> int:
     project = session.get_one(Project, 1)
-    item_of = dict(session.execute(sa.select(ToolTask.task_id, ToolTask.item_id)).tuples().all())
+    item_of = dict(session.execute(sa.select(ToolTask.task_id, ToolTask.item_id)).all())
     items = [session.get_one(Item, item_of[task]) for task in tasks]
     score_run = factories.make_score_run(session, project=project)
     ranking = factories.make_ranking(session, project=project, score_run=score_run, items=items)

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from service.content.reader import content_hash_of
+from service.integrations.label_studio.connections import LeaseLost
 from service.store.session import read_session
 from service.store.tables import Item, Label, ToolAnnotation, ToolConnection, ToolTask
 from tests.service.integrations.label_studio import fake as fakes
@@ -59,7 +61,7 @@ def test_tasks_become_items_and_annotations_labels(site: Site, tool: FakeLabelSt
     assert dog["annotation"]["result"] == chosen("dog")
     assert (skipped["skip"], skipped["annotator"]) == ("other", "ann@lab.local")
     assert tool.sampling == "Uncertainty sampling"
-    jobs = {job["kind"] for job in site.client.get("/projects/p_1/jobs").json()["items"]}
+    jobs = {job["kind"] for job in site.client.get("/projects/p_1/metrics").json()["jobs"]}
     assert jobs == {"score_raw", "train_pretext"}
 
 
@@ -282,9 +284,7 @@ def test_an_item_that_is_there_already_is_taken(site: Site, tool: FakeLabelStudi
     item = {"key": "one.png", "uri": str(tmp_path / "one.png")}
     assert site.client.post("/projects/p_1/items", json={"items": [item]}).json()["added"] == 1
     with site.engine.begin() as connection:  # as an import notes it
-        connection.execute(
-            sa.update(Item).values(content_hash=fakes_hash(picture(1))), execution_options={"x": 1}
-        )
+        connection.execute(sa.update(Item).values(content_hash=content_hash_of(picture(1))))
     site.connect(tool)
     site.look()
     with read_session(site.engine) as session:
@@ -294,12 +294,6 @@ def test_an_item_that_is_there_already_is_taken(site: Site, tool: FakeLabelStudi
             .order_by(ToolTask.task_id)
         ).all()
     assert [tuple(row) for row in rows] == [(1, "one.png"), (2, "label-studio/2"), (3, "label-studio/3")]
-
-
-def fakes_hash(data: bytes) -> str:
-    from service.content.reader import content_hash_of
-
-    return content_hash_of(data)
 
 
 def test_the_tool_is_down_for_an_hour(connected: Site, tool: FakeLabelStudio) -> None:
@@ -394,7 +388,7 @@ def test_whoever_lost_the_lease_stores_nothing(connected: Site, tool: FakeLabelS
                 connection.execute(sa.update(ToolConnection).values(lease_token=99))
 
     tool.before = taken_over
-    with pytest.raises(Exception, match=""):
+    with pytest.raises(LeaseLost):
         connected.look()
     assert connected.count(Label) == 0
 
