@@ -142,7 +142,7 @@ class LabelStudio:
             page += 1
 
     async def model_versions(self, project: int) -> dict[str, int]:
-        """How many predictions there are of each."""
+        """The number of predictions of each."""
         found = await self._call("GET", f"/api/projects/{project}/model-versions/", missing={})
         return dict(found) if isinstance(found, dict) else {}
 

@@ -38,7 +38,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Found:
-    """What the tool says of its project."""
+    """The project as the tool describes it."""
 
     url: str
     title: str
@@ -88,7 +88,7 @@ def store(
 
 @dataclass(frozen=True)
 class Connected:
-    """What people are told. secret: of the calls of the tool."""
+    """A new connection as people are told of it. secret: of the calls of the tool."""
 
     url: str
     title: str

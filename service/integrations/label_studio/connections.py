@@ -148,7 +148,7 @@ def webhook_url(connection: ToolConnection) -> str | None:
 
 
 def path(project_id: int) -> str:
-    """Where the tool finds this service's side of the connection, as a machine-learning backend."""
+    """The address of this service's side of the connection: of its webhook, and as a machine-learning backend."""
     return f"/integrations/label-studio/{public_id('p', project_id)}"
 
 

@@ -258,8 +258,8 @@ class _Run:
     async def _fetch(
         self, tool: LabelStudio, wanted: Sequence[Fetched], config: LabelingConfig
     ) -> list[Fetched]:
-        """Those whose bytes could be had, or never can. Several are fetched at a time. Raises `ToolUnreachable` where
-        many could not: then it is down, and the others need not be tried.
+        """The tasks whose bytes could be had, or never can; several are fetched at a time. Raises `ToolUnreachable`
+        where many could not: then it is down, and the others need not be tried.
         """
         limiter = anyio.CapacityLimiter(DOWNLOADS)
         done: list[Fetched] = []

@@ -50,7 +50,7 @@ def digest_of(task: Task, config: LabelingConfig) -> str:
 
 
 def known_digests(session: Session, connection_id: int, tasks: Sequence[Task]) -> dict[int, str]:
-    """Of tasks that need no look, by number."""
+    """The digests of tasks that are known and there, by number."""
     query = sa.select(ToolTask.task_id, ToolTask.digest).where(
         ToolTask.connection_id == connection_id,
         ToolTask.task_id.in_([task.id for task in tasks]),
@@ -150,7 +150,7 @@ def _displace(session: Session, rows: Sequence[ToolTask]) -> bool:
 
 
 def _same_bytes(session: Session, project: Project, fetched: Sequence[Fetched]) -> dict[int, int]:
-    """Of new tasks, those that show an item which the pool has already and no other task shows: by task, the item."""
+    """The items that the pool has already, and no other task shows, by the new task that shows the same bytes."""
     wanted: dict[Any, int] = {}
     for one in fetched:
         if one.item is not None:
