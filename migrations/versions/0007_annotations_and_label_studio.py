@@ -58,6 +58,7 @@ def upgrade() -> None:
         sa.Column("digest", sa.Text(), nullable=False),
         sa.Column("gone", sa.Boolean(), nullable=False),
         sa.Column("arm", sa.Text(), nullable=True),
+        sa.Column("ranking_id", _NUMBER, nullable=True),
         sa.Column("score", sa.Double(), nullable=True),
         sa.Column("refusal", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(

@@ -61,6 +61,8 @@ class NewLabel:
     created_at: datetime | None = None
     arm: Arm | None = None
     late: bool = False
+    # Of those that a tool was shown the item for, in the place of a batch:
+    ranking_id: int | None = None
 
 
 @dataclass
@@ -293,7 +295,7 @@ class _Call:
             project_id=self.project.id, item_id=found.item.id, annotator=entry.annotator,
             revision=entry.revision or 1, current=True, used=used, class_name=entry.class_name,
             skip=entry.skip, arm=arm, outcome="accepted", duration_ms=entry.duration_ms,
-            annotation=entry.annotation,
+            annotation=entry.annotation, ranking_id=entry.ranking_id,
             round_number=self.round_number, created_at=entry.created_at or self.now,
         )  # fmt: skip
         found.labels.append(label)

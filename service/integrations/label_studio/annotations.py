@@ -39,7 +39,7 @@ def store(
     the project is locked.
     """
     numbers = [task.id for task in tasks]
-    item_of = _items(session, connection, numbers)
+    task_of = _items(session, connection, numbers)
     seen: dict[int, dict[int, ToolAnnotation]] = {number: {} for number in numbers}
     rows = sa.select(ToolAnnotation).where(
         ToolAnnotation.connection_id == connection.id, ToolAnnotation.task_id.in_(numbers)
@@ -49,10 +49,10 @@ def store(
     entries: list[_Entry] = []
     changes = 0
     for task in tasks:
-        found = item_of.get(task.id)
-        if found is not None:
+        shown = task_of.get(task.id)
+        if shown is not None:
             changes += _of_task(
-                session, project, connection, config, task, people, seen[task.id], found, entries
+                session, project, connection, config, task, people, seen[task.id], shown, entries
             )
     if entries:
         _, refused = labels.store_good(session, project, [entry.label for entry in entries], utc_now())
@@ -64,21 +64,19 @@ def store(
     return changes
 
 
-def _items(
-    session: Session, connection: ToolConnection, numbers: Sequence[int]
-) -> dict[int, tuple[int, str | None]]:
-    """By task, its item and the arm that the tool shows it by."""
+def _items(session: Session, connection: ToolConnection, numbers: Sequence[int]) -> dict[int, ToolTask]:
+    """The tasks that are items which may be labeled, by number."""
     query = (
-        sa.select(ToolTask.task_id, ToolTask.item_id, ToolTask.arm)
+        sa.select(ToolTask)
         .join(Item, Item.id == ToolTask.item_id)
         .where(ToolTask.connection_id == connection.id, ToolTask.task_id.in_(numbers), Item.split == "pool")
     )
-    return {task: (item, arm) for task, item, arm in session.execute(query) if item is not None}
+    return {row.task_id: row for row in session.scalars(query)}
 
 
 def _of_task(
     session: Session, project: Project, connection: ToolConnection, config: LabelingConfig, task: Task,
-    people: Mapping[int, str], seen: dict[int, ToolAnnotation], found: tuple[int, str | None],
+    people: Mapping[int, str], seen: dict[int, ToolAnnotation], shown: ToolTask,
     entries: list[_Entry],
 ) -> int:  # fmt: skip
     there = {annotation.id: annotation for annotation in task.annotations}
@@ -100,11 +98,11 @@ def _of_task(
         theirs.sort(key=lambda one: (one.updated_at, one.id))
         earlier = any(row.annotator == annotator for row in seen.values())
         rows = [_noted(session, connection, task, one, annotator, seen.get(one.id)) for one in theirs]
-        label = _label(project, config, found, annotator, theirs[-1], rows[-1]) if theirs else None
+        label = _label(project, config, shown, annotator, theirs[-1], rows[-1]) if theirs else None
         if label is not None:  # the newest; of the others it is kept that they were seen
             entries.append(_Entry(label, rows[-1]))
         elif earlier:  # deleted, or it says nothing any more that could be a label
-            entries.append(_Entry(NewLabel(item=public_id("i", found[0]), annotator=annotator), None))
+            entries.append(_Entry(NewLabel(item=_item(shown), annotator=annotator), None))
     return len(changed)
 
 
@@ -121,7 +119,7 @@ def _noted(
 
 
 def _label(
-    project: Project, config: LabelingConfig, found: tuple[int, str | None], annotator: str,
+    project: Project, config: LabelingConfig, shown: ToolTask, annotator: str,
     annotation: Annotation, row: ToolAnnotation,
 ) -> NewLabel | None:  # fmt: skip
     """None, and a refusal in the row, where it names no class or several."""
@@ -139,17 +137,21 @@ def _label(
     if (why := _why_not_kept(kept)) is not None:
         kept |= {"result": None, "left_out": why}
         row.refusal = f"its class is kept, but not what was drawn, as it {why}; that is in Label Studio"
-    item, arm = found
     return NewLabel(
-        item=public_id("i", item),
+        item=_item(shown),
         annotator=annotator,
         class_name=class_name,
         skip="other" if annotation.cancelled else None,
         duration_ms=_milliseconds(annotation.lead_time_s),
         annotation=kept,
         created_at=_time(annotation.updated_at),
-        arm=cast(Arm | None, arm),
+        arm=cast(Arm | None, shown.arm),
+        ranking_id=shown.ranking_id,
     )
+
+
+def _item(shown: ToolTask) -> str:
+    return public_id("i", shown.item_id or 0)
 
 
 def _why_not_kept(kept: dict[str, Any]) -> str | None:

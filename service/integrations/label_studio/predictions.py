@@ -55,7 +55,13 @@ def note(session: Session, connection: ToolConnection, push: Push) -> None:
     forget = sa.update(ToolTask).where(ToolTask.connection_id == connection.id, ToolTask.score.is_not(None))
     session.execute(forget.values(score=None).execution_options(synchronize_session=False))
     rows = [
-        {"connection_id": connection.id, "task_id": task, "arm": arm, "score": push.score(place)}
+        {
+            "connection_id": connection.id,
+            "task_id": task,
+            "arm": arm,
+            "score": push.score(place),
+            "ranking_id": push.ranking_id if arm == "selected" else None,
+        }
         for place, (task, arm) in enumerate(push.tasks)
     ]
     if rows:

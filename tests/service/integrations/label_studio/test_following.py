@@ -118,7 +118,7 @@ def test_the_order_of_tasks_is_the_ranking(connected: Site, tool: FakeLabelStudi
     tool.annotate(4, chosen("cat"))
     connected.look()
     (label,) = connected.labels()
-    assert label["arm"] == "selected"
+    assert (label["arm"], label["ranking"]) == ("selected", "r_1")
     newer = connected.rank(3, 1, 2)
     connected.look()
     assert tool.order() == [3, 1, 2]
