@@ -41,11 +41,14 @@ class Report:
 
 @dataclass(frozen=True)
 class Claim:
-    """A connection that is ours to follow until the lease runs out."""
+    """A connection that is ours to follow until the lease runs out. full: its time had come; else it was hinted at, or
+    there is a new ranking.
+    """
 
     id: int
     project_id: int
     token: int
+    full: bool
 
 
 def create(
@@ -182,6 +185,7 @@ def due(session: Session, hinted: Collection[int], busy: Collection[int]) -> lis
 def claim(session: Session, number: int) -> Claim | None:
     """None where another process was faster."""
     now = clock(session)
+    full = session.scalar(sa.select(ToolConnection.next_at <= now).where(ToolConnection.id == number))
     row = session.execute(
         sa.update(ToolConnection)
         .where(ToolConnection.id == number, ToolConnection.lease_until <= now)
@@ -189,7 +193,7 @@ def claim(session: Session, number: int) -> Claim | None:
         .returning(ToolConnection.project_id, ToolConnection.lease_token)
         .execution_options(synchronize_session=False)
     ).one_or_none()
-    return None if row is None else Claim(number, row.project_id, row.lease_token)
+    return None if row is None else Claim(number, row.project_id, row.lease_token, bool(full))
 
 
 def held(session: Session, claimed: Claim) -> ToolConnection:
@@ -198,9 +202,13 @@ def held(session: Session, claimed: Claim) -> ToolConnection:
     return session.get_one(ToolConnection, claimed.id, populate_existing=True)
 
 
-def release(session: Session, claimed: Claim, *, wait_s: float, **values: Any) -> None:
-    """Whoever is first may have it again, once it is due. Raises `LeaseLost`."""
-    _set(session, claimed, lease_until=0.0, next_at=clock(session) + wait_s, **values)
+def release(session: Session, claimed: Claim, *, wait_s: float | None, **values: Any) -> None:
+    """Whoever is first may have it again, once it is due: after `wait_s`, or when it was due anyway. Raises
+    `LeaseLost`.
+    """
+    if wait_s is not None:
+        values["next_at"] = clock(session) + wait_s
+    _set(session, claimed, lease_until=0.0, **values)
 
 
 def _set(session: Session, claimed: Claim, **values: Any) -> None:

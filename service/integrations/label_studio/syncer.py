@@ -66,6 +66,7 @@ class Syncer:
         self._parts = parts
         self._hinted: set[int] = set()
         self._busy: set[int] = set()
+        self._people: dict[int, dict[int, str]] = {}  # by connection
         self._wake = anyio.Event()
 
     def look(self, connection_id: int) -> None:
@@ -105,12 +106,11 @@ class Syncer:
 
     async def follow(self, number: int) -> None:
         """One look at one tool, if nobody else is looking."""
-        hinted = number in self._hinted
         self._hinted.discard(number)
         claimed = await self._parts.write(partial(connections.claim, number=number))
         if claimed is None:
             return
-        run = _Run(self._parts, claimed, hinted)
+        run = _Run(self._parts, claimed, self._people.setdefault(number, {}))
         try:
             try:
                 await run.all()
@@ -124,7 +124,9 @@ class Syncer:
                     claimed, "Something went wrong here; the service's log says more.", run.failures
                 )
             else:
-                wait_s = INTERVAL_S if run.has_webhook else WITHOUT_WEBHOOK_S
+                wait_s = None
+                if claimed.full:
+                    wait_s = INTERVAL_S if run.has_webhook else WITHOUT_WEBHOOK_S
                 values: dict[str, Any] = {"error": None, "failures": 0, "synced_at": utc_now()}
                 await self._parts.write(
                     partial(connections.release, claimed=claimed, wait_s=wait_s, **values)
@@ -143,14 +145,17 @@ class Syncer:
 
 @dataclass
 class _Run:
-    """One look: tasks and annotations come in, then a new ranking goes out."""
+    """One look: tasks and annotations come in, then a new ranking goes out.
+
+    A hint costs the tool one call, as it is slow and people wait for it; what changes seldom is asked for when the time
+    of a full look has come.
+    """
 
     parts: Parts
     claimed: Claim
-    hinted: bool
+    people: dict[int, str]
     failures: int = 0
     has_webhook: bool = False
-    people: dict[int, str] = field(default_factory=dict)
     unfetched: list[ShortlistError] = field(default_factory=list)  # tasks that are looked at again next time
 
     async def all(self) -> None:
@@ -158,9 +163,12 @@ class _Run:
         self.failures = connection.failures
         token = vault.decrypted(self.parts.secret, connection.token)
         async with connect.client(self.parts.settings, connection.url, token) as tool:
-            self.people = await tool.people()
-            config = await self._config(tool, connection)
-            await self._webhook(tool, connection)
+            config = LabelingConfig.stored(connection.config)
+            self.has_webhook = connection.has_webhook
+            if self.claimed.full:
+                self.people.update(await tool.people())
+                config = await self._config(tool, connection)
+                await self._webhook(tool, connection)
             await self._pull(tool, connection, config)
             if project.state == "active":
                 await self._push(tool)
@@ -224,7 +232,7 @@ class _Run:
         since = await self._since()
         async for page in tool.tasks(connection.tool_project, since):
             await self._take(tool, page, config)
-        some_missed = await self._deleted(tool, connection)
+        some_missed = self.claimed.full and await self._deleted(tool, connection)
         if tool.now is not None and not self.unfetched:
             await self._write(partial(_seen, until=None if some_missed else tool.now.isoformat()))
 
@@ -233,9 +241,12 @@ class _Run:
         seen_until = await self._write(_seen_until)
         if seen_until is None:
             return None
-        return datetime.fromisoformat(seen_until) - (MARGIN if self.hinted else LONG_MARGIN)
+        return datetime.fromisoformat(seen_until) - (LONG_MARGIN if self.claimed.full else MARGIN)
 
     async def _take(self, tool: LabelStudio, page: Sequence[Task], config: LabelingConfig) -> None:
+        if not {each.by for task in page for each in task.annotations} <= {None, *self.people}:
+            self.people.update(await tool.people())
+
         def known() -> dict[int, str]:
             with read_session(self.parts.engine) as session:
                 return tool_tasks.known_digests(session, self.claimed.id, page)

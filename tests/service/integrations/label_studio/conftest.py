@@ -16,7 +16,7 @@ from service.integrations.label_studio.syncer import Syncer
 from service.main import create_app
 from service.settings import Settings
 from service.store.session import read_session, write_session
-from service.store.tables import Item, Project, Table, ToolTask
+from service.store.tables import Item, Project, Table, ToolConnection, ToolTask
 from tests import factories
 from tests.service.integrations.label_studio.fake import LEGACY, FakeLabelStudio, fake_label_studio
 
@@ -46,9 +46,12 @@ class Site:
         given = {"url": tool.url, "token": LEGACY, "tool_project": 7} | body
         return self.client.post(f"/projects/{project}/integrations/label-studio", json=given)
 
-    def look(self, number: int = 1) -> dict[str, Any]:
-        """Once, whenever it would be due; what the connection says afterwards."""
-        anyio.run(self.syncer.follow, number)
+    def look(self, *, full: bool = True) -> dict[str, Any]:
+        """Once, as if a minute had passed, or else after a hint; what the connection says afterwards."""
+        if full:
+            with self.engine.begin() as connection:
+                connection.execute(sa.update(ToolConnection).values(next_at=0.0))
+        anyio.run(self.syncer.follow, 1)
         return self.status()
 
     def status(self, project: str = "p_1") -> dict[str, Any]:
@@ -87,7 +90,9 @@ def _rank(session: Session, tasks: tuple[int, ...]) -> int:
 
 
 @pytest.fixture
-def site(settings: Settings, engine: sa.Engine) -> Site:
+def site(settings: Settings, engine: sa.Engine) -> Iterator[Site]:
     with write_session(engine) as session:
         _, key = keys.create(session, keys.server_secret(settings), name="admin", role="admin")
-    return Site(create_app(settings), engine, key)
+    app = create_app(settings)
+    yield Site(app, engine, key)
+    app.state.parts.engine.dispose()

@@ -125,6 +125,23 @@ def test_the_order_of_tasks_is_the_ranking(connected: Site, tool: FakeLabelStudi
     assert {each["model_version"] for each in tool.predictions} == {f"shortlist-{newer}"}
 
 
+def test_a_hint_costs_the_tool_one_call(connected: Site, tool: FakeLabelStudio) -> None:
+    next_at = sa.select(ToolConnection.next_at)
+    with read_session(connected.engine) as session:
+        before = session.scalar(next_at)
+    tool.annotate(1, chosen("cat"))
+    tool.calls.clear()
+    assert connected.look(full=False)["error"] is None
+    assert tool.calls == ["GET /api/tasks"]
+    assert connected.said() == {"1": ("ann@lab.local", "cat")}
+    with read_session(connected.engine) as session:  # however many come, the full look comes in its time
+        assert session.scalar(next_at) == before
+    tool.users[3] = "cleo@lab.local"
+    tool.annotate(2, chosen("dog"), by=3)
+    connected.look(full=False)
+    assert connected.said()["2"] == ("cleo@lab.local", "dog")
+
+
 def test_a_ranking_that_is_told_is_not_told_again(connected: Site, tool: FakeLabelStudio) -> None:
     connected.rank(1, 2)
     connected.look()
