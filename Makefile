@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up test check format docs web bench-loop bench-labels bench-labels-quick bench-tasks bench-select bench-system bench-serve bench-pretext bench-gpu bench-pages clean
+.PHONY: help venv demo up test check format docs web bench-loop bench-labels bench-labels-quick bench-tasks bench-select bench-system bench-serve bench-pretext bench-gpu bench-pages label-studio-test clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-18s %s\n", $$1, $$2}'
@@ -29,6 +29,14 @@ up: venv ## service, worker and embedded database; ARGS="--items PATH --classes 
 
 test: venv ## all tests, on all cores
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+.venv-label-studio/.installed: Makefile
+	test -x .venv-label-studio/bin/pip || $(PYTHON) -m venv .venv-label-studio
+	.venv-label-studio/bin/pip install --quiet --disable-pip-version-check label-studio==1.23.2
+	@touch $@
+
+label-studio-test: venv .venv-label-studio/.installed ## 100 items through a real Label Studio, installed in .venv-label-studio (1 GB)
+	LABEL_STUDIO_JOURNEY=full $(BIN)/python -m pytest -n 0 tests/journeys/test_label_studio.py
 
 check: venv ## ruff, mypy strict, import contracts, migration drift, compose file
 	$(BIN)/ruff check .

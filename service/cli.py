@@ -33,6 +33,8 @@ app = typer.Typer(
 )  # fmt: skip
 keys_app = typer.Typer(help="API keys.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
+connect_app = typer.Typer(help="Work with an annotation tool.", no_args_is_help=True)
+app.add_typer(connect_app, name="connect")
 
 DataDir = Annotated[
     Path | None, typer.Option(help="folder of database and artifacts; default: SHORTLIST_DATA_DIR")
@@ -201,6 +203,47 @@ def revoke_key(id: str, data_dir: DataDir = None) -> None:
         with write_session(engine) as session:
             key_rules.revoke(session, key_rules.find(session, id, None), utc_now())
     print(f"{id} is revoked.")
+
+
+@connect_app.command("label-studio")
+def connect_label_studio(
+    url: Annotated[str, typer.Option(help="at which people open Label Studio")],
+    token: Annotated[
+        str, typer.Option(envvar="LABEL_STUDIO_TOKEN", help="a personal access token, or a legacy one")
+    ],
+    tool_project: Annotated[int, typer.Option("--project", help="the number of the project there")],
+    into: Annotated[
+        str | None,
+        typer.Option(help="the project here, by name or id; default: one of the same title, made new"),
+    ] = None,
+    callback: Annotated[
+        str | None,
+        typer.Option(help="the URL at which Label Studio reaches this service, so that it says at once"),
+    ] = None,
+    top: Annotated[
+        int, typer.Option(min=1, max=10_000, help="tasks of a ranking that it is told of")
+    ] = 1_000,
+    add_classes: Annotated[
+        bool, typer.Option("--add-classes", help="add the classes that only Label Studio has")
+    ] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """A project of Label Studio and one here become one: tasks are items, annotations labels, and it shows next what is
+    ranked first. The service follows it while it runs."""
+    from service.integrations.label_studio import connect  # here, because it loads the web framework
+
+    settings = _settings(data_dir=data_dir)
+    wanted = connect.Wanted(url, token, tool_project, callback, top, add_classes)
+    with serving.database(settings) as engine:
+        migrations.check(engine)
+        told = connect.connected(engine, settings, wanted, into)
+    print(
+        f"Project {tool_project} of {told.url}, {told.title!r}, is connected to {told.project!r} ({told.id})."
+    )
+    if told.warning:
+        print(told.warning)
+    print("The service follows it while it runs: `shortlist up`, or `shortlist serve` and a worker.")
+    print(f'For its dialog "Connect model": user shortlist, password {told.secret}')
 
 
 @app.command()

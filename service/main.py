@@ -47,6 +47,8 @@ from service.http.http_head import HeadAsGet
 from service.http.middleware import BodyLimit, Observed
 from service.http.openapi import DescribedApp
 from service.http.strict_query import refuse_unknown_query
+from service.integrations.label_studio import routes as label_studio
+from service.integrations.label_studio.syncer import Syncer
 from service.settings import Settings
 from service.store.artifacts import Artifacts
 from service.store.session import make_engine
@@ -85,6 +87,8 @@ _ROUTERS = (
     health.router,
     maps.router,
     round_answers.router,
+    label_studio.router,
+    label_studio.called_by_the_tool,
     web.router,
 )
 
@@ -111,11 +115,14 @@ def create_app(settings: Settings) -> FastAPI:
     )
     deliverer = Deliverer(engine, secret, settings.webhooks_to_private_addresses, parts.write_slots)
 
+    syncer = Syncer(parts)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with anyio.create_task_group() as beside_requests:
             beside_requests.start_soon(parts.event_streams.run)
             beside_requests.start_soon(deliverer.run)
+            beside_requests.start_soon(syncer.run)
             yield
             parts.event_streams.close()
             beside_requests.cancel_scope.cancel()
@@ -132,6 +139,7 @@ def create_app(settings: Settings) -> FastAPI:
         responses={"default": {"model": problems.Problem, "description": "What went wrong (RFC 9457)"}},
     )
     app.state.parts = parts
+    app.state.label_studio = syncer
     problems.install(app)
     for router in _ROUTERS:
         app.include_router(router)

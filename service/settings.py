@@ -68,6 +68,12 @@ class Settings(BaseSettings):
         False, description="whether webhooks may be sent to loopback and private addresses"
     )
 
+    tools_at_private_addresses: bool = Field(
+        True,
+        description="whether annotation tools that a project is connected to, and the places their tasks name, may lie "
+        "in private networks; link-local addresses are refused in any case",
+    )
+
     max_image_pixels: int = Field(
         64_000_000, ge=1, description="an image with more pixels is quarantined, never decoded"
     )

@@ -32,6 +32,7 @@ from service.store.tables import (
     Source,
     Suspect,
     Table,
+    ToolConnection,
     Webhook,
     Worker,
     utc_now,
@@ -229,6 +230,18 @@ def make_kept_answer(session: Session, *, key: Key, **values: Any) -> KeptAnswer
 def make_webhook(session: Session, *, project: Project, **values: Any) -> Webhook:
     defaults = {"url": "http://127.0.0.1:9/hook", "events": ["job.failed"], "nonce": "00"}
     return _add(session, Webhook(project_id=project.id, **defaults | values))
+
+
+def make_tool_connection(session: Session, *, project: Project, **values: Any) -> ToolConnection:
+    config = {
+        "kind": "image", "data_key": "image", "control": "Choices", "from_name": "label", "to_name": "image",
+        "classes": project.classes,
+    }  # fmt: skip
+    defaults = {
+        "url": "http://127.0.0.1:9", "tool_project": next(_numbers), "token": "", "nonce": "00", "config": config,
+        "top": 1000, "known_classes": project.classes,
+    }  # fmt: skip
+    return _add(session, ToolConnection(project_id=project.id, **defaults | values))
 
 
 def make_delivery(session: Session, *, webhook: Webhook, **values: Any) -> Delivery:

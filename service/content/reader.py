@@ -27,6 +27,8 @@ _ROW = re.compile(
 # What came in a request and is kept among the artifacts, a file for the items of a call. It lies below no root, and
 # only the service itself gives items such a place.
 _INLINE = re.compile(r"inline:(?P<file>\d{1,19}/[0-9a-f]{32}\.jsonl)#row=(?P<row>\d{1,15})")
+# … and an item that is a file of its own, as a picture that a tool sent.
+_INLINE_FILE = re.compile(r"inline:(?P<file>\d{1,19}/[0-9a-f]{32}\.bin)")
 INLINE_FOLDER = "inline"
 INLINE_COLUMN = "text"
 _FILE_URLS = ("file://", "local://")
@@ -56,6 +58,11 @@ def row_uri(file: str, row: int, column: str | None = None) -> str:
 def inline_uri(file: str, row: int) -> str:
     """file: the artifact's name below `INLINE_FOLDER`."""
     return f"inline:{file}#row={row}"
+
+
+def inline_file_uri(file: str) -> str:
+    """file: as of `inline_uri`; its name is the hash of what it holds, and ends in `.bin`."""
+    return f"inline:{file}"
 
 
 def content_hash_of(data: bytes) -> str:
@@ -127,7 +134,7 @@ class ItemBytes:
         """The same as long as the file is: size and times, or what a bucket tells; None where that is not told, and for
         rows. Raises `SourceNotAllowed`.
         """
-        if _INLINE.fullmatch(uri) or _ROW.fullmatch(uri):
+        if uri.startswith("inline:") or _ROW.fullmatch(uri):
             return None
         place = self.check_root(uri)
         try:
@@ -145,6 +152,8 @@ class ItemBytes:
     def _read(self, uri: str) -> bytes:
         if inline := _INLINE.fullmatch(uri):
             return self._read_inline(uri, inline)
+        if inline := _INLINE_FILE.fullmatch(uri):
+            return self._read_inline_file(uri, inline)
         if row := _ROW.fullmatch(uri):
             return self._read_row(uri, self.check_root(row["file"]), row)
         allowed = self.check_root(uri)
@@ -173,6 +182,15 @@ class ItemBytes:
             return self._lines.read(f"{self._inline}/{found['file']}", int(found["row"]), [INLINE_COLUMN])
         except SourceUnreadable as error:  # never the item's fault: it was written before the item
             raise SourceUnreachable(uri=uri, reason=str(error.fields["reason"]).rstrip(".")) from error
+
+    def _read_inline_file(self, uri: str, found: re.Match[str]) -> bytes:
+        try:
+            filesystem, path = filesystem_of(f"{self._inline}/{found['file']}")
+            return bytes(filesystem.cat_file(path))
+        except Exception as error:  # never the item's fault: it was written before the item
+            raise SourceUnreachable(
+                uri=uri, reason=(str(error) or type(error).__name__).rstrip(".")
+            ) from error
 
     def _unreadable(self, uri: str, place: str, error: Exception) -> SourceUnreadable:
         """`SourceUnreachable` unless the file is surely the cause: not there, in a place where others are."""

@@ -431,6 +431,9 @@ class Label(Table):
     ranking_id: Mapped[int | None]
     round_number: Mapped[int]
     duration_ms: Mapped[int | None]
+    # Whatever its tool draws or writes beside the class: an object or an array, opaque here. Read only where it is
+    # asked for: it may be as large as all else of a thousand labels.
+    annotation: Mapped[Any | None] = mapped_column(sa.JSON(none_as_null=True), deferred=True)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
@@ -624,6 +627,84 @@ class Delivery(Table):
     error: Mapped[str | None]  # why the newest attempt failed
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     ended_at: Mapped[datetime | None]  # delivered, or given up
+
+
+class ToolConnection(Table):
+    """A project of a Label Studio whose tasks are a project's items (`service.integrations.label_studio`).
+
+    `next_at` and `lease_until`: database seconds. Whichever service process holds the lease follows the tool.
+    """
+
+    __tablename__ = "tool_connections"
+    __table_args__ = (
+        sa.UniqueConstraint("project_id"),
+        sa.UniqueConstraint("url", "tool_project"),
+        _NEVER_AGAIN,
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = _project(index=False)
+    url: Mapped[str]
+    tool_project: Mapped[int]  # its number there
+    token: Mapped[str]  # encrypted
+    nonce: Mapped[str]  # with the server's secret it gives what the tool's calls must carry
+    callback_url: Mapped[str | None]  # of this service, as the tool reaches it
+    config: Mapped[Json]  # a `LabelingConfig`
+    top: Mapped[int]  # predictions a ranking
+    tool_version: Mapped[str | None]
+    has_webhook: Mapped[bool] = mapped_column(default=False)
+    warning: Mapped[str | None]
+    error: Mapped[str | None]  # why the newest attempt failed
+    failures: Mapped[int] = mapped_column(default=0)  # since it last succeeded
+    next_at: Mapped[float] = mapped_column(default=0.0)
+    lease_until: Mapped[float] = mapped_column(default=0.0)
+    lease_token: Mapped[int] = mapped_column(
+        default=0
+    )  # + 1 at each claim; fences off whoever lost the lease
+    seen_until: Mapped[
+        str | None
+    ]  # of the tool's clock: all that changed before is known here; null: nothing is
+    known_classes: Mapped[list[str]]  # of the project, when refused annotations were last looked at
+    pushed_ranking_id: Mapped[int | None]  # that the tool orders its tasks by
+    model_version: Mapped[str | None]  # as the tool calls it
+    predictions: Mapped[int] = mapped_column(default=0)
+    synced_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class ToolTask(Table):
+    """A task of a connected tool, and the item that it is here; without one, `refusal` says why."""
+
+    __tablename__ = "tool_tasks"
+
+    connection_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("tool_connections.id", ondelete="CASCADE"), primary_key=True
+    )
+    task_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    item_id: Mapped[int | None] = mapped_column(sa.ForeignKey("items.id", ondelete="CASCADE"), index=True)
+    digest: Mapped[str]  # of the data that it shows
+    gone: Mapped[bool] = mapped_column(default=False)  # deleted in the tool
+    arm: Mapped[str | None]  # selected | control: why the tool shows it early, if it does …
+    ranking_id: Mapped[int | None]  # … and the ranking that said so
+    score: Mapped[float | None]  # of its newest prediction: 0 is shown first
+    refusal: Mapped[str | None]
+
+
+class ToolAnnotation(Table):
+    """An annotation of a connected tool as it was last seen; what it says is in the label."""
+
+    __tablename__ = "tool_annotations"
+    __table_args__ = (sa.Index("ix_tool_annotations_task", "connection_id", "task_id"),)
+
+    connection_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("tool_connections.id", ondelete="CASCADE"), primary_key=True
+    )
+    annotation_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    task_id: Mapped[int]
+    unique_id: Mapped[str | None]
+    updated_at: Mapped[str]  # as the tool writes it
+    annotator: Mapped[str]
+    refusal: Mapped[str | None]  # why it is no label
 
 
 class Job(Table):

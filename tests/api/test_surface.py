@@ -67,6 +67,7 @@ def test_every_polled_get_answers_304(admin: TestClient, app: FastAPI, engine: s
         factories.make_delivery(
             session, webhook=factories.make_webhook(session, project=project), next_at=9e9
         )
+        factories.make_tool_connection(session, project=project, next_at=9e9)
         score_run = factories.make_score_run(session, project=project)
         project.score_run_id = score_run.id
     ids = {"project_id": "p_1", "item_id": "i_1", "job_id": "j_1", "number": "1", "webhook_id": "w_1"}

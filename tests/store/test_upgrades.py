@@ -67,7 +67,8 @@ def value_of(column: sa.Column[Any], number: int, values: dict[str, str]) -> Any
         return (
             {}
             if column.nullable
-            or column.name not in ("classes", "queues", "events", "lanes", "has", "texts_from")
+            or column.name
+            not in ("classes", "queues", "events", "lanes", "has", "texts_from", "known_classes")
             else []
         )
     if isinstance(kind, sa.Boolean):
