@@ -294,9 +294,16 @@ class PretextInUse(ShortlistError):
 
 
 class ClassInUse(ShortlistError):
-    """The class {name!r} has labels and cannot be removed. Keep it among `classes`; adding classes is fine."""
+    """The class {name!r} cannot be removed: {use} have it. Merge it into another class (POST …/classes/changes), or
+    keep it among `classes`; adding classes is fine."""
 
     status, code = 409, "class_in_use"
+
+
+class ClassesBusy(ShortlistError):
+    """The classes cannot change while the job {job} ({kind}) reads them. Try again when it has ended, or cancel it."""
+
+    status, code = 409, "classes_busy"
 
 
 class EmptyPool(ShortlistError):

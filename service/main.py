@@ -16,6 +16,7 @@ from service.api import (
     backbones,
     batches,
     catalogue,
+    classes,
     events,
     health,
     item_actions,
@@ -57,9 +58,9 @@ retraining and ranking follow by themselves. Every request carries `Authorizatio
 """
 
 _ROUTERS = (
-    projects.router, sources.router, items.router, item_actions.router, item_registration.router, similar.router,
-    training.router, backbones.router, batches.router, labels.router, label_import.router, annotators.router,
-    suspects.router, rounds.router, events.router, scores.router, jobs.router, webhooks.router, catalogue.router,
+    projects.router, classes.router, sources.router, items.router, item_actions.router, item_registration.router,
+    similar.router, training.router, backbones.router, batches.router, labels.router, label_import.router,
+    annotators.router, suspects.router, rounds.router, events.router, scores.router, jobs.router, webhooks.router, catalogue.router,
     key_routes.router, sign_in.router, health.router, web.router,
 )  # fmt: skip
 

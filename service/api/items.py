@@ -93,6 +93,9 @@ class ItemAnswer(Answer):
 class ItemLabel(Answer):
     annotator: str
     class_name: str | None = Field(alias="class")
+    said: str | None = Field(
+        description="the class as the annotator named it, where it has another name since"
+    )
     skip: str | None
     revision: int
     current: bool
@@ -110,6 +113,7 @@ class ItemLabel(Answer):
         return cls(
             annotator=label.annotator,
             class_name=label.class_name,
+            said=label.said,
             skip=label.skip,
             revision=label.revision,
             current=label.current,

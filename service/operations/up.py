@@ -38,6 +38,7 @@ from service.pool import sources
 from service.projects import projects
 from service.settings import Settings
 from service.store.catalogue import live_workers
+from service.store.class_names import ClassNames
 from service.store.ids import public_id
 from service.store.names import composed
 from service.store.project_settings import ProjectSettings
@@ -168,7 +169,7 @@ def queue_items(
         project = projects.create(
             session, name=wished or name, classes=classes, settings=ProjectSettings(), pretext_from=None
         )
-    elif set(classes) - set(map(composed, project.classes)):
+    elif None in map(ClassNames(project).now, classes):
         raise ClassesDiffer(
             name=project.name, classes=", ".join(project.classes), id=public_id("p", project.id)
         )

@@ -14,6 +14,7 @@ from service.errors import (
     NotFound,
     PretextInUse,
     ProjectArchived,
+    ProjectChanged,
     WhichProject,
 )
 from service.labeling import rounds
@@ -25,6 +26,7 @@ from service.store.project_settings import ProjectSettings
 from service.store.tables import Job, PretextModel, Project, ScoreRun
 
 State = Literal["active", "paused", "archived"]
+MOST_CLASSES = 10_000  # of a project
 
 _FOR_UPDATE = {"key_share": True}
 _LOCKED = "locked project"  # in `Session.info`: a session is one transaction, and holds its locks to its end
@@ -141,6 +143,14 @@ def page(
 
 def etag(project: Project) -> str:
     return f'"{project.id}-{project.version}"'
+
+
+def check_etag(project: Project, if_match: str | None) -> None:
+    """if_match: the header, if one was sent. Raises `ProjectChanged` where it is not the ETag in force."""
+    if if_match is None or if_match.strip() == "*":
+        return
+    if etag(project) not in (part.strip() for part in if_match.split(",")):
+        raise ProjectChanged
 
 
 def delete(session: Session, project: Project) -> None:
