@@ -29,9 +29,10 @@ _BIGGEST = 2**31 - 1
 EXPORT_COLUMNS = pa.schema(
     [
         ("item", pa.string()), ("key", pa.string()), ("annotator", pa.string()), ("class", pa.string()),
-        ("said", pa.string()), ("skip", pa.string()), ("revision", pa.int64()), ("current", pa.bool_()), ("used", pa.bool_()),
-        ("outcome", pa.string()), ("arm", pa.string()), ("batch", pa.string()), ("ranking", pa.string()),
-        ("round", pa.int64()), ("duration_ms", pa.int64()), ("created_at", pa.timestamp("us", "UTC")),
+        ("said", pa.string()), ("skip", pa.string()), ("revision", pa.int64()), ("current", pa.bool_()),
+        ("used", pa.bool_()), ("outcome", pa.string()), ("arm", pa.string()), ("batch", pa.string()),
+        ("ranking", pa.string()), ("round", pa.int64()), ("duration_ms", pa.int64()),
+        ("created_at", pa.timestamp("us", "UTC")),
     ]
 )  # fmt: skip
 SUGGESTION_COLUMNS = [pa.field("suggested_class", pa.string()), pa.field("duplicate_of", pa.string())]

@@ -14,7 +14,7 @@ _CHUNK = 1_000  # items and their labels in memory
 
 
 def settle_open(session: Session, project: Project, overlap: int) -> None:
-    """What has labels enough is decided as if the last of them had just come: fewer annotators need agree now, or labels
+    """Decide what has labels enough as if the last of them had just come: fewer annotators need agree now, or labels
     agree that did not. overlap: annotators who must agree.
     """
     votes = sa.func.count()
