@@ -549,8 +549,8 @@ class DatabaseUnreachable(ShortlistError):
 
 
 class ItemsMissing(ShortlistError):
-    """{path!r} is neither a folder nor a CSV, TSV, JSONL or Parquet file, nor a URL. Name the one with your items after
-    --items."""
+    """{path!r} is neither a folder nor a zip or tar archive, nor a CSV, TSV, JSONL or Parquet file, nor a URL. Name the
+    one with your items after --items."""
 
     code = "items_missing"
 

@@ -15,6 +15,7 @@ import fsspec.core
 from fsspec.implementations.local import LocalFileSystem
 
 from service.content import contents
+from service.content.archives import MEMBER, Archives, member_name
 from service.content.lines import LineRows, NoFile, check_file
 from service.content.rows import ParquetRows
 from service.errors import SourceNotAllowed, SourceUnreachable, SourceUnreadable
@@ -63,6 +64,16 @@ def content_hash_of(data: bytes) -> str:
     return blake2b(data, digest_size=16).hexdigest()
 
 
+def _part(uri: str) -> re.Match[str] | None:
+    """A row of a file, or a member of an archive: which `file` it is in."""
+    return _ROW.fullmatch(uri) or MEMBER.fullmatch(uri)
+
+
+def _member(uri: str) -> re.Match[str] | None:
+    found = MEMBER.fullmatch(uri)
+    return found if found and not os.path.exists(uri) else None  # a file may be called so
+
+
 def place_as_text(path: str) -> str:
     """The path, or that of a row, as databases and JSON take it: as it is, or, where it is no Unicode, as a `file://`
     URL.
@@ -70,8 +81,8 @@ def place_as_text(path: str) -> str:
     try:
         path.encode()
     except UnicodeEncodeError:
-        if row := _ROW.fullmatch(path):
-            return place_as_text(row["file"]) + path[len(row["file"]) :]
+        if part := _part(path):
+            return place_as_text(part["file"]) + path[len(part["file"]) :]
         try:
             return "file://" + quote(os.fsencode(path))
         except UnicodeEncodeError:  # no path of this machine
@@ -95,8 +106,8 @@ def filesystem_of(place: str) -> tuple[Any, str]:
 
 
 class ItemBytes:
-    """Reads items below `settings.source_roots`: files, fsspec URLs, rows of Parquet, CSV and JSONL files; and those
-    that came inline. Thread-safe.
+    """Reads items below `settings.source_roots`: files, fsspec URLs, rows of Parquet, CSV and JSONL files; members of
+    archives; and those that came inline. Thread-safe.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -105,9 +116,11 @@ class ItemBytes:
         self._inline = f"{local_or_url(settings.artifacts).rstrip('/')}/{INLINE_FOLDER}"
         self._parquet = ParquetRows(settings.data_dir / "cache")
         self._lines = LineRows()
+        self.archives = Archives(settings.data_dir / "cache")
 
     def read(self, uri: str, content_hash: str | None = None) -> bytes:
-        """`/a/b.png`, `s3://bucket/b.png`, `/a/b.parquet#row=17`, `/a/b.csv#row=17&column=text` or an inline one.
+        """`/a/b.png`, `s3://bucket/b.png`, `/a/b.parquet#row=17`, `/a/b.csv#row=17&column=text`,
+        `/a/b.zip#member=c/d.png` or an inline one.
 
         content_hash: of the bytes that are wanted, where that is known: others are never given. Raises
         `SourceNotAllowed` outside the roots (symlinks are followed first), `SourceUnreadable` when there is nothing, or
@@ -129,7 +142,8 @@ class ItemBytes:
         """
         if _INLINE.fullmatch(uri) or _ROW.fullmatch(uri):
             return None
-        place = self.check_root(uri)
+        member = _member(uri)  # the same as long as its archive is
+        place = self.check_root(member["file"] if member else uri)
         try:
             if not is_url(place):
                 # With the time of any change, which nobody can set: the file's own may be that of an older copy.
@@ -147,6 +161,8 @@ class ItemBytes:
             return self._read_inline(uri, inline)
         if row := _ROW.fullmatch(uri):
             return self._read_row(uri, self.check_root(row["file"]), row)
+        if member := _member(uri):
+            return self._read_member(uri, self.check_root(member["file"]), member["member"])
         allowed = self.check_root(uri)
         try:
             if is_url(allowed):
@@ -166,6 +182,14 @@ class ItemBytes:
         except SourceUnreadable as error:
             if isinstance(error.__cause__, OSError):
                 raise self._unreadable(uri, file, error.__cause__) from error
+            raise
+
+    def _read_member(self, uri: str, archive: str, quoted: str) -> bytes:
+        try:
+            return self.archives.read(archive, member_name(quoted))
+        except SourceUnreadable as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise self._unreadable(uri, archive, error.__cause__) from error
             raise
 
     def _read_inline(self, uri: str, found: re.Match[str]) -> bytes:
@@ -196,8 +220,8 @@ class ItemBytes:
 
     def check_root(self, uri: str) -> str:
         """The uri, symlinks resolved, if it is an allowed root or below one. Raises `SourceNotAllowed`."""
-        if (row := _ROW.fullmatch(uri)) and not os.path.isdir(uri):  # a folder may be called so
-            return self.check_root(row["file"]) + uri[len(row["file"]) :]
+        if (part := _part(uri)) and not os.path.exists(uri):  # a folder or file may be called so
+            return self.check_root(part["file"]) + uri[len(part["file"]) :]
         located = _locate(uri)
         if located is None or not any(is_below(located, root) for root in self._located_roots):
             raise SourceNotAllowed(uri=uri, roots=", ".join(self._roots) or "none are set")

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.access import keys
+from service.content.archives import ARCHIVES, is_archive
 from service.content.lines import ENDINGS
 from service.content.reader import ItemBytes, is_url, local_path, place_as_text
 from service.content.sources import PARQUET, Manifest
@@ -73,6 +74,8 @@ def check_items(items: Path | str) -> ItemsGiven:
     place = Path(local_path(str(items))).resolve()
     if place.is_dir():
         given = ItemsGiven(place, place, _as_name(place.name))
+    elif place.is_file() and is_archive(place.name):
+        given = ItemsGiven(place, place, _as_name(_without_endings(place.name)))
     elif place.is_file() and place.suffix.lower() in PARQUET + ENDINGS:
         # A manifest may name files beside it; what holds the items itself needs nothing else.
         beside = place.suffix.lower() in ENDINGS and Manifest(str(place), None, None).names_places()
@@ -80,6 +83,11 @@ def check_items(items: Path | str) -> ItemsGiven:
     else:
         raise ItemsMissing(path=str(items))
     return given
+
+
+def _without_endings(name: str) -> str:
+    """`pool.tar.gz` is `pool`."""
+    return next(name[: -len(ending)] for ending in ARCHIVES if name.lower().endswith(ending)) or name
 
 
 def _as_name(name: str) -> str:

@@ -58,8 +58,8 @@ class Arrived:
 
 def known_items(session: Session, project: Project, keys: Sequence[str]) -> dict[str, KnownItem]:
     query = sa.select(Item.id, Item.key, Item.uri, Item.split, Item.state, Item.content_hash, Item.stamp)
-    rows = session.execute(query.where(Item.project_id == project.id, Item.key.in_(keys)))
-    return {item.key: item for item in (KnownItem(*tuple(row)) for row in rows)}
+    rows = session.execute(query.where(Item.project_id == project.id, Item.key.in_(keys))).all()
+    return {row[1]: KnownItem(row[0], row[1], row[2], row[3], row[4], row[5], row[6]) for row in rows}
 
 
 def compare(item_bytes: ItemBytes, entries: Sequence[NewItem], known: dict[str, KnownItem]) -> Arrived:
