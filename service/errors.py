@@ -300,6 +300,18 @@ class ClassInUse(ShortlistError):
     status, code = 409, "class_in_use"
 
 
+class NothingUploaded(ShortlistError):
+    """Nothing was uploaded to {upload!r}. Send files first: PUT …/uploads/{upload}?path=NAME."""
+
+    status, code = 409, "nothing_uploaded"
+
+
+class UploadInUse(ShortlistError):
+    """The upload {upload!r} was imported, and its files are items. They go when the project is deleted."""
+
+    status, code = 409, "upload_in_use"
+
+
 class ClassesBusy(ShortlistError):
     """The classes cannot change while the job {job} ({kind}) reads them. Try again when it has ended, or cancel it."""
 

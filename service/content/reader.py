@@ -4,7 +4,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -28,6 +28,9 @@ _ROW = re.compile(
 # What came in a request and is kept among the artifacts, a file for the items of a call. It lies below no root, and
 # only the service itself gives items such a place.
 _INLINE = re.compile(r"inline:(?P<file>\d{1,19}/[0-9a-f]{32}\.jsonl)#row=(?P<row>\d{1,15})")
+# What was uploaded is kept among the artifacts, too: by project, upload and path.
+_UPLOAD = re.compile(r"upload:(?P<project>\d{1,19})/(?P<path>.+)", re.DOTALL)
+UPLOAD_FOLDER = "uploads"
 INLINE_FOLDER = "inline"
 INLINE_COLUMN = "text"
 _FILE_URLS = ("file://", "local://")
@@ -57,6 +60,17 @@ def row_uri(file: str, row: int, column: str | None = None) -> str:
 def inline_uri(file: str, row: int) -> str:
     """file: the artifact's name below `INLINE_FOLDER`."""
     return f"inline:{file}#row={row}"
+
+
+def upload_uri(project: int, path: str) -> str:
+    """path: below the project's uploads"""
+    return f"upload:{project}/{path}"
+
+
+def uploaded_to(uri: str) -> int | None:
+    """The number of the project to which the file was uploaded; None for all that was not."""
+    found = _UPLOAD.fullmatch(uri)
+    return int(found["project"]) if found else None
 
 
 def content_hash_of(data: bytes) -> str:
@@ -114,6 +128,7 @@ class ItemBytes:
         self._roots = settings.source_roots
         self._located_roots = tuple(_located(self._roots))
         self._inline = f"{local_or_url(settings.artifacts).rstrip('/')}/{INLINE_FOLDER}"
+        self._uploads = f"{local_or_url(settings.artifacts).rstrip('/')}/{UPLOAD_FOLDER}"
         self._parquet = ParquetRows(settings.data_dir / "cache")
         self._lines = LineRows()
         self.archives = Archives(settings.data_dir / "cache")
@@ -220,12 +235,30 @@ class ItemBytes:
 
     def check_root(self, uri: str) -> str:
         """The uri, symlinks resolved, if it is an allowed root or below one. Raises `SourceNotAllowed`."""
+        if upload := _UPLOAD.fullmatch(uri):
+            return self._in_uploads(uri, upload)
         if (part := _part(uri)) and not os.path.exists(uri):  # a folder or file may be called so
             return self.check_root(part["file"]) + uri[len(part["file"]) :]
         located = _locate(uri)
         if located is None or not any(is_below(located, root) for root in self._located_roots):
             raise SourceNotAllowed(uri=uri, roots=", ".join(self._roots) or "none are set")
         return located
+
+    def _in_uploads(self, uri: str, found: re.Match[str]) -> str:
+        parts = found["path"].split("/")
+        if ".." in parts or "." in parts or "\0" in uri:
+            raise SourceNotAllowed(uri=uri, roots=", ".join(self._roots) or "none are set")
+        return f"{self._uploads}/{found['project']}/{found['path']}"
+
+    def as_stored(self, uri: str, projects: Collection[int]) -> str:
+        """The place as items keep it: what was uploaded to one of these projects by where it lies among the uploads, so
+        that a data folder can be moved.
+        """
+        if uri.startswith(f"{self._uploads}/"):
+            found = f"upload:{uri.removeprefix(self._uploads + '/')}"
+            if uploaded_to(found) in projects:
+                return found
+        return uri
 
 
 def _columns_of_strings() -> list[str]:

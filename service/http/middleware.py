@@ -1,6 +1,7 @@
 """Around every request: a limit on its body, one line of log, and figures for Prometheus."""
 
 import logging
+import re
 import time
 
 import structlog
@@ -14,12 +15,13 @@ from service.http.problems import of
 
 NDJSON = "application/x-ndjson"
 _STREAMED = ("/items", "/labels/import")
+_UPLOAD = re.compile(r"/projects/[^/]+/uploads/[^/]+")
 
 _log = structlog.get_logger()
 
 
 class BodyLimit:
-    """413 for bodies larger than `max_bytes`; streams (NDJSON) are read piece by piece and have no limit."""
+    """413 for bodies larger than `max_bytes`; streams (NDJSON, uploads) are read piece by piece and have no limit."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
@@ -29,7 +31,8 @@ class BodyLimit:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         headers = Headers(scope=scope)
-        if headers.get("content-type", "").startswith(NDJSON) and scope["path"].endswith(_STREAMED):
+        streamed = headers.get("content-type", "").startswith(NDJSON) and scope["path"].endswith(_STREAMED)
+        if streamed or (scope["method"] == "PUT" and _UPLOAD.fullmatch(scope["path"])):
             return await self._app(scope, receive, send)
         announced = headers.get("content-length", "0")
         if announced.isdigit() and int(announced) > self._max_bytes:

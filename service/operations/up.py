@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from service.access import keys
 from service.content.archives import ARCHIVES, is_archive
 from service.content.lines import ENDINGS
-from service.content.reader import ItemBytes, is_url, local_path, place_as_text
+from service.content.reader import ItemBytes, is_url, local_path, place_as_text, uploaded_to
 from service.content.sources import PARQUET, Manifest
 from service.errors import (
     AlreadyRunning,
@@ -231,6 +231,7 @@ def _new_name(
                 return known, name
         elif (
             not is_url(other)
+            and uploaded_to(other) is None
             and not Path(other).exists()
             and (known.name == name or (classes and set(classes) == set(known.classes)))
         ):

@@ -11,6 +11,7 @@ from service.content.contract import Facts
 from service.content.reader import ItemBytes
 from service.content.sources import content_of_most
 from service.errors import Invalid, NoScoreRun, NotFound, SourceNotAllowed, UnknownItem
+from service.projects import projects
 from service.store import modalities
 from service.store.class_names import ClassNames
 from service.store.ids import public_id, row_number
@@ -62,6 +63,7 @@ def refusal(project: Project, item_bytes: ItemBytes, entry: NewItem) -> Refusal 
     """Why the item cannot be registered, if so."""
     if entry.text is None:
         try:
+            projects.check_upload(project, entry.uri)
             item_bytes.check_root(entry.uri)
         except SourceNotAllowed:
             return "uri_not_allowed"

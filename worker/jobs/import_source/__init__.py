@@ -156,6 +156,7 @@ class _Import:
         self.seed = ProjectSettings.model_validate(project.settings).seed
         self.listing = listing
         self.kind = f"{content.name}s"
+        self.item_bytes, self.uploaded_to = item_bytes, {project.id, *project.texts_from}
         self.looker = Looker(item_bytes, content, limits_of(context.settings))
         self.known_items = KnownItems(source)
         self.late = Late(context.settings.data_dir / "cache")
@@ -231,7 +232,8 @@ class _Import:
         class_name = found.class_name
         if self.source.split == "test" and class_name is not None:  # whatever it is called there
             class_name = self.class_names.or_same(class_name)
-        return replace(found, key=key, uri=place_as_text(found.uri), class_name=class_name)
+        uri = self.item_bytes.as_stored(place_as_text(found.uri), self.uploaded_to)
+        return replace(found, key=key, uri=uri, class_name=class_name)
 
     def _take(self, chunk: list[Candidate], threads: ThreadPoolExecutor) -> None:
         keys = {found.key for found in chunk if _is_text(found.key)}
