@@ -30,7 +30,9 @@ def new_id() -> str:
 
 
 def artifact_name(project: Project, upload: str, path: str) -> str:
-    """Raises `NotFound` where that is no upload's id, `Invalid` for a path that leads out of it or that no disk takes."""
+    """Raises `NotFound` where that is no upload's id, `Invalid` for a path that leads out of it or that no disk
+    takes.
+    """
     return f"{folder(project, upload)}/{_clean(path)}"
 
 

@@ -198,6 +198,9 @@ def test_uploads_are_their_projects_alone(uploads: Uploads, caller: Callers) -> 
     answer = uploads.admin.post(f"{there}/items", json={"items": [entry]}).json()
     assert answer["refused"] == [{"line": 1, "code": "uri_not_allowed"}]
     manifest = f'{{"key": "a", "uri": "{uploads.artifacts.local_path(uploads.files()[0]).resolve()}"}}\n'
+    uploads.settings = uploads.settings.model_copy(
+        update={"source_roots": ()}
+    )  # as where the data folder is in none
     theirs = uploads.begin(there)
     uploads.put(theirs, "list.jsonl", manifest.encode())
     found = uploads.imported(theirs)[0]["result"]
