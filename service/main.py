@@ -61,8 +61,8 @@ retraining and ranking follow by themselves. Every request carries `Authorizatio
 _ROUTERS = (
     projects.router, classes.router, sources.router, uploads.router, items.router, item_actions.router,
     item_registration.router, similar.router, training.router, backbones.router, batches.router, labels.router,
-    label_import.router, annotators.router, suspects.router, rounds.router, events.router, scores.router, jobs.router, webhooks.router,
-    catalogue.router, key_routes.router, sign_in.router, health.router, web.router,
+    label_import.router, annotators.router, suspects.router, rounds.router, events.router, scores.router, jobs.router,
+    webhooks.router, catalogue.router, key_routes.router, sign_in.router, health.router, web.router,
 )  # fmt: skip
 
 

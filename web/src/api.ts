@@ -21,6 +21,11 @@ export type LabelIn = Schemas["LabelIn"];
 export type LabelsAnswer = Schemas["LabelsAnswer"];
 export type SignedIn = Schemas["SignedIn"];
 export type Suspect = Schemas["SuspectAnswer"];
+export type ClassUse = Schemas["ClassAnswer"];
+export type ClassChange = Schemas["PastClassChange"];
+export type ClassChangeDone = Schemas["ClassChangeAnswer"];
+export type Webhook = Schemas["WebhookAnswer"];
+export type Delivery = Schemas["DeliveryAnswer"];
 export type Page<T> = { items: T[]; next_cursor: string | null };
 
 /** What the service refused, in its own words. */

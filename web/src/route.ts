@@ -4,11 +4,11 @@ import { signal } from "@preact/signals";
 
 export interface Route {
   project: string | null;
-  view: "projects" | "dashboard" | "gallery" | "desk";
+  view: "projects" | "dashboard" | "gallery" | "desk" | "setup";
   query: URLSearchParams;
 }
 
-const VIEWS = ["dashboard", "gallery", "desk"] as const;
+const VIEWS = ["dashboard", "gallery", "desk", "setup"] as const;
 
 function read(): Route {
   const [path = "", query = ""] = location.hash.slice(1).split("?", 2);
