@@ -294,9 +294,28 @@ class PretextInUse(ShortlistError):
 
 
 class ClassInUse(ShortlistError):
-    """The class {name!r} has labels and cannot be removed. Keep it among `classes`; adding classes is fine."""
+    """The class {name!r} cannot be removed: {use} have it. Merge it into another class (POST …/classes/changes), or
+    keep it among `classes`; adding classes is fine."""
 
     status, code = 409, "class_in_use"
+
+
+class NothingUploaded(ShortlistError):
+    """Nothing was uploaded to {upload!r}. Send files first: PUT …/uploads/{upload}?path=NAME."""
+
+    status, code = 409, "nothing_uploaded"
+
+
+class UploadInUse(ShortlistError):
+    """The upload {upload!r} was imported, and its files are items. They go when the project is deleted."""
+
+    status, code = 409, "upload_in_use"
+
+
+class ClassesBusy(ShortlistError):
+    """The classes cannot change while the job {job} ({kind}) reads them. Try again when it has ended, or cancel it."""
+
+    status, code = 409, "classes_busy"
 
 
 class EmptyPool(ShortlistError):
@@ -563,8 +582,8 @@ class DatabaseUnreachable(ShortlistError):
 
 
 class ItemsMissing(ShortlistError):
-    """{path!r} is neither a folder nor a CSV, TSV, JSONL or Parquet file, nor a URL. Name the one with your items after
-    --items."""
+    """{path!r} is neither a folder nor a zip or tar archive, nor a CSV, TSV, JSONL or Parquet file, nor a URL. Name the
+    one with your items after --items."""
 
     code = "items_missing"
 

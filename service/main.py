@@ -16,6 +16,7 @@ from service.api import (
     backbones,
     batches,
     catalogue,
+    classes,
     embeddings,
     events,
     health,
@@ -35,6 +36,7 @@ from service.api import (
     sources,
     suspects,
     training,
+    uploads,
     webhooks,
 )
 from service.api import keys as key_routes
@@ -89,6 +91,8 @@ _ROUTERS = (
     round_answers.router,
     label_studio.router,
     label_studio.called_by_the_tool,
+    classes.router,
+    uploads.router,
     web.router,
 )
 

@@ -10,6 +10,7 @@ from service.store.tables import (
     BarredItem,
     Batch,
     CatalogueEntry,
+    ClassChange,
     Delivery,
     Duplicate,
     Head,
@@ -195,6 +196,11 @@ def make_label_check(session: Session, *, project: Project, **values: Any) -> La
 def make_suspect(session: Session, *, item: Item, **values: Any) -> Suspect:
     defaults = {"class_name": "cat", "suggested_class": "dog", "probability": 0.9, "quality": 0.05}
     return _add(session, Suspect(item_id=item.id, project_id=item.project_id, **defaults | values))
+
+
+def make_class_change(session: Session, *, project: Project, **values: Any) -> ClassChange:
+    defaults = {"kind": "rename", "classes": ["cat"], "became": "lion", "effects": {}}
+    return _add(session, ClassChange(project_id=project.id, **defaults | values))
 
 
 def make_worker(session: Session, **values: Any) -> Worker:

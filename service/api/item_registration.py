@@ -17,10 +17,11 @@ from service.http.idempotent_route import OnceRoute
 from service.http.middleware import NDJSON
 from service.http.ndjson import chunks
 from service.http.schemas import Answer, Body, Text, with_example
-from service.pool import inline_texts, items
+from service.pool import arrivals, inline_texts, items
+from service.pool.arrivals import Arrived
 from service.pool.items import NewItem, Refusal, Split
 from service.projects import projects
-from service.store import pipeline, planner_stats
+from service.store import planner_stats
 from service.store.ids import public_id
 from service.store.session import read_session
 from service.store.tables import Project
@@ -66,14 +67,24 @@ class RefusedItem(Answer):
 
 
 class ItemsAnswer(Answer):
-    """`known` were there already, by their key. `refused` tells the first 1,000."""
+    """`known` were there already, by their key; `changed` had other bytes under their key. `refused` tells the first
+    1,000."""
 
     model_config = with_example(
-        {"added": 2, "known": 1, "refused": [{"line": 4, "code": "uri_not_allowed"}], "refused_count": 1}
+        {
+            "added": 2,
+            "known": 1,
+            "changed": 0,
+            "refused": [{"line": 4, "code": "uri_not_allowed"}],
+            "refused_count": 1,
+        }
     )
 
     added: int
     known: int
+    changed: int = Field(
+        description="new items under keys that had other bytes: the items before are put aside with their labels"
+    )
     refused: list[RefusedItem]
     refused_count: int
 
@@ -87,6 +98,7 @@ class _Registration:
     line: int = 0
     added: int = 0
     known: int = 0
+    changed: int = 0
     refused_count: int = 0
     refused: list[RefusedItem] = field(default_factory=list)
 
@@ -130,27 +142,30 @@ class _Registration:
                 message = f"this project's items are {kind}: send a `uri`, or make a project whose `modality` is text."
                 raise Invalid(field=f"items[{index}].text", message=message)
 
-    def _kept(self, good: list[NewItem]) -> list[NewItem]:
+    def _arrived(self, good: list[NewItem]) -> Arrived:
         """Texts are on the disk before the database knows of them: what was answered 2xx is never lost."""
-        if all(entry.text is None for entry in good):
-            return good
         with read_session(self.parts.engine) as session:
-            new = inline_texts.without_known(session, self.project, good)
-        return inline_texts.keep(self.parts.artifacts, self.project, new)
+            known = arrivals.known_items(session, self.project, [entry.key for entry in good])
+        arrived = arrivals.compare(self.parts.item_bytes, good, known)
+        changed = [entry for entry, _, _ in arrived.changed]
+        kept = iter(inline_texts.keep(self.parts.artifacts, self.project, [*arrived.new, *changed]))
+        return Arrived(
+            new=[next(kept) for _ in arrived.new],
+            changed=[(next(kept), item, look) for _, item, look in arrived.changed],
+            known=arrived.known,
+        )
 
     async def store(self, good: list[NewItem]) -> None:
-        new = await run_in_threadpool(self._kept, good)
+        arrived = await run_in_threadpool(self._arrived, good)
 
-        def register(session: Session) -> int:
+        def register(session: Session) -> tuple[int, int]:
             project = projects.find(session, public_id("p", self.project.id))  # it may be gone by now
-            added = items.register(session, project, new)
-            if added:
-                pipeline.queue_score_new_items(session, project)
-            return added
+            return arrivals.store(session, project, arrived)
 
-        added = await self.parts.write(register)
+        added, changed = await self.parts.write(register)
         self.added += added
-        self.known += len(good) - added
+        self.changed += changed
+        self.known += len(good) - added - changed
 
     def read_lines(self, lines: list[bytes]) -> list[NewItem]:
         numbered = list(enumerate(lines, self.line + 1))
@@ -161,7 +176,11 @@ class _Registration:
         if self.added >= planner_stats.MANY_ROWS:
             await self.parts.write(lambda session: planner_stats.refresh(session, "items"))
         return ItemsAnswer(
-            added=self.added, known=self.known, refused=self.refused, refused_count=self.refused_count
+            added=self.added,
+            known=self.known,
+            changed=self.changed,
+            refused=self.refused,
+            refused_count=self.refused_count,
         )
 
 
@@ -190,8 +209,9 @@ _BODY = {
 
 @router.post("", openapi_extra={"requestBody": _BODY})
 async def add_items(project_id: str, request: Request, caller: Admin, parts: PartsDep) -> ItemsAnswer:
-    """Register items by key and place, or with their `text`: up to 10,000 as JSON, any number as NDJSON. Known keys
-    stay as they are. Texts are kept here for good, up to 1 MB each (SHORTLIST_MAX_TEXT_BYTES)."""
+    """Register items by key and place, or with their `text`: up to 10,000 as JSON, any number as NDJSON. Items of
+    known keys stay as they are; where their bytes are others now, a new item gets the key. Texts are kept here for
+    good, up to 1 MB each (SHORTLIST_MAX_TEXT_BYTES)."""
 
     def find() -> Project:
         with read_session(parts.engine) as session:

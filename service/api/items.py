@@ -101,6 +101,9 @@ class ItemAnswer(Answer):
 class ItemLabel(Answer):
     annotator: str
     class_name: str | None = Field(alias="class")
+    said: str | None = Field(
+        description="the class as the annotator named it, where it has another name since"
+    )
     skip: str | None
     revision: int
     current: bool
@@ -119,6 +122,7 @@ class ItemLabel(Answer):
         return cls(
             annotator=label.annotator,
             class_name=label.class_name,
+            said=label.said,
             skip=label.skip,
             revision=label.revision,
             current=label.current,

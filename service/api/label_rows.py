@@ -18,6 +18,7 @@ from service.content.lines import Lines
 from service.content.rows import open_parquet
 from service.errors import Invalid, ShortlistError, SourceUnreadable
 from service.http.problems import FieldError, explained
+from service.http.schemas import Name
 from service.labeling.labels import Arm, NewLabel, Outcome
 from service.store.tables import utc_now
 
@@ -58,6 +59,9 @@ class LabelRow(LabelIn):
     created_at: Annotated[datetime, BeforeValidator(_time), AfterValidator(_past)] | None = None
     arm: Arm | None = None
     outcome: Outcome | None = None
+    said: Name | None = Field(
+        None, description="the class as the annotator named it, where it has another name since"
+    )
     suggested_class: None = Field(None, description="a suggestion is no label")
     duplicate_of: None = None
 

@@ -45,9 +45,9 @@ def _annotation(value: Any) -> Any:
 EXPORT_COLUMNS = pa.schema(
     [
         ("item", pa.string()), ("key", pa.string()), ("annotator", pa.string()), ("class", pa.string()),
-        ("skip", pa.string()), ("revision", pa.int64()), ("current", pa.bool_()), ("used", pa.bool_()),
-        ("outcome", pa.string()), ("arm", pa.string()), ("batch", pa.string()), ("ranking", pa.string()),
-        ("round", pa.int64()), ("duration_ms", pa.int64()), ("annotation", pa.string()),
+        ("said", pa.string()), ("skip", pa.string()), ("revision", pa.int64()), ("current", pa.bool_()),
+        ("used", pa.bool_()), ("outcome", pa.string()), ("arm", pa.string()), ("batch", pa.string()),
+        ("ranking", pa.string()), ("round", pa.int64()), ("duration_ms", pa.int64()), ("annotation", pa.string()),
         ("created_at", pa.timestamp("us", "UTC")),
     ]
 )  # fmt: skip
@@ -260,6 +260,7 @@ def _row(exported: label_exports.ExportedLabel, current: bool) -> dict[str, Any]
         "key": exported.key,
         "annotator": label.annotator,
         "class": label.class_name,
+        "said": label.said,
         "skip": label.skip,
         "revision": label.revision,
         "current": current,

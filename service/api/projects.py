@@ -47,7 +47,9 @@ class NewProject(ProjectSettings, _Classes):
 
     name: Name
     classes: list[Name] = Field(
-        max_length=10_000, description="what an item can be; at least two", json_schema_extra=_AT_LEAST_TWO
+        max_length=projects.MOST_CLASSES,
+        description="what an item can be; at least two",
+        json_schema_extra=_AT_LEAST_TWO,
     )
     modality: Name | None = Field(None, description=_MODALITY)
     pretext_from: Text | None = Field(
@@ -56,12 +58,15 @@ class NewProject(ProjectSettings, _Classes):
 
 
 class ProjectChange(ProjectSettings, _Classes):
-    """Changes to a project; omitted fields stay as they are. Classes that have labels cannot be taken away."""
+    """Changes to a project; omitted fields stay as they are. Classes that have labels cannot be taken away;
+    to rename or merge some, see `POST …/classes/changes`."""
 
     model_config = with_example({"round_size": 100, "budget": 2000})
 
     name: Name | None = None
-    classes: list[Name] | None = Field(None, max_length=10_000, json_schema_extra=_AT_LEAST_TWO)
+    classes: list[Name] | None = Field(
+        None, max_length=projects.MOST_CLASSES, json_schema_extra=_AT_LEAST_TWO
+    )
     modality: Name | None = Field(None, description="as long as there are no items")
     state: State | None = Field(
         None,
@@ -170,6 +175,7 @@ def change_project(
         state=body.state,
         if_match=if_match,
         modality=body.modality,
+        by=caller.key_id,
     )
     response.headers["ETag"] = projects.etag(project)
     return ProjectAnswer.of(project)

@@ -4,7 +4,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -15,6 +15,7 @@ import fsspec.core
 from fsspec.implementations.local import LocalFileSystem
 
 from service.content import contents
+from service.content.archives import MEMBER, Archives, member_name
 from service.content.lines import LineRows, NoFile, check_file
 from service.content.rows import ParquetRows
 from service.errors import SourceNotAllowed, SourceUnreachable, SourceUnreadable
@@ -29,6 +30,9 @@ _ROW = re.compile(
 _INLINE = re.compile(r"inline:(?P<file>\d{1,19}/[0-9a-f]{32}\.jsonl)#row=(?P<row>\d{1,15})")
 # … and an item that is a file of its own, as a picture that a tool sent.
 _INLINE_FILE = re.compile(r"inline:(?P<file>\d{1,19}/[0-9a-f]{32}\.bin)")
+# What was uploaded is kept among the artifacts, too: by project, upload and path.
+_UPLOAD = re.compile(r"upload:(?P<project>\d{1,19})/(?P<path>.+)", re.DOTALL)
+UPLOAD_FOLDER = "uploads"
 INLINE_FOLDER = "inline"
 INLINE_COLUMN = "text"
 _FILE_URLS = ("file://", "local://")
@@ -65,9 +69,30 @@ def inline_file_uri(file: str) -> str:
     return f"inline:{file}"
 
 
+def upload_uri(project: int, path: str) -> str:
+    """path: below the project's uploads"""
+    return f"upload:{project}/{path}"
+
+
+def uploaded_to(uri: str) -> int | None:
+    """The number of the project to which the file was uploaded; None for all that was not."""
+    found = _UPLOAD.fullmatch(uri)
+    return int(found["project"]) if found else None
+
+
 def content_hash_of(data: bytes) -> str:
     """BLAKE2b-128, hex: what an item is known by."""
     return blake2b(data, digest_size=16).hexdigest()
+
+
+def _part(uri: str) -> re.Match[str] | None:
+    """A row of a file, or a member of an archive: which `file` it is in."""
+    return _ROW.fullmatch(uri) or MEMBER.fullmatch(uri)
+
+
+def _member(uri: str) -> re.Match[str] | None:
+    found = MEMBER.fullmatch(uri)
+    return found if found and not os.path.exists(uri) else None  # a file may be called so
 
 
 def place_as_text(path: str) -> str:
@@ -77,8 +102,8 @@ def place_as_text(path: str) -> str:
     try:
         path.encode()
     except UnicodeEncodeError:
-        if row := _ROW.fullmatch(path):
-            return place_as_text(row["file"]) + path[len(row["file"]) :]
+        if part := _part(path):
+            return place_as_text(part["file"]) + path[len(part["file"]) :]
         try:
             return "file://" + quote(os.fsencode(path))
         except UnicodeEncodeError:  # no path of this machine
@@ -102,19 +127,22 @@ def filesystem_of(place: str) -> tuple[Any, str]:
 
 
 class ItemBytes:
-    """Reads items below `settings.source_roots`: files, fsspec URLs, rows of Parquet, CSV and JSONL files; and those
-    that came inline. Thread-safe.
+    """Reads items below `settings.source_roots`: files, fsspec URLs, rows of Parquet, CSV and JSONL files; members of
+    archives; and those that came inline. Thread-safe.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._roots = settings.source_roots
         self._located_roots = tuple(_located(self._roots))
         self._inline = f"{local_or_url(settings.artifacts).rstrip('/')}/{INLINE_FOLDER}"
+        self._uploads = f"{local_or_url(settings.artifacts).rstrip('/')}/{UPLOAD_FOLDER}"
         self._parquet = ParquetRows(settings.data_dir / "cache")
         self._lines = LineRows()
+        self.archives = Archives(settings.data_dir / "cache")
 
     def read(self, uri: str, content_hash: str | None = None) -> bytes:
-        """`/a/b.png`, `s3://bucket/b.png`, `/a/b.parquet#row=17`, `/a/b.csv#row=17&column=text` or an inline one.
+        """`/a/b.png`, `s3://bucket/b.png`, `/a/b.parquet#row=17`, `/a/b.csv#row=17&column=text`,
+        `/a/b.zip#member=c/d.png` or an inline one.
 
         content_hash: of the bytes that are wanted, where that is known: others are never given. Raises
         `SourceNotAllowed` outside the roots (symlinks are followed first), `SourceUnreadable` when there is nothing, or
@@ -136,7 +164,8 @@ class ItemBytes:
         """
         if uri.startswith("inline:") or _ROW.fullmatch(uri):
             return None
-        place = self.check_root(uri)
+        member = _member(uri)  # the same as long as its archive is
+        place = self.check_root(member["file"] if member else uri)
         try:
             if not is_url(place):
                 # With the time of any change, which nobody can set: the file's own may be that of an older copy.
@@ -156,6 +185,8 @@ class ItemBytes:
             return self._read_inline_file(uri, inline)
         if row := _ROW.fullmatch(uri):
             return self._read_row(uri, self.check_root(row["file"]), row)
+        if member := _member(uri):
+            return self._read_member(uri, self.check_root(member["file"]), member["member"])
         allowed = self.check_root(uri)
         try:
             if is_url(allowed):
@@ -175,6 +206,14 @@ class ItemBytes:
         except SourceUnreadable as error:
             if isinstance(error.__cause__, OSError):
                 raise self._unreadable(uri, file, error.__cause__) from error
+            raise
+
+    def _read_member(self, uri: str, archive: str, quoted: str) -> bytes:
+        try:
+            return self.archives.read(archive, member_name(quoted))
+        except SourceUnreadable as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise self._unreadable(uri, archive, error.__cause__) from error
             raise
 
     def _read_inline(self, uri: str, found: re.Match[str]) -> bytes:
@@ -214,12 +253,30 @@ class ItemBytes:
 
     def check_root(self, uri: str) -> str:
         """The uri, symlinks resolved, if it is an allowed root or below one. Raises `SourceNotAllowed`."""
-        if (row := _ROW.fullmatch(uri)) and not os.path.isdir(uri):  # a folder may be called so
-            return self.check_root(row["file"]) + uri[len(row["file"]) :]
+        if upload := _UPLOAD.fullmatch(uri):
+            return self._in_uploads(uri, upload)
+        if (part := _part(uri)) and not os.path.exists(uri):  # a folder or file may be called so
+            return self.check_root(part["file"]) + uri[len(part["file"]) :]
         located = _locate(uri)
         if located is None or not any(is_below(located, root) for root in self._located_roots):
             raise SourceNotAllowed(uri=uri, roots=", ".join(self._roots) or "none are set")
         return located
+
+    def _in_uploads(self, uri: str, found: re.Match[str]) -> str:
+        parts = found["path"].split("/")
+        if ".." in parts or "." in parts or "\0" in uri:
+            raise SourceNotAllowed(uri=uri, roots=", ".join(self._roots) or "none are set")
+        return f"{self._uploads}/{found['project']}/{found['path']}"
+
+    def as_stored(self, uri: str, projects: Collection[int]) -> str:
+        """The place as items keep it: what was uploaded to one of these projects by where it lies among the uploads, so
+        that a data folder can be moved.
+        """
+        if uri.startswith(f"{self._uploads}/"):
+            found = f"upload:{uri.removeprefix(self._uploads + '/')}"
+            if uploaded_to(found) in projects:
+                return found
+        return uri
 
 
 def _columns_of_strings() -> list[str]:

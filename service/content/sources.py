@@ -1,4 +1,4 @@
-"""A source, one candidate at a time: folder, manifest or Parquet file; local or by fsspec URL."""
+"""A source, one candidate at a time: folder, archive, manifest or Parquet file; local or by fsspec URL."""
 
 import csv
 import os
@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from service.content import contents
+from service.content.archives import ARCHIVES, Archive, Archives, is_archive, member_uri
 from service.content.contract import Content
 from service.content.lines import (
     ENDINGS,
@@ -51,6 +52,8 @@ _PLACES = ("uri", "path")  # columns that say where a file is, in any case …
 # … and those of other tools, where there is none of these; for what is no bytes, an item's own column goes before.
 _OTHER_PLACES = ("file_name", "filename", "image", "image_path", "file", "filepath")
 _LEFT_OUT = frozenset({"@eaDir", "__MACOSX"})  # folders of other programs, with their thumbnails
+_CLASS_BYTES = 1_000  # of a file that says an item's class
+_NOTES = frozenset({".json", ".md", ".txt", ".yaml", ".yml", ""})  # that lie beside shards
 _REFUSALS_TOLD = 20
 _PARQUET_ROWS = 256  # read at a time, items included
 _ROWS_LOOKED_AT = 1_000  # that tell what a manifest names
@@ -155,7 +158,7 @@ def list_source(
         raise SourceUnreadable(uri=uri, reason=str(error)) from error
     except Exception as error:  # each file system has its client's own classes
         raise _unreachable(uri, error) from error
-    return _list_file(uri, place, label_column, content)
+    return _list_file(uri, place, label_column, content, item_bytes)
 
 
 def _list_local(
@@ -167,20 +170,43 @@ def _list_local(
         raise SourceUnreadable(uri=uri, reason="there is no such file or folder") from error
     except OSError as error:
         raise _unreachable(uri, error) from error
+    if is_folder and (shards := _shards(place)):
+        return ArchiveFiles(place, label_column, content, shards, item_bytes.archives)
     if is_folder:
         return LocalFolder(place, label_column, content, item_bytes.check_root)
-    return _list_file(uri, place, label_column, content)
+    return _list_file(uri, place, label_column, content, item_bytes)
 
 
-def _list_file(uri: str, place: str, label_column: str | None, content: Content | None) -> Listing:
+def _shards(folder: str) -> list[str]:
+    """The archives in a folder that holds nothing else but notes about them, as a WebDataset does; else none."""
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(
+                (entry for entry in entries if _is_listed(entry.name)), key=lambda entry: entry.name
+            )
+    except OSError:  # whoever lists it says why
+        return []
+    names = [entry.name for entry in found if not is_archive(entry.name)]
+    if any(_is_folder(entry) for entry in found) or any(_suffix(name) not in _NOTES for name in names):
+        return []
+    return [entry.path for entry in found if is_archive(entry.name)]
+
+
+def _list_file(
+    uri: str, place: str, label_column: str | None, content: Content | None, item_bytes: ItemBytes
+) -> Listing:
     suffix = _suffix(place)
-    if suffix in PARQUET + ENDINGS and (reason := _mistaken_file(uri, place)) is not None:
+    if (suffix in PARQUET + ENDINGS or is_archive(place)) and (
+        reason := _mistaken_file(uri, place)
+    ) is not None:
         raise SourceUnreadable(uri=uri, reason=reason)
     if suffix in PARQUET:
         return ParquetFile(place, label_column, content)
     if suffix in ENDINGS:
         return Manifest(place, label_column, content)
-    known = ", ".join(ENDINGS + PARQUET)
+    if is_archive(place):
+        return ArchiveFiles(place, label_column, content, [place], item_bytes.archives)
+    known = ", ".join(ENDINGS + PARQUET + ARCHIVES)
     raise SourceUnreadable(uri=uri, reason=f"a source is a folder of items, or a file that ends in {known}")
 
 
@@ -228,7 +254,7 @@ class _Folder(Listing):
             key, name = file.key, PurePosixPath(file.key).name
             if not name.startswith(".") and _suffix(name) in content.suffixes:
                 if file.kind is None:
-                    yield Candidate(key, file.place, _class_folder(key))
+                    yield Candidate(key, file.place, self._class_of(file))
                 else:
                     self.refuse(f"{key!r} is {file.kind} and no file.")
             elif self.told and not name.startswith(".") and (other := _content_of(name)) is not None:
@@ -239,6 +265,9 @@ class _Folder(Listing):
                 )
             else:
                 self.ignored += 1
+
+    def _class_of(self, file: "_File") -> str | None:
+        return _class_folder(file.key)
 
     def _told(self) -> Content | None:
         names = (PurePosixPath(file.key).name for file in self._files())
@@ -351,6 +380,92 @@ class RemoteFolder(_Folder):
             yield from filesystem.walk(root, on_error="raise")
         except Exception as error:  # each file system has its client's own classes
             raise _unreachable(self.uri, error) from error
+
+
+class ArchiveFiles(_Folder):
+    """In archives: the key is the name of the member; of one of several archives, after the archive's.
+
+    Where one folder holds all of an archive, as when a folder was packed, the class of a test item is the folder below
+    it. label_column: of a WebDataset, what the file with the class ends in (`cls`: `0001.cls` beside `0001.jpg`).
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        label_column: str | None,
+        content: Content | None,
+        places: Sequence[str],
+        archives: Archives,
+    ) -> None:
+        super().__init__(uri, label_column, content)
+        self._places, self._archives = places, archives
+        self._classes: dict[str, str] = {}  # by place, of the archive that is listed
+        self._with_classes = False
+
+    def __iter__(self) -> Iterator[Candidate]:
+        self._with_classes = True
+        try:
+            yield from super().__iter__()
+        finally:
+            self._with_classes = False
+
+    def total(self) -> int:
+        wanted = self._wanted().suffixes
+        return sum(_suffix(file.key) in wanted for file in self._files())
+
+    def _class_of(self, file: _File) -> str | None:
+        return self._classes.get(file.place)
+
+    def _files(self) -> Iterator[_File]:
+        for place in self._places:
+            archive = self._archives.open(place)
+            before = f"{PurePosixPath(place).name}/" if len(self._places) > 1 else ""
+            names = {member.name: member.kind for member in archive.members()}
+            keys = {name: _key_in_archive(name) for name in names}
+            if self._with_classes:
+                good = {name: key for name, key in keys.items() if key is not None}
+                self._classes = self._classes_in(place, archive, good)
+            for name, key in keys.items():
+                if key is None:
+                    self.refuse(f"{name!r} leads out of its archive; such names are not read.")
+                elif all(map(_is_listed, key.split("/")[:-1])):
+                    yield _File(f"{before}{key}", _uri_of_member(place, name), names[name])
+
+    def _classes_in(self, place: str, archive: Archive, keys: dict[str, str]) -> dict[str, str]:
+        if self.label_column is not None:
+            return self._classes_beside(place, archive, keys)
+        folders = {key.split("/", 1)[0] for key in keys.values()}
+        packed = len(folders) == 1 and any(key.count("/") > 1 for key in keys.values())
+        found = {}
+        for name, key in keys.items():
+            class_name = _class_folder(key.split("/", 1)[1] if packed and "/" in key else key)
+            if class_name is not None:
+                found[_uri_of_member(place, name)] = class_name
+        return found
+
+    def _classes_beside(self, place: str, archive: Archive, keys: dict[str, str]) -> dict[str, str]:
+        ending = f".{str(self.label_column).lstrip('.')}"
+        beside = {key.removesuffix(ending): name for name, key in keys.items() if key.endswith(ending)}
+        found = {}
+        for name, key in keys.items():
+            label = beside.get(str(PurePosixPath(key).with_suffix("")))
+            if label is not None and label != name:
+                data = self._archives.read(place, label)[:_CLASS_BYTES]
+                found[_uri_of_member(place, name)] = data.decode(errors="replace").strip()
+        return found
+
+
+def _key_in_archive(name: str) -> str | None:
+    """The name as a path below the archive; None where it leads out of it."""
+    path = name if "/" in name else name.replace("\\", "/")  # packed by a program for Windows
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if path.startswith("/") or ".." in parts or (parts and parts[0].endswith(":")):
+        return None
+    return "/".join(parts)
+
+
+def _uri_of_member(place: str, name: str) -> str:
+    return member_uri(_uri_of(place) if not is_url(place) else place, name)
 
 
 class Manifest(Listing):

@@ -52,7 +52,9 @@ class OnceRoute(APIRoute):
             if streamed:
                 return await handle(request)
             parts: Parts = request.app.state.parts
-            mark = idempotency.fingerprint(request.method, request.url.path, await request.body())
+            # With the query: a dry run is not what it tries.
+            asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+            mark = idempotency.fingerprint(request.method, asked, await request.body())
             claim, before = await run_in_threadpool(_claimed, parts, request, sent, mark)
             if before is not None:
                 return _again(before)

@@ -1,6 +1,7 @@
 """Around every request: a limit on its body, one line of log, and figures for Prometheus."""
 
 import logging
+import re
 import time
 
 import structlog
@@ -14,13 +15,13 @@ from service.http.problems import of
 
 NDJSON = "application/x-ndjson"
 _STREAMED = ("/items", "/labels/import")
-_STORED = ("/embeddings",)  # on the disk as they come, so that they may be as large as that
+_UPLOAD = re.compile(r"/projects/[^/]+/(embeddings|uploads/[^/]+)")  # stored piece by piece as it comes
 
 _log = structlog.get_logger()
 
 
 class BodyLimit:
-    """413 for bodies larger than `max_bytes`; streams (NDJSON), and what is stored as it comes, have no limit."""
+    """413 for bodies larger than `max_bytes`; streams (NDJSON, uploads) are read piece by piece and have no limit."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
@@ -31,7 +32,7 @@ class BodyLimit:
             return await self._app(scope, receive, send)
         headers = Headers(scope=scope)
         streamed = headers.get("content-type", "").startswith(NDJSON) and scope["path"].endswith(_STREAMED)
-        if streamed or scope["path"].endswith(_STORED):
+        if streamed or (scope["method"] in ("PUT", "POST") and _UPLOAD.fullmatch(scope["path"])):
             return await self._app(scope, receive, send)
         announced = headers.get("content-length", "0")
         if announced.isdigit() and int(announced) > self._max_bytes:

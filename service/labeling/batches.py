@@ -6,7 +6,7 @@ control share are exact. Each touches a few rows, whatever the pool's size.
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from service.labeling import picks
 from service.labeling.picks import AVAILABLE, CURRENT, OPEN, Grid, Pick
 from service.projects import projects
 from service.store.bulk import NewRows
+from service.store.class_names import ClassNames
 from service.store.ids import public_id, row_number
 from service.store.project_settings import ProjectSettings
 from service.store.tables import (
@@ -202,7 +203,14 @@ def _allowed(
 def served_in(session: Session, project: Project, batch: Batch) -> list[Served]:
     """The items of the batch that are still to be labeled, in the order they were handed out."""
     given = {"batch": batch.id, "score_run": project.score_run_id}
-    return [Served(*tuple(row)) for row in session.execute(_SERVED, given)]
+    served = [Served(*tuple(row)) for row in session.execute(_SERVED, given)]
+    if not project.aliases:
+        return served
+    names = ClassNames(project)  # the ranking may be older than what its predictions are called now
+    return [
+        replace(one, predicted_class=names.or_same(one.predicted_class)) if one.predicted_class else one
+        for one in served
+    ]
 
 
 def expire(session: Session, project: Project, now: datetime) -> None:

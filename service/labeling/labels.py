@@ -31,6 +31,7 @@ from service.pool import queues
 from service.projects import projects
 from service.store import item_decisions
 from service.store.bulk import NewRows
+from service.store.class_names import ClassNames
 from service.store.ids import public_id, row_number
 from service.store.item_decisions import ItemLabels
 from service.store.names import composed, spellings
@@ -52,6 +53,7 @@ class NewLabel:
     annotator: str
     key: str | None = None
     class_name: str | None = None
+    said: str | None = None  # the class as the annotator named it, where the project calls it otherwise now
     skip: Skip | None = None
     batch: str | None = None
     duration_ms: int | None = None
@@ -163,6 +165,7 @@ class _Call:
         self._queued: set[int] = set()  # items that stand in a queue
         self._held: dict[tuple[int, str], list[_Hold]] = {}
         self._new: list[Label] = []
+        self._class_names = ClassNames(project)
 
     @property
     def round_number(self) -> int:
@@ -208,11 +211,13 @@ class _Call:
         return outcome
 
     def _as_spelled(self, entry: NewLabel) -> NewLabel:
-        """The label, its class as the project writes it."""
-        if entry.class_name is None or entry.class_name in self.project.classes:
+        """The label, its class as the project calls it now."""
+        named = entry.class_name
+        now = self._class_names.now(named) if named is not None else None
+        if named is None or now is None or now == named:
             return entry
-        spelled = {composed(name): name for name in self.project.classes}
-        return replace(entry, class_name=spelled.get(composed(entry.class_name), entry.class_name))
+        said = named if composed(named) != composed(now) else None
+        return replace(entry, class_name=now, said=entry.said or said)
 
     def _check(self, entry: NewLabel, where: str) -> ItemLabels:
         number = self._item_number(entry)
@@ -223,7 +228,7 @@ class _Call:
             raise UnknownItemKey(field=f"{where}key", key=entry.key)
         if found.item.split != "pool":
             raise ItemInTestSplit(field=f"{where}item", id=entry.item or entry.key)
-        if entry.class_name is not None and entry.class_name not in self.project.classes:
+        if entry.class_name is not None and self._class_names.now(entry.class_name) is None:
             raise UnknownClass(
                 field=f"{where}class", name=entry.class_name,
                 classes=", ".join(self.project.classes), project=public_id("p", self.project.id),
@@ -294,7 +299,7 @@ class _Call:
         label = Label(
             project_id=self.project.id, item_id=found.item.id, annotator=entry.annotator,
             revision=entry.revision or 1, current=True, used=used, class_name=entry.class_name,
-            skip=entry.skip, arm=arm, outcome="accepted", duration_ms=entry.duration_ms,
+            said=entry.said, skip=entry.skip, arm=arm, outcome="accepted", duration_ms=entry.duration_ms,
             annotation=entry.annotation, ranking_id=entry.ranking_id,
             round_number=self.round_number, created_at=entry.created_at or self.now,
         )  # fmt: skip

@@ -1,6 +1,6 @@
 """Plug-ins that workers announced, and the check of a project's choices against them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -40,6 +40,17 @@ def check(session: Session, settings: ProjectSettings, classes: Sequence[str]) -
             kind, known = _KINDS[field].replace("_", " "), ", ".join(schemas)
             raise UnknownPlugIn(field=field, kind=kind, name=choice.name, known=known)
         _check_params(choice.params, schemas[choice.name], f"{field}.params", classes)
+
+
+def named_classes(session: Session, settings: ProjectSettings) -> Iterator[tuple[str, str, str]]:
+    """The classes that parameters of the chosen plug-ins name: setting, parameter, class."""
+    schemas = {(entry.kind, entry.name): entry.parameters for entry in entries(session)}
+    for field in sorted(settings.model_fields_set & _KINDS.keys()):
+        choice: Choice = getattr(settings, field)
+        properties = schemas.get((_KINDS[field], choice.name), {}).get("properties", {})
+        for name, value in choice.params.items():
+            if properties.get(name, {}).get(_NAMES_A_CLASS) and isinstance(value, str):
+                yield field, name, value
 
 
 def _check_params(values: dict[str, Any], schema: dict[str, Any], field: str, classes: Sequence[str]) -> None:

@@ -19,8 +19,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.access import keys
+from service.content.archives import ARCHIVES, is_archive
 from service.content.lines import ENDINGS
-from service.content.reader import ItemBytes, is_url, local_path, place_as_text
+from service.content.reader import ItemBytes, is_url, local_path, place_as_text, uploaded_to
 from service.content.sources import PARQUET, Manifest
 from service.errors import (
     AlreadyRunning,
@@ -38,6 +39,7 @@ from service.pool import sources
 from service.projects import projects
 from service.settings import Settings
 from service.store.catalogue import live_workers
+from service.store.class_names import ClassNames
 from service.store.ids import public_id
 from service.store.names import composed
 from service.store.project_settings import ProjectSettings
@@ -72,6 +74,8 @@ def check_items(items: Path | str) -> ItemsGiven:
     place = Path(local_path(str(items))).resolve()
     if place.is_dir():
         given = ItemsGiven(place, place, _as_name(place.name))
+    elif place.is_file() and is_archive(place.name):
+        given = ItemsGiven(place, place, _as_name(_without_endings(place.name)))
     elif place.is_file() and place.suffix.lower() in PARQUET + ENDINGS:
         # A manifest may name files beside it; what holds the items itself needs nothing else.
         beside = place.suffix.lower() in ENDINGS and Manifest(str(place), None, None).names_places()
@@ -79,6 +83,11 @@ def check_items(items: Path | str) -> ItemsGiven:
     else:
         raise ItemsMissing(path=str(items))
     return given
+
+
+def _without_endings(name: str) -> str:
+    """`pool.tar.gz` is `pool`."""
+    return next(name[: -len(ending)] for ending in ARCHIVES if name.lower().endswith(ending)) or name
 
 
 def _as_name(name: str) -> str:
@@ -168,7 +177,7 @@ def queue_items(
         project = projects.create(
             session, name=wished or name, classes=classes, settings=ProjectSettings(), pretext_from=None
         )
-    elif set(classes) - set(map(composed, project.classes)):
+    elif None in map(ClassNames(project).now, classes):
         raise ClassesDiffer(
             name=project.name, classes=", ".join(project.classes), id=public_id("p", project.id)
         )
@@ -222,6 +231,7 @@ def _new_name(
                 return known, name
         elif (
             not is_url(other)
+            and uploaded_to(other) is None
             and not Path(other).exists()
             and (known.name == name or (classes and set(classes) == set(known.classes)))
         ):

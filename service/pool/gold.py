@@ -10,6 +10,7 @@ from service.models import training
 from service.pool import items, queues
 from service.projects import projects
 from service.store import asides, item_decisions
+from service.store.class_names import ClassNames
 from service.store.ids import public_id
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Project
@@ -23,11 +24,12 @@ def mark(session: Session, project: Project, entries: Sequence[tuple[str, str]])
     """
     projects.lock_open(session, project)
     found = items.find_each(session, project, [item for item, _ in entries])
-    new = 0
-    for index, (public, class_name) in enumerate(entries):
-        if class_name not in project.classes:
+    new, class_names = 0, ClassNames(project)
+    for index, (public, named) in enumerate(entries):
+        class_name = class_names.now(named)
+        if class_name is None:
             raise UnknownClass(
-                field=f"items[{index}].class", name=class_name, classes=", ".join(project.classes),
+                field=f"items[{index}].class", name=named, classes=", ".join(project.classes),
                 project=public_id("p", project.id),
             )  # fmt: skip
         item = found[index]

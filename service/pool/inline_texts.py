@@ -10,28 +10,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import blake2b
 
-import sqlalchemy as sa
-from sqlalchemy.orm import Session
-
 from service.content import contents
 from service.content.contract import Content
 from service.content.reader import INLINE_COLUMN, INLINE_FOLDER, inline_uri
 from service.pool.items import NewItem
 from service.store.artifacts import Artifacts
-from service.store.tables import Item, Project
+from service.store.tables import Project
 
 
 def content_for(project: Project) -> Content | None:
     """The content of inline texts; None where the project takes none."""
     content = contents()[project.modality or "text"]
     return None if content.binary else content
-
-
-def without_known(session: Session, project: Project, entries: Sequence[NewItem]) -> list[NewItem]:
-    """The entries with new keys: nothing of a known item is kept again."""
-    keys = [entry.key for entry in entries]
-    known = set(session.scalars(sa.select(Item.key).where(Item.project_id == project.id, Item.key.in_(keys))))
-    return [entry for entry in entries if entry.key not in known]
 
 
 def keep(artifacts: Artifacts, project: Project, entries: Sequence[NewItem]) -> list[NewItem]:

@@ -11,7 +11,9 @@ from service.content.contract import Facts
 from service.content.reader import ItemBytes
 from service.content.sources import content_of_most
 from service.errors import Invalid, NoScoreRun, NotFound, SourceNotAllowed, UnknownItem
+from service.projects import projects
 from service.store import modalities
+from service.store.class_names import ClassNames
 from service.store.ids import public_id, row_number
 from service.store.project_settings import ProjectSettings
 from service.store.registration import ItemRow, insert_items
@@ -64,6 +66,7 @@ def refusal(project: Project, item_bytes: ItemBytes, entry: NewItem) -> Refusal 
     """Why the item cannot be registered, if so."""
     if entry.text is None:
         try:
+            projects.check_upload(project, entry.uri)
             item_bytes.check_root(entry.uri)
         except SourceNotAllowed:
             return "uri_not_allowed"
@@ -71,7 +74,8 @@ def refusal(project: Project, item_bytes: ItemBytes, entry: NewItem) -> Refusal 
         return None if entry.class_name is None else "class_not_taken"
     if entry.class_name is None:
         return "class_missing"
-    return None if entry.class_name in project.classes else "unknown_class"
+    known = entry.class_name in project.classes or ClassNames(project).now(entry.class_name) is not None
+    return None if known else "unknown_class"
 
 
 def register(session: Session, project: Project, entries: Sequence[NewItem]) -> int:
@@ -88,13 +92,14 @@ def register(session: Session, project: Project, entries: Sequence[NewItem]) -> 
                 field="text", message=f"this project's items are {project.modality}s, given by `uri`."
             )
     seed = ProjectSettings.model_validate(project.settings).seed
+    class_names = ClassNames(project)
     rows = [
         ItemRow(
             entry.key,
             entry.uri,
             entry.split,
             shuffle_position(seed, entry.key),
-            entry.class_name,
+            class_names.or_same(entry.class_name) if entry.class_name is not None else None,
             entry.meta,
             entry.content_hash,
             entry.facts,
@@ -226,7 +231,7 @@ def page(
     if filters.gold is not None:
         query = query.where(sa.text("items.gold") if filters.gold else sa.text("NOT items.gold"))
     if filters.class_name is not None:
-        query = query.where(Item.class_name == filters.class_name)
+        query = query.where(Item.class_name == ClassNames(project).or_same(filters.class_name))
     if filters.percentile_from is not None:
         query = query.where(Score.percentile >= filters.percentile_from)
     if filters.percentile_to is not None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.content.reader import ItemBytes, is_url, place_as_text
-from service.errors import SourceUnreadable
+from service.content.reader import ItemBytes, is_url, place_as_text, upload_uri
+from service.errors import SourceUnreadable, UploadInUse
 from service.pool.items import Split
 from service.projects import projects
 from service.store import pipeline
@@ -27,14 +27,24 @@ def add(
     that is more than half. Raises `SourceNotAllowed` outside the allowed roots, `SourceUnreadable` where nothing is,
     `ProjectArchived`."""
     projects.refuse_archived(project)
+    projects.check_upload(project, uri)
     place = item_bytes.check_root(uri)
     if not is_url(place) and not Path(place).exists():
         raise SourceUnreadable(uri=uri, reason="there is no such file or folder")
-    source = Source(project_id=project.id, uri=place_as_text(place), split=split, label_column=label_column)
+    stored = item_bytes.as_stored(place_as_text(place), projects.uploads_of(project))
+    source = Source(project_id=project.id, uri=stored, split=split, label_column=label_column)
     session.add(source)
     session.flush()
     source.job_id = pipeline.queue_import(session, source, accept_missing=accept_missing)
     return source, session.get_one(Job, source.job_id)
+
+
+def check_not_imported(session: Session, project: Project, upload: str) -> None:
+    """Raises `UploadInUse`."""
+    place = upload_uri(project.id, upload)
+    within = sa.or_(Source.uri == place, Source.uri.startswith(f"{place}/", autoescape=True))
+    if session.scalar(sa.select(Source.id).where(within).limit(1)) is not None:
+        raise UploadInUse(upload=upload)
 
 
 def page(session: Session, project: Project, before: int | None, limit: int) -> list[Source]:

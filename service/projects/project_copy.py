@@ -13,6 +13,7 @@ def copy(session: Session, source: Project, *, name: str, labels: bool) -> tuple
     project = Project(
         name=name,
         classes=source.classes,
+        aliases=source.aliases,
         settings=source.settings,
         modality=source.modality,
         texts_from=[*source.texts_from, source.id],

@@ -6,7 +6,7 @@ from typing import Literal
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.content.reader import INLINE_FOLDER
+from service.content.reader import INLINE_FOLDER, UPLOAD_FOLDER, uploaded_to
 from service.errors import (
     Invalid,
     NameTaken,
@@ -14,6 +14,8 @@ from service.errors import (
     NotFound,
     PretextInUse,
     ProjectArchived,
+    ProjectChanged,
+    SourceNotAllowed,
     WhichProject,
 )
 from service.labeling import rounds
@@ -26,6 +28,7 @@ from service.store.project_settings import ProjectSettings
 from service.store.tables import Job, PretextModel, Project, ScoreRun
 
 State = Literal["active", "paused", "archived"]
+MOST_CLASSES = 10_000  # of a project
 
 _FOR_UPDATE = {"key_share": True}
 _LOCKED = "locked project"  # in `Session.info`: a session is one transaction, and holds its locks to its end
@@ -144,6 +147,26 @@ def etag(project: Project) -> str:
     return f'"{project.id}-{project.version}"'
 
 
+def check_etag(project: Project, if_match: str | None) -> None:
+    """if_match: the header, if one was sent. Raises `ProjectChanged` where it is not the ETag in force."""
+    if if_match is None or if_match.strip() == "*":
+        return
+    if etag(project) not in (part.strip() for part in if_match.split(",")):
+        raise ProjectChanged
+
+
+def uploads_of(project: Project) -> set[int]:
+    """The projects whose uploads its items may be: its own, and those that it was copied from."""
+    return {project.id, *project.texts_from}
+
+
+def check_upload(project: Project, uri: str) -> None:
+    """Raises `SourceNotAllowed` for what was uploaded to a project that is none of its business."""
+    owner = uploaded_to(uri.partition("#")[0])
+    if owner is not None and owner not in uploads_of(project):
+        raise SourceNotAllowed(uri=uri, roots="other projects' uploads are not")
+
+
 def delete(session: Session, project: Project) -> None:
     """With all that belongs to it: rows by foreign keys, artifacts by a job. Running jobs lose their row, and so
     their lease. Raises `PretextInUse`."""
@@ -176,13 +199,17 @@ def _artifacts(session: Session, project: Project) -> list[str]:
         *(f"pretext/{number}" for number in session.scalars(models)),
         *(str(artifact) for artifact in session.scalars(own)),
         *(f"scores/{number}" for number in session.scalars(runs)),
-        *(f"{INLINE_FOLDER}/{number}" for number in _texts_of_no_other(session, project)),
+        *(
+            f"{folder}/{number}"
+            for number in _texts_of_no_other(session, project)
+            for folder in (INLINE_FOLDER, UPLOAD_FOLDER)
+        ),
     ]
 
 
 def _texts_of_no_other(session: Session, project: Project) -> list[int]:
-    """The projects whose inline texts nobody's items are any more, once this one is gone. A copy's items are those of
-    the project that it was made from.
+    """The projects whose inline texts and uploads nobody's items are any more, once this one is gone. A copy's items
+    are those of the project that it was made from.
     """
     others = session.execute(sa.select(Project.id, Project.texts_from).where(Project.id != project.id)).all()
     used = {number for other in others for number in (other.id, *other.texts_from)}

@@ -65,6 +65,22 @@ class Artifacts:
         finally:
             temporary.unlink(missing_ok=True)
 
+    def room(self) -> int | None:
+        """Bytes that are free where artifacts lie; None where that is not told."""
+        if not self._local:
+            return None
+        folder = Path(self._root)
+        return shutil.disk_usage(next(one for one in (folder, *folder.parents) if one.exists())).free
+
+    def names(self, prefix: str) -> list[str]:
+        """The artifacts below a folder, sorted; none where it is not there."""
+        path = self._path(prefix)
+        if not self._fs.exists(path):
+            return []
+        found = (str(one) for one in self._fs.find(path))
+        root = self._root.rstrip("/").removeprefix("/")
+        return sorted(one.removeprefix("/").removeprefix(f"{root}/") for one in found)
+
     def open(self, name: str) -> IO[bytes]:
         file: Any = self._fs.open(self._path(name), "rb")
         return file  # type: ignore[no-any-return]

@@ -7,7 +7,7 @@ _VALUES = {digit: value for value, digit in enumerate(_DIGITS)}
 
 KINDS = {
     "p": "project", "o": "source", "i": "item", "m": "pretext model", "s": "score run", "r": "ranking",
-    "b": "batch", "j": "job", "k": "key", "h": "head", "w": "webhook",
+    "b": "batch", "j": "job", "k": "key", "h": "head", "w": "webhook", "v": "class change",
 }  # fmt: skip
 
 

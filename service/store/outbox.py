@@ -14,7 +14,9 @@ from sqlalchemy.orm import Session
 from service.store.ids import public_id
 from service.store.tables import Delivery, Webhook, utc_now
 
-EventName = Literal["round.closed", "round.measured", "head.promoted", "ranking.ready", "job.failed"]
+EventName = Literal[
+    "round.closed", "round.measured", "head.promoted", "ranking.ready", "classes.changed", "job.failed"
+]
 EVENTS: tuple[EventName, ...] = get_args(EventName)
 
 

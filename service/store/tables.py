@@ -91,6 +91,8 @@ class Project(Table):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     classes: Mapped[list[str]]
+    # Names that classes had before they were renamed or merged, to the class they are now (service.store.class_names).
+    aliases: Mapped[Json] = mapped_column(default=dict, server_default="{}")
     settings: Mapped[Json]  # a service.store.project_settings.ProjectSettings
     modality: Mapped[str | None]  # of its items; null: not told yet (service.store.modalities)
     version: Mapped[int] = mapped_column(default=1)  # + 1 at each PATCH; the ETag
@@ -424,6 +426,7 @@ class Label(Table):
     current: Mapped[bool]  # the newest revision of this item and annotator
     used: Mapped[bool] = mapped_column(default=True)  # counts: for the item's class, the budget, the round
     class_name: Mapped[str | None] = mapped_column("class")
+    said: Mapped[str | None]  # the class as the annotator named it, where it has another name since
     skip: Mapped[str | None]  # unsure | broken | other
     arm: Mapped[str]
     outcome: Mapped[str]  # accepted | revised | stale | late
@@ -516,6 +519,23 @@ class Suspect(Table):
     suggested_class: Mapped[str]  # the head's, which had not seen the label
     probability: Mapped[float]  # of the suggested class
     quality: Mapped[float]  # of the label, 0..1; lower = rather wrong
+
+
+class ClassChange(Table):
+    """A change of a project's classes: who made it, and what it did; see `service.projects.class_changes`."""
+
+    __tablename__ = "class_changes"
+    __table_args__ = (sa.CheckConstraint("kind IN ('rename','merge','add','remove')", name="kind"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = _project()
+    kind: Mapped[str]
+    classes: Mapped[list[str]]  # that were renamed, merged, added or removed
+    became: Mapped[str | None]  # what those that were renamed or merged are called since
+    effects: Mapped[Json]  # what had these classes: see `class_changes.Effects`
+    # Whoever made it; null: the command line.
+    key_id: Mapped[int | None] = mapped_column(sa.ForeignKey("keys.id", ondelete="SET NULL"), index=True)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
 class Worker(Table):

@@ -1,6 +1,7 @@
 """What the API says of items whose bytes are not what they were."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from fastapi.testclient import TestClient
 from service.settings import Settings
 from service.store.artifacts import Artifacts
 from service.store.session import write_session
-from service.store.tables import Job
+from service.store.tables import Item, Job
 from tests.api.conftest import created
 from tests.pictures import encoded, picture, write_parquet, write_pictures
 from tests.worker.running import claim, run
@@ -223,3 +224,77 @@ def test_import_label_change_and_import_again(
         assert (shown.status_code, shown.content) == (200, encoded(picture(number)))
     batch = shop.admin.post("/projects/p_1/next-batch", json={"annotator": "ann", "size": 9}).json()["items"]
     assert {item["key"] for item in batch} == {"0.png", "new.png"}
+
+
+def registered(shop: Shop, *entries: dict[str, Any]) -> dict[str, int]:
+    answer = shop.admin.post("/projects/p_1/items", json={"items": list(entries)})
+    assert answer.status_code == 200, answer.text
+    return {name: count for name, count in answer.json().items() if isinstance(count, int) and count}
+
+
+def test_a_registered_key_with_other_bytes_is_another_item(shop: Shop, tmp_path: Path) -> None:
+    """Registered by place; its hash is known once it was read, here by an import."""
+    root = write_pictures(tmp_path / "pool", 3)
+    entries = [{"key": path.name, "uri": str(path)} for path in sorted(root.iterdir())]
+    assert registered(shop, *entries) == {"added": 3}
+    assert registered(shop, *entries) == {"known": 3}
+    assert shop.imported(root) == {"known": 3}
+    old = shop.items()["00001.png"]
+    shop.label(old["id"], "coat")
+    before, after = (root / "00001.png").read_bytes(), encoded(picture(40))
+    (root / "00001.png").write_bytes(after)
+
+    assert registered(shop, *entries) == {"known": 2, "changed": 1}
+
+    new = shop.items(state="available")["00001.png"]
+    assert (new["state"], new["class"], new["replaces"]) == ("available", None, old["id"])
+    aside = shop.admin.get(f"/projects/p_1/items/{old['id']}").json()
+    assert (aside["state"], aside["key"]) == ("changed", f"00001.png#{old['id']}")
+    assert shop.exported() == []
+    assert registered(shop, *entries) == {"known": 3}  # nobody has read it, and it is where it was
+    assert shop.imported(root) == {"known": 3}
+    assert shop.admin.post("/projects/p_1/items/keep-labels", json={"items": [old["id"]]}).status_code == 200
+    assert shop.exported() == [("00001.png", "coat")]
+
+    (root / "00001.png").write_bytes(before)
+    assert registered(shop, *entries) == {"known": 2, "changed": 1}
+    assert shop.items()["00001.png"]["id"] == old["id"]
+    assert shop.items()["00001.png"]["state"] == "done"
+
+
+def test_the_same_bytes_elsewhere_are_the_same_item_there(shop: Shop, tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "pool", 2)
+    shop.imported(root)
+    old = shop.items()["00000.png"]
+    shop.label(old["id"], "coat")
+    moved = shutil.copytree(root, tmp_path / "moved")
+    os.utime(moved / "00000.png", (1, 1))
+    assert registered(shop, {"key": "00000.png", "uri": str(moved / "00000.png")}) == {"known": 1}
+    assert shop.items()["00000.png"]["state"] == "done"
+    gone = {"key": "00001.png", "uri": str(moved / "not-there.png")}
+    assert registered(shop, gone) == {"known": 1}  # nothing can be read, and nothing is lost
+    assert shop.items()["00001.png"]["state"] == "available"
+    missing = shop.items()["00000.png"]["id"]
+    with write_session(shop.engine) as session:
+        session.execute(sa.update(Item).where(Item.key == "00000.png").values(state="missing"))
+    assert registered(shop, {"key": "00000.png", "uri": str(moved / "00000.png")}) == {"known": 1}
+    back = shop.items()["00000.png"]
+    assert (back["id"], back["state"], back["class"]) == (missing, "done", "coat")
+
+
+def test_a_key_with_another_text_is_another_item(shop: Shop) -> None:
+    shop.admin.patch("/projects/p_1", json={"modality": "text"})
+    assert registered(shop, {"key": "a", "text": "well done"}, {"key": "b", "text": "a pity"}) == {"added": 2}
+    old = shop.items()["a"]
+    shop.label(old["id"], "coat")
+    changed = [
+        {"key": "a", "text": "badly done"},
+        {"key": "b", "text": "a pity"},
+        {"key": "c", "text": "so so"},
+    ]
+    assert registered(shop, *changed) == {"added": 1, "known": 1, "changed": 1}
+    new = shop.items()["a"]
+    assert (new["content"]["text"], new["replaces"], new["class"]) == ("badly done", old["id"], None)
+    assert registered(shop, *changed) == {"known": 3}
+    assert registered(shop, {"key": "a", "text": "well done"}) == {"changed": 1}
+    assert (shop.items()["a"]["id"], shop.items()["a"]["class"]) == (old["id"], "coat")

@@ -26,7 +26,7 @@ def test_items_are_registered_once_by_key(admin: TestClient, tmp_path: Path) -> 
     created(admin)
     body = {"items": entries(tmp_path, 3)}
     first = admin.post("/projects/p_1/items", json=body)
-    assert first.json() == {"added": 3, "known": 0, "refused": [], "refused_count": 0}
+    assert first.json() == {"added": 3, "known": 0, "changed": 0, "refused": [], "refused_count": 0}
     body["items"] += [
         body["items"][0],
         {"key": "new", "uri": str(tmp_path / "new.png"), "meta": {"a": [1, None]}},

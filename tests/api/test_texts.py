@@ -41,7 +41,7 @@ def test_inline_texts_are_kept_and_read_by_both_programs(
     admin: TestClient, engine: sa.Engine, settings: Settings
 ) -> None:
     created(admin)
-    assert register(admin, *ODD) == {"added": 6, "known": 0, "refused": [], "refused_count": 0}
+    assert register(admin, *ODD) == {"added": 6, "known": 0, "changed": 0, "refused": [], "refused_count": 0}
     with read_session(engine) as session:
         items = session.scalars(sa.select(Item).order_by(Item.key)).all()
         told = session.get_one(Project, 1)
@@ -53,7 +53,13 @@ def test_inline_texts_are_kept_and_read_by_both_programs(
     assert len(stored(settings)) == 1
 
     assert register(admin, *ODD)["known"] == 6  # of what is known nothing is kept again
-    assert register(admin, *ODD, "new") == {"added": 1, "known": 6, "refused": [], "refused_count": 0}
+    assert register(admin, *ODD, "new") == {
+        "added": 1,
+        "known": 6,
+        "changed": 0,
+        "refused": [],
+        "refused_count": 0,
+    }
     assert len(stored(settings)) == 2
 
 

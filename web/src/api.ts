@@ -24,6 +24,11 @@ export type Suspect = Schemas["SuspectAnswer"];
 export type AnsweredItem = Schemas["AnsweredItem"];
 export type Similar = Schemas["SimilarAnswer"];
 export type Neighbour = Schemas["Neighbour"];
+export type ClassUse = Schemas["ClassAnswer"];
+export type ClassChange = Schemas["PastClassChange"];
+export type ClassChangeDone = Schemas["ClassChangeAnswer"];
+export type Webhook = Schemas["WebhookAnswer"];
+export type Delivery = Schemas["DeliveryAnswer"];
 export type Page<T> = { items: T[]; next_cursor: string | null };
 
 /** What the service refused, in its own words. */

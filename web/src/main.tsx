@@ -11,6 +11,7 @@ import { MapView } from "./map/MapView";
 import { NewProject } from "./NewProject";
 import { Empty } from "./parts";
 import { href, route, takeKey, type Route } from "./route";
+import { Setup } from "./setup/Setup";
 import { mayLabel, mayManage, mayRead, session, signIn, signOut, unreached, whoIsIt } from "./session";
 import "./style.css";
 import { theme, toggleTheme } from "./theme";
@@ -34,6 +35,7 @@ function Bar({ project, view }: { project: Project | null; view: Route["view"] }
   const tabs: [Route["view"], string][] = [
     ...(mayRead() ? ([["dashboard", "Dashboard"], ["gallery", "Gallery"], ["map", "Map"]] as [Route["view"], string][]) : []),
     ...(mayLabel() ? ([["desk", "Label"]] as [Route["view"], string][]) : []),
+    ...(mayManage() ? ([["setup", "Settings"]] as [Route["view"], string][]) : []),
   ];
   return (
     <header class="bar">
@@ -72,13 +74,21 @@ function Bar({ project, view }: { project: Project | null; view: Route["view"] }
   );
 }
 
-const VIEWS = { projects: "Projects", dashboard: "Dashboard", gallery: "Gallery", map: "Map", desk: "Label" };
+const VIEW_NAMES = {
+  projects: "Projects",
+  dashboard: "Dashboard",
+  gallery: "Gallery",
+  map: "Map",
+  desk: "Label",
+  setup: "Settings",
+};
 
 function OfProject({ id }: { id: string }) {
   const [project, setProject] = useState<Project | null>(null);
   const [error, setError] = useState<Error | null>(null);
   const asked = route.value.view;
-  const view = mayRead() ? (asked === "desk" && !mayLabel() ? "dashboard" : asked) : "desk";
+  const barred = (asked === "desk" && !mayLabel()) || (asked === "setup" && !mayManage());
+  const view = mayRead() ? (barred ? "dashboard" : asked) : "desk";
   useEffect(() => {
     let over = false;
     const load = () =>
@@ -106,12 +116,13 @@ function OfProject({ id }: { id: string }) {
         {project && view === "dashboard" && <Dashboard id={project.id} />}
         {project && view !== "dashboard" && (
           <h1 class="unseen">
-            {VIEWS[view]}: {project.name}
+            {VIEW_NAMES[view]}: {project.name}
           </h1>
         )}
         {project && view === "gallery" && <Gallery project={project} />}
         {project && view === "map" && <MapView project={project} />}
         {project && view === "desk" && <Desk project={project} />}
+        {project && view === "setup" && <Setup id={project.id} />}
       </main>
     </>
   );

@@ -4,11 +4,11 @@ import { signal } from "@preact/signals";
 
 export interface Route {
   project: string | null;
-  view: "projects" | "dashboard" | "gallery" | "map" | "desk";
+  view: "projects" | "dashboard" | "gallery" | "map" | "desk" | "setup";
   query: URLSearchParams;
 }
 
-const VIEWS = ["dashboard", "gallery", "map", "desk"] as const;
+const VIEWS = ["dashboard", "gallery", "map", "desk", "setup"] as const;
 
 function read(): Route {
   const [path = "", query = ""] = location.hash.slice(1).split("?", 2);

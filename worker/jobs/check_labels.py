@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.store import pipeline
+from service.store.class_names import ClassNames
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Item, Label, LabelCheck, Project, ScoreRun, Suspect, utc_now
 from worker.arrays import Floats, Ints
@@ -110,9 +111,10 @@ def run(context: JobContext) -> dict[str, Any]:
     result = {"items": len(known), "shared_items": len(crowd.rows), "suspects": len(suspects)}
     with context.finish(result) as session:
         project = session.get_one(Project, state.project.id, with_for_update={"key_share": True})
-        changed = _change_classes(session, state, known, classes)
+        names = [ClassNames(project).or_same(name) for name in state.project.classes]  # they may have changed
+        changed = _change_classes(session, names, known, classes)
         _replace_check(session, project, crowd.report(state, known, classes, changed))
-        _replace_suspects(session, project, suspects)
+        _replace_suspects(session, project, _called(suspects, names))
         if changed:
             pipeline.queue_train_head(session, project)
         result["changed"] = changed
@@ -182,7 +184,7 @@ class _Crowd:
 def _suspects(
     state: _State, known: KnownItems, classes: Ints, crowd: _Crowd, probabilities: Floats
 ) -> list[dict[str, Any]]:
-    """Rows of `Suspect`, the worst ones."""
+    """Rows of `Suspect`, the worst ones, with the numbers of their classes."""
     flags, quality = doubtful(classes, probabilities)
     if crowd.consensus is not None:
         quality[crowd.rows] = crowd.consensus.quality
@@ -191,21 +193,28 @@ def _suspects(
     flags &= (likeliest != classes) & ~np.isin(known.ids, state.gold)
     worst = np.flatnonzero(flags)
     worst = worst[np.argsort(quality[worst], kind="stable")][:_MOST_SUSPECTS]
-    names = state.project.classes
     return [
         {
-            "item_id": int(known.ids[row]), "project_id": state.project.id, "class_name": names[classes[row]],
-            "suggested_class": names[likeliest[row]], "probability": float(probabilities[row, likeliest[row]]),
+            "item_id": int(known.ids[row]), "project_id": state.project.id, "class_name": int(classes[row]),
+            "suggested_class": int(likeliest[row]), "probability": float(probabilities[row, likeliest[row]]),
             "quality": float(quality[row]),
         }
         for row in worst
     ]  # fmt: skip
 
 
-def _change_classes(session: Session, state: _State, known: KnownItems, classes: Ints) -> int:
+def _called(suspects: list[dict[str, Any]], names: list[str]) -> list[dict[str, Any]]:
+    """With the names of their classes; without those that contradict nothing, now that both are one class."""
+    rows = [row | {each: names[row[each]] for each in ("class_name", "suggested_class")} for row in suspects]
+    return [row for row in rows if row["class_name"] != row["suggested_class"]]
+
+
+def _change_classes(session: Session, names: list[str], known: KnownItems, classes: Ints) -> int:
     """Change the classes of items that are as they were read; the number changed."""
-    names, changed = state.project.classes, 0
+    changed = 0
     for row in np.flatnonzero(classes != known.classes):
+        if names[known.classes[row]] == names[classes[row]]:
+            continue
         updated = session.execute(
             sa.update(Item)
             .where(

@@ -31,7 +31,7 @@ _SAME_ITEM = (
     "gold",
 )
 _SAME_LABEL = (
-    "annotator", "revision", "current", "used", "class", "skip", "arm", "outcome", "duration_ms",
+    "annotator", "revision", "current", "used", "class", "said", "skip", "arm", "outcome", "duration_ms",
     "annotation", "created_at",
 )  # fmt: skip
 

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from torch import nn
 
 from service.store.artifacts import Artifacts
+from service.store.class_names import ClassNames
 from service.store.control_arm import TESTED
 from service.store.project_settings import Choice, ProjectSettings
 from service.store.tables import Head, Item, Label, PretextModel, Project, Ranking, utc_now
@@ -82,17 +83,19 @@ def store_probabilities(artifacts: Artifacts, head_artifact: str, ids: Ints, pro
         np.savez(file, allow_pickle=False, ids=ids, probabilities=probabilities)
 
 
-def probabilities_by(artifacts: Artifacts, head: Head, classes: list[str], scored: ScoredItems) -> Floats:
-    """(n, c) Probabilities of the scored items by a stored head of the same score run, in the order of `classes`; 0 for
-    a class that came after the head.
+def probabilities_by(artifacts: Artifacts, head: Head, project: Project, scored: ScoredItems) -> Floats:
+    """(n, c) Probabilities of the scored items by a stored head of the same score run, in the order of the project's
+    classes; 0 for a class that came after the head, the sum for one that others were merged into.
     """
     found = _probabilities_by(artifacts, head, scored)
-    if head.classes == classes:
+    if head.classes == project.classes:
         return found
-    aligned = np.zeros((len(found), len(classes)), np.float32)
-    for column, name in enumerate(classes):
-        if name in head.classes:
-            aligned[:, column] = found[:, head.classes.index(name)]
+    names = ClassNames(project)
+    column_of = {name: column for column, name in enumerate(project.classes)}
+    aligned = np.zeros((len(found), len(project.classes)), np.float32)
+    for column, name in enumerate(map(names.or_same, head.classes)):
+        if name in column_of:
+            aligned[:, column_of[name]] += found[:, column]
     return aligned
 
 

@@ -111,7 +111,7 @@ def test_what_was_sent_out_again_needs_one_more(session: Session) -> None:
 
 
 def test_many_are_settled_piece_by_piece(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.projects.project_changes._CHUNK", 3)
+    monkeypatch.setattr("service.labeling.agreement._CHUNK", 3)
     project, items = make_pool(session, 7, overlap=2)
     for item in items:
         vote(session, project, item, "c")

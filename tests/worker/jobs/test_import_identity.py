@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -554,4 +555,27 @@ def test_a_file_that_a_manifest_names_and_that_is_gone_is_missing(
     (tmp_path / "kept").rename(root / "00001.png")
     assert told(importing(manifest)) == {"known": 3}
     assert {item.state for item in importing.items()} == {"done"}
+    check_labels_are_under_their_bytes(importing, given)
+
+
+def test_an_archive_and_the_folder_that_it_was_made_of_are_known_again(
+    importing: Importing, tmp_path: Path
+) -> None:
+    root = write_pictures(tmp_path / "pool", 3)
+    place = tmp_path / "pool.zip"
+
+    def pack() -> None:
+        with zipfile.ZipFile(place, "w") as file:
+            for path in sorted(root.iterdir()):
+                file.write(path, path.name)
+
+    pack()
+    assert told(importing(place)) == {"added": 3}
+    given = label_all(importing)
+    assert told(importing(place)) == {"known": 3}
+    (root / "00000.png").write_bytes(bytes_of(9))
+    (root / "00001.png").rename(root / "renamed.png")
+    (root / "00002.png").unlink()
+    pack()
+    assert told(importing(place)) == {"changed": 1, "moved": 1, "missing": 1}
     check_labels_are_under_their_bytes(importing, given)

@@ -6,7 +6,9 @@ import { useLive } from "../live";
 import { Bars, Card, Empty, Progress, Table } from "../parts";
 import { href } from "../route";
 import { mayLabel, mayManage } from "../session";
+import { UploadCard } from "../setup/Upload";
 import { Curve } from "./Curve";
+import { Export } from "./Export";
 import { Invite } from "./Invite";
 import { nextStep } from "./next";
 
@@ -74,6 +76,11 @@ export function Dashboard({ id }: { id: string }) {
       </Card>
       <Card title="Class balance" note={metrics.agreement ? agreementOf(metrics) : undefined}>
         <Balance metrics={metrics} project={project.id} />
+        {mayManage() && (
+          <p class="more">
+            <a href={href(project.id, "setup")}>Rename, merge, add or remove classes</a>
+          </p>
+        )}
       </Card>
       <Card title="Pretext model" note={data.model ? `version ${data.model.version}, ${words(data.model.task.name as string)}, ${data.model.backbone}` : undefined}>
         <Pretext model={data.model} metrics={metrics} onChange={refresh} project={project} />
@@ -129,7 +136,12 @@ function Next({ project, metrics, onChange }: { project: Project; metrics: Metri
         <h1>{step.sentence}</h1>
         <p>{step.why}</p>
         {refused && <p class="bad">{refused}</p>}
-        {step.kind === "import" && mayManage() && <ImportForm onImport={(uri) => act("POST", `${at}/sources`, { uri, split: "pool" })} />}
+        {step.kind === "import" && mayManage() && (
+          <>
+            <UploadCard project={project.id} />
+            <ImportForm onImport={(uri) => act("POST", `${at}/sources`, { uri, split: "pool" })} />
+          </>
+        )}
       </div>
       {step.kind === "paused" && mayManage() && <button onClick={() => void act("PATCH", at, { state: "active" })}>Resume</button>}
       {step.kind === "pretrain" && mayManage() && <button onClick={() => void act("POST", `${at}/pretrain`, {})}>Pretrain</button>}
@@ -522,37 +534,6 @@ function Annotators({ page, project }: { page: Page<AnnotatorReport>; project: s
   );
 }
 
-const FORMATS = { CSV: "text/csv", NDJSON: "application/x-ndjson", Parquet: "application/vnd.apache.parquet" };
-
-function Export({ project }: { project: string }) {
-  const [refused, setRefused] = useState<string | null>(null);
-  const save = async (name: string, type: string) => {
-    try {
-      const answer = await fetch(`/projects/${project}/labels`, { headers: { Accept: type } });
-      if (!answer.ok) throw new Error("The labels could not be fetched.");
-      const link = document.createElement("a");
-      link.href = URL.createObjectURL(await answer.blob());
-      link.download = `labels-${project}.${name.toLowerCase()}`;
-      link.click();
-      setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-      setRefused(null);
-    } catch (error) {
-      setRefused((error as Error).message);
-    }
-  };
-  return (
-    <p class="row more">
-      Export the labels:
-      {Object.entries(FORMATS).map(([name, type]) => (
-        <button key={name} class="link" onClick={() => void save(name, type)}>
-          {name}
-        </button>
-      ))}
-      {refused && <span class="bad">{refused}</span>}
-    </p>
-  );
-}
-
 const took = (job: Job) => (job.started_at && job.finished_at ? `took ${duration((Date.parse(job.finished_at) - Date.parse(job.started_at)) / 1000)}` : "");
 
 /** Each row of an import is one of these; then what it did not find again, and the commonest reasons. */
@@ -566,6 +547,24 @@ function importCounts(job: Job): string | undefined {
 }
 
 const outcome = (job: Job) => job.error ?? importCounts(job) ?? (typeof job.result?.missing === "string" ? job.result.missing : undefined) ?? job.message ?? took(job);
+
+/** What queues such a job again, where the API has that. */
+function retryOf(job: Job): string | null {
+  const at = `/projects/${job.project}`;
+  const again: Record<string, string> = { train_pretext: `${at}/pretrain`, train_head: `${at}/retrain`, check_labels: `${at}/suspects/check` };
+  return again[job.kind] ?? null;
+}
+
+function Retry({ job, onChange }: { job: Job; onChange: () => void }) {
+  const [refused, setRefused] = useState<string | null>(null);
+  return refused ? (
+    <span class="bad">{refused}</span>
+  ) : (
+    <button class="link" onClick={() => void send("POST", retryOf(job) as string, job.kind === "check_labels" ? undefined : {}).then(onChange, (error: Error) => setRefused(error.message))}>
+      again
+    </button>
+  );
+}
 
 function Jobs({ jobs, onChange }: { jobs: Job[]; onChange: () => void }) {
   if (jobs.length === 0) return <Empty title="No jobs yet">Imports, pretraining, scoring, rankings and heads are listed here.</Empty>;
@@ -586,6 +585,7 @@ function Jobs({ jobs, onChange }: { jobs: Job[]; onChange: () => void }) {
                 {job.cancel_requested ? "cancelling" : "cancel"}
               </button>
             )}
+            {mayManage() && (job.state === "failed" || job.state === "cancelled") && retryOf(job) && <Retry job={job} onChange={onChange} />}
           </span>
         </li>
       ))}

@@ -40,6 +40,7 @@ from service.content.sources import Candidate, Listing, list_source
 from service.errors import ImportIncomplete, ShortlistError, SourceUnreachable
 from service.store import asides, modalities, pipeline, planner_stats
 from service.store.asides import Displaced
+from service.store.class_names import ClassNames
 from service.store.jobs import progressed
 from service.store.pipeline import queue_score_new_items
 from service.store.project_settings import ProjectSettings
@@ -150,10 +151,12 @@ class _Import:
     ) -> None:
         self.context = context
         self.source = source
-        self.classes = frozenset(project.classes)
+        self.classes = list(project.classes)
+        self.class_names = ClassNames(project)
         self.seed = ProjectSettings.model_validate(project.settings).seed
         self.listing = listing
         self.kind = f"{content.name}s"
+        self.item_bytes, self.uploaded_to = item_bytes, {project.id, *project.texts_from}
         self.looker = Looker(item_bytes, content, limits_of(context.settings))
         self.known_items = KnownItems(source)
         self.late = Late(context.settings.data_dir / "cache")
@@ -226,7 +229,11 @@ class _Import:
         """Folders of the pool and of the test split often use the same names: `cat/0001.png` is in both."""
         own = self.source.split == "pool" or found.has_own_key
         key = found.key if own else f"test/{found.key}"
-        return replace(found, key=key, uri=place_as_text(found.uri))
+        class_name = found.class_name
+        if self.source.split == "test" and class_name is not None:  # whatever it is called there
+            class_name = self.class_names.or_same(class_name)
+        uri = self.item_bytes.as_stored(place_as_text(found.uri), self.uploaded_to)
+        return replace(found, key=key, uri=uri, class_name=class_name)
 
     def _take(self, chunk: list[Candidate], threads: ThreadPoolExecutor) -> None:
         keys = {found.key for found in chunk if _is_text(found.key)}
@@ -254,15 +261,20 @@ class _Import:
     ) -> Iterator[tuple[Candidate, KnownItem | None]]:
         """Without repeats, names that no database takes, and test items without a class, or with a second one."""
         classes: dict[str, str | None] = {}  # by key, of this chunk
+        taken: set[int] = set()  # items, by this chunk
         for found in chunk:
             if not _is_text(found.key + found.uri):
                 self.listing.refuse(f"{found.key!r}: its name is not valid Unicode text; rename it.")
                 continue
             item = known.get(found.key)
+            if item is not None and item.key != found.key and (item.id in self.seen or item.id in taken):
+                item = None  # another one, though it reads the same
             if found.key in classes or (item is not None and item.id in self.seen):
                 before = classes.get(found.key) or (item.class_name if item is not None else None)
                 self.listing.refuse(self._repeated(found, before))
-            elif self.source.split == "test" and found.class_name not in self.classes:
+            elif self.source.split == "test" and (
+                found.class_name is None or self.class_names.now(found.class_name) is None
+            ):
                 self.listing.refuse(
                     f"{found.key!r}: a test item needs its class, by `label_column` or as first subfolder; "
                     f"{found.class_name!r} is none of the project's ({', '.join(sorted(self.classes))})."
@@ -271,6 +283,8 @@ class _Import:
                     self.seen.add(item.id)  # it is not missing
             else:
                 classes[found.key] = found.class_name
+                if item is not None:
+                    taken.add(item.id)
                 yield found, item
 
     def _repeated(self, found: Candidate, class_before: str | None) -> str:
@@ -395,6 +409,7 @@ class _Import:
         """Candidates with the bytes of items that may be gone: where one is, it has moved."""
         with self.context.read() as session:
             known = self.known_items.by_key(session, {found.key for found, _ in chunk})
+            known = {key: one for key, one in known.items() if one.key == key or one.id not in self.seen}
             hashes = {look.content_hash for _, look in chunk if look.content_hash is not None}
             holders = self.known_items.by_content(session, hashes) if self.listing.complete else {}
         taken = {key for key, item in known.items() if item.id in self.seen}

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.store.asides import ASIDE
+from service.store.names import composed, spellings
 from service.store.tables import Item, Source
 
 _PAGE = 10_000  # ids read at a time
@@ -51,8 +52,12 @@ class KnownItems:
         )
 
     def by_key(self, session: Session, keys: Collection[str]) -> dict[str, KnownItem]:
-        rows = session.execute(self._columns.where(Item.key.in_(keys)))
-        return {item.key: item for item in (KnownItem(*tuple(row)) for row in rows)}
+        """By the keys as they are asked for. One that is spelled just so goes before one that only reads the same."""
+        rows = session.execute(self._columns.where(Item.key.in_(spellings(keys))))
+        exact = {item.key: item for item in (KnownItem(*tuple(row)) for row in rows)}
+        alike = {composed(key): item for key, item in exact.items()}
+        found = ((key, exact.get(key) or alike.get(composed(key))) for key in keys)
+        return {key: item for key, item in found if item is not None}
 
     def by_content(self, session: Session, hashes: Collection[str]) -> dict[str, list[KnownItem]]:
         """Items of the place and split that are imported, by their content; labeled ones first."""

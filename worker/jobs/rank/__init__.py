@@ -280,7 +280,7 @@ def _pool_view(context: JobContext, state: _State, scored: ScoredItems, stands_f
     classes[rows[rows >= 0]] = state.labeled.classes[rows >= 0]
     probabilities = None
     if state.head is not None:
-        probabilities = probabilities_by(context.artifacts, state.head, state.project.classes, scored)
+        probabilities = probabilities_by(context.artifacts, state.head, state.project, scored)
     return PoolView(
         embeddings=scored.embeddings,
         pretext_losses=scored.losses,

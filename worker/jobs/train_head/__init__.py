@@ -24,6 +24,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.store import outbox, pipeline
+from service.store.class_names import ClassNames
 from service.store.own_embeddings import is_own
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Head, LabelCheck, PretextModel, Project, Round, ScoreRun, utc_now
@@ -231,9 +232,13 @@ class _Trainer:
         if held_out is not None:
             store_answers(self._context.artifacts, artifact, held_out)
         with self._context.publish() as session:
+            # Classes that were renamed while it was trained bear their new names; locked, so that none is renamed now.
+            now = session.get_one(Project, state.project.id, with_for_update={"key_share": True})
+            classes = ClassNames(now).each_now(state.project.classes)
+            metrics["recall"] = dict(zip(classes, metrics["recall"].values(), strict=True))
             head = Head(
                 project_id=state.project.id, version=version, kind=state.settings.head.model_dump(),
-                classes=state.project.classes, score_run_id=state.score_run.id, artifact=artifact,
+                classes=classes, score_run_id=state.score_run.id, artifact=artifact,
                 labels_used=wanted.labels_used, trained_on=len(training),
                 last_label_id=wanted.last_label_id,
                 trained_digest=training.digest(), round_number=wanted.round_number,
