@@ -153,8 +153,13 @@ def test_the_stored_probabilities_are_those_of_the_stored_head(
     (head,) = bench.heads(scored)
     items = _scored_items(bench, scored)
 
-    found = probabilities_by(bench.artifacts, head, CLASSES, items)
-    some = probabilities_by(bench.artifacts, head, ["bat", *CLASSES], items.keep(np.arange(70) % 3 == 1))
+    found = probabilities_by(bench.artifacts, head, Project(classes=CLASSES, aliases={}), items)
+    some = probabilities_by(
+        bench.artifacts,
+        head,
+        Project(classes=["bat", *CLASSES], aliases={}),
+        items.keep(np.arange(70) % 3 == 1),
+    )
 
     with read_session(bench.engine) as session:
         model = session.get_one(PretextModel, score_run_of(session, scored).pretext_model_id)
@@ -214,7 +219,9 @@ def test_an_item_that_is_gone_does_not_stop_it_but_all_gone_does(bench: Bench, t
     bench.train_head(scored)
 
     (head,) = bench.heads(scored)
-    probabilities = probabilities_by(bench.artifacts, head, CLASSES, _scored_items(bench, scored))
+    probabilities = probabilities_by(
+        bench.artifacts, head, Project(classes=CLASSES, aliases={}), _scored_items(bench, scored)
+    )
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
 
     for path in (tmp_path / "pool").iterdir():
