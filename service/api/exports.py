@@ -88,7 +88,7 @@ def _csv(schema: pa.Schema, tables: Iterator[list[Row]]) -> Iterator[bytes]:
     writer = csv.DictWriter(buffer, schema.names)
     writer.writeheader()
     for rows in tables:
-        writer.writerows({name: _text(value) for name, value in row.items()} for row in rows)
+        writer.writerows({name: _text(value) for name, value in _flat(row, schema).items()} for row in rows)
         yield buffer.getvalue().encode()
         buffer.seek(0)
         buffer.truncate()
@@ -99,9 +99,20 @@ def _parquet(schema: pa.Schema, tables: Iterator[list[Row]]) -> Iterator[bytes]:
     sink = _Sink()
     with pq.ParquetWriter(pa.PythonFile(sink, "w"), schema) as writer:
         for rows in tables:
-            writer.write_table(pa.Table.from_pylist(rows, schema))
+            writer.write_table(pa.Table.from_pylist([_flat(row, schema) for row in rows], schema))
             yield sink.taken()
     yield sink.taken()
+
+
+def _flat(row: Row, schema: pa.Schema) -> Row:
+    """The row as tables take it: an object or array in a column of strings as JSON."""
+    strings = {field.name for field in schema if pa.types.is_string(field.type)}
+    return {
+        name: json.dumps(value, ensure_ascii=False)
+        if isinstance(value, dict | list) and name in strings
+        else value
+        for name, value in row.items()
+    }
 
 
 def _text(value: Any) -> Any:

@@ -103,6 +103,7 @@ class ItemLabel(Answer):
     )
     ranking: str | None = Field(description="that it was served from")
     round: int
+    annotation: dict[str, Any] | list[Any] | None = Field(description="as its tool sent it")
     created_at: datetime
 
     @classmethod
@@ -118,6 +119,7 @@ class ItemLabel(Answer):
             arm=label.arm,
             ranking=public_id("r", label.ranking_id) if label.ranking_id is not None else None,
             round=label.round_number,
+            annotation=label.annotation,
             created_at=label.created_at,
         )
 

@@ -34,6 +34,7 @@ router = APIRouter(prefix="/projects/{project_id}/labels", tags=["labeling"])
 
 _CHUNK_LABELS = 500  # in one transaction; annotators wait for it
 _REFUSED_TOLD = 1_000
+_LINE_BYTES = 8 * 2**20  # an annotation that is too large is refused as such, not as a line that never ends
 _KINDS = (NDJSON, "application/json", exports.CSV, exports.PARQUET)
 _EXAMPLES = {
     NDJSON: '{"key": "shirts/0012.png", "class": "coat", "annotator": "import 2024"}\n',
@@ -157,7 +158,7 @@ async def _chunked(request: Request, kind: str) -> AsyncIterator[list[NumberedRo
     """The rows of the body."""
     if kind == NDJSON:
         number = 0
-        async for lines in chunks(request, _CHUNK_LABELS):
+        async for lines in chunks(request, _CHUNK_LABELS, _LINE_BYTES):
             numbered = list(enumerate(lines, number + 1))
             yield [label_rows.of_line(line, text) for line, text in numbered if text.strip()]
             number += len(lines)

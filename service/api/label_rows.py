@@ -4,6 +4,7 @@ import csv
 import json
 import tempfile
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -162,6 +163,9 @@ def _of_cells(row: Any) -> Row:
     for name in _NUMBERS:
         if name in found:
             found[name] = _whole(found[name])
+    if isinstance(annotation := found.get("annotation"), str):
+        with suppress(ValueError, RecursionError):  # what is no JSON is refused as what it is
+            found["annotation"] = json.loads(annotation)
     if "revision" in found and not found.keys() & {"class", "skip", "suggested_class"}:
         found["class"] = None
     return found

@@ -7,7 +7,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from sqlalchemy.orm import Session
 
 from service.access.keys import Principal
@@ -26,12 +26,29 @@ router = APIRouter(tags=["labeling"], route_class=OnceRoute)
 
 _BIGGEST = 2**31 - 1
 
+
+def _annotation(value: Any) -> Any:
+    """An object or an array that is not too large."""
+    if value is None:
+        return None
+    if not isinstance(value, dict | list):
+        raise ValueError("send an object or an array, as your tool gives it")
+    size = labels.annotation_bytes(value)
+    if size > labels.MAX_ANNOTATION_BYTES:
+        raise ValueError(
+            f"this is {size:,} bytes of JSON, and an annotation may have {labels.MAX_ANNOTATION_BYTES:,} (256 KB). "
+            "Keep it where you have it, and send its address"
+        )
+    return value
+
+
 EXPORT_COLUMNS = pa.schema(
     [
         ("item", pa.string()), ("key", pa.string()), ("annotator", pa.string()), ("class", pa.string()),
         ("skip", pa.string()), ("revision", pa.int64()), ("current", pa.bool_()), ("used", pa.bool_()),
         ("outcome", pa.string()), ("arm", pa.string()), ("batch", pa.string()), ("ranking", pa.string()),
-        ("round", pa.int64()), ("duration_ms", pa.int64()), ("created_at", pa.timestamp("us", "UTC")),
+        ("round", pa.int64()), ("duration_ms", pa.int64()), ("annotation", pa.string()),
+        ("created_at", pa.timestamp("us", "UTC")),
     ]
 )  # fmt: skip
 SUGGESTION_COLUMNS = [pa.field("suggested_class", pa.string()), pa.field("duplicate_of", pa.string())]
@@ -54,6 +71,12 @@ class LabelIn(Body):
     revision: int | None = Field(
         None, ge=1, le=_BIGGEST, description="default: 1, and the next one when the content differs"
     )
+    annotation: Annotated[Any, AfterValidator(_annotation)] = Field(
+        None,
+        description="what your tool drew or wrote beside the class: boxes, masks, spans, a transcript; an object or an "
+        "array of up to 256 KB, kept and given back as it is",
+        json_schema_extra={"anyOf": [{"type": "object"}, {"type": "array", "items": {}}, {"type": "null"}]},
+    )
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:
@@ -63,6 +86,8 @@ class LabelIn(Body):
             raise ValueError("send either `class` or `skip`")
         if not {"class_name", "skip"} & self.model_fields_set:
             raise ValueError('send `class` or `skip`; `"class": null` withdraws the label')
+        if self.annotation is not None and self.class_name is None and self.skip is None:
+            raise ValueError("`annotation` goes with a `class` or a `skip`; a withdrawn label has none")
         return self
 
 
@@ -245,5 +270,6 @@ def _row(exported: label_exports.ExportedLabel, current: bool) -> dict[str, Any]
         "ranking": public_id("r", label.ranking_id) if label.ranking_id is not None else None,
         "round": label.round_number,
         "duration_ms": label.duration_ms,
+        "annotation": label.annotation,
         "created_at": label.created_at,
     }

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session, aliased, undefer
 
 from service.store.tables import Duplicate, Item, Label, Project
 
@@ -38,6 +38,7 @@ def page(
         .where(Label.project_id == project_id, Label.id > after, Label.id <= last)
         .order_by(Label.id)
         .limit(limit)
+        .options(undefer(Label.annotation))
     )
     if not history:
         later = aliased(Label)

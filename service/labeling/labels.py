@@ -4,11 +4,12 @@ A label is kept whatever happens; whether it is *used* (for its item's class, th
 of its own. Items that an annotator never got are labeled just as well (arm `imported`).
 """
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -39,6 +40,8 @@ from service.store.tables import Item, Label, Project, QueuedItem, Reservation
 Skip = Literal["unsure", "broken", "other"]
 Outcome = Literal["accepted", "duplicate", "revised", "stale", "late"]
 Arm = Literal["selected", "control", "queued", "gold", "imported"]
+Annotation = dict[str, Any] | list[Any]
+MAX_ANNOTATION_BYTES = 256 * 2**10  # of JSON in UTF-8, without spaces
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class NewLabel:
     batch: str | None = None
     duration_ms: int | None = None
     revision: int | None = None
+    annotation: Annotation | None = None  # as its tool gives it; opaque
     # Of labels that another installation exported:
     created_at: datetime | None = None
     arm: Arm | None = None
@@ -172,7 +176,7 @@ class _Call:
         numbers = {number for entry in entries if (number := self._item_number(entry)) is not None}
         if missing := numbers - {item.id for item in items}:
             items += self._items(_BY_NUMBER, missing)
-        self._found = item_decisions.load(self.session, items)
+        self._found = item_decisions.load(self.session, items, annotations=True)
         theirs = {"items": list(self._found), "annotators": list({entry.annotator for entry in entries})}
         for row in self.session.execute(_HOLDS, theirs):
             hold = _Hold(*row)
@@ -242,7 +246,7 @@ class _Call:
         newest = max(earlier, key=lambda label: label.revision)
         revision = entry.revision
         same = newest if revision is None else next((a for a in earlier if a.revision == revision), None)
-        if same is not None and (same.class_name, same.skip) == (entry.class_name, entry.skip):
+        if same is not None and _content(same) == _content(entry):
             return "duplicate"
         if same is not None and revision is not None:
             raise RevisionTaken(field=f"{where}revision", revision=revision, next=newest.revision + 1)
@@ -289,6 +293,7 @@ class _Call:
             project_id=self.project.id, item_id=found.item.id, annotator=entry.annotator,
             revision=entry.revision or 1, current=True, used=used, class_name=entry.class_name,
             skip=entry.skip, arm=arm, outcome="accepted", duration_ms=entry.duration_ms,
+            annotation=entry.annotation,
             round_number=self.round_number, created_at=entry.created_at or self.now,
         )  # fmt: skip
         found.labels.append(label)
@@ -361,6 +366,15 @@ class _Call:
         labeled = {label.item_id for label in self._new}
         still_open = [number for number in labeled if self._found[number].item.state == "available"]
         picks.open_again(self.session, self.project, still_open)
+
+
+def annotation_bytes(annotation: Annotation) -> int:
+    """The size that `MAX_ANNOTATION_BYTES` limits."""
+    return len(json.dumps(annotation, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def _content(label: NewLabel | Label) -> tuple[str | None, str | None, Annotation | None]:
+    return label.class_name, label.skip, label.annotation
 
 
 def _withdraws(entry: NewLabel) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, undefer
 
 from service.content.contract import Facts
 from service.content.reader import ItemBytes
@@ -161,7 +161,8 @@ def _listed(
 
 def labels_of(session: Session, item: Item) -> list[Label]:
     """All revisions, oldest first."""
-    return list(session.scalars(sa.select(Label).where(Label.item_id == item.id).order_by(Label.id)))
+    query = sa.select(Label).where(Label.item_id == item.id).order_by(Label.id)
+    return list(session.scalars(query.options(undefer(Label.annotation))))
 
 
 @dataclass(frozen=True)

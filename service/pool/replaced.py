@@ -37,7 +37,7 @@ def keep_labels(session: Session, project: Project, wanted: Sequence[str], now: 
     taken = {(number, annotator) for number, annotator in session.execute(labeled)}
     entries: list[NewLabel] = []
     given: set[int] = set()
-    for before in item_decisions.load(session, dict.fromkeys(found)).values():
+    for before in item_decisions.load(session, dict.fromkeys(found), annotations=True).values():
         successor = successors[before.item.id]
         for label in before.labels:
             if not label.current or (successor, label.annotator) in taken:
@@ -54,6 +54,7 @@ def keep_labels(session: Session, project: Project, wanted: Sequence[str], now: 
                     class_name=label.class_name,
                     skip=cast(Skip | None, label.skip),
                     duration_ms=label.duration_ms,
+                    annotation=label.annotation,
                 )
             )
     if entries:

@@ -31,6 +31,7 @@ class NewRows:
             return from_rows.returning(column["id"])
 
         self._own = own
+        self._json = {name for name in own if isinstance(column[name].type, sa.JSON)}
         self._from_arrays = insert(*_arrays({name: column[name].type for name in own}))
         self._from_json = insert(*_json(len(own)))
 
@@ -38,18 +39,28 @@ class NewRows:
         """Their numbers, which rise in the order of the rows."""
         connection = session.connection()
         if connection.dialect.name == "postgresql":
-            given = {name: [row[name] for row in rows] for name in self._own}
+            given = {name: [self._value(row, name) for row in rows] for name in self._own}
             numbers = connection.execute(self._from_arrays, given | same)
         else:
-            text = json.dumps([[row[name] for name in self._own] for row in rows])
+            text = json.dumps([[self._value(row, name) for name in self._own] for row in rows])
             numbers = connection.execute(self._from_json, {"rows": text, **same})
         return sorted(numbers.scalars())  # in which order they are returned is not promised
 
+    def _value(self, row: Mapping[str, Any], name: str) -> Any:
+        """JSON goes as text on both databases: an array of JSON has no type that the driver knows by itself."""
+        value = row[name]
+        return json.dumps(value) if name in self._json and value is not None else value
+
 
 def _arrays(types: Mapping[str, sa.types.TypeEngine[Any]]) -> tuple[list[Any], Any]:
-    arrays = [sa.bindparam(name, type_=postgresql.ARRAY(of)) for name, of in types.items()]
+    sent = {name: sa.Text() if isinstance(of, sa.JSON) else of for name, of in types.items()}
+    arrays = [sa.bindparam(name, type_=postgresql.ARRAY(of)) for name, of in sent.items()]
     given = sa.func.unnest(*arrays).table_valued(*types, with_ordinality="place").render_derived()
-    return [given.c[name] for name in types], given.c.place
+    columns = [
+        sa.cast(given.c[name], postgresql.JSON) if isinstance(of, sa.JSON) else given.c[name]
+        for name, of in types.items()
+    ]
+    return columns, given.c.place
 
 
 def _json(count: int) -> tuple[list[Any], Any]:

@@ -5,11 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, undefer
 
 from service.store.tables import Item, Label
 
 _LABELS = sa.select(Label).where(Label.item_id.in_(sa.bindparam("items", expanding=True))).order_by(Label.id)
+_WITH_ANNOTATIONS = _LABELS.options(undefer(Label.annotation))
 
 
 @dataclass
@@ -81,9 +82,9 @@ class ItemLabels:
         return "available", None
 
 
-def load(session: Session, items: Iterable[Item]) -> dict[int, ItemLabels]:
-    """The items with their labels, by the item's number."""
+def load(session: Session, items: Iterable[Item], *, annotations: bool = False) -> dict[int, ItemLabels]:
+    """The items with their labels, by the item's number; annotations: with these, which may be large."""
     found = {item.id: ItemLabels(item) for item in items}
-    for label in session.scalars(_LABELS, {"items": list(found)}):
+    for label in session.scalars(_WITH_ANNOTATIONS if annotations else _LABELS, {"items": list(found)}):
         found[label.item_id].labels.append(label)
     return found

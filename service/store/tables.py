@@ -431,6 +431,9 @@ class Label(Table):
     ranking_id: Mapped[int | None]
     round_number: Mapped[int]
     duration_ms: Mapped[int | None]
+    # Whatever its tool draws or writes beside the class: an object or an array, opaque here. Read only where it is
+    # asked for: it may be as large as all else of a thousand labels.
+    annotation: Mapped[Any | None] = mapped_column(sa.JSON(none_as_null=True), deferred=True)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 

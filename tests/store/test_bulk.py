@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import sqlalchemy as sa
+from sqlalchemy.orm import undefer
 
 from service.store.bulk import NewRows
 from service.store.session import read_session, write_session
@@ -25,13 +26,14 @@ def test_values_come_back_as_they_were(engine: sa.Engine) -> None:
                 "skip": "unsure" if number % 2 else None, "arm": "imported", "outcome": "accepted",
                 "batch_id": None, "ranking_id": 2**40 + number, "round_number": 1,
                 "duration_ms": None if number % 2 else number,
+                "annotation": None if number % 3 == 0 else {"text": name, "boxes": [[0.5, number], []]},
             }
             for number, name in enumerate(names)
         ]  # fmt: skip
         numbers = NewRows(Label, OWN, SAME).insert(session, rows, project_id=project.id, created_at=now)
         project_id = project.id
     with read_session(engine) as session:
-        stored = [session.get_one(Label, number) for number in numbers]
+        stored = [session.get_one(Label, number, options=[undefer(Label.annotation)]) for number in numbers]
     assert [{name: getattr(label, name) for name in OWN} for label in stored] == rows
     assert {(label.project_id, label.created_at) for label in stored} == {(project_id, now)}
 
@@ -44,7 +46,7 @@ def test_numbers_are_those_of_the_rows_in_their_order(engine: sa.Engine) -> None
             {
                 "item_id": item.id, "annotator": f"ann {number}", "revision": 1, "current": True, "used": True,
                 "class_name": "cat", "skip": None, "arm": "imported", "outcome": "accepted", "batch_id": None,
-                "ranking_id": None, "round_number": 1, "duration_ms": number,
+                "ranking_id": None, "round_number": 1, "duration_ms": number, "annotation": None,
             }
             for number in range(1000)
         ]  # fmt: skip

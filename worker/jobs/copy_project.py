@@ -31,7 +31,8 @@ _SAME_ITEM = (
     "gold",
 )
 _SAME_LABEL = (
-    "annotator", "revision", "current", "used", "class", "skip", "arm", "outcome", "duration_ms", "created_at",
+    "annotator", "revision", "current", "used", "class", "skip", "arm", "outcome", "duration_ms",
+    "annotation", "created_at",
 )  # fmt: skip
 
 
