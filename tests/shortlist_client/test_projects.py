@@ -25,7 +25,7 @@ def test_projects_are_made_found_changed_and_deleted(client: Shortlist) -> None:
     assert made.refresh().info.state == "paused"
     other = client.create_project("p_1/..", ["a", "b"])
     assert [project.name for project in client.projects()] == ["shirts", "p_1/.."]
-    with pytest.raises(NotFound, match="'shirts', 'p_1/..'"):
+    with pytest.raises(NotFound, match=r"'shirts', 'p_1/\.\.'"):
         client.project()
     with pytest.raises(NotFound):
         client.project("../keys")
@@ -76,7 +76,8 @@ def test_exports(project: Project, tmp_path: Path) -> None:
     project.label([Label(key="000", class_name="good", annotator="ann")])
     for kind in ("csv", "ndjson", "parquet"):
         project.export_labels(tmp_path / f"labels.{kind}", kind)
-    assert [row["class"] for row in csv.DictReader((tmp_path / "labels.csv").open())] == ["good"]
+    lines = (tmp_path / "labels.csv").read_text().splitlines()
+    assert [row["class"] for row in csv.DictReader(lines)] == ["good"]
     assert json.loads((tmp_path / "labels.ndjson").read_text())["key"] == "000"
     assert (tmp_path / "labels.parquet").read_bytes().startswith(b"PAR1")
 
@@ -132,4 +133,4 @@ def test_the_curve_has_a_point_a_measured_round(project: Project, engine: sa.Eng
             closed_at=utc_now(), measured_at=utc_now(),
         )  # fmt: skip
     (point,) = project.curve()
-    assert (point.labels_used, point.accuracy, point.accuracy_high) == (50, 0.8, 0.9)
+    assert (point.labels_used, point.accuracy, point.accuracy_high) == (10, 0.8, 0.9)
