@@ -89,15 +89,13 @@ def any_name(path: Path, fits: Callable[[str], bool]) -> bool:
 def file_name(key: str) -> str:
     """A name by which the key is found again, on any system; its folders stay folders, where none leads upwards."""
     parts = key.split("/")
-    if all(part.strip(".") for part in parts):
-        return "/".join(quote(part, safe=_HARMLESS) for part in parts)
-    return flat_name(key)
+    return "/".join(map(flat_name, parts)) if all(parts) else flat_name(key)
 
 
 def flat_name(key: str) -> str:
     """The same without folders."""
     name = quote(key, safe=_HARMLESS)
-    return name if name.strip(".") else name.replace(".", "%2E")
+    return f"%2E{name[1:]}" if name.startswith(".") else name  # neither hidden, nor a folder above
 
 
 def key_of(name: str) -> str:
