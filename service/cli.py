@@ -150,7 +150,7 @@ def migrate(data_dir: DataDir = None) -> None:
 def demo() -> None:
     """The whole loop on the bundled images: a table, demo/report.html, demo/learning_curve.png."""
     try:
-        from service.demo.client import DemoFailed
+        from service.demo import DemoFailed
         from service.demo.run import run as run_demo
     except ModuleNotFoundError as error:  # it draws with matplotlib
         sys.exit(f"{error}. Install what the demo needs with: pip install 'shortlist[worker,demo]'")

@@ -93,6 +93,9 @@ class AsyncShortlist:
                 await response.aread()
         return response
 
+    async def ready(self) -> bool:
+        return await self.run(self._api.ready())
+
     async def get(self, path: str, **params: Any) -> Any:
         return await self.run(self._api.json("GET", path, **params))
 

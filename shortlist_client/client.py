@@ -118,6 +118,10 @@ class Shortlist:
                 response.read()
         return response
 
+    def ready(self) -> bool:
+        """Whether the service answers, its database is there and migrated, and a worker is alive."""
+        return self.run(self._api.ready())
+
     def get(self, path: str, **params: Any) -> Any:
         """Any GET of the API that answers JSON, as plain data."""
         return self.run(self._api.json("GET", path, **params))

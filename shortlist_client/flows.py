@@ -19,7 +19,16 @@ from urllib.parse import quote
 import httpx2 as httpx
 from pydantic import BaseModel
 
-from shortlist_client.errors import ApiError, JobFailed, NotFound, NotReached, TimedOut, error_of, is_problem
+from shortlist_client.errors import (
+    ApiError,
+    JobFailed,
+    NotFound,
+    NotReached,
+    ShortlistError,
+    TimedOut,
+    error_of,
+    is_problem,
+)
 from shortlist_client.models import (
     Answer,
     Batch,
@@ -44,7 +53,7 @@ NDJSON = "application/x-ndjson"
 LABELS_A_CALL = 1_000
 LINES_A_CALL = 5_000
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
-_POLL_S, _SLOWEST_POLL_S = 0.1, 2.0
+_POLL_S, _SLOWEST_POLL_S = 0.1, 1.0
 _LEAVING_S = 3.0
 _BUSY = (502, 503, 504)  # a service that starts again, or its proxy
 
@@ -135,6 +144,14 @@ class Api:
         """What the service answers, as plain data; None for an empty answer."""
         response = yield from self.send(Call(method, path, params, body))
         return response.json() if response.content else None
+
+    def ready(self) -> Flow[bool]:
+        """Asked once."""
+        try:
+            yield from self.send(Call("GET", "/readyz"), give_up_after_s=0)
+        except ShortlistError:
+            return False
+        return True
 
     def page(self, path: str, params: Json, cursor: str | None) -> Flow[tuple[list[Any], str | None]]:
         """One page of a list, and the cursor of the next one."""

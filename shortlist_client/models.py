@@ -183,6 +183,7 @@ class Metrics(Answer):
     learning_curve: list[CurvePoint]
     class_balance: dict[str, int]
     jobs: list[Job]
+    score_run: dict[str, Any] | None = None
     ranking: dict[str, Any] | None = None
     head: dict[str, Any] | None = None
 
