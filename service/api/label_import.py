@@ -26,7 +26,7 @@ from service.http.ndjson import chunks
 from service.http.problems import FieldError
 from service.http.schemas import Answer, Name, with_example
 from service.labeling import labels
-from service.labeling.labels import NewLabel
+from service.labeling.labels import NewLabel, Outcome
 from service.projects import projects
 from service.store.ids import public_id
 from service.store.names import composed
@@ -107,14 +107,15 @@ class _Import:
                 self._refuse(line, error.code, label_rows.why(error))
         return numbered
 
-    def store(self, session: Session, project: str, numbered: list[tuple[int, NewLabel]]) -> None:
-        """project: its public id; it may be gone by now."""
+    def store(self, session: Session, project: str, numbered: list[tuple[int, NewLabel]]) -> list[Outcome]:
+        """The outcomes of those that are stored. project: its public id; it may be gone by now."""
         found = projects.find(session, project)
         stored, refused = labels.store_good(session, found, [label for _, label in numbered], utc_now())
         self.labels_used = stored.labels_used
         self.outcomes.update(stored.outcomes)
         for index, error in refused:
             self._refuse(numbered[index][0], error.code, label_rows.why(error))
+        return stored.outcomes
 
     def _refuse(self, line: int, code: str, why: FieldError) -> None:
         self.refused_count += 1
@@ -160,7 +161,8 @@ async def import_labels(
     async for rows in _chunked(request, reading):
         numbered = await run_in_threadpool(importing.read, rows)
         async with parts.turns.of(public):
-            await parts.write(partial(importing.store, project=public, numbered=numbered))
+            stored = await parts.write(partial(importing.store, project=public, numbered=numbered))
+        parts.figures.labels_stored(stored)
     return importing.answer()
 
 

@@ -17,6 +17,7 @@ from service.errors import AnnotatorMissing
 from service.formats import Format, format_named, formats
 from service.formats import Labels as LabelsOut
 from service.http.dependencies import Annotator, PartsDep, Reader, ReadSession, TurnSession, WriteSession
+from service.http.figures import Figures
 from service.http.idempotent_route import OnceRoute
 from service.http.schemas import Answer, Body, Name, Text, with_example
 from service.labeling import label_exports, labels
@@ -149,11 +150,14 @@ def _entry_of(label: LabelIn, field: str, caller: Principal) -> NewLabel:
     return NewLabel(annotator=annotator, **label.model_dump(exclude={"annotator"}))
 
 
-def _store(project: Project, body: Labels, session: Session, caller: Principal) -> LabelsAnswer:
+def _store(
+    project: Project, body: Labels, session: Session, caller: Principal, figures: Figures
+) -> LabelsAnswer:
     entries = [
         _entry_of(label, f"labels[{index}].annotator", caller) for index, label in enumerate(body.labels)
     ]
     stored = labels.store(session, project, entries, utc_now())
+    figures.labels_stored_with(session, stored.outcomes)
     job = public_id("j", stored.job_id) if stored.job_id is not None else None
     return LabelsAnswer(
         accepted=sum(outcome not in ("duplicate", "stale") for outcome in stored.outcomes),
@@ -168,20 +172,25 @@ def _store(project: Project, body: Labels, session: Session, caller: Principal) 
 
 
 @router.post("/projects/{project_id}/labels")
-def send_labels(project_id: str, body: Labels, session: TurnSession, caller: Annotator) -> LabelsAnswer:
+def send_labels(
+    project_id: str, body: Labels, session: TurnSession, caller: Annotator, parts: PartsDep
+) -> LabelsAnswer:
     """Store up to 1,000 labels, all or nothing; a 422 names the one that is wrong, `labels[3].class`.
 
     Sending the same again is safe: it is answered as `duplicate`. A label with `"class": null` withdraws the
     annotator's: the item is open again, for them too.
     """
     project = projects.find(session, project_id, caller.project_id, locked=True)
-    return _store(project, body, session, caller)
+    return _store(project, body, session, caller, parts.figures)
 
 
 @router.post("/labels")
-def send_labels_of_only_project(body: Labels, session: WriteSession, caller: Annotator) -> LabelsAnswer:
+def send_labels_of_only_project(
+    body: Labels, session: WriteSession, caller: Annotator, parts: PartsDep
+) -> LabelsAnswer:
     """The same for the key's project, or the only one there is."""
-    return _store(projects.find_only(session, caller.project_id, "labels"), body, session, caller)
+    project = projects.find_only(session, caller.project_id, "labels")
+    return _store(project, body, session, caller, parts.figures)
 
 
 @router.get(

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from service.store.session import read_session, write_session
 from service.store.tables import Label, Reservation
 from shortlist_client import AsyncShortlist, Project, Shortlist
-from tests.shortlist_client.conftest import Served
+from tests.served import Served
 
 
 def open_reservations(engine: sa.Engine) -> int:
