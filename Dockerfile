@@ -7,6 +7,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY service ./service
 COPY worker ./worker
 COPY migrations ./migrations
+COPY shortlist_client ./shortlist_client
 
 FROM base AS service
 RUN pip install .

@@ -18,8 +18,8 @@ from rich.console import Console
 
 from benchmarks.report import Figure
 from benchmarks.running import running, wait
-from service.demo.client import Client
 from service.settings import Settings
+from shortlist_client import Shortlist
 
 CLASSES = ["red", "green", "blue"]
 PHOTOGRAPHS, SMALL = 5_000, 8_000
@@ -66,7 +66,7 @@ def _while_pretraining(items: int, bursts: int) -> dict[str, Figure]:
     }
 
 
-def _burst(client: Client, project: str, truth: Callable[[str], str], labels: int) -> float:
+def _burst(client: Shortlist, project: str, truth: Callable[[str], str], labels: int) -> float:
     """Seconds from the last label to the ranking that was made with it."""
     batch = client.post(f"/projects/{project}/next-batch", {"annotator": "oracle", "size": BURST})["items"]
     given = [{"item": item["id"], "class": truth(item["key"]), "annotator": "oracle"} for item in batch]
@@ -76,17 +76,17 @@ def _burst(client: Client, project: str, truth: Callable[[str], str], labels: in
     return time.perf_counter() - answered
 
 
-def _served(client: Client, project: str) -> dict[str, Any]:
+def _served(client: Shortlist, project: str) -> dict[str, Any]:
     served: dict[str, Any] = client.get(f"/projects/{project}/metrics")
     return served
 
 
-def _project(client: Client, **settings: object) -> str:
+def _project(client: Shortlist, **settings: object) -> str:
     body = {"name": "bench", "classes": CLASSES, "round_size": BURST, "retrain_min_interval_s": 0} | settings
     return str(client.post("/projects", body)["id"])
 
 
-def _import(client: Client, project: str, uri: str) -> None:
+def _import(client: Shortlist, project: str, uri: str) -> None:
     job = client.post(f"/projects/{project}/sources", {"uri": uri})["id"]
     wait(lambda: client.get(f"/jobs/{job}")["state"] == "succeeded")
 

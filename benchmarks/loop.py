@@ -28,7 +28,6 @@ from rich.console import Console
 from benchmarks import first_ranking
 from benchmarks.report import Figure, write_report
 from benchmarks.running import running, wait
-from service.demo.client import Client
 from service.settings import Settings
 from service.store import pipeline
 from service.store.artifacts import Artifacts
@@ -36,6 +35,7 @@ from service.store.ids import public_id, row_number
 from service.store.scores import load_scores
 from service.store.session import make_engine, read_session, write_session
 from service.store.tables import Head, Item, PretextModel, Project, Ranking, ScoreRun
+from shortlist_client import Shortlist
 
 CLASSES = [f"class {number}" for number in range(10)]
 DIMENSIONS = 192
@@ -90,7 +90,7 @@ def measure(items: int, bursts: int, name: str) -> dict[str, Figure]:
     }
 
 
-def _make_project(client: Client) -> str:
+def _make_project(client: Shortlist) -> str:
     body = {"name": "bench", "classes": CLASSES, "round_size": ROUND_SIZE, "retrain_min_interval_s": 0}
     return str(client.post("/projects", body)["id"])
 
@@ -98,7 +98,7 @@ def _make_project(client: Client) -> str:
 class _Oracle:
     """An annotator that knows the truth, on a pool of random clusters."""
 
-    def __init__(self, engine: sa.Engine, client: Client, project: str) -> None:
+    def __init__(self, engine: sa.Engine, client: Shortlist, project: str) -> None:
         self._engine, self._client, self._project = engine, client, project
         self._project_id = row_number("p", project)
         self._truth: dict[str, str] = {}

@@ -10,16 +10,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import httpx2 as httpx
-
-from service.demo.client import Client, DemoFailed
 from service.settings import Settings
+from shortlist_client import Shortlist
 
 GIVE_UP_S = 120.0
 
 
 @contextmanager
-def running(settings: Settings, sources: str = "") -> Iterator[Client]:
+def running(settings: Settings, sources: str = "") -> Iterator[Shortlist]:
     """`shortlist up` on a free port, stopped at the end. sources: a folder that may be imported"""
     key, port = secrets.token_urlsafe(24), _free_port()
     process = subprocess.Popen(
@@ -29,10 +27,10 @@ def running(settings: Settings, sources: str = "") -> Iterator[Client]:
         | ({"SHORTLIST_SOURCE_ROOTS": sources} if sources else {}),
         stdout=subprocess.DEVNULL,
     )
-    client = Client(f"http://127.0.0.1:{port}", key)
     try:
-        wait(lambda: process.poll() is not None or _ready(client))
-        yield client
+        with Shortlist(f"http://127.0.0.1:{port}", key) as client:
+            wait(lambda: process.poll() is not None or client.ready())
+            yield client
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(30)
@@ -42,15 +40,6 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _ready(client: Client) -> bool:
-    """A service that answers, and a worker that is alive."""
-    try:
-        client.get("/readyz")
-    except (DemoFailed, httpx.TransportError):
-        return False
-    return True
 
 
 def wait(done: Callable[[], bool]) -> None:

@@ -16,8 +16,9 @@ import typer
 from pydantic import SecretStr
 
 from service.access import keys as key_rules
-from service.content.reader import place_as_text
+from service.content.reader import ItemBytes, place_as_text
 from service.errors import ShortlistError, WhichExport, WhichProject
+from service.formats import format_named
 from service.logs import configure_logs
 from service.operations import serving, up
 from service.projects import class_changes, projects
@@ -155,7 +156,7 @@ def migrate(data_dir: DataDir = None) -> None:
 def demo() -> None:
     """The whole loop on the bundled images: a table, demo/report.html, demo/learning_curve.png."""
     try:
-        from service.demo.client import DemoFailed
+        from service.demo import DemoFailed
         from service.demo.run import run as run_demo
     except ModuleNotFoundError as error:  # it draws with matplotlib
         sys.exit(f"{error}. Install what the demo needs with: pip install 'shortlist[worker,demo]'")
@@ -329,31 +330,37 @@ def _change_classes(wanted: Wanted, project: str | None, dry_run: bool, data_dir
 @app.command()
 def export(
     project: Annotated[str | None, typer.Argument(help="name or id; needed when there are several")] = None,
-    format: Annotated[Literal["ndjson", "csv", "parquet"], typer.Option()] = "ndjson",
+    format: Annotated[
+        str, typer.Option(help="csv, coco, …; a wrong one is answered with all there are")
+    ] = "ndjson",
     history: Annotated[bool, typer.Option("--all", help="with replaced and stale revisions")] = False,
-    output: Annotated[Path | None, typer.Option(help="default: standard output")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "--out", help="default: standard output")] = None,
     data_dir: DataDir = None,
 ) -> None:
     """The labels of a project, as GET /projects/{project}/labels gives them."""
-    from service.api import exports  # here, because it loads the web framework
-    from service.api.labels import EXPORT_COLUMNS, export_pages
+    from service.api.labels import labels_out  # here, because it loads the web framework
 
-    media_type = {"ndjson": exports.NDJSON, "csv": exports.CSV, "parquet": exports.PARQUET}[format]
+    chosen = format_named(format, "--format")
+    settings = _settings(data_dir=data_dir)
     with ExitStack() as stack:
-        engine = stack.enter_context(serving.database(_settings(data_dir=data_dir)))
+        engine = stack.enter_context(serving.database(settings))
         migrations.check(engine)
         with read_session(engine) as session:
-            tables = export_pages(engine, session, _project(session, project).id, history)
+            found = _project(session, project)
+            labels = labels_out(engine, session, found, chosen, ItemBytes(settings), history)
         file = stack.enter_context(output.open("wb")) if output else sys.stdout.buffer
-        for piece in exports.encoded(media_type, EXPORT_COLUMNS, tables):
+        for piece in chosen.write(labels):
             file.write(piece)
+    for note in labels.notes:
+        print(f"Left out: {note}", file=sys.stderr)
 
 
 @app.command(name="import-labels")
 def import_labels(
     file: Annotated[
-        Path, typer.Argument(help="NDJSON, JSON, CSV or Parquet, as `shortlist export` writes it")
+        Path, typer.Argument(help="as `shortlist export` writes it, in any format, or as a tool does")
     ],
+    format: Annotated[str | None, typer.Option(help="default: what the file looks like")] = None,
     project: Annotated[str | None, typer.Option(help="by name or id; default: the only one")] = None,
     annotator: Annotated[str | None, typer.Option(help="of labels that name none")] = None,
     data_dir: DataDir = None,
@@ -367,7 +374,7 @@ def import_labels(
             found = _project(
                 session, project, f"shortlist import-labels {shlex.quote(str(file))} --project NAME"
             )
-        answer = import_file(engine, found, file, annotator)
+        answer = import_file(engine, found, file, annotator, format)
     for refused in answer.refused:
         print(
             f"Line {refused.line}: `{refused.field}`: {refused.message.removeprefix(f'`{refused.field}`: ')}"

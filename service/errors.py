@@ -414,6 +414,12 @@ class LabelsUnknown(ShortlistError):
     status, code = 415, "labels_unknown"
 
 
+class UnknownFormat(ShortlistError):
+    """`{field}`: there is no format {name!r}. Choose one of: {known}."""
+
+    status, code = 422, "unknown_format"
+
+
 class LabelFileUnknown(ShortlistError):
     """{path!r} cannot be imported: the name of a file with labels ends in {endings}."""
 

@@ -45,6 +45,7 @@ from service.content.reader import ItemBytes
 from service.http import problems
 from service.http.dependencies import SESSIONS, WRITERS, Parts, Turns
 from service.http.event_streams import EventStreams
+from service.http.figures import Figures
 from service.http.http_head import HeadAsGet
 from service.http.middleware import BodyLimit, Observed
 from service.http.openapi import DescribedApp
@@ -109,7 +110,7 @@ def create_app(settings: Settings) -> FastAPI:
         item_bytes=ItemBytes(settings),
         limits=limits_of(settings),
         artifacts=Artifacts(settings.artifacts, settings.data_dir / "cache"),
-        registry=CollectorRegistry(),
+        figures=Figures(CollectorRegistry()),
         slots=anyio.CapacityLimiter(SESSIONS),
         write_slots=anyio.CapacityLimiter(1 if engine.dialect.name == "sqlite" else WRITERS),
         turns=Turns(),
@@ -149,6 +150,6 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router)
     app.mount("/static", web.static_files)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(Observed, registry=parts.registry)
+    app.add_middleware(Observed, figures=parts.figures)
     app.add_middleware(HeadAsGet)
     return app

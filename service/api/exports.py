@@ -1,19 +1,18 @@
 """Tables as streams: NDJSON, CSV or Parquet, by `Accept`. One page of rows is in memory at a time."""
 
-import csv
-import io
-import json
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import sqlalchemy as sa
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 
 from service.errors import NotAcceptable
+from service.formats import Format, Labels
+from service.formats.tables import write_csv, write_ndjson, write_parquet
 from service.store.session import read_session
 
 Row = dict[str, Any]
@@ -26,6 +25,8 @@ SYNONYMS = {
     "application/json": NDJSON,
 }
 PAGE_ROWS = 5000
+_IN_MEMORY_BYTES = 8 * 2**20
+_PIECE_BYTES = 2**18
 
 
 def accepted_format(request: Request, others: Sequence[str] = ()) -> str:
@@ -73,70 +74,35 @@ def streamed(name: str, media_type: str, schema: pa.Schema, tables: Iterator[lis
     return StreamingResponse(encoded(media_type, schema, tables), media_type=media_type, headers=headers)
 
 
+def file_response(name: str, chosen: Format, labels: Labels) -> StreamingResponse:
+    """A file in a format. One that is no table is written to the disk first, unless it may be as large as the pool: so
+    a header can tell what the format has no place for."""
+    headers = {"Content-Disposition": f'attachment; filename="{name}{chosen.endings[0]}"'}
+    pieces = chosen.write(labels)
+    if not chosen.table and not chosen.streams:
+        pieces = _kept(pieces)
+        if labels.left_out:
+            headers["Shortlist-Left-Out"] = " ".join(labels.notes).encode("ascii", "replace").decode()
+    return StreamingResponse(pieces, media_type=chosen.media_type, headers=headers)
+
+
+def _kept(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The same pieces, made before the first one is asked for."""
+    file = tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115, it is closed once it is sent
+    try:
+        file.writelines(pieces)
+    except BaseException:
+        file.close()
+        raise
+    file.seek(0)
+
+    def again() -> Iterator[bytes]:
+        with file:
+            while piece := file.read(_PIECE_BYTES):
+                yield piece
+
+    return again()
+
+
 def encoded(media_type: str, schema: pa.Schema, tables: Iterator[list[Row]]) -> Iterator[bytes]:
-    return {NDJSON: _ndjson, CSV: _csv, PARQUET: _parquet}[media_type](schema, tables)
-
-
-def _ndjson(schema: pa.Schema, tables: Iterator[list[Row]]) -> Iterator[bytes]:
-    for rows in tables:
-        lines = (json.dumps(row, default=_text, ensure_ascii=False) for row in rows)
-        yield "".join(f"{line}\n" for line in lines).encode()
-
-
-def _csv(schema: pa.Schema, tables: Iterator[list[Row]]) -> Iterator[bytes]:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, schema.names)
-    writer.writeheader()
-    for rows in tables:
-        writer.writerows({name: _text(value) for name, value in _flat(row, schema).items()} for row in rows)
-        yield buffer.getvalue().encode()
-        buffer.seek(0)
-        buffer.truncate()
-    yield buffer.getvalue().encode()
-
-
-def _parquet(schema: pa.Schema, tables: Iterator[list[Row]]) -> Iterator[bytes]:
-    sink = _Sink()
-    with pq.ParquetWriter(pa.PythonFile(sink, "w"), schema) as writer:
-        for rows in tables:
-            writer.write_table(pa.Table.from_pylist([_flat(row, schema) for row in rows], schema))
-            yield sink.taken()
-    yield sink.taken()
-
-
-def _flat(row: Row, schema: pa.Schema) -> Row:
-    """The row as tables take it: an object or array in a column of strings as JSON."""
-    strings = {field.name for field in schema if pa.types.is_string(field.type)}
-    return {
-        name: json.dumps(value, ensure_ascii=False)
-        if isinstance(value, dict | list) and name in strings
-        else value
-        for name, value in row.items()
-    }
-
-
-def _text(value: Any) -> Any:
-    return value.isoformat().replace("+00:00", "Z") if hasattr(value, "isoformat") else value
-
-
-class _Sink(io.RawIOBase):
-    """A file that is taken away piece by piece while it is written."""
-
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        self._written = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, piece: Any) -> int:
-        self._pieces.append(bytes(piece))
-        self._written += len(piece)
-        return len(piece)
-
-    def tell(self) -> int:
-        return self._written
-
-    def taken(self) -> bytes:
-        pieces, self._pieces = self._pieces, []
-        return b"".join(pieces)
+    return {NDJSON: write_ndjson, CSV: write_csv, PARQUET: write_parquet}[media_type](schema, tables)

@@ -1,29 +1,32 @@
-"""Labels that are known already, by item or by key, as people have them and as `GET …/labels` writes them."""
+"""Labels that are known already, by item or by key, as people and tools have them and as `GET …/labels` writes them."""
 
+import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Annotated
 
 import sqlalchemy as sa
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field, ValidationError
 from sqlalchemy.orm import Session
 
 from service.api import exports, label_rows
-from service.api.label_rows import NumberedRow
-from service.api.labels import acting_annotator
-from service.errors import AnnotatorMissing, LabelFileUnknown, LabelsUnknown, ShortlistError
+from service.api.labels import FormatName, acting_annotator
+from service.errors import AnnotatorMissing, Invalid, LabelsUnknown, ShortlistError, SourceUnreadable
+from service.formats import Format, NoRow, NumberedRow, format_named, format_of, formats
+from service.formats.tables import of_line
 from service.http.dependencies import Annotator, PartsDep
 from service.http.middleware import NDJSON
 from service.http.ndjson import chunks
 from service.http.problems import FieldError
-from service.http.schemas import Answer, with_example
+from service.http.schemas import Answer, Name, with_example
 from service.labeling import labels
-from service.labeling.labels import NewLabel
+from service.labeling.labels import NewLabel, Outcome
 from service.projects import projects
 from service.store.ids import public_id
 from service.store.names import composed
@@ -93,8 +96,8 @@ class _Import:
         """The labels that may be stored, by line; the other lines are noted."""
         numbered: list[tuple[int, NewLabel]] = []
         for line, row in rows:
-            if isinstance(row, FieldError):
-                self._refuse(line, "malformed", row)
+            if isinstance(row, NoRow):
+                self._refuse(line, "malformed", FieldError(**row._asdict()))
                 continue
             try:
                 numbered.append((line, label_rows.label_of(row, self.annotator_of)))
@@ -104,14 +107,15 @@ class _Import:
                 self._refuse(line, error.code, label_rows.why(error))
         return numbered
 
-    def store(self, session: Session, project: str, numbered: list[tuple[int, NewLabel]]) -> None:
-        """project: its public id; it may be gone by now."""
+    def store(self, session: Session, project: str, numbered: list[tuple[int, NewLabel]]) -> list[Outcome]:
+        """The outcomes of those that are stored. project: its public id; it may be gone by now."""
         found = projects.find(session, project)
         stored, refused = labels.store_good(session, found, [label for _, label in numbered], utc_now())
         self.labels_used = stored.labels_used
         self.outcomes.update(stored.outcomes)
         for index, error in refused:
             self._refuse(numbered[index][0], error.code, label_rows.why(error))
+        return stored.outcomes
 
     def _refuse(self, line: int, code: str, why: FieldError) -> None:
         self.refused_count += 1
@@ -127,13 +131,19 @@ class _Import:
 
 @router.post("/import", openapi_extra={"requestBody": _BODY})
 async def import_labels(
-    project_id: str, request: Request, caller: Annotator, parts: PartsDep
+    project_id: str,
+    request: Request,
+    caller: Annotator,
+    parts: PartsDep,
+    format: FormatName | None = None,
+    annotator: Annotated[Name | None, Query(description="of labels that name none")] = None,
 ) -> ImportAnswer:
     """Labels known already: each as in POST /labels, with `key` instead of `item` where that is what you have;
     `annotator` says where they come from. Exported ones keep their times, revisions and arms.
 
-    Any number as NDJSON; as a JSON array, CSV or Parquet as many as a request may hold (SHORTLIST_MAX_BODY_BYTES). A
-    line that is wrong is refused and stops nothing. Sending the same again is safe.
+    Any number as NDJSON; as a JSON array, CSV or Parquet, or as a file of a tool that `format` names, as many as a
+    request may hold (SHORTLIST_MAX_BODY_BYTES). A line that is wrong is refused and stops nothing. Sending the same
+    again is safe.
     """
 
     def find() -> Project:
@@ -141,44 +151,70 @@ async def import_labels(
             return projects.find(session, project_id, caller.project_id)
 
     project = await run_in_threadpool(find)
-    sent = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    kind = exports.SYNONYMS.get(sent, sent) if sent != "application/json" else sent
-    if kind not in _KINDS:
-        raise LabelsUnknown(expected=", ".join(_KINDS))
-    importing = _Import(partial(acting_annotator, field="annotator", caller=caller), project.labels_used)
+    reading = _format_sent(request, format)
+
+    def annotator_of(named: str | None) -> str:
+        return acting_annotator(named or annotator, "annotator", caller)
+
+    importing = _Import(annotator_of, project.labels_used)
     public = public_id("p", project.id)
-    async for rows in _chunked(request, kind):
+    async for rows in _chunked(request, reading):
         numbered = await run_in_threadpool(importing.read, rows)
         async with parts.turns.of(public):
-            await parts.write(partial(importing.store, project=public, numbered=numbered))
+            stored = await parts.write(partial(importing.store, project=public, numbered=numbered))
+        parts.figures.labels_stored(stored)
     return importing.answer()
 
 
-async def _chunked(request: Request, kind: str) -> AsyncIterator[list[NumberedRow]]:
-    """The rows of the body."""
-    if kind == NDJSON:
+def _format_sent(request: Request, name: str | None) -> Format:
+    """By its name, else by `Content-Type`. Raises `UnknownFormat`, `LabelsUnknown`."""
+    if name is not None:
+        return format_named(name, "format")
+    sent = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    kind = exports.SYNONYMS.get(sent, sent) if sent != "application/json" else sent
+    for each in formats().values():
+        if each.table and each.media_type == kind:
+            return each
+    raise LabelsUnknown(expected=", ".join(_KINDS))
+
+
+async def _chunked(request: Request, reading: Format) -> AsyncIterator[list[NumberedRow]]:
+    """The rows of the body. Raises `Invalid` where all of it is wrong."""
+    if reading.media_type == NDJSON:
         number = 0
         async for lines in chunks(request, _CHUNK_LABELS, _LINE_BYTES):
             numbered = list(enumerate(lines, number + 1))
-            yield [label_rows.of_line(line, text) for line, text in numbered if text.strip()]
+            yield [of_line(line, text) for line, text in numbered if text.strip()]
             number += len(lines)
         return
     body = await request.body()
-    rows = label_rows.in_json(body) if kind == "application/json" else label_rows.in_table(body, kind)
-    try:
-        while chunk := await run_in_threadpool(lambda: list(islice(rows, _CHUNK_LABELS))):
-            yield chunk
-    finally:
-        rows.close()
+    with tempfile.NamedTemporaryFile(suffix=_ending(reading, body)) as file:
+        file.write(body)
+        file.flush()
+        rows = reading.read(Path(file.name))
+        try:
+            while chunk := await run_in_threadpool(lambda: list(islice(rows, _CHUNK_LABELS))):
+                yield chunk
+        except SourceUnreadable as error:
+            raise Invalid(field="body", message=f"{error.fields['reason']}.") from error
+        finally:
+            rows.close()
 
 
-def import_file(engine: sa.Engine, project: Project, path: Path, annotator: str | None) -> ImportAnswer:
-    """As `POST …/labels/import`, of a file of any size. annotator: of labels that name none.
+def _ending(reading: Format, body: bytes) -> str:
+    """Of the formats that have several, the archive by its first bytes."""
+    return ".zip" if body.startswith(b"PK\3\4") and ".zip" in reading.endings else reading.endings[0]
 
-    Raises `LabelFileUnknown`, `SourceUnreadable`.
+
+def import_file(
+    engine: sa.Engine, project: Project, path: Path, annotator: str | None, format: str | None = None
+) -> ImportAnswer:
+    """As `POST …/labels/import`, of a file of any size. annotator: of labels that name none. format: its name; else
+    that which the file looks like.
+
+    Raises `LabelFileUnknown`, `UnknownFormat`, `SourceUnreadable`.
     """
-    if path.suffix.lower() not in label_rows.ENDINGS:
-        raise LabelFileUnknown(path=str(path), endings=", ".join(label_rows.ENDINGS))
+    reading = format_named(format, "--format") if format is not None else format_of(path)
 
     def annotator_of(named: str | None) -> str:
         if named is None and annotator is None:
@@ -186,7 +222,7 @@ def import_file(engine: sa.Engine, project: Project, path: Path, annotator: str 
         return named or composed(annotator or "")
 
     importing = _Import(annotator_of, project.labels_used)
-    rows = label_rows.in_file(path)
+    rows = reading.read(path)
     while chunk := list(islice(rows, _CHUNK_LABELS)):
         numbered = importing.read(chunk)
         with write_session(engine) as session:

@@ -12,8 +12,12 @@ from sqlalchemy.orm import Session
 
 from service.access.keys import Principal
 from service.api import exports
+from service.content.reader import ItemBytes
 from service.errors import AnnotatorMissing
+from service.formats import Format, format_named, formats
+from service.formats import Labels as LabelsOut
 from service.http.dependencies import Annotator, PartsDep, Reader, ReadSession, TurnSession, WriteSession
+from service.http.figures import Figures
 from service.http.idempotent_route import OnceRoute
 from service.http.schemas import Answer, Body, Name, Text, with_example
 from service.labeling import label_exports, labels
@@ -25,6 +29,7 @@ from service.store.tables import Project, utc_now
 router = APIRouter(tags=["labeling"], route_class=OnceRoute)
 
 _BIGGEST = 2**31 - 1
+FormatName = Annotated[Text, Query(max_length=100, description=f"one of {', '.join(sorted(formats()))}")]
 
 
 def _annotation(value: Any) -> Any:
@@ -145,11 +150,14 @@ def _entry_of(label: LabelIn, field: str, caller: Principal) -> NewLabel:
     return NewLabel(annotator=annotator, **label.model_dump(exclude={"annotator"}))
 
 
-def _store(project: Project, body: Labels, session: Session, caller: Principal) -> LabelsAnswer:
+def _store(
+    project: Project, body: Labels, session: Session, caller: Principal, figures: Figures
+) -> LabelsAnswer:
     entries = [
         _entry_of(label, f"labels[{index}].annotator", caller) for index, label in enumerate(body.labels)
     ]
     stored = labels.store(session, project, entries, utc_now())
+    figures.labels_stored_with(session, stored.outcomes)
     job = public_id("j", stored.job_id) if stored.job_id is not None else None
     return LabelsAnswer(
         accepted=sum(outcome not in ("duplicate", "stale") for outcome in stored.outcomes),
@@ -164,20 +172,25 @@ def _store(project: Project, body: Labels, session: Session, caller: Principal) 
 
 
 @router.post("/projects/{project_id}/labels")
-def send_labels(project_id: str, body: Labels, session: TurnSession, caller: Annotator) -> LabelsAnswer:
+def send_labels(
+    project_id: str, body: Labels, session: TurnSession, caller: Annotator, parts: PartsDep
+) -> LabelsAnswer:
     """Store up to 1,000 labels, all or nothing; a 422 names the one that is wrong, `labels[3].class`.
 
     Sending the same again is safe: it is answered as `duplicate`. A label with `"class": null` withdraws the
     annotator's: the item is open again, for them too.
     """
     project = projects.find(session, project_id, caller.project_id, locked=True)
-    return _store(project, body, session, caller)
+    return _store(project, body, session, caller, parts.figures)
 
 
 @router.post("/labels")
-def send_labels_of_only_project(body: Labels, session: WriteSession, caller: Annotator) -> LabelsAnswer:
+def send_labels_of_only_project(
+    body: Labels, session: WriteSession, caller: Annotator, parts: PartsDep
+) -> LabelsAnswer:
     """The same for the key's project, or the only one there is."""
-    return _store(projects.find_only(session, caller.project_id, "labels"), body, session, caller)
+    project = projects.find_only(session, caller.project_id, "labels")
+    return _store(project, body, session, caller, parts.figures)
 
 
 @router.get(
@@ -203,19 +216,64 @@ def export_labels(
     suggestions: Annotated[
         bool, Query(description="and unlabeled duplicates, with the class of the item that stands for them")
     ] = False,
+    format: FormatName | None = None,
 ) -> StreamingResponse:
     """All labels in the order they came, streamed as NDJSON, CSV or Parquet by `Accept`.
 
     With `suggestions=true` rows of unlabeled duplicates follow, which have no `class` but a `suggested_class` and
     a `duplicate_of`: nobody has looked at these items, and no head trains on them.
+
+    `format` names any other one, as `coco`: those that are no tables have an entry for each decided item, with what its
+    label carries where that is in the format; the header `Shortlist-Left-Out` says what is not.
     """
     project = projects.find(session, project_id, caller.project_id)
+    if format is not None:
+        chosen = format_named(format, "format")
+        labels_of = labels_out(parts.engine, session, project, chosen, parts.item_bytes, history)
+        return exports.file_response(f"labels-{project_id}", chosen, labels_of)
     media_type = exports.accepted_format(request)
     tables, schema = export_pages(parts.engine, session, project.id, history), EXPORT_COLUMNS
     if suggestions:
         schema = pa.schema([*EXPORT_COLUMNS, *SUGGESTION_COLUMNS])
         tables = chain(tables, exports.pages(parts.engine, partial(_suggestions_page, project)))
     return exports.streamed(f"labels-{project_id}", media_type, schema, tables)
+
+
+def labels_out(
+    engine: sa.Engine,
+    session: Session,
+    project: Project,
+    chosen: Format,
+    item_bytes: ItemBytes,
+    history: bool,
+) -> LabelsOut:
+    """What a format writes: a table all labels, the others an entry for each decided item."""
+    if chosen.table:
+        pages = export_pages(engine, session, project.id, history)
+    else:
+        pages = exports.pages(engine, partial(_decided_page, project.id))
+
+    def read_item(row: dict[str, Any]) -> bytes:
+        return item_bytes.read(row["uri"], row["content_hash"])
+
+    return LabelsOut(project.classes, EXPORT_COLUMNS, pages, read_item)
+
+
+def _decided_page(
+    project_id: int, session: Session, after: int, limit: int
+) -> list[tuple[int, dict[str, Any]]]:
+    found = label_exports.decided(session, project_id, after=after, limit=limit)
+    return [
+        (
+            item.id,
+            {
+                "item": public_id("i", item.id), "key": item.key, "class": item.class_name, "uri": item.uri,
+                "content_hash": item.content_hash, "width": item.width, "height": item.height,
+                "annotation": annotation,
+            },
+        )
+        for item, annotation in found
+    ]  # fmt: skip
 
 
 def export_pages(

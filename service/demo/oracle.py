@@ -5,16 +5,16 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from service.demo.client import Client, DemoFailed
+from service.demo import DemoFailed
 from service.demo.curves import Point
+from shortlist_client import Label, Metrics, Project
 
 ANNOTATORS = ("ann", "bob")
 _PATIENCE_S = 120.0
 
 
 def label_rounds(
-    client: Client,
-    project: str,
+    project: Project,
     truth: Mapping[str, str],
     *,
     round_size: int,
@@ -27,58 +27,40 @@ def label_rounds(
     """
     for number in range(1, rounds + 1):
         _wait_until(
-            partial(ranking_is_current, client, project),
-            f"a ranking for round {number} of project {project}",
+            lambda: ranking_is_current(project.metrics()), f"a ranking for round {number} of {project.name}"
         )
         shares = [round_size // len(ANNOTATORS)] * len(ANNOTATORS)
         shares[0] += round_size - sum(shares)
         with ThreadPoolExecutor(len(ANNOTATORS)) as pool:
-            list(
-                pool.map(
-                    lambda who: _annotate(client, project, truth, *who), zip(ANNOTATORS, shares, strict=True)
-                )
-            )
-        _wait_until(
-            partial(_measured, client, project, number), f"the metrics of round {number} of {project}"
-        )
+            list(pool.map(partial(_annotate, project, truth), ANNOTATORS, shares))
+        _wait_until(partial(_measured, project, number), f"the metrics of round {number} of {project.name}")
         done()
-    return learning_curve(client, project)
-
-
-def learning_curve(client: Client, project: str) -> list[Point]:
-    rounds = client.pages(f"/projects/{project}/rounds")
     return [
-        Point(round_["labels_used"], metrics["accuracy"], metrics["accuracy_low"], metrics["accuracy_high"])
-        for round_ in sorted(rounds, key=lambda round_: int(round_["number"]))
-        if (metrics := round_["metrics"]) and metrics["accuracy"] is not None
+        Point(point.labels_used, point.accuracy, point.accuracy_low or 0.0, point.accuracy_high or 1.0)
+        for point in project.curve()
     ]
 
 
-def _annotate(client: Client, project: str, truth: Mapping[str, str], annotator: str, size: int) -> None:
-    batch = client.post(f"/projects/{project}/next-batch", {"annotator": annotator, "size": size})
-    if len(batch["items"]) != size:
-        raise DemoFailed(
-            f"{annotator} asked for {size} items and got {len(batch['items'])}: {batch['reason']}"
-        )
-    labels = [
-        {"item": item["id"], "class": truth[item["key"]], "annotator": annotator, "batch": batch["batch"]}
-        for item in batch["items"]
-    ]
-    client.post(f"/projects/{project}/labels", {"labels": labels})
+def _annotate(project: Project, truth: Mapping[str, str], annotator: str, size: int) -> None:
+    batch = project.next_batch(annotator, size=size)
+    if len(batch.items) != size:
+        raise DemoFailed(f"{annotator} asked for {size} items and got {len(batch.items)}: {batch.reason}")
+    project.label(
+        Label(item=item.id, class_name=truth[item.key], annotator=annotator, batch=batch.batch)
+        for item in batch.items
+    )
 
 
-def ranking_is_current(client: Client, project: str) -> bool:
+def ranking_is_current(metrics: Metrics) -> bool:
     """True if it was made of the served score run and of all labels."""
-    metrics = client.get(f"/projects/{project}/metrics")
-    ranking = metrics["ranking"]
-    if ranking is None or ranking["score_run"] != metrics["score_run"]["id"]:
+    ranking, score_run = metrics.ranking, metrics.score_run
+    if ranking is None or score_run is None or ranking["score_run"] != score_run["id"]:
         return False  # a provisional one is served until the first by the pretext model is there
-    return bool(ranking["labels_used"] == metrics["labels_used"])
+    return bool(ranking["labels_used"] == metrics.labels_used)
 
 
-def _measured(client: Client, project: str, number: int) -> bool:
-    metrics = client.get(f"/projects/{project}/rounds/{number}")["metrics"]
-    return bool(metrics) and metrics["accuracy"] is not None
+def _measured(project: Project, number: int) -> bool:
+    return number in {point.round for point in project.curve()}
 
 
 def _wait_until(ready: Callable[[], bool], what: str) -> None:

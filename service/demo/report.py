@@ -4,6 +4,7 @@ import base64
 import io
 import itertools
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import jinja2
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from service.demo.client import Client
 from service.demo.curves import MeanPoint, Point, label_efficiency
+from shortlist_client import Project
 
 COLOURS = {"shortlist": "#1f5fbf", "random": "#8a8f98"}
 _STYLE: Any = {
@@ -46,25 +47,21 @@ class Report:
     @classmethod
     def of(
         cls,
-        client: Client,
-        project: str,
+        project: Project,
         curves: dict[str, list[list[Point]]],
         means: dict[str, list[MeanPoint]],
         *,
         seconds: float,
     ) -> "Report":
-        scores = client.get(f"/projects/{project}/scores")
-        measured = [
-            round_["metrics"] for round_ in client.pages(f"/projects/{project}/rounds") if round_["metrics"]
-        ]
+        histogram = project.client.get(f"/projects/{project.id}/scores")["histogram"]
         return cls(
             curves,
             means,
-            scores["histogram"],
-            _pictures(client, project, "-pretext_loss"),
-            _pictures(client, project, "pretext_loss"),
-            int(sum(scores["histogram"]["counts"])),
-            measured[0]["items"],
+            histogram,
+            _pictures(project, "-pretext_loss"),
+            _pictures(project, "pretext_loss"),
+            int(sum(histogram["counts"])),
+            project.curve()[0].items or 0,
             seconds,
         )
 
@@ -84,11 +81,10 @@ class Report:
         )
 
 
-def _pictures(client: Client, project: str, sort: str) -> list[Picture]:
-    page = client.get(f"/projects/{project}/items", sort=sort, limit=_EXTREMES, split="pool")
+def _pictures(project: Project, sort: str) -> list[Picture]:
+    extremes = islice(project.items(sort=sort, limit=_EXTREMES, split="pool"), _EXTREMES)
     return [
-        Picture(item["key"], item["pretext_loss"], _data_uri(client.image(item["image_url"])))
-        for item in page["items"]
+        Picture(item.key, item.pretext_loss or 0.0, _data_uri(project.read(item.id))) for item in extremes
     ]
 
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import pyarrow.parquet as pq
 from rich.console import Console
@@ -27,10 +26,11 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from service.demo.client import Client, DemoFailed
+from service.demo import DemoFailed
 from service.demo.curves import MeanPoint, Point, label_efficiency, mean_curve
 from service.demo.oracle import label_rounds
 from service.demo.report import Report, write_report
+from shortlist_client import Job, Project, Shortlist, ShortlistError
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "fashion_mnist"
 STRATEGIES = ("shortlist", "random")
@@ -51,31 +51,28 @@ def run(output: Path = Path("demo"), *, seeds: int = 3, labels: int = 500, round
     console = Console()
     with _running(data_dir, output) as client, _progress(console) as progress:
         curves: dict[str, list[list[Point]]] = {strategy: [] for strategy in STRATEGIES}
-        first: str | None = None  # its pretext model and score run serve all projects
+        first: Project | None = None  # its pretext model and score run serve all projects
         for seed in range(seeds):
             for strategy in STRATEGIES:
                 name = f"{strategy}, seed {seed}"
-                project = client.post(
-                    "/projects",
-                    {
-                        "name": name, "classes": classes, "strategy": strategy, "seed": seed,
-                        "round_size": round_size, "retrain_min_labels": round_size,
-                        "retrain_min_interval_s": 0, "pretext_from": first,
-                        "backbone": "small",  # pretrained weights would take it another minute, where there are some
-                    },
-                )["id"]  # fmt: skip
-                _prepare(client, project, progress, name)
+                project = client.create_project(
+                    name, classes, strategy=strategy, seed=seed, round_size=round_size,
+                    retrain_min_labels=round_size, retrain_min_interval_s=0,
+                    pretext_from=first.id if first else None,
+                    backbone="small",  # pretrained weights would take it another minute, where there are some
+                )  # fmt: skip
+                _prepare(project, progress, name)
                 first = first or project
                 bar = progress.add_task(f"{name}: labeling", total=labels // round_size, message="")
                 curves[strategy].append(
                     label_rounds(
-                        client, project, truth, round_size=round_size, rounds=labels // round_size,
+                        project, truth, round_size=round_size, rounds=labels // round_size,
                         done=partial(progress.advance, bar),
                     )
                 )  # fmt: skip
         assert first is not None
         means = {strategy: mean_curve(curves[strategy]) for strategy in STRATEGIES}
-        report = Report.of(client, first, curves, means, seconds=time.monotonic() - started)
+        report = Report.of(first, curves, means, seconds=time.monotonic() - started)
     write_report(report, output)
     console.print(_table(means, seeds, report.test_items))
     console.print(f"[bold]{report.verdict}[/bold]")
@@ -90,24 +87,25 @@ def _truth(pool: Path) -> dict[str, str]:
     return dict(zip(columns["key"], columns["class"], strict=True))
 
 
-def _prepare(client: Client, project: str, progress: Progress, name: str) -> None:
+def _prepare(project: Project, progress: Progress, name: str) -> None:
     """Import both splits, pretrain where there is no pretext model to share, score the pool."""
     for split, column in (("pool", None), ("test", "class")):
-        job = client.post(
-            f"/projects/{project}/sources",
-            {"uri": str(EXAMPLE / f"{split}.parquet"), "split": split, "label_column": column},
-        )
-        _follow(client, job["id"], progress, f"{name}: importing the {split}")
-    job = client.post(f"/projects/{project}/pretrain", {})
-    if job["kind"] == "train_pretext":
-        _follow(client, job["id"], progress, f"{name}: pretraining on rotations")
-        job = client.newest_job(project, "score_pool")
-    _follow(client, job["id"], progress, f"{name}: scoring")
+        job = project.add_source(str(EXAMPLE / f"{split}.parquet"), split=split, label_column=column)
+        _follow(project, job, progress, f"{name}: importing the {split}")
+    job = project.pretrain()
+    if job.kind == "train_pretext":
+        _follow(project, job, progress, f"{name}: pretraining on rotations")
+        (job, *_) = project.jobs("score_pool")
+    _follow(project, job, progress, f"{name}: scoring")
 
 
-def _follow(client: Client, job_id: str, progress: Progress, what: str) -> None:
+def _follow(project: Project, job: Job, progress: Progress, what: str) -> None:
     bar = progress.add_task(what, total=1.0, message="")
-    client.wait_for(job_id, lambda done, message: progress.update(bar, completed=done, message=message))
+
+    def shown(job: Job) -> None:
+        progress.update(bar, completed=job.progress, message=job.message or job.state)
+
+    project.wait_for(job, on_progress=shown)
     progress.update(bar, completed=1.0, message="")
 
 
@@ -139,7 +137,7 @@ def _cell(point: MeanPoint) -> str:
 
 
 @contextlib.contextmanager
-def _running(data_dir: Path, output: Path) -> Iterator[Client]:
+def _running(data_dir: Path, output: Path) -> Iterator[Shortlist]:
     """Service and worker as processes of their own; both are stopped at the end, whatever happens."""
     port, key = _free_port(), secrets.token_urlsafe(32)
     environment = os.environ | {
@@ -155,13 +153,15 @@ def _running(data_dir: Path, output: Path) -> Iterator[Client]:
             log = stack.enter_context((output / f"{part}.log").open("wb"))
             processes[part] = subprocess.Popen([*command, part], env=environment, stdout=log, stderr=log)
             stack.callback(_stop, processes[part])
-        base_url = f"http://127.0.0.1:{port}"
-        _wait_until_ready(base_url, processes, output)
-        yield Client(base_url, key)
+        with Shortlist(f"http://127.0.0.1:{port}", key) as client:
+            _wait_until_ready(client, processes, output)
+            try:
+                yield client
+            except ShortlistError as error:
+                raise DemoFailed(str(error)) from error
 
 
-def _wait_until_ready(base_url: str, processes: dict[str, subprocess.Popen[bytes]], output: Path) -> None:
-    """Ready = the database is migrated and a worker is alive."""
+def _wait_until_ready(client: Shortlist, processes: dict[str, subprocess.Popen[bytes]], output: Path) -> None:
     deadline = time.monotonic() + 90
     while True:
         for part, process in processes.items():
@@ -169,12 +169,8 @@ def _wait_until_ready(base_url: str, processes: dict[str, subprocess.Popen[bytes
                 raise DemoFailed(
                     f"`shortlist {part}` ended with {process.returncode}; see {output / part}.log"
                 )
-        with (
-            contextlib.suppress(OSError),
-            urlopen(f"{base_url}/readyz", timeout=2) as answer,
-        ):
-            if answer.status == 200:
-                return
+        if client.ready():
+            return
         if time.monotonic() > deadline:
             raise DemoFailed(f"not ready after 90 s; see the logs in {output}")
         time.sleep(0.2)

@@ -11,7 +11,6 @@ import sqlalchemy as sa
 from fastapi import BackgroundTasks, Depends, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from prometheus_client import CollectorRegistry
 from sqlalchemy.orm import Session
 
 from service.access import keys
@@ -22,6 +21,7 @@ from service.content.contract import Limits
 from service.content.reader import ItemBytes
 from service.http.credentials import recognise
 from service.http.event_streams import EventStreams
+from service.http.figures import Figures
 from service.settings import Settings
 from service.store.artifacts import Artifacts
 from service.store.ids import row_number
@@ -59,7 +59,7 @@ class Parts:
     item_bytes: ItemBytes
     limits: Limits
     artifacts: Artifacts
-    registry: CollectorRegistry
+    figures: Figures
     slots: anyio.CapacityLimiter
     write_slots: anyio.CapacityLimiter
     turns: Turns

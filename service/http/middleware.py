@@ -5,12 +5,12 @@ import re
 import time
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import BodyTooLarge
+from service.http.figures import Figures
 from service.http.problems import of
 
 NDJSON = "application/x-ndjson"
@@ -53,16 +53,9 @@ class BodyLimit:
 class Observed:
     """Neither keys nor signatures are logged: the query and the headers stay out."""
 
-    def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
+    def __init__(self, app: ASGIApp, figures: Figures) -> None:
         self._app = app
-        labels = ("method", "route", "status")
-        self._requests = Counter("shortlist_requests", "Requests answered", labels, registry=registry)
-        self._seconds = Histogram(
-            "shortlist_request_seconds",
-            "Time to the end of the answer",
-            ("method", "route"),
-            registry=registry,
-        )
+        self._figures = figures
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -80,8 +73,7 @@ class Observed:
         finally:
             seconds = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "none")
-            self._requests.labels(scope["method"], route, str(status)).inc()
-            self._seconds.labels(scope["method"], route).observe(seconds)
+            self._figures.answered(scope["method"], route, status, seconds)
             polled = scope["method"] == "GET" and status < 400  # dashboards ask all day
             _log.log(
                 logging.DEBUG if polled else logging.INFO,

@@ -1,6 +1,7 @@
 """Export of labels: every label, and the class that an unlabeled duplicate would get."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased, undefer
@@ -51,6 +52,21 @@ def page(
         query = query.where(~replaced, sa.or_(Label.class_name.is_not(None), Label.skip.is_not(None)))
         query = query.where(Item.state != "changed")
     return [ExportedLabel(*row) for row in session.execute(query)]
+
+
+def decided(
+    session: Session, project_id: int, *, after: int, limit: int
+) -> list[tuple[Item, dict[str, Any] | list[Any] | None]]:
+    """Items that labels decided, after item number `after`, each with what the label carries that decided it."""
+    query = (
+        sa.select(Item, Label.annotation)
+        .outerjoin(Label, Label.id == Item.decided_by)
+        .where(Item.project_id == project_id, Item.state == "done", Item.id > after)
+        .where(Item.class_name.is_not(None), Item.split == "pool")
+        .order_by(Item.id)
+        .limit(limit)
+    )
+    return [(item, annotation) for item, annotation in session.execute(query)]
 
 
 @dataclass(frozen=True)

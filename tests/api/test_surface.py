@@ -130,8 +130,8 @@ def test_figures_for_prometheus(admin: TestClient, engine: sa.Engine) -> None:
     with write_session(engine) as session:
         factories.make_job(session, project_id=1)
     text = admin.get("/metrics").text
-    assert "shortlist_jobs_queued 1.0" in text
-    assert "shortlist_projects 1.0" in text
+    assert 'shortlist_jobs{kind="rank",state="queued"} 1.0' in text
+    assert 'shortlist_projects{state="active"} 1.0' in text
     assert 'shortlist_requests_total{method="POST",route="/projects",status="201"} 1.0' in text
 
 

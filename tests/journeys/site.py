@@ -16,6 +16,7 @@ import httpx2 as httpx
 from service.store.ids import row_number
 from service.store.session import make_engine, read_session
 from service.store.tables import Job, Worker
+from shortlist_client import Shortlist
 from tests.journeys.images import true_class
 from tests.worker.processes import REPOSITORY, wait_until
 
@@ -66,6 +67,7 @@ class Site:
         self.service = self._start("service.cli", "serve", "--port", "0", stdout=subprocess.PIPE)
         assert self.service.stdout is not None
         address = self.service.stdout.readline().strip()
+        self.client = self._clients.enter_context(Shortlist(address, ADMIN_KEY, timeout=PATIENCE_S))
         self.http = self._clients.enter_context(
             httpx.Client(
                 base_url=address, headers={"Authorization": f"Bearer {ADMIN_KEY}"}, timeout=PATIENCE_S
@@ -122,15 +124,10 @@ class Site:
         return [process.returncode for process in processes]
 
     def get(self, path: str, **params: Any) -> Any:
-        return self._checked(self.http.get(path, params=params)).json()
+        return self.client.get(path, **params)
 
     def post(self, path: str, body: Json | None = None) -> Any:
-        return self._checked(self.http.post(path, json=body or {})).json()
-
-    @staticmethod
-    def _checked(answer: httpx.Response) -> httpx.Response:
-        assert answer.is_success, answer.text
-        return answer
+        return self.client.post(path, body)
 
     def refused(self, path: str, body: Json | None = None) -> Json:
         """The problem that a POST is answered with."""

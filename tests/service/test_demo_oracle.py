@@ -2,16 +2,8 @@ from typing import Any
 
 import pytest
 
-from service.demo.client import Client
 from service.demo.oracle import ranking_is_current
-
-
-class Answering(Client):
-    def __init__(self, metrics: dict[str, Any]) -> None:
-        self._metrics = metrics
-
-    def get(self, path: str, **params: Any) -> Any:
-        return self._metrics
+from shortlist_client import Metrics
 
 
 @pytest.mark.parametrize(
@@ -26,5 +18,8 @@ class Answering(Client):
 def test_labeling_waits_for_the_ranking_by_the_pretext_model_and_all_labels(
     ranking: dict[str, Any] | None, current: bool
 ) -> None:
-    metrics = {"ranking": ranking, "score_run": {"id": "s_2"}, "labels_used": 50}
-    assert ranking_is_current(Answering(metrics), "p_1") is current
+    metrics = Metrics(
+        labels_used=50, pool_items=100, items={}, test_items=0, round=2, learning_curve=[], class_balance={},
+        jobs=[], score_run={"id": "s_2"}, ranking=ranking,
+    )  # fmt: skip
+    assert ranking_is_current(metrics) is current

@@ -1,0 +1,29 @@
+"""JSON files as a whole, and numbers and texts out of what others wrote."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from service.formats import unreadable
+
+
+def load(path: Path) -> Any:
+    """Raises `SourceUnreadable`."""
+    try:
+        return json.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise unreadable(path, error.strerror) from error
+    except (ValueError, RecursionError) as error:
+        raise unreadable(path, f"this is no JSON: {error}") from error
+
+
+def peek(path: Path) -> Any:
+    """What is in the file; None where it cannot be read as JSON."""
+    try:
+        return json.loads(path.read_bytes().decode("utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def dumped(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, default=str).encode()
