@@ -68,6 +68,9 @@ class Settings(BaseSettings):
         False, description="whether webhooks may be sent to loopback and private addresses"
     )
 
+    max_item_bytes: int = Field(
+        2**30, ge=1, description="a local file with more bytes is quarantined, never read into memory"
+    )
     max_image_pixels: int = Field(
         64_000_000, ge=1, description="an image with more pixels is quarantined, never decoded"
     )

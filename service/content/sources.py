@@ -49,7 +49,7 @@ from service.errors import SourceNotAllowed, SourceUnreachable, SourceUnreadable
 PARQUET = (".parquet", ".pq")
 _PLACES = ("uri", "path")  # columns that say where a file is, in any case …
 # … and those of other tools, where there is none of these; for what is no bytes, an item's own column goes before.
-_OTHER_PLACES = ("file_name", "filename", "image", "image_path", "file", "filepath")
+_OTHER_PLACES = ("file_name", "filename", "image", "image_path", "audio", "audio_path", "file", "filepath")
 _LEFT_OUT = frozenset({"@eaDir", "__MACOSX"})  # folders of other programs, with their thumbnails
 _REFUSALS_TOLD = 20
 _PARQUET_ROWS = 256  # read at a time, items included
@@ -511,7 +511,7 @@ class ParquetFile(Listing):
         schema = file.schema_arrow
         content = self._wanted()
         column = item_column(schema, self.uri, content)
-        in_uri = None if content.binary else column
+        in_uri = None if content.name == "image" else column  # as places of images always were
         key_column = same_name("key", schema.names)
         label_column, names = self._label_column(schema)
         wanted = [name for name in (key_column, label_column) if name is not None]
