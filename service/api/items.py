@@ -27,7 +27,7 @@ EXAMPLE = {
 }  # fmt: skip
 
 
-_PART = {206: {"description": "the part that the header `Range` asks for"}}
+_PART: dict[int | str, dict[str, Any]] = {206: {"description": "the part that the header `Range` asks for"}}
 _IMAGE: dict[int | str, dict[str, Any]] = {200: {"content": {"image/*": {}}}, **_PART}
 _CONTENT: dict[int | str, dict[str, Any]] = {200: {"content": {"*/*": {}}}, **_PART}
 

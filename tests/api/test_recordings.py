@@ -43,7 +43,8 @@ def test_a_part(anyone: TestClient, link: str, asked: str, first: int, last: int
 
 
 @pytest.mark.parametrize(
-    "asked", ["", "bytes=-", "bytes=-0", "bytes=99999999-", "bytes=5-4", "bytes=1-2,5-6", "lines=1-2", "bytes=x-"]
+    "asked",
+    ["", "bytes=-", "bytes=-0", "bytes=99999999-", "bytes=5-4", "bytes=1-2,5-6", "lines=1-2", "bytes=x-"],
 )
 def test_what_is_no_range_gives_the_whole(anyone: TestClient, link: str, asked: str) -> None:
     answer = anyone.get(link, headers={"Range": asked})

@@ -3,7 +3,6 @@ stop nothing.
 """
 
 import io
-from pathlib import Path
 
 import httpx2 as httpx
 import numpy as np

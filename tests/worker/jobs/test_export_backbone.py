@@ -26,6 +26,7 @@ from worker.modalities.image.backbones import SmallBackbone
 from worker.models.nets import new_net
 from worker.models.spec import ModelSpec, input_of
 
+
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("backbone", ["small", "test_resnet", "test_vit"])
 def test_it_loads_in_plain_timm(

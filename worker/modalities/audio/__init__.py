@@ -129,7 +129,12 @@ class Audio(Modality):
                 continue
             soft, loud = frames.quantile(0.1), frames.quantile(0.9)
             silent = (frames < frames.max() - _SILENT).float().mean()
-            found[:, row] = [len(frames) * self.hop_s, float(frames.mean()), float(loud - soft), float(silent)]
+            found[:, row] = [
+                len(frames) * self.hop_s,
+                float(frames.mean()),
+                float(loud - soft),
+                float(silent),
+            ]
         names = ("seconds", "loudness", "signal_to_noise", "silence")
         return dict(zip(names, found, strict=True)) | {"file_size": sizes.astype(np.float32)}
 

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from worker.arrays import Floats
 from worker.modalities.audio.spectrograms import BANDS, prepared, there
-
-import numpy as np
 
 
 def raw_features(items: Iterable[Tensor]) -> Floats:

@@ -74,7 +74,9 @@ class Fingerprint(Sketcher):
 def _differences(sketches: Bytes, first: Ints, others: Ints) -> Floats:
     width = _SLOTS - 2 * _REACH
     mine = sketches[first, :-1].reshape(-1, 1, _BANDS, _SLOTS).astype(np.float32)
-    theirs = sketches[others, :-1].reshape(*others.shape, _BANDS, _SLOTS)[..., _REACH:-_REACH].astype(np.float32)
+    theirs = (
+        sketches[others, :-1].reshape(*others.shape, _BANDS, _SLOTS)[..., _REACH:-_REACH].astype(np.float32)
+    )
     found = np.full(others.shape, np.inf, np.float32)
     for shift in range(2 * _REACH + 1):
         apart = mine[..., shift : shift + width] - theirs

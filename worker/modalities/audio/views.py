@@ -56,7 +56,12 @@ def view(
     seen = inside.sum(2, keepdim=True)  # (n, W, 1)
     gap = _GAP * strength
     silent = _gap(place, seen * gap * draw[:, 5, None, None], seen, draw[:, 6, None, None])[:, :, None]
-    deaf = _gap(torch.arange(bands, device=batch.device), bands * gap * (1 - draw[:, 5, None]), bands, draw[:, 7, None])
+    deaf = _gap(
+        torch.arange(bands, device=batch.device),
+        bands * gap * (1 - draw[:, 5, None]),
+        bands,
+        draw[:, 7, None],
+    )
     moved = moved.masked_fill(silent | deaf[:, None, :, None], 0.0)
     return kept_apart(moved).where(inside[:, :, None], ABSENT)
 

@@ -23,7 +23,9 @@ def test_the_pool_decides_what_is_open() -> None:
     assert Audio().resolved(short, CPU) == Audio(rate=8_000, seconds=0.5, windows=1)
     long = [{"seconds": 600.0, "rate": 44_100}] * 3
     assert Audio().resolved(long, CPU) == Audio(rate=16_000, seconds=4.0, windows=4)
-    assert Audio(seconds=2.0).resolved(long, torch.device("cuda")) == Audio(rate=32_000, seconds=2.0, windows=8)
+    assert Audio(seconds=2.0).resolved(long, torch.device("cuda")) == Audio(
+        rate=32_000, seconds=2.0, windows=8
+    )
 
 
 def test_frames_end_where_the_sound_does() -> None:

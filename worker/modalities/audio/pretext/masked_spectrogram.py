@@ -38,7 +38,8 @@ class MaskedSpectrogramNet(nn.Module):
         owner = torch.div(rows, windows, rounding_mode="floor")
         guessed = self.values(maps + self.context(embeddings)[owner][:, :, None, None])[:, 0].float()
         found = guessed.new_zeros((n * windows, bands, frames)).index_copy(0, rows, guessed[..., :frames])
-        return found.view(batch.shape)
+        values: Tensor = found.view(batch.shape)
+        return values
 
 
 class MaskedSpectrogram(PretextTask):
@@ -64,7 +65,8 @@ class MaskedSpectrogram(PretextTask):
         mask = self.masks(batch, generator, each=net.training) & shown
         guessed = net(torch.where(mask, net.cover, batch))
         errors = (guessed - batch).square() * mask
-        return errors.sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp_min(1)
+        losses: Tensor = errors.sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp_min(1)
+        return losses
 
     def masks(self, batch: Tensor, generator: torch.Generator, *, each: bool) -> Tensor:
         """(n, W, 64, T) bool, true where masked: the patches of a recording whose random numbers are lowest.
