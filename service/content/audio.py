@@ -133,6 +133,7 @@ class Audio:
     formats: ClassVar[tuple[str, ...]] = ("WAV", "FLAC", "OGG", "MP3")
     binary: ClassVar[bool] = True
     default_task: ClassVar[str] = "masked_spectrogram"
+    shown_as: ClassVar[str | None] = None
 
     def inspect(self, data: bytes, limits: Limits) -> Facts:
         """Decodes up to ten minutes: all of it, or seconds spread from its beginning to its end. `loudness` is in

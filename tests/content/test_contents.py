@@ -32,6 +32,7 @@ def test_all_that_is_declared_is_there(content: Content) -> None:
     assert content.formats
     assert isinstance(content.binary, bool)
     assert content.default_task
+    assert content.shown_as is None or content.shown_as.startswith(HARMLESS)
 
 
 @each
