@@ -22,6 +22,7 @@ LIMITS = Limits(max_pixels=10**6, max_text_bytes=10**6)
 SMALL = {
     "image": {"image_size": 16},
     "text": {"tokens": 16},
+    "graph": {"nodes": 16, "edges": 32},
     "audio": {"rate": 8_000, "seconds": 0.5, "windows": 2},
 }  # what would take longer than a test should
 every_modality = pytest.mark.parametrize("name", modalities())

@@ -90,6 +90,6 @@ const audio: Viewer = {
   preload: image.preload,
 };
 
-const VIEWERS: Record<string, Viewer> = { image, text, audio };
+const VIEWERS: Record<string, Viewer> = { image, text, audio, graph: image };
 
 export const viewerOf = (content: Content): Viewer => VIEWERS[content.kind ?? "image"] ?? text;
