@@ -425,9 +425,11 @@ class Manifest(Listing):
         yield self._candidate(row, uri.removeprefix(f"{folder}/"), uri)
 
     def _cell(self, number: int, line: int, row: Row, column: str) -> Iterator[Candidate]:
-        data = text_bytes(row.get(column))
+        cell = row.get(column)
+        is_text = self._wanted().name == "text"
+        data = None if is_text and isinstance(cell, dict) else text_bytes(cell)
         if data is None:
-            return self.refuse(f"Line {line}: there is no text in `{column}`.")
+            return self.refuse(f"Line {line}: there is no {self._wanted().name} in `{column}`.")
         yield self._candidate(row, None, row_uri(self.uri, number, column), data)
 
     def _candidate(self, row: Row, key: str | None, uri: str, data: bytes | None = None) -> Candidate:
