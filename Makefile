@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up test check format docs web bench-loop bench-labels bench-labels-quick bench-tasks bench-select bench-system bench-serve bench-pretext bench-gpu clean
+.PHONY: help venv demo up test check format docs web bench-loop bench-labels bench-labels-quick bench-tasks bench-select bench-system bench-serve bench-pretext bench-gpu bench-modalities clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-18s %s\n", $$1, $$2}'
@@ -76,6 +76,9 @@ bench-pretext: venv ## scoring and training speed against the plain way and the 
 
 bench-gpu: venv ## on a machine with a GPU: the tests of CUDA, then speed against the limit; six minutes
 	$(BIN)/python -m benchmarks.gpu $(ARGS)
+
+bench-modalities: venv ## recordings, graphs and texts: probes and label efficiency; ARGS=--quick; goes on where it was stopped
+	$(BIN)/python -m benchmarks.modalities $(ARGS)
 
 clean: ## remove what was built; data folders stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

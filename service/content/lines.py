@@ -169,8 +169,8 @@ def _object(line: str) -> Row | None:
 
 
 def text_bytes(cell: object) -> bytes | None:
-    """Of a string, or of an object, as JSON; None where the cell holds neither. Broken Unicode stays broken, for whoever
-    decodes it to find.
+    """The bytes of a string, or of an object as JSON; None where the cell holds neither. Broken Unicode stays broken,
+    for whoever decodes it to find.
     """
     if isinstance(cell, dict):
         cell = json.dumps(cell, ensure_ascii=False)

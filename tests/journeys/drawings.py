@@ -10,12 +10,12 @@ def graph(kind: str, seed: int) -> dict[str, object]:
     """kind: `ring` or `star`; of 6 to 14 atoms, and a tail of 1 to 6."""
     rng = np.random.default_rng(seed)
     n, tail = int(rng.integers(6, 15)), int(rng.integers(1, 7))
-    if kind == "ring":
-        pairs = [(node, (node + 1) % n) for node in range(n)]
-    else:
-        pairs = [(0, node) for node in range(1, n)]
+    ring, star = [(node, (node + 1) % n) for node in range(n)], [(0, node) for node in range(1, n)]
+    pairs = ring if kind == "ring" else star
     pairs += [(n + more - 1 if more else n - 1, n + more) for more in range(tail)]
-    nodes = [{"id": node, "tag": str(rng.choice(["C", "N", "O"], p=[0.8, 0.1, 0.1]))} for node in range(n + tail)]
+    nodes = [
+        {"id": node, "tag": str(rng.choice(["C", "N", "O"], p=[0.8, 0.1, 0.1]))} for node in range(n + tail)
+    ]
     return {
         "directed": False, "nodes": nodes, "edges": [{"source": one, "target": other} for one, other in pairs]
     }  # fmt: skip

@@ -16,7 +16,9 @@ from tests.journeys.test_recordings import label
 def test_from_a_table_to_the_next_ranking(site: Site) -> None:
     folder = site.images / "graphs"
     folder.mkdir()
-    project = Project(site, "graphs", ("ring", "star"), round_size=20, retrain_min_labels=10, pretext_epochs=2)
+    project = Project(
+        site, "graphs", ("ring", "star"), round_size=20, retrain_min_labels=10, pretext_epochs=2
+    )
     assert project.add(write_graphs(folder / "graphs.jsonl", 120))["added"] == 120
     described = site.get(project.at)
     assert (described["modality"], described["pretext_task"]["name"]) == ("graph", "attribute_masking")

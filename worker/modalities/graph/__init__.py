@@ -40,9 +40,13 @@ class Graph(Modality):
 
     def resolved(self, facts: Sequence[Facts], device: torch.device) -> Self:
         most = _MOST_NODES["cpu" if device.type == "cpu" else "cuda"]
-        nodes = self.nodes or min(_covering([fact["nodes"] for fact in facts if "nodes" in fact], _UNKNOWN[0]), most)
+        nodes = self.nodes or min(
+            _covering([fact["nodes"] for fact in facts if "nodes" in fact], _UNKNOWN[0]), most
+        )
         edges = _covering([fact["edges"] for fact in facts if "edges" in fact], _UNKNOWN[1])
-        return self.model_copy(update={"nodes": nodes, "edges": self.edges or min(edges, _EDGES_A_NODE * nodes)})
+        return self.model_copy(
+            update={"nodes": nodes, "edges": self.edges or min(edges, _EDGES_A_NODE * nodes)}
+        )
 
     @property
     def _resolved(self) -> tuple[int, int]:

@@ -46,8 +46,10 @@ class SmallGraphBackbone(nn.Module):
         """(n, N + 2 E) ids -> (n, d)."""
         graphs = flat(batch, self.nodes)
         states = self.states(graphs)
-        counts = states[0].new_zeros(graphs.items).index_add(
-            0, graphs.owner, torch.ones_like(graphs.owner, dtype=states[0].dtype)
+        counts = (
+            states[0]
+            .new_zeros(graphs.items)
+            .index_add(0, graphs.owner, torch.ones_like(graphs.owner, dtype=states[0].dtype))
         )
         counts = counts.clamp_min(1)[:, None]
         joined = torch.cat(states, 1)

@@ -73,8 +73,8 @@ def _features(items: Tensor, nodes: int) -> Floats:
 
 
 class LabelHistogram(Sketcher):
-    """A sketch is the counts of labels in 64 bins, before any round and after each of three, up to 255. Graphs are copies
-    where they are the same but for the numbers of their nodes, as far as these labels tell.
+    """A sketch is the counts of labels in 64 bins, before any round and after each of three, up to 255. Graphs are
+    copies where they are the same but for the numbers of their nodes, as far as these labels tell.
     """
 
     def __init__(self, nodes: int) -> None:

@@ -51,7 +51,9 @@ def test_it_is_the_mean_of_a_plain_loop(task: AttributeMasking | GraphMAE) -> No
                 slowly.append(float(functional.cross_entropy(values[place], torch.tensor(tag))))
             else:
                 truth = functional.one_hot(torch.tensor(tag), values.shape[1]).float()
-                slowly.append(float((1 - functional.cosine_similarity(values[place], truth, dim=0)) ** task.power))
+                slowly.append(
+                    float((1 - functional.cosine_similarity(values[place], truth, dim=0)) ** task.power)
+                )
         assert float(losses[row]) == pytest.approx(sum(slowly) / len(slowly), rel=1e-3)
 
 

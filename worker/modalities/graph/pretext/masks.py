@@ -8,9 +8,7 @@ from worker.modalities.graph.packed import ABSENT
 _SHARES = (0.75, 1.25)  # of the share that is masked, while training
 
 
-def node_masks(
-    batch: Tensor, nodes: int, masked: float, generator: torch.Generator, *, each: bool
-) -> Tensor:
+def node_masks(batch: Tensor, nodes: int, masked: float, generator: torch.Generator, *, each: bool) -> Tensor:
     """(n, N) bool, true where masked: the nodes of a graph whose random numbers are lowest, at least one.
 
     each: one set of numbers an item, and its own share, from 3/4 to 5/4 of `masked`; else one for the whole batch,
