@@ -124,6 +124,11 @@ def test_a_sketch_finds_a_slightly_changed_twin(name: str) -> None:
 
     found = representatives(sketcher, sketches, [None] * 44, largest)
 
+    unresolved = modalities()[name]().sketcher
+    assert unresolved is not None
+    shown, expected = unresolved.appearance(sketches), sketcher.appearance(sketches)
+    assert (shown is None) == (expected is None)
+    assert np.array_equal(unresolved.places(sketches), sketcher.places(sketches))
     assert sketches.dtype == np.uint8
     assert (found[:40] == own).all()
     assert (found[40:] == own[:4]).sum() >= 3

@@ -164,7 +164,9 @@ class Modality(BaseModel, ABC):
 
     @property
     def sketcher(self) -> Sketcher | None:
-        """None where only equal bytes are copies."""
+        """None where only equal bytes are copies. Rankings ask it of a modality that is not resolved, to read sketches
+        that were made before.
+        """
         return None
 
 

@@ -124,7 +124,7 @@ class Graph(Modality):
 
     @property
     def sketcher(self) -> Sketcher:
-        return LabelHistogram(self._nodes)
+        return LabelHistogram(self.nodes)
 
 
 def _covering(counts: Sequence[int], unknown: int) -> int:

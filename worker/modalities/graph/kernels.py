@@ -75,10 +75,18 @@ def _features(items: Tensor, nodes: int) -> Floats:
 class LabelHistogram(Sketcher):
     """A sketch is the counts of labels in 64 bins, before any round and after each of three, up to 255. Graphs are
     copies where they are the same but for the numbers of their nodes, as far as these labels tell.
+
+    nodes: that a decoded graph has room for; None suffices to compare sketches.
     """
 
-    def __init__(self, nodes: int) -> None:
-        self._nodes = nodes
+    def __init__(self, nodes: int | None) -> None:
+        self._given = nodes
+
+    @property
+    def _nodes(self) -> int:
+        if self._given is None:
+            raise ValueError("`nodes` is open: ask `resolved` first")
+        return self._given
 
     def sketch(self, items: Tensor) -> Bytes:
         """(n, N + 2 E) -> (n, 256) uint8."""
