@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up test check format docs web bench-loop bench-labels bench-labels-quick bench-tasks bench-select bench-system bench-serve bench-pretext bench-gpu bench-pages label-studio-test clean
+.PHONY: help venv demo up test check format docs web bench-loop bench-labels bench-labels-quick bench-tasks bench-select bench-system bench-serve bench-pretext bench-gpu bench-pages label-studio-test bench-modalities clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-18s %s\n", $$1, $$2}'
@@ -87,6 +87,9 @@ bench-gpu: venv ## on a machine with a GPU: the tests of CUDA, then speed agains
 
 bench-pages: venv ## the page with a million items: first paint, scrolling, map, desk, bytes of each poll; needs Chromium
 	$(BIN)/python -m benchmarks.page $(ARGS)
+
+bench-modalities: venv ## recordings, graphs and texts: probes and label efficiency; ARGS=--quick; goes on where it was stopped
+	$(BIN)/python -m benchmarks.modalities $(ARGS)
 
 clean: ## remove what was built; data folders stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

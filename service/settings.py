@@ -74,10 +74,16 @@ class Settings(BaseSettings):
         "in private networks; link-local addresses are refused in any case",
     )
 
+    max_item_bytes: int = Field(
+        2**30, ge=1, description="a local file with more bytes is quarantined, never read into memory"
+    )
     max_image_pixels: int = Field(
         64_000_000, ge=1, description="an image with more pixels is quarantined, never decoded"
     )
     max_text_bytes: int = Field(1_000_000, ge=1, description="a text with more bytes is quarantined")
+    max_graph_bytes: int = Field(
+        16 * 2**20, ge=1, description="a graph with more bytes of JSON or GraphML is quarantined"
+    )
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …; cuda:1,cuda:3 for `devices`")
     devices: int = Field(

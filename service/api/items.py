@@ -9,6 +9,7 @@ from service.api.item_content import CONTENT_EXAMPLE, IMAGE_URL_EXAMPLE, ItemCon
 from service.errors import NoPreview
 from service.http.dependencies import ItemScope, Parts, PartsDep, Reader, ReadSession
 from service.http.etag import ETagRoute
+from service.http.ranges import ranged
 from service.http.schemas import Answer, Cursor, Limit, Page, Text, decode_cursor, with_example
 from service.pool import items, previews
 from service.pool.items import Filters, ListedItem, Sort, Split, State
@@ -24,6 +25,11 @@ EXAMPLE = {
     "image_url": IMAGE_URL_EXAMPLE, "content": CONTENT_EXAMPLE, "width": 640, "height": 480,
     "facts": {"width": 640, "height": 480},
 }  # fmt: skip
+
+
+_PART: dict[int | str, dict[str, Any]] = {206: {"description": "the part that the header `Range` asks for"}}
+_IMAGE: dict[int | str, dict[str, Any]] = {200: {"content": {"image/*": {}}}, **_PART}
+_CONTENT: dict[int | str, dict[str, Any]] = {200: {"content": {"*/*": {}}}, **_PART}
 
 
 class ItemAnswer(Answer):
@@ -228,7 +234,7 @@ def get_item(
     return ItemWithLabels.of(listed, project, parts, labels=found)
 
 
-@router.get("/{item_id}/image", response_class=Response, responses={200: {"content": {"image/*": {}}}})
+@router.get("/{item_id}/image", response_class=Response, responses=_IMAGE)
 def get_image(
     project_id: str,
     item_id: str,
@@ -246,7 +252,7 @@ def get_image(
     return _shown(session, project, item, request, parts, size)
 
 
-@router.get("/{item_id}/content", response_class=Response, responses={200: {"content": {"*/*": {}}}})
+@router.get("/{item_id}/content", response_class=Response, responses=_CONTENT)
 def get_content(
     project_id: str,
     item_id: str,
@@ -259,7 +265,8 @@ def get_content(
     ] = None,
 ) -> Response:
     """The item as a browser may show it, with a key or by a signed link (`content.url`, `content.preview_url`). It is
-    never run: it is sent with `nosniff` and in a sandbox."""
+    never run: it is sent with `nosniff` and in a sandbox. Of a recording, `size` gives a picture of its sound; without
+    it, players ask for parts of it by `Range`."""
     project = projects.find(session, project_id, only)
     return _shown(session, project, items.find(session, project, item_id), request, parts, size)
 
@@ -277,4 +284,4 @@ def _shown(
         return Response(status_code=304, headers=headers)
     content = previews.content_of(project.modality)
     shown = previews.preview(parts.item_bytes, item, content, parts.limits, size, settings)
-    return Response(shown.data, media_type=shown.media_type, headers=headers)
+    return ranged(request, shown.data, shown.media_type, headers)

@@ -22,4 +22,8 @@ def contents() -> Mapping[str, Content]:
 
 
 def limits_of(settings: Settings) -> Limits:
-    return Limits(max_pixels=settings.max_image_pixels, max_text_bytes=settings.max_text_bytes)
+    return Limits(
+        max_pixels=settings.max_image_pixels,
+        max_text_bytes=settings.max_text_bytes,
+        max_graph_bytes=settings.max_graph_bytes,
+    )

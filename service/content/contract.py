@@ -16,6 +16,7 @@ class Limits:
 
     max_pixels: int
     max_text_bytes: int
+    max_graph_bytes: int = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Content(Protocol):
     formats       as people call them, for sentences
     binary        whether a cell of a table holds bytes; else it holds a string
     default_task  the pretext task of a project that names none, as the worker's side of the modality has it
+    shown_as      the media type of all previews; None where only an item's name or bytes tell
     """
 
     name: ClassVar[str]
@@ -43,6 +45,7 @@ class Content(Protocol):
     formats: ClassVar[tuple[str, ...]]
     binary: ClassVar[bool]
     default_task: ClassVar[str]
+    shown_as: ClassVar[str | None]
 
     def inspect(self, data: bytes, limits: Limits) -> Facts:
         """Raises `BadItem` with the reason why the item is quarantined."""

@@ -80,6 +80,7 @@ class Images:
     formats: ClassVar[tuple[str, ...]] = FORMATS
     binary: ClassVar[bool] = True
     default_task: ClassVar[str] = "rotation"
+    shown_as: ClassVar[str | None] = None
 
     def inspect(self, data: bytes, limits: Limits) -> Facts:
         """Decodes it whole, so that later steps can trust it."""

@@ -169,7 +169,11 @@ def _object(line: str) -> Row | None:
 
 
 def text_bytes(cell: object) -> bytes | None:
-    """None where the cell holds no string. Broken Unicode stays broken, for whoever decodes it to find."""
+    """The bytes of a string, or of an object as JSON; None where the cell holds neither. Broken Unicode stays broken,
+    for whoever decodes it to find.
+    """
+    if isinstance(cell, dict):
+        cell = json.dumps(cell, ensure_ascii=False)
     return cell.encode("utf-8", "surrogatepass") if isinstance(cell, str) else None
 
 

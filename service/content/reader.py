@@ -139,6 +139,7 @@ class ItemBytes:
         self._parquet = ParquetRows(settings.data_dir / "cache")
         self._lines = LineRows()
         self.archives = Archives(settings.data_dir / "cache")
+        self._largest = settings.max_item_bytes
 
     def read(self, uri: str, content_hash: str | None = None) -> bytes:
         """`/a/b.png`, `s3://bucket/b.png`, `/a/b.parquet#row=17`, `/a/b.csv#row=17&column=text`,
@@ -193,7 +194,14 @@ class ItemBytes:
                 filesystem, path = filesystem_of(allowed)
                 return bytes(filesystem.cat_file(path))
             check_file(allowed)
+            if (size := os.path.getsize(allowed)) > self._largest:
+                raise SourceUnreadable(
+                    uri=uri,
+                    reason=f"{size} bytes are more than {self._largest} allowed (SHORTLIST_MAX_ITEM_BYTES)",
+                )
             return Path(allowed).read_bytes()
+        except SourceUnreadable:
+            raise
         except Exception as error:  # each file system has its client's own classes
             raise self._unreadable(uri, allowed, error) from error
 

@@ -50,7 +50,7 @@ from service.errors import SourceNotAllowed, SourceUnreachable, SourceUnreadable
 PARQUET = (".parquet", ".pq")
 _PLACES = ("uri", "path")  # columns that say where a file is, in any case …
 # … and those of other tools, where there is none of these; for what is no bytes, an item's own column goes before.
-_OTHER_PLACES = ("file_name", "filename", "image", "image_path", "file", "filepath")
+_OTHER_PLACES = ("file_name", "filename", "image", "image_path", "audio", "audio_path", "file", "filepath")
 _LEFT_OUT = frozenset({"@eaDir", "__MACOSX"})  # folders of other programs, with their thumbnails
 _CLASS_BYTES = 1_000  # of a file that says an item's class
 _NOTES = frozenset({".json", ".md", ".txt", ".yaml", ".yml", ""})  # that lie beside shards
@@ -540,9 +540,11 @@ class Manifest(Listing):
         yield self._candidate(row, uri.removeprefix(f"{folder}/"), uri)
 
     def _cell(self, number: int, line: int, row: Row, column: str) -> Iterator[Candidate]:
-        data = text_bytes(row.get(column))
+        cell = row.get(column)
+        is_text = self._wanted().name == "text"
+        data = None if is_text and isinstance(cell, dict) else text_bytes(cell)
         if data is None:
-            return self.refuse(f"Line {line}: there is no text in `{column}`.")
+            return self.refuse(f"Line {line}: there is no {self._wanted().name} in `{column}`.")
         yield self._candidate(row, None, row_uri(self.uri, number, column), data)
 
     def _candidate(self, row: Row, key: str | None, uri: str, data: bytes | None = None) -> Candidate:
@@ -626,7 +628,7 @@ class ParquetFile(Listing):
         schema = file.schema_arrow
         content = self._wanted()
         column = item_column(schema, self.uri, content)
-        in_uri = None if content.binary else column
+        in_uri = None if content.name == "image" else column  # as places of images always were
         key_column = same_name("key", schema.names)
         label_column, names = self._label_column(schema)
         wanted = [name for name in (key_column, label_column) if name is not None]

@@ -55,6 +55,7 @@ class Text:
     formats: ClassVar[tuple[str, ...]] = ("plain text", "Markdown")
     binary: ClassVar[bool] = False
     default_task: ClassVar[str] = "masked_tokens"
+    shown_as: ClassVar[str | None] = "text/plain; charset=utf-8"
 
     def inspect(self, data: bytes, limits: Limits) -> Facts:
         return facts_of(*decoded(data, limits.max_text_bytes))
@@ -63,7 +64,7 @@ class Text:
         self, data: bytes, limits: Limits, size: int | None, settings: Mapping[str, Any] | None = None
     ) -> Preview:
         """All of the text, as text: a browser shows it and runs nothing of it."""
-        return Preview("text/plain; charset=utf-8", self.text(data, limits).encode())
+        return Preview(str(self.shown_as), self.text(data, limits).encode())
 
     def text(self, data: bytes, limits: Limits) -> str:
         return decoded(data, limits.max_text_bytes)[0]

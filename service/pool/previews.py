@@ -78,8 +78,8 @@ def preview(
 
 def media_type(content: Content, uri: str) -> str | None:
     """The media type of the whole item, as far as its URI tells it: nothing is read."""
-    if not content.binary:
-        return "text/plain; charset=utf-8"
+    if content.shown_as is not None:
+        return content.shown_as
     guessed = mimetypes.guess_type(uri, strict=False)[0]
     return None if guessed in _SENT_AS_ANOTHER else guessed
 
@@ -88,7 +88,7 @@ def text(
     item_bytes: ItemBytes, content: Content, uri: str, content_hash: str | None, limits: Limits
 ) -> str | None:
     """The text of a text item; None where it is too long or cannot be read, and for other items, which are not read."""
-    if content.binary:
+    if content.shown_as is None or not content.shown_as.startswith("text/"):
         return None
     try:
         found = content.text(item_bytes.read(uri, content_hash), limits)

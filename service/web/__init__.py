@@ -10,10 +10,11 @@ from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 _STATIC = Path(__file__).parent / "static"
-# Pictures may be shown from memory (`blob:`, preloaded) and from stylesheets (`data:`, Swagger UI's); all else comes
-# from here, and nothing that stands in the page itself is run.
+# Pictures may be shown from memory (`blob:`, preloaded) and from stylesheets (`data:`, Swagger UI's); all else, what is
+# played included, comes from here, and nothing that stands in the page itself is run.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    "media-src 'self'; "
     "manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 # Names stay from build to build, so browsers ask each time whether they have the newest: a 304.

@@ -13,7 +13,7 @@ HOSTILE = (
     b"<script>alert(1)</script>", b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
     b"%PDF-1.4 /JavaScript", b"GIF89a/*<script>*/=alert(1)", b"\0" * 100, b"", b"\xff\xfe<\0s\0>\0",
 )  # fmt: skip
-HARMLESS = ("text/plain", "image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp")
+HARMLESS = ("audio/", "text/plain", "image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp")
 each = pytest.mark.parametrize("content", contents().values(), ids=contents().keys())
 
 
@@ -32,6 +32,7 @@ def test_all_that_is_declared_is_there(content: Content) -> None:
     assert content.formats
     assert isinstance(content.binary, bool)
     assert content.default_task
+    assert content.shown_as is None or content.shown_as.startswith(HARMLESS)
 
 
 @each

@@ -284,3 +284,11 @@ def test_a_row_group_is_not_in_memory_as_it_is_stored(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 4_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 101)
+    settings = Settings(source_roots=(str(tmp_path),), max_item_bytes=100)
+    with pytest.raises(SourceUnreadable, match="101 bytes are more than 100 allowed") as raised:
+        ItemBytes(settings).read(str(tmp_path / "a"))
+    assert not isinstance(raised.value, SourceUnreachable)  # it will not pass

@@ -19,7 +19,12 @@ from worker.scoring.score import score
 
 CPU = torch.device("cpu")
 LIMITS = Limits(max_pixels=10**6, max_text_bytes=10**6)
-SMALL = {"image": {"image_size": 16}, "text": {"tokens": 16}}  # what would take longer than a test should
+SMALL = {
+    "image": {"image_size": 16},
+    "text": {"tokens": 16},
+    "graph": {"nodes": 16, "edges": 32},
+    "audio": {"rate": 8_000, "seconds": 0.5, "windows": 2},
+}  # what would take longer than a test should
 every_modality = pytest.mark.parametrize("name", modalities())
 
 
@@ -119,6 +124,11 @@ def test_a_sketch_finds_a_slightly_changed_twin(name: str) -> None:
 
     found = representatives(sketcher, sketches, [None] * 44, largest)
 
+    unresolved = modalities()[name]().sketcher
+    assert unresolved is not None
+    shown, expected = unresolved.appearance(sketches), sketcher.appearance(sketches)
+    assert (shown is None) == (expected is None)
+    assert np.array_equal(unresolved.places(sketches), sketcher.places(sketches))
     assert sketches.dtype == np.uint8
     assert (found[:40] == own).all()
     assert (found[40:] == own[:4]).sum() >= 3

@@ -78,6 +78,18 @@ const text: Viewer = {
   preload: async () => "",
 };
 
-const VIEWERS: Record<string, Viewer> = { image, text };
+/** A recording: a picture of its sound, and a player. */
+const audio: Viewer = {
+  Full: ({ content, name, source }) => (
+    <figure class="sound">
+      <Picture source={source ?? sized(content)} name={name} />
+      <audio key={content.url} controls preload="auto" src={content.url} aria-label={name} />
+    </figure>
+  ),
+  Tile: ({ content, name }) => <Picture source={content.preview_url} name={name} lazy />,
+  preload: image.preload,
+};
+
+const VIEWERS: Record<string, Viewer> = { image, text, audio, graph: image };
 
 export const viewerOf = (content: Content): Viewer => VIEWERS[content.kind ?? "image"] ?? text;

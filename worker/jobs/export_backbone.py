@@ -2,8 +2,9 @@
 
 A timm backbone is written by timm itself: unpacked to a folder, `timm.create_model("local-dir:<folder>",
 pretrained=True)` gives the network, and its data configuration how images go in. `small` is no timm model: its
-config says which class of this package the weights are for. `embedding_layer` in the config names the module whose
-output, averaged over its places, is the embedding that this project uses; null is the network's own output.
+config says which class of this package the weights are for, and `input` how its modality was resolved.
+`embedding_layer` names the module whose output, averaged over its places, is the embedding that this project uses; null
+is the network's own output.
 """
 
 import json
@@ -20,9 +21,9 @@ from torch import nn
 from service.store.tables import PretextModel
 from worker.errors import JobFailed
 from worker.jobs.context import JobContext
-from worker.jobs.specs import open_net
-from worker.modalities.image.backbones import SmallBackbone
+from worker.jobs.specs import open_net, spec_of
 from worker.modalities.image.pixels import MEAN, STD
+from worker.models.spec import ModelSpec
 
 
 def run(context: JobContext) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def run(context: JobContext) -> dict[str, Any]:
         memory_format=torch.contiguous_format
     )  # safetensors wants that
     with TemporaryDirectory(prefix="shortlist-") as folder:
-        write_backbone(backbone, model.config["image_size"], model.config.get("layer"), Path(folder))
+        write_backbone(backbone, spec_of(model), Path(folder))
         with (
             context.artifacts.writing(context.job.payload["artifact"]) as file,
             zipfile.ZipFile(file, "w") as archive,
@@ -45,20 +46,19 @@ def run(context: JobContext) -> dict[str, Any]:
     return {"pretext_model": model.version, "backbone": model.backbone}
 
 
-def write_backbone(backbone: nn.Module, image_size: int, layer: str | None, folder: Path) -> None:
-    data = {
-        "input_size": (3, image_size, image_size), "mean": MEAN, "std": STD, "interpolation": "bilinear",
-        "crop_pct": 1.0,
-    }  # fmt: skip
+def write_backbone(backbone: nn.Module, spec: ModelSpec, folder: Path) -> None:
+    kind, data = type(backbone), dict[str, Any]()
+    if (size := spec.input.get("image_size")) is not None:
+        data = {
+            "input_size": (3, size, size), "mean": MEAN, "std": STD, "interpolation": "bilinear", "crop_pct": 1.0
+        }  # fmt: skip
     config_file = folder / "config.json"
-    if isinstance(backbone, SmallBackbone):
+    if kind.__module__.startswith("worker."):  # no timm model
         safetensors.torch.save_file(backbone.state_dict(), folder / "model.safetensors")
-        config = {
-            "class": "worker.modalities.image.backbones.SmallBackbone",
-            "num_features": SmallBackbone.dimensions,
-            **data,
-        }
+        own = {"class": f"{kind.__module__}.{kind.__qualname__}", "num_features": backbone.dimensions}
+        config = own | data
     else:
         save_for_hf(backbone, str(folder), data_config=data, safe_serialization=True)
         config = json.loads(config_file.read_text(encoding="utf-8"))
-    config_file.write_text(json.dumps(config | {"embedding_layer": layer}, indent=2), encoding="utf-8")
+    config |= {"embedding_layer": spec.layer, "input": spec.input}
+    config_file.write_text(json.dumps(config, indent=2), encoding="utf-8")

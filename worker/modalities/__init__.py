@@ -5,6 +5,7 @@ Everything outside a modality's folder computes with what is declared here, and 
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -72,6 +73,7 @@ class Modality(BaseModel, ABC):
     foundation         a network with pretrained weights for these items; None where there is none
     items_seen         by device, in all epochs of a pretraining for which a project sets none
     least_spread       of the embeddings, as a share of the untrained network's: less is a sign of collapse
+    packages           beyond those of every worker, without which these items cannot be decoded
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -85,6 +87,7 @@ class Modality(BaseModel, ABC):
     # did not make their embeddings better.
     items_seen: ClassVar[dict[str, int]] = {"cpu": 16_000, "cuda": 1_000_000}
     least_spread: ClassVar[float] = 0.7
+    packages: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def resolved(self, facts: Sequence[Facts], device: torch.device) -> Self:
@@ -161,9 +164,14 @@ class Modality(BaseModel, ABC):
 
     @property
     def sketcher(self) -> Sketcher | None:
-        """None where only equal bytes are copies."""
+        """None where only equal bytes are copies. Rankings ask it of a modality that is not resolved, to read sketches
+        that were made before.
+        """
         return None
 
 
 def modalities() -> dict[str, type[Modality]]:
-    return plug_ins(Modality, "worker.modalities")
+    """Those that this worker can decode."""
+    base: type[Modality] = Modality  # type: ignore[type-abstract]  # its subclasses are what is looked for
+    found = plug_ins(base, "worker.modalities")
+    return {name: kind for name, kind in found.items() if all(map(find_spec, kind.packages))}

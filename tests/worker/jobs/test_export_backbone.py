@@ -19,13 +19,15 @@ from service.store.session import write_session
 from service.store.tables import Project
 from tests import factories
 from tests.worker import running
+from worker.jobs.export_backbone import write_backbone
 from worker.jobs.specs import spec_of, store_net
+from worker.modalities import modalities
 from worker.modalities.image.backbones import SmallBackbone
 from worker.models.nets import new_net
+from worker.models.spec import ModelSpec, input_of
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
-
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("backbone", ["small", "test_resnet", "test_vit"])
 def test_it_loads_in_plain_timm(
     backbone: str, engine: sa.Engine, settings: Settings, artifacts: Artifacts, tmp_path: Path
@@ -66,3 +68,17 @@ def test_it_loads_in_plain_timm(
     with torch.no_grad():
         expected = net.get_submodule("backbone").eval()(images)
         torch.testing.assert_close(loaded.eval()(images), expected)
+
+
+@pytest.mark.parametrize("name", sorted(modalities()))
+def test_a_network_of_our_own_names_its_class_whatever_its_items_are(name: str, tmp_path: Path) -> None:
+    modality = modalities()[name]().resolved([], torch.device("cpu"))
+    backbone, dimensions = modality.make_backbone("small", pretrained=False)
+    spec = ModelSpec({"name": modality.default_task}, "small", input_of(modality), seed=0)
+    write_backbone(backbone, spec, tmp_path)
+
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["class"] == f"{type(backbone).__module__}.{type(backbone).__name__}"
+    assert (config["num_features"], config["input"]) == (dimensions, spec.input)
+    stored = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    assert set(stored) == set(backbone.state_dict())

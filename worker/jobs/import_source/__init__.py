@@ -51,6 +51,7 @@ from worker.jobs.context import JobContext
 from worker.jobs.import_source.known_items import KnownItem, KnownItems
 from worker.jobs.import_source.late import Late
 from worker.jobs.import_source.looks import Look, Looker
+from worker.modalities import modalities as decodable
 
 _CHUNK = 256  # items a transaction
 _AWAY = 32  # items in a row that are out of reach: the source is, and no more are tried
@@ -62,7 +63,7 @@ def run(context: JobContext) -> dict[str, Any]:
         source = session.get_one(Source, context.job.payload["source_id"])
         project = session.get_one(Project, source.project_id)
     item_bytes = ItemBytes(context.settings)
-    listing = list_source(source.uri, item_bytes, source.label_column, _content(project))
+    listing = list_source(source.uri, item_bytes, source.label_column, _content(project.modality))
     if listing.content is None and listing.tell() is None:
         raise JobFailed(_nothing_found(source, listing, *contents().values()))
     content = _tell(context, project, listing)
@@ -83,15 +84,16 @@ def run(context: JobContext) -> dict[str, Any]:
     return importing.result()
 
 
-def _content(project: Project) -> Content | None:
-    """None where the source is to tell."""
-    if project.modality is None:
+def _content(modality: str | None) -> Content | None:
+    """None where the source is to tell. Raises `Unsuited`."""
+    if modality is None:
         return None
-    content = contents().get(project.modality)
-    if content is None:
+    content = contents().get(modality)
+    if content is None or modality not in decodable():
         raise Unsuited(
-            f"This worker knows no items of modality {project.modality!r}.",
-            missing=[f"modality:{project.modality}"],
+            f"This worker knows no items of modality {modality!r}, or lacks what decodes them: try "
+            f"`pip install 'shortlist[{modality}]'`.",
+            missing=[f"modality:{modality}"],
         )
     return content
 
@@ -102,7 +104,8 @@ def _tell(context: JobContext, project: Project, listing: Listing) -> Content:
     if project.modality is None:
         with context.publish() as session:
             told = modalities.tell(session, project.id, listing.content.name)
-        listing.content = contents()[told]  # somebody may have registered items meanwhile
+        listing.content = _content(told)  # somebody may have registered items meanwhile
+        assert listing.content is not None
     return listing.content
 
 

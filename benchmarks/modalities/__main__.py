@@ -1,0 +1,72 @@
+"""Recordings, graphs and texts: probes, correlation of losses, label efficiency. Resumable.
+
+.venv/bin/python -m benchmarks.modalities            all pools, five seeds, on 2 cores about an hour and a half
+.venv/bin/python -m benchmarks.modalities --quick    recordings and graphs, fewer epochs and budgets, three seeds
+"""
+
+import argparse
+import sys
+
+import numpy as np
+import torch
+
+from benchmarks.labels.embeddings import CACHE
+from benchmarks.modalities import measure
+from benchmarks.modalities.pools import POOLS, Missing
+from benchmarks.report import Figure, write_report
+
+_CACHE = CACHE / "modalities"
+_BUDGETS = (20, 50, 100, 200, 500, 1_000)
+_STRATEGIES = ("shortlist", "pt4al", "typiclust", "uherding", "margin")
+_QUICK_POOLS = ("mutag", "proteins", "spoken_digits")
+_QUICK_BUDGETS = (20, 50, 100)
+_QUICK_STRATEGIES = ("shortlist", "pt4al", "typiclust")
+_QUICK_SEEN = {"audio": 8_000, "graph": 10_000, "text": 20_000}  # items, in all epochs
+
+
+def figures(name: str, *, quick: bool, seeds: int, tasks: list[str]) -> dict[str, Figure]:
+    """Raises `Missing`."""
+    pool = POOLS[name]()
+    epochs = measure.epochs_for(pool, _QUICK_SEEN[pool.modality.name] if quick else None)
+    default = pool.modality.default_task
+    model = measure.pretext_model(pool, default, epochs, _CACHE)
+    features = {
+        "raw": pool.modality.raw_features(torch.split(pool.items, 64), np.random.default_rng(0)),
+        "untrained": model["untrained"],
+        "trained": model["embeddings"],
+    }
+    for task in tasks:
+        features[task] = measure.pretext_model(pool, task, epochs, _CACHE)["embeddings"]
+    found: dict[str, Figure] = {f"task_{name}": default, f"epochs_{name}": epochs}
+    found |= {f"probe_{name}_{what}": value for what, value in measure.probes(pool, features).items()}
+    rho = measure.rho_supervised(pool, model["losses"], _CACHE)
+    found |= {f"{what}_{name}": value for what, value in rho.items()}
+    made = measure.embedded(pool, model, measure.key_of(pool, default, epochs))
+    most = len(made.classes) // 2
+    budgets = [budget for budget in (_QUICK_BUDGETS if quick else _BUDGETS) if budget <= most]
+    strategies = _QUICK_STRATEGIES if quick else _STRATEGIES
+    return found | measure.labeling(name, made, strategies, budgets, seeds, _CACHE)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.modalities")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--pools", default="", help="comma-separated; default: all")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--tasks", default="", help="comma-separated: probed beside the default task")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    names = given.pools.split(",") if given.pools else list(_QUICK_POOLS if given.quick else POOLS)
+    found: dict[str, Figure] = {}
+    for name in names:
+        try:
+            tasks = [task for task in given.tasks.split(",") if task]
+            found |= figures(name, quick=given.quick, seeds=given.seeds, tasks=tasks)
+        except Missing as missing:
+            print(f"{name}: {missing}", file=sys.stderr)
+    if found:
+        write_report("modalities", found, f"python -m benchmarks.modalities {' '.join(sys.argv[1:])}".strip())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Graphs: facts, order, drawings, and reasons."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.content.contract import Limits
+from service.content.graph import CONTENT, read_graph
+from service.errors import BadItem
+from tests.journeys.drawings import graph, graphml
+
+LIMITS = Limits(max_pixels=10**6, max_text_bytes=10**6)
+
+
+def as_json(found: object) -> bytes:
+    return json.dumps(found).encode()
+
+
+def test_json_and_graphml_say_the_same() -> None:
+    nodes = [{"id": f"n{node}", "element": "C"} for node in range(4)]
+    edges = [{"source": "n0", "target": "n1"}, {"source": "n2", "target": "n1"}]
+    for name in ("edges", "links"):
+        found = read_graph(as_json({"nodes": nodes, name: edges}), LIMITS)
+        assert found == read_graph(graphml(4, [(0, 1), (2, 1)]), LIMITS)
+    assert found.edges == [(0, 1), (1, 2)]
+    pairs = read_graph(as_json({"nodes": [1, 2], "edges": [[1, 2], [2, 1], [1, 1]]}), LIMITS)
+    assert (pairs.tags, pairs.edges, pairs.loops) == ([None, None], [(0, 1)], 1)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"{", "truncated JSON"),
+        (b"[1]", "supported format"),
+        (as_json({"nodes": 3, "edges": []}), "needs lists"),
+        (as_json({"nodes": []}), "needs lists"),
+        (as_json({"nodes": [], "edges": []}), "no nodes"),
+        (as_json({"nodes": [1, 1], "edges": []}), "two of its nodes"),
+        (as_json({"nodes": [1], "edges": [3]}), "no `source`"),
+        (as_json({"nodes": [1], "edges": [{"source": 1, "target": "1"}]}), "not among its nodes"),
+        (b'{"a":' * 100_000, "broken"),
+        (b"<a>" * 100_000, "truncated XML"),
+        (b"<?xml version='1.0' encoding='no such'?><graphml/>", "XML"),
+        (b"<graphml/>", "no graph in it"),
+        (b"<graphml><graph><hyperedge/></graph></graphml>", "hyperedge"),
+        (b"{" + b" " * 16 * 2**20, "SHORTLIST_MAX_GRAPH_BYTES"),
+    ],
+)
+def test_reasons(data: bytes, words: str) -> None:
+    with pytest.raises(BadItem) as raised:
+        CONTENT.inspect(data, LIMITS)
+    assert words in str(raised.value.fields["reason"])
+
+
+def test_the_order_is_breadth_first_from_the_one_with_most_edges() -> None:
+    found = read_graph(graphml(7, [(0, 1), (1, 2), (1, 3), (3, 4), (5, 6)]), LIMITS)
+
+    assert found.in_order() == [1, 0, 2, 3, 4, 5, 6]
+
+
+def test_drawings() -> None:
+    data = as_json(graph("ring", 1))
+    shown = CONTENT.preview(data, LIMITS, 200)
+
+    assert shown == CONTENT.preview(data, LIMITS, 200)
+    pixels = np.asarray(Image.open(io.BytesIO(shown.data)))
+    assert pixels.shape == (200, 200, 3)
+    inked = (pixels < 250).any(2)
+    assert 0.02 < inked.mean() < 0.6
+    assert inked[:, :100].any()
+    assert inked[:, 100:].any()
+    for small in (graphml(1, []), graphml(300, [(0, node) for node in range(300)])):
+        assert CONTENT.preview(small, LIMITS, None).media_type == "image/png"
