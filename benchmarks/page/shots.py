@@ -168,7 +168,7 @@ def _views(tab: Tab, project: dict[str, Any], only: str) -> Iterator[str]:
         tab.see("//*[@data-testid='item']//img")
         tab.pictures()
         yield "desk"
-        tab.press("i")
+        tab.see("//button[text()='Why this item?']").click()
         time.sleep(0.3)
         yield "desk-why"
         tab.choose("One by one, or as a grid", "Grid: likeliest class")
