@@ -218,7 +218,7 @@ def test_the_gallery_sorts_by_likeness_and_marks_gold(browser: Browser, worked: 
 
     browser.open(f"{at}?state=available&sort=rank")
     browser.see("//*[contains(@class, 'tile')]//input").click()
-    browser.see("//select[@aria-label='Gold']/option[text()='surely red']").click()
+    browser.see("//select[@aria-label='Gold']/option[.='surely red']").click()
     browser.open(f"{at}?gold=true")
     until(lambda: browser.driver.execute_script(TILES) == 1)
     (gold,) = worked.items(gold=True)
