@@ -38,8 +38,8 @@ class BatchRequest(Body):
     new: bool = Field(False, description="another batch even if the annotator has an open one")
     grid: bool = Field(
         False,
-        description="of the ranking, items of one predicted class only, to be looked at together; control items come "
-        "in their share as ever, and are to be asked one by one",
+        description="of the ranking, items of one predicted class only, the surest first, to be looked at together; "
+        "control items come in their share as ever, and are to be asked one by one",
     )
     predicted_class: Name | None = Field(
         None, description="of a grid; without one, what most of the ranking's next items are predicted to be"

@@ -195,8 +195,8 @@ def _free_ranked(alone: bool) -> sa.Select[int, int, float]:
 
 
 @cache
-def _free_predicted(alone: bool) -> sa.Select[int, int, float, str]:
-    query = _free_ranked(alone).add_columns(RankedItem.predicted_class)
+def _free_predicted(alone: bool) -> sa.Select[int, int, float, str, float]:
+    query = _free_ranked(alone).add_columns(RankedItem.predicted_class, RankedItem.predicted_probability)
     return query.where(RankedItem.predicted_class.is_not(None))
 
 
@@ -284,7 +284,8 @@ class _Picker:
         return [Pick(row.item_id, "selected", row.rank, row.score, number) for row in free]
 
     def _of_one_class(self, size: int, taken: Collection[int], class_name: str | None) -> list[Pick]:
-        """As `_from_ranking`, of one predicted class."""
+        """Of what the ranking asks for, items of one predicted class, the surest first: so that a grid can mostly be
+        confirmed."""
         number = self.project.ranking_id
         if number is None:
             return []
@@ -295,10 +296,15 @@ class _Picker:
             if row.item_id not in taken
         ]
         if class_name is None and free:
-            counts = Counter(row.predicted_class for row in free)
-            class_name = max(counts, key=lambda name: (counts[name], name))
-        found = [row for row in free if row.predicted_class == class_name][:size]
-        return [Pick(row.item_id, "selected", row.rank, row.score, number) for row in found]
+            expected = Counter[str]()  # items of each class
+            for row in free:
+                expected[row.predicted_class] += row.predicted_probability
+            class_name = max(expected, key=lambda name: (expected[name], name))
+        found = sorted(
+            (row for row in free if row.predicted_class == class_name),
+            key=lambda row: (-row.predicted_probability, row.rank),
+        )
+        return [Pick(row.item_id, "selected", row.rank, row.score, number) for row in found[:size]]
 
     def _random_items(self, size: int, taken: Collection[int]) -> list[Pick]:
         """The first free items in `shuffle` order: those that no strategy ever sees, as long as there are any."""

@@ -77,7 +77,7 @@ def test_the_map_is_drawn_and_taken_from(browser: Browser, worked: Project, by_h
 
     browser.see("//button[text()='Lasso']").click()
     drag(browser, (0.02, 0.02), (0.98, 0.02), (0.98, 0.98), (0.02, 0.98))
-    browser.see("//*[@data-testid='taken']//b[text()='120 items inside']")
+    browser.see("//*[@data-testid='taken']//b[.='120 items inside']")
     drag(browser, (0.3, 0.02), (0.5, 0.02), (0.5, 0.98), (0.3, 0.98))
     until(lambda: 0 < number_in(browser, "//*[@data-testid='taken']//b") < 120)
     inside = number_in(browser, "//*[@data-testid='taken']//b")
@@ -103,13 +103,13 @@ def test_what_the_lasso_holds_is_labeled_next(browser: Browser, site: Site) -> N
     canvas = browser.see(MAP)
     browser.driver.execute_script("arguments[0].focus()", canvas)
     browser.press("v")  # what is in view: by keyboard
-    browser.see("//*[@data-testid='taken']//b[text()='40 items inside']")
+    browser.see("//*[@data-testid='taken']//b[.='40 items inside']")
     browser.press("Enter")  # the one nearest to the middle
     browser.see("//*[@data-testid='detail']//h2[text()='Why this item?']")
     browser.press("Escape")
     browser.driver.execute_script("arguments[0].focus()", canvas)
     browser.press("v")
-    browser.see("//button[text()='Label 40 items next']").click()
+    browser.see("//button[.='Label 40 items next']").click()
     browser.says("40 items will be labeled next.")
     queued = {each["item"] for each in site.get(f"{project.at}/queue", limit=1000)["items"]}
     assert len(queued) == 40
@@ -218,7 +218,7 @@ def test_the_gallery_sorts_by_likeness_and_marks_gold(browser: Browser, worked: 
 
     browser.open(f"{at}?state=available&sort=rank")
     browser.see("//*[contains(@class, 'tile')]//input").click()
-    browser.see("//select[@aria-label='Gold']/option[text()='surely red']").click()
+    browser.see("//select[@aria-label='Gold']/option[.='surely red']").click()
     browser.open(f"{at}?gold=true")
     until(lambda: browser.driver.execute_script(TILES) == 1)
     (gold,) = worked.items(gold=True)

@@ -19,9 +19,9 @@ export function Empty({ title, children }: { title: string; children?: Component
   );
 }
 
-export function Card({ title, note, wide, children }: { title: string; note?: ComponentChildren; wide?: boolean; children: ComponentChildren }) {
+export function Card({ title, note, wide, tall, children }: { title: string; note?: ComponentChildren; wide?: boolean; tall?: boolean; children: ComponentChildren }) {
   return (
-    <section class={`card ${wide ? "wide" : ""}`} aria-label={title}>
+    <section class={`card ${wide ? "wide" : ""} ${tall ? "tall" : ""}`} aria-label={title}>
       <header>
         <h2>{title}</h2>
         {note && <span class="quiet">{note}</span>}

@@ -388,13 +388,16 @@ def grid(session: Session, project: Project, size: int, class_name: str | None =
     )
 
 
-def test_a_grid_is_of_one_predicted_class_in_rank_order(session: Session) -> None:
+def test_a_grid_is_of_one_predicted_class_the_surest_first(session: Session) -> None:
     project, items = make_pool(session, 12, control_fraction=0)
     ranking = rank(session, project, items[:9])
     predict(session, ranking, ["dog", "cat", "dog", "cat", "dog", "dog", "cat", "dog", "cat"])
+    session.get_one(
+        RankedItem, (ranking.id, 5)
+    ).predicted_probability = 0.9  # the others are all alike: by rank
     assert items_of(grid(session, project, 3, "cat")) == [items[at].id for at in (1, 3, 6)]
     commonest = grid(session, project, 10)  # of what is left
-    assert items_of(commonest) == [items[at].id for at in (0, 2, 4, 5, 7)]
+    assert items_of(commonest) == [items[at].id for at in (4, 0, 2, 5, 7)]
     assert {served.predicted_class for served in commonest.served} == {"dog"}
     assert arms_of(commonest) == ["selected"] * 5
     assert grid(session, project, 3, "owl").reason == "none_predicted"

@@ -88,7 +88,7 @@ export function Dashboard({ id }: { id: string }) {
       <Card title="Pretext losses" note={data.scores ? `score run ${data.scores.score_run}, ${count(data.scores.items)} items` : undefined}>
         {data.scores?.histogram ? <Losses histogram={data.scores.histogram} project={project.id} /> : <Empty title="No pretext losses yet">They come when a pretext model has scored the pool.</Empty>}
       </Card>
-      <Card title="Where the head errs" note={data.measured?.metrics ? `round ${data.measured.number}, ${count(data.measured.metrics.items ?? 0)} ${data.measured.metrics.measured_on ?? ""} items` : undefined}>
+      <Card title="Where the head errs" tall note={data.measured?.metrics ? `round ${data.measured.number}, ${count(data.measured.metrics.items ?? 0)} ${data.measured.metrics.measured_on ?? ""} items` : undefined}>
         <Confusion round={data.measured} project={project} />
         {data.measured && (
           <p class="more">
@@ -99,7 +99,7 @@ export function Dashboard({ id }: { id: string }) {
       <Card title="Is the head as sure as it is right?" note={data.measured?.metrics?.ece == null ? undefined : `calibration error (ECE) ${percent(data.measured.metrics.ece)}`}>
         <Reliability round={data.measured} />
       </Card>
-      <Card title="Set aside" note="not in the ranking, or worth a look">
+      <Card title="Set aside" note="not in the ranking, or worth a look" wide>
         <Aside project={project.id} metrics={metrics} />
       </Card>
       <Card title="Rounds" wide>
@@ -399,11 +399,11 @@ function Reliability({ round }: { round: Round | null }) {
   if (!bins?.length) return <Empty title="Nothing measured yet">When a round is measured, you see here how often the head is right where it is so and so sure.</Empty>;
   const most = Math.max(...bins.map((bin) => bin.items));
   const said = bins.map((bin) => `${plural(bin.items, "item")}: ${percent(bin.sureness, 0)} sure, ${percent(bin.accuracy, 0)} right`);
-  const [side, edge] = [200, 26];
-  const [x, y] = [(value: number) => edge + side * value, (value: number) => 4 + side * (1 - value)];
+  const [side, edge, margin] = [200, 26, 10];
+  const [x, y] = [(value: number) => edge + side * value, (value: number) => margin + side * (1 - value)];
   return (
     <figure class="reliability">
-      <svg viewBox={`0 0 ${side + edge + 6} ${side + edge + 4}`} role="img" aria-label={`Reliability: ${said.join("; ")}`} data-testid="reliability">
+      <svg viewBox={`0 0 ${side + edge + margin} ${side + edge + margin}`} role="img" aria-label={`Reliability: ${said.join("; ")}`} data-testid="reliability">
         {[0, 0.5, 1].map((tick) => (
           <g key={tick}>
             <line x1={x(0)} x2={x(1)} y1={y(tick)} y2={y(tick)} />
