@@ -48,6 +48,7 @@ LONGEST_WAIT_S = 60.0  # after failures
 AT_ONCE = 4  # connections
 DOWNLOADS = 8
 MOST_UNFETCHED = 20  # tasks in a look
+SAMPLING = "Uncertainty sampling"
 SECRET_HEADER = "X-Shortlist-Secret"
 ACTIONS = (
     "ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED", "TASKS_CREATED",
@@ -85,9 +86,11 @@ class Syncer:
                     await self._wake.wait()
 
     async def _due(self) -> list[int]:
+        hinted, busy = frozenset(self._hinted), frozenset(self._busy)  # requests add to them meanwhile
+
         def look() -> list[int]:
             with read_session(self._parts.engine) as session:
-                return connections.due(session, self._hinted, self._busy)
+                return connections.due(session, hinted, busy)
 
         try:
             found = await anyio.to_thread.run_sync(look)
@@ -198,8 +201,12 @@ class _Run:
             return await self.parts.write(step)
 
     async def _config(self, tool: LabelStudio, connection: ToolConnection) -> LabelingConfig:
-        """As it is now: people change it while they label. Raises `LabelingConfigUnusable`."""
+        """As it is now: people change it while they label. The first time, the tool is told to order its tasks by
+        predictions. Raises `LabelingConfigUnusable`.
+        """
         project = await tool.project(connection.tool_project)
+        if connection.synced_at is None and project.get("sampling") != SAMPLING:
+            await tool.change_project(connection.tool_project, sampling=SAMPLING)
         config = labeling_config.parse(str(project.get("label_config", "")))
         if config != LabelingConfig.stored(connection.config):
 
