@@ -70,7 +70,7 @@ def test_a_life_with_label_studio(tmp_path: Path, sqlite_url: str, tool: RealLab
     with Site(tmp_path, sqlite_url) as site:
         site.start_service()
         site.start_workers()
-        rules = {"round_size": 20, "retrain_min_labels": 10, "control_fraction": 0.2}
+        rules: dict[str, Any] = {"round_size": 20, "retrain_min_labels": 10, "control_fraction": 0.2}
         project = Project(site, "pets", **rules | {"retrain_min_interval_s": 3})
         tool.create_project("Pets", pictures(site.images, LABELS + 40))
         users = [tool.admin, tool.sign_up("bob@lab.local")]
