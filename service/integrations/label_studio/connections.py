@@ -19,7 +19,7 @@ from service.store.ids import public_id
 from service.store.jobs import clock
 from service.store.tables import Project, ToolAnnotation, ToolConnection, ToolTask
 
-LEASE_S = 30.0  # renewed with each step
+LEASE_S = 60.0  # renewed with each step
 REFUSALS_TOLD = 20
 DEFAULT_TOP = 1_000
 

@@ -68,7 +68,6 @@ class Syncer:
         self._hinted: set[int] = set()
         self._busy: set[int] = set()
         self._people: dict[int, dict[int, str]] = {}  # by connection
-        self._wake = anyio.Event()
 
     def look(self, connection_id: int) -> None:
         """Soon: the tool says that something has changed. What is lost with the process is found a minute later."""
@@ -78,12 +77,10 @@ class Syncer:
         """Until cancelled. What is under way then is done again by whoever comes next."""
         async with anyio.create_task_group() as following:
             while True:
-                self._wake = anyio.Event()
                 for number in await self._due():
                     self._busy.add(number)
                     following.start_soon(self._follow, number)
-                with anyio.move_on_after(TICK_S):
-                    await self._wake.wait()
+                await anyio.sleep(TICK_S)
 
     async def _due(self) -> list[int]:
         hinted, busy = frozenset(self._hinted), frozenset(self._busy)  # requests add to them meanwhile
@@ -279,29 +276,32 @@ class _Run:
         """The tasks whose bytes could be had, or never can; several are fetched at a time. Raises `ToolUnreachable`
         where many could not: then it is down, and the others need not be tried.
         """
-        limiter = anyio.CapacityLimiter(DOWNLOADS)
         done: list[Fetched] = []
 
         async def fetch(one: Fetched) -> None:
-            async with limiter:
-                try:
-                    data = await self._bytes_of(tool, one.task, config)
-                except NotDownloaded as error:
-                    one.refusal = str(error)
-                except ShortlistError as error:
-                    self.unfetched.append(error)
-                    return
-                else:
-                    await anyio.to_thread.run_sync(
-                        tool_tasks.looked_at, one, data, config, self.parts.limits, self.claimed.project_id
-                    )
-                done.append(one)
+            try:
+                data = await self._bytes_of(tool, one.task, config)
+            except NotDownloaded as error:
+                one.refusal = str(error)
+            except ShortlistError as error:
+                self.unfetched.append(error)
+                return
+            else:
+                await anyio.to_thread.run_sync(
+                    tool_tasks.looked_at, one, data, config, self.parts.limits, self.claimed.project_id
+                )
+            done.append(one)
 
-        async with anyio.create_task_group() as fetching:
-            for one in wanted:
-                fetching.start_soon(fetch, one)
-        if len(self.unfetched) >= MOST_UNFETCHED:
-            raise self.unfetched[0]
+        for first in range(0, len(wanted), DOWNLOADS):
+            async with anyio.create_task_group() as fetching:
+                for one in wanted[first : first + DOWNLOADS]:
+                    fetching.start_soon(fetch, one)
+            if len(self.unfetched) >= MOST_UNFETCHED:
+                raise self.unfetched[0]
+            if config.kind != "text":
+                await self.parts.write(
+                    partial(connections.held, claimed=self.claimed)
+                )  # they take their time
         return sorted(done, key=lambda one: one.task.id)
 
     async def _bytes_of(self, tool: LabelStudio, task: Task, config: LabelingConfig) -> bytes:
