@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,6 +35,7 @@ class RealLabelStudio:
             self._port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}"
         self._process: subprocess.Popen[bytes] | None = None
+        self._clients = ExitStack()
         self.admin = self.user(TOKEN)
         self.project = 0
 
@@ -42,6 +44,7 @@ class RealLabelStudio:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._clients.close()
         self.kill()
 
     def start(self) -> None:
@@ -93,7 +96,8 @@ class RealLabelStudio:
             self._process = None
 
     def user(self, token: str) -> httpx.Client:
-        return httpx.Client(base_url=self.url, headers={"Authorization": f"Token {token}"}, timeout=120)
+        client = httpx.Client(base_url=self.url, headers={"Authorization": f"Token {token}"}, timeout=120)
+        return self._clients.enter_context(client)
 
     def sign_up(self, email: str) -> httpx.Client:
         """Another user of the same organization."""
@@ -131,17 +135,10 @@ class RealLabelStudio:
         found: dict[str, Any] = answer.raise_for_status().json()
         return found
 
-    def scores(self) -> dict[int, float]:
-        """By task, of the predictions that it orders by at this moment."""
-        project = self.admin.get(f"/api/projects/{self.project}/").raise_for_status().json()
-        found = (
-            self.admin.get("/api/predictions/", params={"project": str(self.project)})
-            .raise_for_status()
-            .json()
-        )
-        return {
-            each["task"]: each["score"] for each in found if each["model_version"] == project["model_version"]
-        }
+    def model_version(self) -> str:
+        """The version whose predictions it orders tasks by at this moment."""
+        found = self.admin.get(f"/api/projects/{self.project}/").raise_for_status().json()
+        return str(found["model_version"])
 
 
 def _is_up(client: httpx.Client) -> bool:

@@ -18,7 +18,6 @@ from service.store.project_settings import ProjectSettings
 from service.store.session import write_session
 from service.store.tables import Project, ToolConnection
 
-SAMPLING = "Uncertainty sampling"
 KNOWN_VERSION = "1.23"
 
 
@@ -57,7 +56,7 @@ def client(settings: Settings, url: str, token: str) -> LabelStudio:
 
 
 async def look(settings: Settings, wanted: Wanted) -> Found:
-    """The project is there, its configuration can be used, and its tasks are ordered by predictions from now on.
+    """The project is there, and its configuration can be used; nothing is changed there.
 
     Raises the errors of `LabelStudio`, and `LabelingConfigUnusable`.
     """
@@ -65,8 +64,6 @@ async def look(settings: Settings, wanted: Wanted) -> Found:
         project = await tool.project(wanted.tool_project)
         config = labeling_config.parse(str(project.get("label_config", "")))
         version = await tool.version()
-        if project.get("sampling") != SAMPLING:
-            await tool.change_project(wanted.tool_project, sampling=SAMPLING)
         return Found(tool.url, str(project.get("title", "")), config, version, _warning(version))
 
 

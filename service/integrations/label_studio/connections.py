@@ -14,11 +14,12 @@ from service.integrations.label_studio.errors import ConnectedAlready, NotConnec
 from service.integrations.label_studio.labeling_config import LabelingConfig, as_project_writes
 from service.projects import project_changes, projects
 from service.store import modalities
+from service.store.class_names import ClassNames
 from service.store.ids import public_id
 from service.store.jobs import clock
 from service.store.tables import Project, ToolAnnotation, ToolConnection, ToolTask
 
-LEASE_S = 30.0  # renewed with each step
+LEASE_S = 60.0  # renewed with each step
 REFUSALS_TOLD = 20
 DEFAULT_TOP = 1_000
 
@@ -62,9 +63,8 @@ def create(
     _refuse_second(session, project, url, tool_project)
     if modalities.tell(session, project.id, config.kind) != config.kind:
         raise ModalityFixed(field="tool_project", kind=project.modality)
-    missing = [
-        name for name in config.classes if as_project_writes(name, project.classes) not in project.classes
-    ]
+    known = ClassNames(project)  # a class that was renamed here may well keep its name there
+    missing = [name for name in config.classes if known.now(as_project_writes(name, project.classes)) is None]
     if missing and not add_classes:
         raise ToolClassesUnknown(field="tool_project", project=project.name, missing=", ".join(missing))
     if missing:

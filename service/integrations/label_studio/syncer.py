@@ -48,6 +48,7 @@ LONGEST_WAIT_S = 60.0  # after failures
 AT_ONCE = 4  # connections
 DOWNLOADS = 8
 MOST_UNFETCHED = 20  # tasks in a look
+SAMPLING = "Uncertainty sampling"
 SECRET_HEADER = "X-Shortlist-Secret"
 ACTIONS = (
     "ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED", "TASKS_CREATED",
@@ -67,7 +68,6 @@ class Syncer:
         self._hinted: set[int] = set()
         self._busy: set[int] = set()
         self._people: dict[int, dict[int, str]] = {}  # by connection
-        self._wake = anyio.Event()
 
     def look(self, connection_id: int) -> None:
         """Soon: the tool says that something has changed. What is lost with the process is found a minute later."""
@@ -77,17 +77,17 @@ class Syncer:
         """Until cancelled. What is under way then is done again by whoever comes next."""
         async with anyio.create_task_group() as following:
             while True:
-                self._wake = anyio.Event()
                 for number in await self._due():
                     self._busy.add(number)
                     following.start_soon(self._follow, number)
-                with anyio.move_on_after(TICK_S):
-                    await self._wake.wait()
+                await anyio.sleep(TICK_S)
 
     async def _due(self) -> list[int]:
+        hinted, busy = frozenset(self._hinted), frozenset(self._busy)  # requests add to them meanwhile
+
         def look() -> list[int]:
             with read_session(self._parts.engine) as session:
-                return connections.due(session, self._hinted, self._busy)
+                return connections.due(session, hinted, busy)
 
         try:
             found = await anyio.to_thread.run_sync(look)
@@ -198,8 +198,12 @@ class _Run:
             return await self.parts.write(step)
 
     async def _config(self, tool: LabelStudio, connection: ToolConnection) -> LabelingConfig:
-        """As it is now: people change it while they label. Raises `LabelingConfigUnusable`."""
+        """As it is now: people change it while they label. The first time, the tool is told to order its tasks by
+        predictions. Raises `LabelingConfigUnusable`.
+        """
         project = await tool.project(connection.tool_project)
+        if connection.synced_at is None and project.get("sampling") != SAMPLING:
+            await tool.change_project(connection.tool_project, sampling=SAMPLING)
         config = labeling_config.parse(str(project.get("label_config", "")))
         if config != LabelingConfig.stored(connection.config):
 
@@ -272,29 +276,32 @@ class _Run:
         """The tasks whose bytes could be had, or never can; several are fetched at a time. Raises `ToolUnreachable`
         where many could not: then it is down, and the others need not be tried.
         """
-        limiter = anyio.CapacityLimiter(DOWNLOADS)
         done: list[Fetched] = []
 
         async def fetch(one: Fetched) -> None:
-            async with limiter:
-                try:
-                    data = await self._bytes_of(tool, one.task, config)
-                except NotDownloaded as error:
-                    one.refusal = str(error)
-                except ShortlistError as error:
-                    self.unfetched.append(error)
-                    return
-                else:
-                    await anyio.to_thread.run_sync(
-                        tool_tasks.looked_at, one, data, config, self.parts.limits, self.claimed.project_id
-                    )
-                done.append(one)
+            try:
+                data = await self._bytes_of(tool, one.task, config)
+            except NotDownloaded as error:
+                one.refusal = str(error)
+            except ShortlistError as error:
+                self.unfetched.append(error)
+                return
+            else:
+                await anyio.to_thread.run_sync(
+                    tool_tasks.looked_at, one, data, config, self.parts.limits, self.claimed.project_id
+                )
+            done.append(one)
 
-        async with anyio.create_task_group() as fetching:
-            for one in wanted:
-                fetching.start_soon(fetch, one)
-        if len(self.unfetched) >= MOST_UNFETCHED:
-            raise self.unfetched[0]
+        for first in range(0, len(wanted), DOWNLOADS):
+            async with anyio.create_task_group() as fetching:
+                for one in wanted[first : first + DOWNLOADS]:
+                    fetching.start_soon(fetch, one)
+            if len(self.unfetched) >= MOST_UNFETCHED:
+                raise self.unfetched[0]
+            if config.kind != "text":
+                await self.parts.write(
+                    partial(connections.held, claimed=self.claimed)
+                )  # they take their time
         return sorted(done, key=lambda one: one.task.id)
 
     async def _bytes_of(self, tool: LabelStudio, task: Task, config: LabelingConfig) -> bytes:

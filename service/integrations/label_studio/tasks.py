@@ -1,7 +1,7 @@
 """Tasks become items: what each shows is fetched and kept here, so that the pool is there while the tool is not."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -68,7 +68,7 @@ def looked_at(fetched: Fetched, data: bytes, config: LabelingConfig, limits: Lim
         fetched.refusal = error.reason.rstrip(".")
         return
     mark = content_hash_of(data)
-    key, meta = f"label-studio/{fetched.task.id}", {"label_studio_task": fetched.task.id}
+    key, meta = _key(fetched.task.id), {"label_studio_task": fetched.task.id}
     if content.binary:
         fetched.data = data
         uri = inline_file_uri(f"{project_id}/{mark}.bin")
@@ -76,6 +76,10 @@ def looked_at(fetched: Fetched, data: bytes, config: LabelingConfig, limits: Lim
     else:
         text = data.decode(errors="replace")
         fetched.item = NewItem(key, "", meta=meta, text=text, facts=facts, content_hash=mark)
+
+
+def _key(task: int) -> str:
+    return f"label-studio/{task}"
 
 
 def keep(artifacts: Artifacts, project: Project, fetched: Sequence[Fetched]) -> None:
@@ -106,7 +110,7 @@ def register(
             sa.select(ToolTask).where(ToolTask.connection_id == connection.id, ToolTask.task_id.in_(numbers))
         )
     }
-    trained = _displace(session, [known[one.task.id] for one in fetched if _changed(known, one)])
+    trained = _displace(session, project, fetched)
     same = _same_bytes(session, project, [one for one in fetched if one.task.id not in known])
     new = [one.item for one in fetched if one.item is not None and one.task.id not in same]
     if items.register(session, project, new):
@@ -137,15 +141,17 @@ def register(
         asides.labels_changed(session, project)
 
 
-def _changed(known: Mapping[int, ToolTask], one: Fetched) -> bool:
-    row = known.get(one.task.id)
-    return row is not None and row.item_id is not None and row.digest != one.digest
-
-
-def _displace(session: Session, rows: Sequence[ToolTask]) -> bool:
-    """Put aside the items of tasks that show something else now; whether heads trained on any."""
-    query = sa.select(Item).where(Item.id.in_([row.item_id for row in rows]), Item.state != "changed")
-    displaced = [Displaced(item.id, item.key) for item in session.scalars(query)]
+def _displace(session: Session, project: Project, fetched: Sequence[Fetched]) -> bool:
+    """Put aside what holds the key of a task and has other bytes: the task shows something else now, or was a task of
+    another Label Studio. Whether heads trained on any.
+    """
+    marks = {_key(one.task.id): one.item.content_hash if one.item is not None else None for one in fetched}
+    query = sa.select(Item).where(Item.project_id == project.id, Item.key.in_(list(marks)))
+    displaced = [
+        Displaced(item.id, item.key)
+        for item in session.scalars(query)
+        if item.content_hash != marks[item.key]
+    ]
     return asides.displace(session, displaced) if displaced else False
 
 
@@ -184,9 +190,12 @@ def put_gone_aside(session: Session, project: Project, connection: ToolConnectio
         raise TooManyGone(gone=len(gone), all=len(rows))
     for row in gone:
         row.gone = True
-    numbers = [row.item_id for row in gone if row.item_id is not None]
+    session.flush()
+    # By their keys: an item of a folder, which the task merely showed, is where it was.
+    keys = {row.item_id: _key(row.task_id) for row in gone}
+    query = sa.select(Item.id, Item.key).where(Item.id.in_([number for number in keys if number is not None]))
+    numbers = [number for number, key in session.execute(query) if key == keys[number]]
     if numbers:
-        session.flush()
         if asides.put_missing_aside(session, numbers):
             asides.labels_changed(session, project)
         if project.score_run_id is not None:

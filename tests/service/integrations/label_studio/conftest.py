@@ -51,7 +51,9 @@ class Site:
         if full:
             with self.engine.begin() as connection:
                 connection.execute(sa.update(ToolConnection).values(next_at=0.0))
-        anyio.run(self.syncer.follow, 1)
+        with read_session(self.engine) as session:
+            number = session.scalars(sa.select(ToolConnection.id)).one()
+        anyio.run(self.syncer.follow, number)
         return self.status()
 
     def status(self, project: str = "p_1") -> dict[str, Any]:

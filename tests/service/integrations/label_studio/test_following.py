@@ -292,6 +292,23 @@ def test_a_task_that_shows_something_else_is_another_item(connected: Site, tool:
 
 
 @on_sqlite
+def test_another_label_studio_has_tasks_of_the_same_numbers(connected: Site, tool: FakeLabelStudio) -> None:
+    connected.client.delete("/projects/p_1/integrations/label-studio")
+    with fakes.fake_label_studio() as other:
+        other.add_task(image=fakes.data_uri(picture(1)))  # the same
+        other.add_task(image=fakes.data_uri(picture(500)))  # another picture under a number that is taken
+        assert connected.connect(other).status_code == 201
+        other.annotate(2, chosen("dog"))
+        assert connected.look()["error"] is None
+    items = connected.client.get("/projects/p_1/items?sort=key").json()["items"]
+    told = [(item["key"], item["state"], item["replaces"]) for item in items]
+    assert ("label-studio/1", "available", None) in told
+    assert ("label-studio/2", "done", None) in told
+    assert ("label-studio/2#i_2", "changed", None) in told
+    assert len(told) == 6
+
+
+@on_sqlite
 def test_an_item_that_is_there_already_is_taken(site: Site, tool: FakeLabelStudio, tmp_path: Any) -> None:
     """A pool that was imported from a folder, and is labeled in the tool: the same bytes are the same item."""
     (tmp_path / "one.png").write_bytes(picture(1))
@@ -311,6 +328,10 @@ def test_an_item_that_is_there_already_is_taken(site: Site, tool: FakeLabelStudi
             .order_by(ToolTask.task_id)
         ).all()
     assert [tuple(row) for row in rows] == [(1, "one.png"), (2, "label-studio/2"), (3, "label-studio/3")]
+    del tool.tasks[1], tool.tasks[2]  # the folder's item is where it was
+    site.look()
+    states = {item["key"]: item["state"] for item in site.client.get("/projects/p_1/items").json()["items"]}
+    assert (states["one.png"], states["label-studio/2"]) == ("available", "missing")
 
 
 def test_the_tool_is_down_for_an_hour(connected: Site, tool: FakeLabelStudio) -> None:

@@ -84,6 +84,17 @@ def test_classes_that_only_the_tool_has(site: Site, tool: FakeLabelStudio) -> No
     assert site.client.get("/projects/p_1").json()["classes"] == ["cat", "dog", "bird"]
 
 
+def test_a_class_that_was_renamed_keeps_its_name_in_the_tool(site: Site, tool: FakeLabelStudio) -> None:
+    site.project(classes=["cat", "hound"])
+    with write_session(site.engine) as session:
+        session.get_one(Project, 1).aliases = {"dog": "hound"}
+    tool.add_pictures(1)
+    tool.annotate(1, chosen("dog"))
+    assert site.connect(tool).status_code == 201
+    assert site.look()["refused"] == 0
+    assert site.said() == {"1": ("ann@lab.local", "hound")}
+
+
 def test_a_tool_project_has_one_project_and_the_other_way_round(site: Site, tool: FakeLabelStudio) -> None:
     site.project()
     assert site.connect(tool).status_code == 201
