@@ -90,7 +90,7 @@ class Format(ABC):
     generic: ClassVar[bool] = False
 
     def fits(self, path: Path) -> bool:
-        """True where the file looks like it, by its ending and a look into it. It need not be there, nor be readable."""
+        """True where the file looks like it, by its ending and a look into it; it need not be there, nor readable."""
         return path.suffix.lower() in self.endings
 
     @abstractmethod
