@@ -45,7 +45,7 @@ USER_AGENT = "shortlist-client/0.1.0"
 
 
 def address_and_headers(url: str | None, key: str | None) -> tuple[str, dict[str, str]]:
-    """Where the service is, and what each request carries."""
+    """The address of the service, and the headers of each request."""
     url = url or os.environ.get("SHORTLIST_URL") or HERE
     key = key or os.environ.get("SHORTLIST_KEY")
     headers = {"User-Agent": USER_AGENT}
@@ -119,7 +119,7 @@ class Shortlist:
         return response
 
     def ready(self) -> bool:
-        """Whether the service answers, its database is there and migrated, and a worker is alive."""
+        """True where the service answers, its database is there and migrated, and a worker is alive."""
         return self.run(self._api.ready())
 
     def get(self, path: str, **params: Any) -> Any:
@@ -305,7 +305,7 @@ class Project:
                 out.write(piece)
 
     def events(self) -> Iterator[Event]:
-        """What changes, as it changes: first the present state, then without an end. Where the stream breaks off it
+        """The changes as they happen: first the present state, then without an end. Where the stream breaks off it
         goes on with what is new since."""
         last: str | None = None
         while True:
@@ -401,7 +401,7 @@ class ItemFields:
 
     @property
     def text(self) -> str | None:
-        """Of a text of up to 20,000 characters; `read` has longer ones."""
+        """The text of up to 20,000 characters; `read` has longer ones."""
         return self.content.text
 
     @property

@@ -28,7 +28,7 @@ class JobFailed(ShortlistError):
 
 
 class TimedOut(ShortlistError):
-    """What was waited for did not happen in time. It may still."""
+    """The end that was waited for did not come in time. It may still."""
 
 
 class ApiError(ShortlistError):
@@ -100,7 +100,7 @@ def _made(
 
 
 def is_problem(response: httpx.Response) -> bool:
-    """Whether the service itself says it, and not a proxy before it."""
+    """True where the service itself says it, and not a proxy before it."""
     return response.headers.get("content-type", "").startswith("application/problem+json")
 
 

@@ -141,7 +141,7 @@ class Api:
         raise AssertionError  # the count has no end
 
     def json(self, method: str, path: str, body: object = None, **params: Any) -> Flow[Any]:
-        """What the service answers, as plain data; None for an empty answer."""
+        """The answer as plain data; None for an empty one."""
         response = yield from self.send(Call(method, path, params, body))
         return response.json() if response.content else None
 

@@ -125,7 +125,8 @@ class Holding:
                 held.renew_at = time.monotonic() + ttl_s / 2
 
     def give_back(self) -> Flow[None]:
-        """What was not labeled. Where the service does not answer it comes free when its reservation runs out."""
+        """Items that were not labeled go back. Where the service does not answer they come free when their reservations
+        run out."""
         held_now, self._held = self._held, []
         for held in held_now:
             if held.unlabeled and not held.lost:

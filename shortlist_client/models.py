@@ -126,7 +126,7 @@ class LabelResult(Answer):
 
 
 class LabelsStored(Answer):
-    """What became of labels, in the order they were sent."""
+    """The outcomes of labels, in the order they were sent."""
 
     accepted: int
     results: list[LabelResult]
@@ -172,7 +172,7 @@ class CurvePoint(Answer):
 
 
 class Metrics(Answer):
-    """How a project gets on."""
+    """The progress of a project."""
 
     labels_used: int
     budget: int | None = None

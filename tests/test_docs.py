@@ -3,19 +3,24 @@
 import ast
 import pkgutil
 import re
+import shlex
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
+from typer.main import get_command
 
 import service
+import shortlist_client
 import worker.jobs
 from service.cli import app
+from service.formats import formats
 from service.labeling.batches import Reason
 from service.store import outbox
+from shortlist_client import Annotating, Item, Project, ProjectInfo, Shortlist, ShortlistError
 from worker.engines import engines
 from worker.modalities import modalities
 
@@ -87,7 +92,9 @@ def test_the_architecture_has_a_row_for_every_job_kind(architecture: str) -> Non
 def test_docstrings_begin_with_a_subject() -> None:
     vague = []
     for file in (
-        file for folder in ("service", "worker", "benchmarks") for file in (ROOT / folder).rglob("*.py")
+        file
+        for folder in ("service", "worker", "benchmarks", "shortlist_client", "examples")
+        for file in (ROOT / folder).rglob("*.py")
     ):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -95,3 +102,60 @@ def test_docstrings_begin_with_a_subject() -> None:
                 if NO_SUBJECT.match(docstring):
                     vague.append(f"{file.relative_to(ROOT)}: {docstring.splitlines()[0]}")
     assert vague == []
+
+
+def test_the_page_of_formats_has_a_row_for_each() -> None:
+    page = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    rows = {
+        name for line in page.splitlines() if line.startswith("| `") for name in line.split("|")[1].split("`")
+    }
+    assert {name for name in rows if name.strip(" ,")} - {"format"} == set(formats())
+
+
+def _blocks(page: Path, language: str) -> list[str]:
+    return re.findall(
+        rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+
+
+@pytest.mark.parametrize("page", ["client.md", "formats.md", "monitoring.md"])
+def test_commands_on_the_page_are_taken(page: str) -> None:
+    lines = [line for block in _blocks(ROOT / "docs" / page, "sh") for line in block.splitlines()]
+    commands = [shlex.split(line.partition(" > ")[0])[1:] for line in lines if line.startswith("shortlist ")]
+    assert commands or page == "client.md"
+    for arguments in commands:
+        command: Any = get_command(app)
+        while hasattr(command, "commands"):
+            name, *arguments = arguments
+            command = command.commands[name]
+        command.make_context(name, arguments)  # raises for what it does not know
+
+
+def test_what_the_page_calls_is_there() -> None:
+    page = ROOT / "docs" / "client.md"
+    text = page.read_text(encoding="utf-8")
+    known = {"client": Shortlist, "project": Project, "item": Item, "items": Annotating}
+    called = {(name, method) for name, method in re.findall(r"\b(\w+)\.(\w+)", text) if name in known}
+    assert len(called) > 20
+    fields = {"project": ProjectInfo.model_fields.keys()}
+    missing = {
+        f"{name}.{method}"
+        for name, method in called
+        if not hasattr(known[name], method) and method not in fields.get(name, ())
+    }
+    assert missing == set()
+    for error in re.findall(
+        r"`([A-Z]\w+(?:Error|Reached|Failed|Out|Requests|Found|Conflict|Invalid))`", text
+    ):
+        assert issubclass(getattr(shortlist_client, error), ShortlistError)
+    for block in _blocks(page, "python"):
+        compile(block, str(page), "exec")
+
+
+@pytest.mark.parametrize(
+    "page", sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]), ids=lambda page: page.name
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    places = [place.partition("#")[0] for place in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in place]
+    assert {place for place in places if place and not (page.parent / place).exists()} == set()

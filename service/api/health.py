@@ -47,7 +47,7 @@ def prometheus(parts: PartsDep, caller: Reader) -> Response:
 
 
 class _Gauges(CollectorRegistry):
-    """What the database says now."""
+    """The gauges, as the database tells them now."""
 
     def __init__(self, engine: sa.Engine) -> None:
         super().__init__()

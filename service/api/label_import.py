@@ -202,7 +202,7 @@ async def _chunked(request: Request, reading: Format) -> AsyncIterator[list[Numb
 
 
 def _ending(reading: Format, body: bytes) -> str:
-    """Of the formats that have several, the archive by its first bytes."""
+    """The ending of the body's file. Where a format has several, the first bytes tell an archive."""
     return ".zip" if body.startswith(b"PK\3\4") and ".zip" in reading.endings else reading.endings[0]
 
 

@@ -247,7 +247,7 @@ def labels_out(
     item_bytes: ItemBytes,
     history: bool,
 ) -> LabelsOut:
-    """What a format writes: a table all labels, the others an entry for each decided item."""
+    """The labels as a format writes them: a table all, the others an entry for each decided item."""
     if chosen.table:
         pages = export_pages(engine, session, project.id, history)
     else:

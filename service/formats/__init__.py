@@ -56,7 +56,7 @@ class Labels:
             yield from page
 
     def regions(self, row: Row, format: str) -> list[Row]:
-        """What was drawn on the item, in this format; noted where it is in another."""
+        """The regions drawn on the item in this format; noted where they are in another."""
         annotation = row.get("annotation")
         if annotation is None:
             return []
@@ -90,7 +90,7 @@ class Format(ABC):
     generic: ClassVar[bool] = False
 
     def fits(self, path: Path) -> bool:
-        """Whether the file looks like it, by its ending and a look into it. It need not be there, nor be readable."""
+        """True where the file looks like it, by its ending and a look into it; it need not be there, nor readable."""
         return path.suffix.lower() in self.endings
 
     @abstractmethod

@@ -78,7 +78,7 @@ def opened(path: Path) -> Iterator[ZipReader]:
 
 
 def any_name(path: Path, fits: Callable[[str], bool]) -> bool:
-    """Whether the archive holds such a file; not where it is none."""
+    """True where the archive holds such a file; not where it is none."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(fits(name) for name in archive.namelist())

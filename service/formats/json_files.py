@@ -18,7 +18,7 @@ def load(path: Path) -> Any:
 
 
 def peek(path: Path) -> Any:
-    """What is in the file; None where it cannot be read as JSON."""
+    """The value in the file; None where it cannot be read as JSON."""
     try:
         return json.loads(path.read_bytes().decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError):

@@ -56,7 +56,7 @@ class LabelStudio(Format):
 
 
 def _result_of(annotation: Any) -> list[Any] | None:
-    """What Label Studio gave, as a file of it or its connection kept it; None where that is something else."""
+    """The results as Label Studio gave them, in a file or over its connection; None where that is something else."""
     if isinstance(annotation, dict):
         annotation = annotation.get("result")
     if (
@@ -110,7 +110,7 @@ def _annotator(completed_by: Any) -> str | None:
 
 
 def _classes(region: Any) -> list[object]:
-    """Those that a region or a choice says."""
+    """The classes that a region or a choice says."""
     value = region.get("value") if isinstance(region, dict) else None
     if not isinstance(value, dict):
         return []
