@@ -26,7 +26,7 @@ const PLUG_INS: Record<string, string> = { strategy: "strategy", cold_start: "st
 const GROUPS: [string, (name: string) => boolean][] = [
   ["Picking", (name) => ["strategy", "cold_start", "round_size", "control_fraction", "collapse_duplicates", "budget", "seed"].includes(name)],
   ["Labeling", (name) => /overlap|gold|annotator|reservation/.test(name)],
-  ["Head", (name) => /head|retrain/.test(name)],
+  ["Head", (name) => /^head$|^retrain/.test(name)],
   ["Pretraining", () => true],
 ];
 
