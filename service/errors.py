@@ -294,8 +294,8 @@ class PretextInUse(ShortlistError):
 
 
 class ClassInUse(ShortlistError):
-    """The class {name!r} cannot be removed, as these have it: {use}. Merge it into another class (POST …/classes/changes), or
-    keep it among `classes`; adding classes is fine."""
+    """The class {name!r} cannot be removed, as these have it: {use}. Merge it into another class
+    (POST …/classes/changes), or keep it among `classes`; adding classes is fine."""
 
     status, code = 409, "class_in_use"
 

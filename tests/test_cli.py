@@ -522,7 +522,7 @@ class TestClassesCommand:
             "classes", "merge", "kitten", "tomcat", "--into", "cat", "--dry-run", "--data-dir", data_dir
         )
         assert tried.returncode == 0, tried.stderr
-        assert "“kitten” and “tomcat” will be called “cat”, in 1 labels" in tried.stdout
+        assert "“kitten” and “tomcat” will be called “cat”, in 1 label," in tried.stdout
         assert tried.stdout.endswith("this was a dry run.\n")
         assert (
             shortlist(
