@@ -60,9 +60,17 @@ def up_command(
     classes: Annotated[
         str,
         typer.Option(
-            help="comma-separated, for a new project: cat,dog; with a comma inside: 'cat,\"dog, small\"'"
+            help="comma-separated, for a new project: cat,dog; with a comma inside: 'cat,\"dog, small\"'; "
+            "from-folders: the folders of the items are the classes"
         ),
     ] = "",
+    folders: Annotated[
+        up.Folders,
+        typer.Option(
+            help="with --classes from-folders, what they say of the items in them: labels, which are imported; test, "
+            "a test split; names, nothing"
+        ),
+    ] = "labels",
     classes_file: Annotated[Path | None, typer.Option(help="the same, one a line")] = None,
     project: Annotated[str | None, typer.Option(help="its name; default: that of the folder or file")] = None,
     accept_missing: Annotated[
@@ -73,7 +81,8 @@ def up_command(
 ) -> None:
     """Service, worker and embedded database in one; Ctrl-C stops all. Starting again goes on."""
     given = up.check_items(items) if items else None
-    wanted = up.read_classes(classes, classes_file)
+    from_folders = classes == up.FROM_FOLDERS
+    wanted = up.read_classes("" if from_folders else classes, classes_file)
     settings = _settings(
         port=port, data_dir=data_dir, roots=(place_as_text(str(given.root)),) if given else ()
     )
@@ -85,11 +94,15 @@ def up_command(
         migrations.upgrade(engine)
         settings = up.with_known_sources(engine, settings)
         imported = None
+        if given and from_folders:
+            wanted += [name for name in up.folder_classes(settings, given.place) if name not in wanted]
+        test = from_folders and folders == "test"
         if given:
             with write_session(engine) as session:
                 imported = up.queue_items(
-                    session, settings, given.place, given.name, wanted, project, accept_missing
-                )
+                    session, settings, given.place, given.name, wanted, project, accept_missing,
+                    split="test" if test else "pool",
+                )  # fmt: skip
         # After all that may refuse to start: a key that was made is shown.
         new_key = serving.first_admin_key(engine, settings, make=True)
         run_key = None
@@ -104,7 +117,7 @@ def up_command(
         stopping = threading.Event()
         threads = [threading.Thread(target=up.say_what_waits, args=(engine, _say, stopping))]
         if imported:
-            follow = (engine, *imported, _say, stopping)
+            follow = (engine, *imported, _say, stopping, from_folders and folders == "labels", not test)
             threads.append(threading.Thread(target=up.pretrain_after_import, args=follow))
         for thread in threads:
             thread.start()

@@ -294,8 +294,8 @@ class PretextInUse(ShortlistError):
 
 
 class ClassInUse(ShortlistError):
-    """The class {name!r} cannot be removed: {use} have it. Merge it into another class (POST …/classes/changes), or
-    keep it among `classes`; adding classes is fine."""
+    """The class {name!r} cannot be removed, as these have it: {use}. Merge it into another class
+    (POST …/classes/changes), or keep it among `classes`; adding classes is fine."""
 
     status, code = 409, "class_in_use"
 
@@ -605,6 +605,13 @@ class ClassesFileUnreadable(ShortlistError):
     """The classes in {path!r} cannot be read: {reason}. It is a text file in UTF-8 with one class a line."""
 
     code = "classes_file_unreadable"
+
+
+class NoClassFolders(ShortlistError):
+    """The items in {place!r} do not lie in folders that could be classes (there are: {found}). It takes two at least;
+    give the classes, --classes cat,dog"""
+
+    code = "no_class_folders"
 
 
 class ClassesMissing(ShortlistError):

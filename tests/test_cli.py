@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -32,14 +33,17 @@ from service.errors import (
     Invalid,
     KeyRefused,
     NameOfAnotherFolder,
+    NoClassFolders,
     SourceNotAllowed,
 )
+from service.labeling import folder_labels
 from service.operations import up
 from service.settings import Settings, read_settings
 from service.store import jobs, migrate
-from service.store.session import read_session, write_session
-from service.store.tables import Job, Label, Project, Source
+from service.store.session import make_engine, read_session, write_session
+from service.store.tables import Item, Job, Label, Project, Source
 from tests.factories import make_item, make_label, make_pretext_model, make_project, make_worker
+from tests.pictures import write_pictures
 from tests.worker.processes import REPOSITORY, environment, wait_until
 
 ADMIN_KEY = "an-admin-key-for-tests"
@@ -464,6 +468,81 @@ class TestQueueImages:
     def test_only_below_the_roots(self, engine: sa.Engine, settings: Settings) -> None:
         with pytest.raises(SourceNotAllowed):
             self.queue(engine, settings, Path("/"), ["cat", "dog"])
+
+
+class TestFolderClasses:
+    def test_folders_of_a_place_are_its_classes(self, settings: Settings, tmp_path: Path) -> None:
+        root = write_pictures(tmp_path / "pets" / "dog", 1).parent
+        write_pictures(root / "cafe\u0301", 1)
+        assert up.folder_classes(settings, root) == ["caf\u00e9", "dog"]
+        packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "pets")
+        assert up.folder_classes(settings, packed) == ["caf\u00e9", "dog"]
+        with pytest.raises(NoClassFolders, match="there are: none"):
+            up.folder_classes(settings, root / "dog")
+
+    def test_items_are_labeled_by_their_folders_once(self, engine: sa.Engine) -> None:
+        with write_session(engine) as session:
+            project = make_project(session, classes=["cat", "dog"])
+            for key in ("cat/1.png", "pets/dog/2.png", "cow/3.png", "4.png", "dog"):
+                make_item(session, project=project, key=key)
+            make_item(session, project=project, key="cat/5.png", state="quarantined")
+            make_item(session, project=project, key="test/cat/6.png", split="test", class_name="cat")
+        assert folder_labels.store(engine, project.id) == 2
+        assert folder_labels.store(engine, project.id) == 0
+        with read_session(engine) as session:
+            found = session.execute(
+                sa.select(Item.key, Label.class_name, Label.annotator, Label.arm).join(
+                    Item, Item.id == Label.item_id
+                )
+            )
+            assert set(map(tuple, found)) == {
+                ("cat/1.png", "cat", "folders", "imported"), ("pets/dog/2.png", "dog", "folders", "imported"),
+            }  # fmt: skip
+
+    def test_after_the_import(self, engine: sa.Engine) -> None:
+        with write_session(engine) as session:
+            project = make_project(session)
+            make_item(session, project=project, key="cat/1.png")
+            make_item(session, project=project, key="2.png")
+        said: list[str] = []
+        job_id = TestPretrainAfterImport().ended_import(engine, project)
+        up.pretrain_after_import(engine, project.id, job_id, said.append, threading.Event(), True, False)
+        assert said[-1] == "Labeled by their folders, as 'folders': 1 items."
+        assert TestPretrainAfterImport().pretrainings(engine) == 0
+
+
+class TestClassesCommand:
+    def test_classes_change_from_the_command_line(self, data_dir: str) -> None:
+        assert shortlist("migrate", "--data-dir", data_dir).returncode == 0
+        engine = make_engine(Settings(data_dir=Path(data_dir)).database)
+        with write_session(engine) as session:
+            project = make_project(session, classes=["kitten", "tomcat", "dog, small"])
+            make_label(session, item=make_item(session, project=project), class_name="kitten")
+        tried = shortlist(
+            "classes", "merge", "kitten", "tomcat", "--into", "cat", "--dry-run", "--data-dir", data_dir
+        )
+        assert tried.returncode == 0, tried.stderr
+        assert "“kitten” and “tomcat” will be called “cat”, in 1 label," in tried.stdout
+        assert tried.stdout.endswith("this was a dry run.\n")
+        assert (
+            shortlist(
+                "classes", "merge", "kitten", "tomcat", "--into", "cat", "--data-dir", data_dir
+            ).returncode
+            == 0
+        )
+        assert shortlist("classes", "add", "bird", "--data-dir", data_dir).returncode == 0
+        assert shortlist("classes", "remove", "dog, small", "--data-dir", data_dir).returncode == 0
+        listed = shortlist("classes", "list", "--data-dir", data_dir).stdout
+        assert listed == (
+            "cat\t1 labels\t1 items\t0 test items\twas kitten, tomcat\nbird\t0 labels\t0 items\t0 test items\n"
+        )
+        assert "'cat' cannot be removed" in refused(
+            shortlist("classes", "remove", "cat", "--data-dir", data_dir)
+        )
+        assert "it is 'cat' now" in refused(
+            shortlist("classes", "rename", "kitten", "lion", "--data-dir", data_dir)
+        )
+        engine.dispose()
 
 
 class TestPretrainAfterImport:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -22,7 +22,7 @@ from service.access import keys
 from service.content.archives import ARCHIVES, is_archive
 from service.content.lines import ENDINGS
 from service.content.reader import ItemBytes, is_url, local_path, place_as_text, uploaded_to
-from service.content.sources import PARQUET, Manifest
+from service.content.sources import PARQUET, Manifest, list_source
 from service.errors import (
     AlreadyRunning,
     ClassesDiffer,
@@ -31,11 +31,14 @@ from service.errors import (
     FolderGone,
     ItemsMissing,
     NameOfAnotherFolder,
+    NoClassFolders,
     ShortlistError,
 )
+from service.labeling import folder_labels
 from service.models import jobs, training
 from service.operations import import_report
 from service.pool import sources
+from service.pool.items import Split
 from service.projects import projects
 from service.settings import Settings
 from service.store.catalogue import live_workers
@@ -54,6 +57,10 @@ PROGRESS_S = 10.0  # between two sentences about how far an import has come
 WAITING_LOOK_S = 20.0
 
 Say = Callable[[str], None]
+
+
+Folders = Literal["labels", "test", "names"]
+FROM_FOLDERS = "from-folders"
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,17 @@ def _remote(url: str) -> ItemsGiven:
     name = url.rpartition("/")[2]
     beside = name.lower().endswith(ENDINGS)  # a manifest may name files beside it
     return ItemsGiven(url, url.rpartition("/")[0] if beside else url, name.partition(".")[0])
+
+
+def folder_classes(settings: Settings, place: Path | str) -> list[str]:
+    """The folders that items lie in, as an import of a test split takes them for classes. Raises
+    `SourceUnreadable`, `NoClassFolders`.
+    """
+    listing = list_source(place_as_text(str(place)), ItemBytes(settings), None, None)
+    found = {composed(one.class_name) for one in listing if one.class_name} if listing.tell() else set()
+    if len(found) < 2:
+        raise NoClassFolders(place=str(place), found=", ".join(found) or "none")
+    return sorted(found)
 
 
 def read_classes(listed: str, file: Path | None) -> list[str]:
@@ -162,13 +180,14 @@ def queue_items(
     classes: list[str],
     wished: str | None = None,
     accept_missing: bool = False,
+    split: Split = "pool",
 ) -> tuple[int, int]:
     """The project of the folder or file, made when missing, and the job that imports it. Nothing is imported twice.
 
     name: of a new project; wished: of the one that people named, whatever it was made of. Returns both row numbers.
     Raises `ClassesMissing`, `ClassesDiffer`, `NameOfAnotherFolder`, `FolderGone` and what making a project raises.
     """
-    project = _named(session, wished) if wished is not None else _made_of(session, items)
+    project = _named(session, wished) if wished is not None else _made_of(session, items, split)
     if project is None and wished is None:
         project, name = _new_name(session, items, name, classes)
     if project is None:
@@ -189,7 +208,7 @@ def queue_items(
     )
     if waiting is None:  # again also for a known folder: what is new in it comes in
         _, job = sources.add(
-            session, project, ItemBytes(settings), uri=place_as_text(str(items)), split="pool", label_column=None,
+            session, project, ItemBytes(settings), uri=place_as_text(str(items)), split=split, label_column=None,
             accept_missing=accept_missing,
         )  # fmt: skip
         waiting = job.id
@@ -200,10 +219,10 @@ def _named(session: Session, name: str) -> Project | None:
     return session.scalar(sa.select(Project).where(Project.name == name))
 
 
-def _made_of(session: Session, items: Path | str) -> Project | None:
-    """The first one whose pool came from this very folder or file."""
+def _made_of(session: Session, items: Path | str, split: Split) -> Project | None:
+    """The first one whose pool, or test split, came from this very folder or file."""
     query = sa.select(Project).join(Source, Source.project_id == Project.id).order_by(Project.id).limit(1)
-    return session.scalar(query.where(Source.uri == place_as_text(str(items)), Source.split == "pool"))
+    return session.scalar(query.where(Source.uri == place_as_text(str(items)), Source.split == split))
 
 
 def _first_source(session: Session, project: Project) -> str | None:
@@ -244,10 +263,17 @@ def _new_name(
 
 
 def pretrain_after_import(
-    engine: sa.Engine, project_id: int, job_id: int, say: Say, stopping: threading.Event
+    engine: sa.Engine,
+    project_id: int,
+    job_id: int,
+    say: Say,
+    stopping: threading.Event,
+    label_folders: bool = False,
+    pretrain: bool = True,
 ) -> None:
-    """Wait for the import, then queue the pretraining unless there is or will be a pretext model. The first ranking
-    comes first, by raw features: after it pretrained weights may ask for the long lane, before the pretraining.
+    """Wait for the import, then label by folder, where that is wanted, and queue the pretraining unless there is or
+    will be a pretext model. The first ranking comes first, by raw features: after it pretrained weights may ask for the
+    long lane, before the pretraining.
     """
     said, says_next = None, time.monotonic() + PROGRESS_S
     while True:
@@ -265,6 +291,11 @@ def pretrain_after_import(
         return
     for sentence in import_report.sentences(job.result or {}, public_id("p", project_id)):
         say(sentence)
+    if label_folders:
+        stored = folder_labels.store(engine, project_id)
+        say(f"Labeled by their folders, as {folder_labels.ANNOTATOR!r}: {stored:,} items.")
+    if not pretrain:
+        return
     while _ranks_first(engine, project_id):
         if stopping.wait(LOOK_S):
             return

@@ -415,11 +415,12 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _counted(use: Effects) -> str:
-    counts = {
-        "labels": use.labels,
-        "replaced labels": use.earlier_labels,
-        "items of the pool": use.items,
-        "gold items among them": use.gold_items,
-        "items of the test split": use.test_items,
-    }
-    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "nothing so far"
+    counts = [
+        (use.labels, "label", "labels"),
+        (use.earlier_labels, "replaced label", "replaced labels"),
+        (use.items, "item of the pool", "items of the pool"),
+        (use.gold_items, "gold item among them", "gold items among them"),
+        (use.test_items, "item of the test split", "items of the test split"),
+    ]
+    told = [f"{count:,} {one if count == 1 else many}" for count, one, many in counts if count]
+    return ", ".join(told) or "nothing so far"

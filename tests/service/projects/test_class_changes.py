@@ -66,9 +66,7 @@ def test_a_renamed_class_has_its_new_name_wherever_it_stands(session: Session) -
 
     assert tried.effects == changed.effects == Effects(labels=1, items=2, gold_items=1, test_items=1)
     assert tried.says == changed.says
-    assert (
-        "1 labels, 2 items of the pool, 1 gold items among them, 1 items of the test split" in tried.says[0]
-    )
+    assert "1 label, 2 items of the pool, 1 gold item among them, 1 item of the test split" in tried.says[0]
     assert (project.classes, project.version) == (["cat", "tomcat", "dog"], version + 1)
     assert [(label.class_name, label.said, label.current) for label in rows(session)[1:]] == [
         ("dog", None, False), ("cat", "kitten", True), ("dog", None, True),
@@ -170,7 +168,9 @@ def test_only_what_nobody_says_now_is_removed(session: Session) -> None:
     change(session, project, "add", "bird")
     store(session, project, entry(items[0], class_name="kitten"))
     store(session, project, entry(items[1], class_name="tomcat"))
-    with pytest.raises(ClassInUse, match="'kitten' cannot be removed: 1 labels, 1 items of the pool have it"):
+    with pytest.raises(
+        ClassInUse, match="'kitten' cannot be removed, as these have it: 1 label, 1 item of the pool"
+    ):
         change(session, project, "remove", "kitten")
     store(session, project, entry(items[0], class_name="dog"))
     changed = change(session, project, "remove", "kitten")
@@ -180,7 +180,7 @@ def test_only_what_nobody_says_now_is_removed(session: Session) -> None:
     with pytest.raises(UnknownClass):
         store(session, project, entry(items[2], class_name="kitten"))
     factories.make_item(session, project=project, split="test", class_name="bird")
-    with pytest.raises(ClassInUse, match="1 items of the test split"):
+    with pytest.raises(ClassInUse, match="1 item of the test split"):
         change(session, project, "remove", "bird")
 
 

@@ -16,28 +16,29 @@ interface Schema {
   $ref?: string;
 }
 
-interface Catalogue {
-  [kind: string]: { name: string; help: string }[];
+interface PlugIn {
+  kind: string;
+  name: string;
 }
 
 const NOT_HERE = new Set(["name", "classes", "state", "modality", "pretext_from"]);
-const PLUG_INS: Record<string, string> = { strategy: "strategies", cold_start: "strategies", head: "heads", pretext_task: "pretext_tasks" };
+const PLUG_INS: Record<string, string> = { strategy: "strategy", cold_start: "strategy", head: "head", pretext_task: "pretext_task", backbone: "backbone" };
 const GROUPS: [string, (name: string) => boolean][] = [
   ["Picking", (name) => ["strategy", "cold_start", "round_size", "control_fraction", "collapse_duplicates", "budget", "seed"].includes(name)],
   ["Labeling", (name) => /overlap|gold|annotator|reservation/.test(name)],
-  ["Head", (name) => /head|retrain/.test(name)],
+  ["Head", (name) => /^head$|^retrain/.test(name)],
   ["Pretraining", () => true],
 ];
 
 export function SettingsForm({ project, onChange }: { project: Project; onChange: () => void }) {
   const [schemas, setSchemas] = useState<Record<string, Schema> | null>(null);
-  const [catalogue, setCatalogue] = useState<Catalogue>({});
+  const [catalogue, setCatalogue] = useState<PlugIn[]>([]);
   const [given, setGiven] = useState<Record<string, string>>({}); // as typed; what is not here is as it was
   const [refused, setRefused] = useState<Record<string, string>>({});
   const [said, setSaid] = useState<string | null>(null);
   useEffect(() => {
     void get<{ components: { schemas: Record<string, { properties: Record<string, Schema> }> } }>("/openapi.json").then((found) => setSchemas(found.components.schemas.ProjectChange?.properties ?? {}));
-    void get<Catalogue>("/catalogue").then(setCatalogue, () => {});
+    void get<{ items: PlugIn[] }>("/catalogue").then((found) => setCatalogue(found.items), () => {});
   }, []);
   if (!schemas) return <div aria-busy="true" />;
   const now = project as unknown as Record<string, unknown>;
@@ -48,7 +49,7 @@ export function SettingsForm({ project, onChange }: { project: Project; onChange
     const wrong: Record<string, string> = {};
     for (const [name, text] of Object.entries(given)) {
       try {
-        changes[name] = valueOf(text, schemas[name] as Schema, name in PLUG_INS);
+        changes[name] = valueOf(text, schemas[name] as Schema, name in PLUG_INS && name !== "backbone");
       } catch {
         wrong[name] = "This is neither a name nor JSON.";
       }
@@ -85,7 +86,7 @@ export function SettingsForm({ project, onChange }: { project: Project; onChange
             return (
               <div key={name} class={name in given ? "setting changed" : "setting"}>
                 <label for={`setting-${name}`}>{words(name)}</label>
-                <Control name={name} schema={schema} value={value} set={set} options={catalogue[PLUG_INS[name] ?? ""]} />
+                <Control name={name} schema={schema} value={value} set={set} options={name in PLUG_INS ? catalogue.filter((one) => one.kind === PLUG_INS[name]) : undefined} />
                 <p class="quiet" id={`help-${name}`}>
                   {schema.description}
                 </p>
@@ -111,7 +112,7 @@ export function SettingsForm({ project, onChange }: { project: Project; onChange
   );
 }
 
-function Control({ name, schema, value, set, options }: { name: string; schema: Schema; value: string; set: (text: string) => void; options?: { name: string }[] | undefined }) {
+function Control({ name, schema, value, set, options }: { name: string; schema: Schema; value: string; set: (text: string) => void; options: PlugIn[] | undefined }) {
   const more = { id: `setting-${name}`, "aria-describedby": `help-${name}` };
   const { type, choices, open } = kindOf(schema);
   if (type === "boolean") {

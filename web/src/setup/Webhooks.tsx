@@ -71,7 +71,7 @@ export function Webhooks({ project }: { project: string }) {
       >
         <p class="row">
           <input aria-label="Address of a webhook" type="url" placeholder="https://tool.example.com/shortlist" value={url} maxLength={2000} onInput={(event) => setUrl(event.currentTarget.value)} required />
-          <button disabled={events.length === 0}>Add</button>
+          <button disabled={events.length === 0}>Add webhook</button>
         </p>
         <fieldset class="row checks">
           <legend class="quiet">It is told of</legend>
