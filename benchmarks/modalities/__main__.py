@@ -1,7 +1,7 @@
 """Recordings, graphs and texts: probes, correlation of losses, label efficiency. Resumable.
 
-.venv/bin/python -m benchmarks.modalities            all pools, five seeds, on 2 cores about an hour and a half
-.venv/bin/python -m benchmarks.modalities --quick    recordings and graphs, fewer epochs and budgets, three seeds
+.venv/bin/python -m benchmarks.modalities            all pools, five seeds, an hour and a half or so
+.venv/bin/python -m benchmarks.modalities --quick    recordings and graphs, fewer epochs, budgets and strategies
 """
 
 import argparse
@@ -57,15 +57,16 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     names = given.pools.split(",") if given.pools else list(_QUICK_POOLS if given.quick else POOLS)
+    tasks = [task for task in given.tasks.split(",") if task]
+    command = " ".join(["python -m benchmarks.modalities", *sys.argv[1:]])
     found: dict[str, Figure] = {}
     for name in names:
         try:
-            tasks = [task for task in given.tasks.split(",") if task]
             found |= figures(name, quick=given.quick, seeds=given.seeds, tasks=tasks)
         except Missing as missing:
             print(f"{name}: {missing}", file=sys.stderr)
-    if found:
-        write_report("modalities", found, f"python -m benchmarks.modalities {' '.join(sys.argv[1:])}".strip())
+            continue
+        write_report("modalities", found, command)
 
 
 if __name__ == "__main__":

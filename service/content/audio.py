@@ -132,7 +132,7 @@ class Audio:
     columns: ClassVar[tuple[str, ...]] = ("audio", "recording", "sound", "wav")
     formats: ClassVar[tuple[str, ...]] = ("WAV", "FLAC", "OGG", "MP3")
     binary: ClassVar[bool] = True
-    default_task: ClassVar[str] = "masked_spectrogram"
+    default_task: ClassVar[str] = "simclr"
     shown_as: ClassVar[str | None] = None
 
     def inspect(self, data: bytes, limits: Limits) -> Facts:

@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 
-def graph(kind: str, seed: int) -> dict[str, object]:
+def graph(kind: str, seed: int) -> dict[str, Any]:
     """kind: `ring` or `star`; of 6 to 14 atoms, and a tail of 1 to 6."""
     rng = np.random.default_rng(seed)
     n, tail = int(rng.integers(6, 15)), int(rng.integers(1, 7))

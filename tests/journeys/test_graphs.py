@@ -9,7 +9,7 @@ import httpx2 as httpx
 from PIL import Image
 
 from tests.journeys.drawings import graphml, write_graphs
-from tests.journeys.site import Json, Project, Site, until
+from tests.journeys.site import PATIENCE_S, Json, Project, Site, until
 from tests.journeys.test_recordings import label
 
 
@@ -27,7 +27,7 @@ def test_from_a_table_to_the_next_ranking(site: Site) -> None:
     first = project.next_batch("ann", 10)
     content = first["items"][0]["content"]
     assert (content["kind"], content["media_type"], content["text"]) == ("graph", "image/png", None)
-    drawn = httpx.get(str(site.http.base_url).rstrip("/") + content["preview_url"])
+    drawn = httpx.get(str(site.http.base_url).rstrip("/") + content["preview_url"], timeout=PATIENCE_S)
     assert drawn.headers["content-type"] == "image/png"
     assert Image.open(io.BytesIO(drawn.content)).size == (256, 256)
 

@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from tests.journeys.site import Json, Project, Site, until
+from tests.journeys.site import PATIENCE_S, Json, Project, Site, until
 from tests.journeys.sounds import recording, write_recordings
 
 
@@ -21,7 +21,7 @@ def test_from_a_table_to_the_next_ranking(site: Site) -> None:
     )
     assert project.add(write_recordings(folder / "recordings.parquet", 120))["added"] == 120
     described = site.get(project.at)
-    assert (described["modality"], described["pretext_task"]["name"]) == ("audio", "masked_spectrogram")
+    assert (described["modality"], described["pretext_task"]["name"]) == ("audio", "simclr")
     provisional: Json = until(lambda: project.metrics()["ranking"])
     assert "Provisional" in provisional["note"]
     first = project.next_batch("ann", 10)
@@ -45,14 +45,14 @@ def test_from_a_table_to_the_next_ranking(site: Site) -> None:
 def can_be_played(site: Site, content: Json) -> None:
     """By a browser without a key: all of it, a part of it, and a picture of it."""
     address = str(site.http.base_url).rstrip("/")
-    whole = httpx.get(address + content["url"])
+    whole = httpx.get(address + content["url"], timeout=PATIENCE_S)
     assert whole.headers["content-type"] == "audio/wav"
     assert whole.headers["accept-ranges"] == "bytes"
     assert whole.content[:4] == b"RIFF"
-    part = httpx.get(address + content["url"], headers={"Range": "bytes=4-11"})
+    part = httpx.get(address + content["url"], headers={"Range": "bytes=4-11"}, timeout=PATIENCE_S)
     assert part.status_code == 206
     assert part.content == whole.content[4:12]
-    picture = httpx.get(address + content["preview_url"])
+    picture = httpx.get(address + content["preview_url"], timeout=PATIENCE_S)
     assert picture.headers["content-type"] == "image/png"
     assert Image.open(io.BytesIO(picture.content)).size == (256, 128)
 

@@ -14,9 +14,10 @@ from service.store.artifacts import Artifacts
 from service.store.session import read_session, write_session
 from service.store.tables import CatalogueEntry, Job, Project
 from tests.factories import make_project
+from tests.journeys.sounds import recording
 from tests.pictures import write_parquet, write_pictures
 from tests.worker.jobs.test_import_source import Importing, counts
-from worker.errors import JobFailed
+from worker.errors import JobFailed, Unsuited
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -210,3 +211,22 @@ def test_a_project_of_its_own_for_each_kind(importing: Importing, tmp_path: Path
     importing(write_pictures(tmp_path / "images", 1))
     assert project(importing).modality == "image"
     assert "pretext_task" not in project(importing).settings
+
+
+@on_sqlite
+def test_a_worker_without_the_package_leaves_recordings_to_others(
+    importing: Importing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    (folder / "a.wav").write_bytes(recording("rise", 1))
+    with monkeypatch.context() as without:
+        without.setattr("worker.modalities.find_spec", lambda name: None)
+        with pytest.raises(Unsuited) as raised:
+            importing(folder)
+    assert raised.value.missing == ("modality:audio",)
+    assert "shortlist[audio]" in str(raised.value)
+    assert importing.items() == []
+
+    assert counts(importing(folder)) == (1, 0, 0)
+    assert project(importing).modality == "audio"

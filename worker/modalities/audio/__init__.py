@@ -41,8 +41,11 @@ class Audio(Modality):
     name: ClassVar[str] = "audio"
     packages: ClassVar[tuple[str, ...]] = ("soundfile",)
     dtype: ClassVar[torch.dtype] = torch.uint8
-    default_task: ClassVar[str] = "masked_spectrogram"
-    items_seen: ClassVar[dict[str, int]] = {"cpu": 48_000, "cuda": 1_000_000}
+    # With 50, 200 and 2,000 labels of spoken digits, logistic regression is right in 66, 92 and 99 % after 4 epochs of
+    # it over 2,000 recordings; after 5 of `masked_spectrogram` in 50, 78 and 96 %, on raw features in 60, 85 and 96 %,
+    # untrained in 49, 76 and 95 %.
+    default_task: ClassVar[str] = "simclr"
+    items_seen: ClassVar[dict[str, int]] = {"cpu": 24_000, "cuda": 1_000_000}
 
     rate: int | None = Field(
         None, ge=4_000, le=48_000, description="Samples a second that recordings are brought to."
