@@ -101,8 +101,8 @@ def key_of(pool: Pool, *more: object) -> str:
 
 
 def probes(pool: Pool, features: dict[str, Floats]) -> dict[str, Figure]:
-    """`<what>` by all labels of the pool, `<what>_100` by a hundred random ones, the mean of five draws: accuracy of
-    logistic regression on the test items.
+    """Accuracy of logistic regression on the test items: `<what>` by all labels of the pool, `<what>_100` by a hundred
+    random ones, the mean of five draws.
     """
     found: dict[str, Figure] = {}
     shown = np.flatnonzero(~pool.test)

@@ -128,7 +128,7 @@ def _of_json(data: bytes) -> tuple[dict[str, Mapping[str, Any]], list[tuple[str,
 
 
 def _name(value: Any) -> str:
-    """Of a node, as JSON gives it: 1 and "1" are two nodes."""
+    """A node's id as JSON writes it: 1 and "1" are two nodes."""
     return json.dumps(value, sort_keys=True)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
+from service.content import contents
 from service.settings import Settings
 from service.store import jobs
 from service.store.artifacts import Artifacts
@@ -19,7 +20,7 @@ def claim(
     kind: str | None = None,
 ) -> JobContext:
     """The next job, or the next of a kind."""
-    has = None if kind is None else {f"kind:{kind}", "modality:image", "modality:text"}
+    has = None if kind is None else {f"kind:{kind}", *(f"modality:{name}" for name in contents())}
     job = jobs.claim(engine, "test", ("short", "long"), lease_s=600, has=has)
     assert job is not None
     return JobContext(job=job, settings=settings, engine=engine, artifacts=artifacts, report=report)

@@ -171,7 +171,7 @@ class Modality(BaseModel, ABC):
 
 
 def modalities() -> dict[str, type[Modality]]:
-    """Those that this worker can decode."""
+    """The modalities whose items this worker can decode, by name."""
     base: type[Modality] = Modality  # type: ignore[type-abstract]  # its subclasses are what is looked for
     found = plug_ins(base, "worker.modalities")
     return {name: kind for name, kind in found.items() if all(map(find_spec, kind.packages))}

@@ -16,6 +16,7 @@ from service.store.tables import CatalogueEntry, Job, Project
 from tests.factories import make_project
 from tests.journeys.sounds import recording
 from tests.pictures import write_parquet, write_pictures
+from tests.worker import running
 from tests.worker.jobs.test_import_source import Importing, counts
 from worker.errors import JobFailed, Unsuited
 
@@ -171,7 +172,7 @@ def test_a_manifest_of_images_stays_one(importing: Importing, tmp_path: Path) ->
 @on_sqlite
 def test_nothing_of_any_kind(importing: Importing, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(JobFailed, match=r"There are no images and no texts.*JPEG.*plain text"):
+    with pytest.raises(JobFailed, match=r"There are no images, audios, graphs or texts.*JPEG.*plain text"):
         importing(tmp_path / "empty")
     assert project(importing).modality is None
 
@@ -220,13 +221,18 @@ def test_a_worker_without_the_package_leaves_recordings_to_others(
     folder = tmp_path / "sounds"
     folder.mkdir()
     (folder / "a.wav").write_bytes(recording("rise", 1))
+    claimed = importing.claim(folder)
     with monkeypatch.context() as without:
         without.setattr("worker.modalities.find_spec", lambda name: None)
         with pytest.raises(Unsuited) as raised:
-            importing(folder)
+            running.run(claimed)
     assert raised.value.missing == ("modality:audio",)
     assert "shortlist[audio]" in str(raised.value)
     assert importing.items() == []
 
-    assert counts(importing(folder)) == (1, 0, 0)
+    running.hand_back(claimed)
+    running.run(
+        running.claim(importing.engine, importing.settings, importing.artifacts, kind="import_source")
+    )
+    assert importing.keys() == ["a.wav"]
     assert project(importing).modality == "audio"

@@ -112,7 +112,8 @@ def _tell(context: JobContext, project: Project, listing: Listing) -> Content:
 def _nothing_found(source: Source, listing: Listing, *wanted: Content) -> str:
     if listing.refused:
         return f"Nothing could be imported from {source.uri!r}. {listing.refusals[0]}"
-    kinds = " and no ".join(f"{content.name}s" for content in wanted)
+    *others, last = (f"{content.name}s" for content in wanted)
+    kinds = f"{', '.join(others)} or {last}" if others else last
     formats = ", ".join(name for content in wanted for name in content.formats)
     sentence = f"There are no {kinds} in {source.uri!r} ({formats})."
     if listing.ignored:

@@ -57,7 +57,7 @@ class SmallGraphBackbone(nn.Module):
         return torch.cat([sums / counts, sums / counts.sqrt()], 1)
 
     def states(self, graphs: Flat) -> list[Tensor]:
-        """(m, 64) of each node: of its tag, and after each layer."""
+        """The nodes' states (m, 64): those of their tags, then those after each layer."""
         found = [self.embedding(graphs.tags)]
         for layer in self.layers_:
             found.append(layer(found[-1], graphs.ends))
