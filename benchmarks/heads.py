@@ -1,4 +1,4 @@
-"""Which head is the right default? Its accuracy on random labels, over pools and spaces of embeddings, and its cost.
+"""Heads compared for the default: accuracy on random labels, over pools and spaces of embeddings, and cost.
 
 python -m benchmarks.heads             accuracy; goes on where it was stopped; results/heads.csv and heads.md
 python -m benchmarks.heads --speed     instead, seconds a fit on 8,000 and 100,000 made-up items; results/heads.json
@@ -154,7 +154,7 @@ def with_auto(rows: list[Row]) -> list[Row]:
 
 
 def markdown(rows: list[Row], command: str, where: str) -> str:
-    """Of each pool and space the accuracy of `linear`, and what the others have more, paired by seed."""
+    """The accuracy of `linear` on each pool and space, and what the others have more, paired by seed."""
     heads = [name for name in dict.fromkeys(row.head for row in rows) if name != "linear"]
     seeds = len({row.seed for row in rows})
     lines = [

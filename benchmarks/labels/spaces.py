@@ -47,7 +47,7 @@ def in_space(name: str, pool: str, path: Path) -> Path:
 
 
 def _of_frame(name: str, pool: str, made: Embedded) -> Halves:
-    """(n + t, k) of the pool's items and its test items. The frame is fitted to the pool alone."""
+    """Embeddings (n + t, k) of the pool's items and its test items. The frame is fitted to the pool alone."""
     trained = np.concatenate([made.embeddings, made.test_embeddings])
     pretrained = np.load(features("pretrained", pool))
     n = len(made.classes)

@@ -1,4 +1,4 @@
-"""How fast the page is with a large pool, in headless Chromium: `make bench-pages`.
+"""The speed of the page with a large pool, in headless Chromium: `make bench-pages`.
 
 Writes benchmarks/results/pages.json. `note` in it says what the machine did beside; with others at work on it no
 figure is worth keeping. Pictures are drawn by the processor here: with a graphics card the map is faster.

@@ -77,7 +77,7 @@ class Tab:
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
     def shot(self, to: Path, *, whole: bool) -> None:
-        """Of the window, or of the whole page."""
+        """A picture of the window, or of the whole page."""
         data = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": whole})["data"]
         to.write_bytes(base64.b64decode(data))
 

@@ -217,7 +217,7 @@ _SORTED_BY: dict[Sort, type] = {
 
 
 def _value(listed: ListedItem, sort: Sort) -> str | float | None:
-    """Of what a list is sorted by."""
+    """The values that a list is sorted by."""
     name = sort.removeprefix("-")
     value: str | float | None = listed.item.key if name == "key" else getattr(listed, name)
     return value

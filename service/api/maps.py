@@ -28,7 +28,7 @@ _ALIGNED = 8  # bytes: where columns begin, so that they can be used where they 
 def get_map(
     project_id: str, request: Request, session: ReadSession, caller: Reader, parts: PartsDep
 ) -> Response:
-    """Where each item lies, its class, guess, doubt, pretext loss, arm and round, as columns of numbers.
+    """Each item's place, its class, guess, doubt, pretext loss, arm and round, as columns of numbers.
 
     Up to 200,000 items. The length of a header (4 bytes, little-endian), the header as JSON, then the columns that it
     names, one after the other, each from a multiple of 8 bytes on.

@@ -284,7 +284,7 @@ class _Picker:
         return [Pick(row.item_id, "selected", row.rank, row.score, number) for row in free]
 
     def _of_one_class(self, size: int, taken: Collection[int], class_name: str | None) -> list[Pick]:
-        """Of what the ranking asks for, items of one predicted class, the surest first: so that a grid can mostly be
+        """Items that the ranking asks for, of one predicted class, the surest first: so that a grid can mostly be
         confirmed."""
         number = self.project.ranking_id
         if number is None:

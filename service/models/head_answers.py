@@ -1,4 +1,4 @@
-"""What a round's head said of the items that it was measured on, item by item."""
+"""Answers of a round's head on the items that it was measured on, item by item."""
 
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ def of_round(
     class_name: str | None,
     predicted_class: str | None,
 ) -> list[Answer]:
-    """Those of a cell, a row or a column of the confusion matrix, or all; the surest first.
+    """The answers of a cell, a row or a column of the confusion matrix, or all; the surest first.
 
     Raises `NotFound` where there is no such round, `AnswersMissing` where its head was not measured, or not kept.
     """

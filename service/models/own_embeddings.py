@@ -51,7 +51,7 @@ Block = tuple[list[str], npt.NDArray[np.float32], npt.NDArray[np.float32] | None
 
 @dataclass(frozen=True)
 class Stored:
-    """What an upload held, as it is stored under `artifact`. missing: items of the pool without an embedding"""
+    """An upload's contents, as they are stored under `artifact`. missing: items of the pool without an embedding"""
 
     artifact: str
     items: int

@@ -216,7 +216,7 @@ def run(context: JobContext) -> dict[str, Any] | None:
 def _store_guesses(
     context: JobContext, state: _State, scored: ScoredItems, seen: Bools, pool: PoolView
 ) -> None:
-    """Of the ranking's head, in place of those that the ranking before has left."""
+    """Probabilities by the ranking's head, in place of those that the ranking before has left."""
     artifact = str(state.score_run.artifact)
     if state.head is None or pool.probabilities is None:
         return
