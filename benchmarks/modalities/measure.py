@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.labels import simulation
-from benchmarks.labels.comparison import compare
+from benchmarks.labels.comparison import Run, compare
 from benchmarks.labels.embeddings import Embedded
 from benchmarks.labels.simulation import Row
 from benchmarks.labels.split import draw
@@ -73,7 +73,7 @@ def pretext_model(pool: Pool, task: str, epochs: int, cache: Path) -> dict[str, 
         cache.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".tmp")
         with unfinished.open("wb") as file:
-            np.savez(file, untrained=untrained, **_scored(pool, trained.net.eval(), spec))
+            np.savez(file, allow_pickle=False, untrained=untrained, **_scored(pool, trained.net.eval(), spec))
         unfinished.rename(path)
     with np.load(path) as arrays:
         return dict(arrays)
@@ -217,7 +217,7 @@ def labeling(
     """
     kept = cache / "runs"
     kept.mkdir(parents=True, exist_ok=True)
-    runs = {
+    runs: dict[str, list[Run]] = {
         one: [_run(name, pool, one, seed, budgets, kept) for seed in range(seeds)]
         for one in ("random", *strategies)
     }

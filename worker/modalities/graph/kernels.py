@@ -31,7 +31,7 @@ def label_counts(items: Tensor, nodes: int, bins: int) -> _Counts:
     owner, (one, other) = graphs.owner.numpy(), graphs.ends.numpy()
     found = np.zeros((len(items), _ROUNDS + 1, bins), np.int64)
     for step in range(_ROUNDS + 1):
-        np.add.at(found, (owner, step, (labels % np.uint64(bins)).astype(np.int64)), 1)
+        np.add.at(found[:, step], (owner, (labels % np.uint64(bins)).astype(np.int64)), 1)
         around = np.zeros_like(labels)
         np.add.at(around, other, _mixed(labels[one]))
         labels = _mixed(labels * np.uint64(0x9E3779B97F4A7C15) + around)
