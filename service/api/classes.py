@@ -20,7 +20,7 @@ _EFFECTS = {
 
 
 class EffectsAnswer(Answer):
-    """What has the classes that a change concerns."""
+    """Counts of what has the classes that a change concerns."""
 
     model_config = with_example(_EFFECTS)
 

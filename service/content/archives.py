@@ -108,7 +108,7 @@ class _Tar:
                 self._note(info)
 
     def _note(self, info: tarfile.TarInfo) -> None:
-        """Of equal names the last counts, as when the archive is unpacked."""
+        """The last of equal names counts, as when the archive is unpacked."""
         self._places.pop(info.name, None)
         self._kinds.pop(info.name, None)
         if info.isdir():

@@ -49,7 +49,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Arrived:
-    """What came of some entries, before anything is stored. Of those with one key the first counts."""
+    """The outcome of some entries, before anything is stored. Of those with one key the first counts."""
 
     new: list[NewItem] = field(default_factory=list)
     changed: list[tuple[NewItem, KnownItem, Look]] = field(default_factory=list)
@@ -99,7 +99,7 @@ def _look(item_bytes: ItemBytes, entry: NewItem, item: KnownItem) -> Look:
 
 
 def store(session: Session, project: Project, arrived: Arrived) -> tuple[int, int]:
-    """How many were new, and how many had other bytes. Raises what `items.register` raises, and `ProjectArchived`."""
+    """The numbers of items that were new, and that had other bytes. Raises what `items.register` raises, and `ProjectArchived`."""
     added = items.register(session, project, arrived.new)
     back = [
         item.id for _, item, look in arrived.known if item.state in ASIDE and look.content_hash is not None

@@ -56,7 +56,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Effects:
-    """What has the classes concerned when they change."""
+    """Counts of what has the classes concerned when they change."""
 
     labels: int = 0  # current ones
     earlier_labels: int = 0  # replaced, withdrawn or stale ones
@@ -205,7 +205,7 @@ def _with_new(project: Project, names: Sequence[str]) -> list[str]:
 
 
 def _with_one_for(project: Project, wanted: Wanted, others: Sequence[str]) -> list[str]:
-    """Where the class stood that keeps its name, else the first of them."""
+    """It stands where the class stood that keeps its name, else where the first of them did."""
     to = wanted.to
     if to is None:
         raise Invalid(field="to", message=f"a {wanted.kind} needs the name that the class gets.")
