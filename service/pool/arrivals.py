@@ -99,7 +99,9 @@ def _look(item_bytes: ItemBytes, entry: NewItem, item: KnownItem) -> Look:
 
 
 def store(session: Session, project: Project, arrived: Arrived) -> tuple[int, int]:
-    """The numbers of items that were new, and that had other bytes. Raises what `items.register` raises, and `ProjectArchived`."""
+    """The numbers of items that were new, and that had other bytes. Raises what `items.register` raises, and
+    `ProjectArchived`.
+    """
     added = items.register(session, project, arrived.new)
     back = [
         item.id for _, item, look in arrived.known if item.state in ASIDE and look.content_hash is not None
