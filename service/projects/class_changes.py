@@ -33,6 +33,7 @@ from service.store.tables import (
     Label,
     LabelCheck,
     Project,
+    RankedItem,
     Source,
     Suspect,
     utc_now,
@@ -329,6 +330,10 @@ def _become(session: Session, project: Project, wanted: Wanted, after: list[str]
         session.execute(
             sa.update(table).where(table.project_id == project.id, column.in_(olds)).values({column: to})
         )
+    predicted = sa.update(RankedItem).where(
+        RankedItem.ranking_id == project.ranking_id, RankedItem.predicted_class.in_(olds)
+    )
+    session.execute(predicted.values(predicted_class=to))
     contradicts_itself = Suspect.suggested_class == Suspect.class_name
     session.execute(sa.delete(Suspect).where(Suspect.project_id == project.id, contradicts_itself))
     became = dict.fromkeys(olds, to)
