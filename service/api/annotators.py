@@ -40,6 +40,7 @@ class AnnotatorAnswer(Answer):
             "newest_at": "2026-01-01T12:00:00Z",
             "gold": {"items": 20, "right": 19, "share": 0.95, "low": 0.764, "high": 0.991},
             "agreement": {"items": 80, "right": 71, "share": 0.888, "low": 0.8, "high": 0.94}, "quality": 0.91,
+            "alike": [],
         }
     )  # fmt: skip
 
@@ -55,6 +56,10 @@ class AnnotatorAnswer(Answer):
     )
     quality: float | None = Field(description="CROWDLAB's, 0 to 1; null without items that several labeled")
 
+    alike: list[str] = Field(
+        description="a warning: annotators whose names read the same, as `Ann` and `ann`; perhaps one person"
+    )
+
     @classmethod
     def of(cls, found: Report) -> Self:
         return cls(
@@ -66,6 +71,7 @@ class AnnotatorAnswer(Answer):
             gold=ShareAnswer.of(found.gold),
             agreement=ShareAnswer.of(found.agreement) if found.agreement else None,
             quality=found.quality,
+            alike=found.alike,
         )
 
 

@@ -7,6 +7,7 @@ from math import sqrt
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service.store.names import composed
 from service.store.tables import Item, Label, LabelCheck, Project
 
 _Z = 1.959963984540054  # 95 %, two-sided
@@ -41,6 +42,9 @@ class Report:
     gold: Share
     agreement: Share | None  # of their labels on items that others labeled, too; None before the first check
     quality: float | None  # CROWDLAB's, by the newest check
+    alike: list[
+        str
+    ]  # others whose names differ by case, spaces or accents' encoding only: perhaps the same person
 
 
 def reports(session: Session, project: Project, after: str, limit: int) -> list[Report]:
@@ -64,10 +68,35 @@ def reports(session: Session, project: Project, after: str, limit: int) -> list[
     )
     check = session.get(LabelCheck, project.id)
     judged = check.annotators if check else {}
+    alike = _alike(session, project)
     return [
-        _report(judged.get(annotator, {}), annotator, labels, skips, mean, newest, Share(items, right))
+        _report(
+            judged.get(annotator, {}),
+            annotator,
+            labels,
+            skips,
+            mean,
+            newest,
+            Share(items, right),
+            [other for other in alike[_folded(annotator)] if other != annotator],
+        )
         for annotator, labels, skips, mean, newest, items, right in session.execute(query)
     ]
+
+
+def _alike(session: Session, project: Project) -> dict[str, list[str]]:
+    """All annotators of the project, by how their names read."""
+    names = (
+        sa.select(Label.annotator).where(Label.project_id == project.id, sa.text("labels.current")).distinct()
+    )
+    found: dict[str, list[str]] = {}
+    for name in sorted(session.scalars(names)):
+        found.setdefault(_folded(name), []).append(name)
+    return found
+
+
+def _folded(name: str) -> str:
+    return " ".join(composed(name).casefold().split())
 
 
 def _report(
@@ -78,6 +107,7 @@ def _report(
     mean_duration_ms: float | None,
     newest_at: datetime,
     gold: Share,
+    alike: list[str],
 ) -> Report:
     """judged: what the check of the labels says of the annotator, see worker/jobs/check_labels.py"""
     return Report(
@@ -89,4 +119,5 @@ def _report(
         gold=gold,
         agreement=Share(int(judged["shared"] or 0), int(judged["agreed"] or 0)) if judged else None,
         quality=judged.get("quality"),
+        alike=alike,
     )

@@ -33,6 +33,7 @@ from service.store.tables import (
     Label,
     LabelCheck,
     Project,
+    RankedItem,
     Source,
     Suspect,
     utc_now,
@@ -56,7 +57,11 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Effects:
+<<<<<<< HEAD
     """Everything that has the classes concerned when they change."""
+=======
+    """Counts of what has the classes concerned when they change."""
+>>>>>>> h-classes
 
     labels: int = 0  # current ones
     earlier_labels: int = 0  # replaced, withdrawn or stale ones
@@ -205,7 +210,11 @@ def _with_new(project: Project, names: Sequence[str]) -> list[str]:
 
 
 def _with_one_for(project: Project, wanted: Wanted, others: Sequence[str]) -> list[str]:
+<<<<<<< HEAD
     """The place of the class that keeps its name, else of the first of them."""
+=======
+    """It stands where the class stood that keeps its name, else where the first of them did."""
+>>>>>>> h-classes
     to = wanted.to
     if to is None:
         raise Invalid(field="to", message=f"a {wanted.kind} needs the name that the class gets.")
@@ -329,6 +338,10 @@ def _become(session: Session, project: Project, wanted: Wanted, after: list[str]
         session.execute(
             sa.update(table).where(table.project_id == project.id, column.in_(olds)).values({column: to})
         )
+    predicted = sa.update(RankedItem).where(
+        RankedItem.ranking_id == project.ranking_id, RankedItem.predicted_class.in_(olds)
+    )
+    session.execute(predicted.values(predicted_class=to))
     contradicts_itself = Suspect.suggested_class == Suspect.class_name
     session.execute(sa.delete(Suspect).where(Suspect.project_id == project.id, contradicts_itself))
     became = dict.fromkeys(olds, to)

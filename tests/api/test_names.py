@@ -63,3 +63,18 @@ def test_what_no_database_stores_is_refused_with_a_sentence(
         answer = admin.post(path, content=body.encode(), headers=json_type)
         assert (answer.status_code, answer.json()["code"]) == (422, "malformed"), (path, answer.text)
         assert answer.json()["errors"]
+
+
+def test_annotators_whose_names_read_the_same_are_told(admin: TestClient, settings: Settings) -> None:
+    created(admin, classes=["cat", "dog"])
+    root = settings.source_roots[0]
+    admin.post("/projects/p_1/items", json={"items": [{"key": "a", "uri": f"{root}/a.png"}]})
+    for annotator in ("Ann", "ann", "bob", "ann  b", "Ann B"):
+        sent = {"key": "a", "class": "cat", "annotator": annotator}
+        assert admin.post("/projects/p_1/labels", json={"labels": [sent]}).status_code == 200
+    found = admin.get("/projects/p_1/annotators").json()["items"]
+    assert {each["annotator"]: each["alike"] for each in found} == {
+        "Ann": ["ann"], "ann": ["Ann"], "bob": [], "ann  b": ["Ann B"], "Ann B": ["ann  b"],
+    }  # fmt: skip
+    first = admin.get("/projects/p_1/annotators", params={"limit": 1}).json()["items"]
+    assert [(each["annotator"], each["alike"]) for each in first] == [("Ann", ["ann"])]

@@ -20,7 +20,7 @@ from service.pool import gold
 from service.projects import class_changes, project_changes, project_copy, projects
 from service.projects.class_changes import Changed, Effects, Kind, Wanted
 from service.store.ids import public_id
-from service.store.tables import ClassChange, Delivery, Head, Item, Job, Label, Project, Suspect
+from service.store.tables import ClassChange, Delivery, Head, Item, Job, Label, Project, RankedItem, Suspect
 from tests import factories
 from tests.service.conftest import NOON
 from tests.service.labeling.test_labels import counted, entry, rows, store
@@ -322,7 +322,13 @@ def test_predictions_of_a_ranking_from_before_bear_the_new_name(session: Session
     )
     project.ranking_id = ranking.id
     session.flush()
+    older = factories.make_ranking(
+        session, project=project, score_run=run
+    )  # one that a batch was served from
+    factories.make_ranked_item(session, ranking=older, item=item, predicted_class="kitten")
     change(session, project, "rename", "kitten", to="cat")
+    predicted = sa.select(RankedItem.predicted_class).where(RankedItem.ranking_id == ranking.id)
+    assert session.scalars(predicted).all() == ["cat"]
     found = batches.next_batch(session, project, annotator="ann", size=1, new=True, now=NOON)
     assert [one.predicted_class for one in found.served] == ["cat"]
 

@@ -520,7 +520,11 @@ function Annotators({ page, project }: { page: Page<AnnotatorReport>; project: s
   const headings = [{ name: "annotator" }, { name: "labels" }, { name: "skips" }, { name: "time a label" }, { name: "gold items right" }, { name: "agrees with the others" }, { name: "quality", hint: "CROWDLAB's, 0 to 1" }, { name: "newest label" }];
   const rows = page.items.map((found) => ({
     key: found.annotator,
-    cells: [<span dir="auto">{found.annotator}</span>, count(found.labels), count(found.skips), found.mean_duration_ms === null ? null : duration(found.mean_duration_ms / 1000), share(found.gold), share(found.agreement), found.quality?.toFixed(2), clock(found.newest_at)],
+    cells: [
+      <span dir="auto">
+        {found.annotator}
+        {found.alike.length > 0 && <span class="bad"> Is it {found.alike.join(", ")}, too?</span>}
+      </span>, count(found.labels), count(found.skips), found.mean_duration_ms === null ? null : duration(found.mean_duration_ms / 1000), share(found.gold), share(found.agreement), found.quality?.toFixed(2), clock(found.newest_at)],
   }));
   return (
     <>

@@ -53,7 +53,7 @@ function ofAnswer(item: AnsweredItem): Tile {
 async function fetched(project: string, query: URLSearchParams, cursor: string | null): Promise<{ tiles: Tile[]; next: string | null }> {
   const at = `/projects/${project}`;
   const asked = (...names: string[]) => Object.fromEntries(names.map((name) => [name, query.get(name)]));
-  const page = <T,>(path: string, filters: Record<string, string | null>) => get<Page<T>>(withQuery(`${at}${path}`, { ...filters, limit: PAGE, cursor }));
+  const page = <T,>(path: string, filters: Record<string, string | null>) => get<Page<T>>(withQuery(at + path, { ...filters, limit: PAGE, cursor }));
   const [like, round, outline] = ["like", "round", "outline"].map((name) => query.get(name));
   if (query.get("show") === "suspects") {
     const { items, next_cursor } = await page<Suspect>("/suspects", {});

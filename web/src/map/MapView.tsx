@@ -285,7 +285,7 @@ function Canvas({ data, colouring, only, lasso, outline, marked, setOutline, hov
       ArrowLeft: () => shift(step, 0), ArrowRight: () => shift(-step, 0), ArrowUp: () => shift(0, step), ArrowDown: () => shift(0, -step),
       "+": () => zoom(1.5), "=": () => zoom(1.5), "-": () => zoom(1 / 1.5),
       "0": () => ((view.current = whole(place.width, place.height)), draw()),
-      Enter: () => openNear(box.left + box.width / 2, box.top + box.height / 2, Math.min(box.width, box.height) / 3),
+      Enter: () => openNear(box.left + box.width / 2, box.top + box.height / 2, Math.max(box.width, box.height)),
       v: () => setOutline([placeOf(box.left, box.top), placeOf(box.right, box.top), placeOf(box.right, box.bottom), placeOf(box.left, box.bottom)].map(([x, y]) => [Math.round(x), Math.round(y)])),
       Escape: () => setOutline([]),
     }[event.key];

@@ -13,7 +13,7 @@ interface Change {
 }
 
 export function Classes({ project, onChange }: { project: string; onChange: () => void }) {
-  const at = `/projects/${project}/classes`;
+  const at = `/projects/${project}`;
   const [uses, setUses] = useState<ClassUse[] | null>(null);
   const [past, setPast] = useState<ClassChange[]>([]);
   const [chosen, setChosen] = useState<string[]>([]);
@@ -21,7 +21,7 @@ export function Classes({ project, onChange }: { project: string; onChange: () =
   const [tried, setTried] = useState<{ change: Change; says: string[] } | null>(null);
   const [refused, setRefused] = useState<string | null>(null);
   const load = async () => {
-    const [found, changes] = await Promise.all([get<Page<ClassUse>>(at), get<Page<ClassChange>>(`${at}/changes`, { limit: 5 })]);
+    const [found, changes] = await Promise.all([get<Page<ClassUse>>(`${at}/classes`), get<Page<ClassChange>>(`${at}/classes/changes`, { limit: 5 })]);
     setUses(found.items);
     setPast(changes.items);
   };
@@ -29,7 +29,7 @@ export function Classes({ project, onChange }: { project: string; onChange: () =
   const ask = async (change: Change) => {
     setRefused(null);
     try {
-      const { says } = await send<ClassChangeDone>("POST", `${at}/changes?dry_run=true`, change);
+      const { says } = await send<ClassChangeDone>("POST", `${at}/classes/changes?dry_run=true`, change);
       setTried({ change, says });
     } catch (error) {
       setTried(null);
@@ -39,7 +39,7 @@ export function Classes({ project, onChange }: { project: string; onChange: () =
   const make = async () => {
     if (!tried) return;
     try {
-      await send<ClassChangeDone>("POST", `${at}/changes`, tried.change);
+      await send<ClassChangeDone>("POST", `${at}/classes/changes`, tried.change);
       setTried(null);
       setChosen([]);
       setName("");

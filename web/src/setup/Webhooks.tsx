@@ -10,27 +10,27 @@ const LOOK_MS = 700;
 const LOOKS = 12;
 
 export function Webhooks({ project }: { project: string }) {
-  const at = `/projects/${project}/webhooks`;
+  const at = `/projects/${project}`;
   const [found, setFound] = useState<Webhook[]>([]);
   const [url, setUrl] = useState("");
   const [events, setEvents] = useState<Webhook["events"]>(EVENTS);
   const [secret, setSecret] = useState<string | null>(null);
   const [said, setSaid] = useState<{ text: string; bad?: boolean } | null>(null);
-  const load = () => get<Page<Webhook>>(at).then((page) => setFound(page.items));
+  const load = () => get<Page<Webhook>>(`${at}/webhooks`).then((page) => setFound(page.items));
   useEffect(() => void load().catch(() => {}), [project]);
   const act = (doing: Promise<unknown>) => doing.then(load, (error: Error) => setSaid({ text: error.message, bad: true }));
   const make = async () => {
-    const made = await send<Webhook & { secret: string }>("POST", at, { url: url.trim(), events });
+    const made = await send<Webhook & { secret: string }>("POST", `${at}/webhooks`, { url: url.trim(), events });
     setSecret(made.secret);
     setUrl("");
     setSaid(null);
   };
   const test = async (webhook: Webhook) => {
-    const { id } = await send<Delivery>("POST", `${at}/${webhook.id}/test`);
+    const { id } = await send<Delivery>("POST", `${at}/webhooks/${webhook.id}/test`);
     setSaid({ text: "A test is on its way …" });
     for (let look = 0; look < LOOKS; look++) {
       await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
-      const delivery = (await get<Page<Delivery>>(`${at}/${webhook.id}/deliveries`, { limit: 20 })).items.find((one) => one.id === id);
+      const delivery = (await get<Page<Delivery>>(`${at}/webhooks/${webhook.id}/deliveries`, { limit: 20 })).items.find((one) => one.id === id);
       if (delivery && delivery.attempts > 0) {
         return setSaid(delivery.state === "delivered" ? { text: `The test arrived: ${delivery.status}.` } : { text: `The test did not arrive: ${delivery.error}`, bad: true });
       }
@@ -52,11 +52,11 @@ export function Webhooks({ project }: { project: string }) {
               test
             </button>
             {webhook.dead > 0 && (
-              <button class="link" onClick={() => void act(send("POST", `${at}/${webhook.id}/send-again`))}>
+              <button class="link" onClick={() => void act(send("POST", `${at}/webhooks/${webhook.id}/send-again`))}>
                 send again
               </button>
             )}
-            <button class="link" onClick={() => void act(send("DELETE", `${at}/${webhook.id}`))}>
+            <button class="link" onClick={() => void act(send("DELETE", `${at}/webhooks/${webhook.id}`))}>
               delete
             </button>
           </li>
@@ -70,7 +70,7 @@ export function Webhooks({ project }: { project: string }) {
         }}
       >
         <p class="row">
-          <input aria-label="Address of a webhook" type="url" placeholder="https://tool.example.com/shortlist" value={url} maxLength={2000} onInput={(event) => setUrl(event.currentTarget.value)} required />
+          <input aria-label="Address of a webhook" type="url" placeholder="https://…" value={url} maxLength={2000} onInput={(event) => setUrl(event.currentTarget.value)} required />
           <button disabled={events.length === 0}>Add webhook</button>
         </p>
         <fieldset class="row checks">

@@ -62,7 +62,7 @@ export function foldersOf(files: Chosen[]): string[] {
 /** Send the files and queue their import. `told` hears how far it is; where it fails nothing is left behind. */
 export async function upload(project: string, files: Chosen[], split: "pool" | "test", told: (sent: Sent) => void): Promise<Job[]> {
   const { id } = await send<{ id: string }>("POST", `/projects/${project}/uploads`);
-  const at = `/projects/${project}/uploads/${id}`;
+  const place = `/projects/${project}/uploads/${id}`;
   const left = [...files];
   const under = new Map<string, number>(); // bytes by path
   let done = 0;
@@ -70,7 +70,7 @@ export async function upload(project: string, files: Chosen[], split: "pool" | "
   const work = async () => {
     for (let next = left.shift(); next; next = left.shift()) {
       const { path, file } = next;
-      await put(`${at}?${new URLSearchParams({ path })}`, file, (bytes) => (under.set(path, bytes), tell()));
+      await put(`${place}?${new URLSearchParams({ path })}`, file, (bytes) => (under.set(path, bytes), tell()));
       under.set(path, file.size);
       done += 1;
       tell();
@@ -78,10 +78,10 @@ export async function upload(project: string, files: Chosen[], split: "pool" | "
   };
   try {
     await Promise.all(Array.from({ length: AT_ONCE }, work));
-    return (await send<{ jobs: Job[] }>("POST", `${at}/import`, { split })).jobs;
+    return (await send<{ jobs: Job[] }>("POST", `${place}/import`, { split })).jobs;
   } catch (error) {
     left.length = 0;
-    await send("DELETE", at).catch(() => {});
+    await send("DELETE", place).catch(() => {});
     throw error;
   }
 }

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.store import item_map, outbox, pipeline, planner_stats, similarity_index
+from service.store.class_names import ClassNames
 from service.store.control_arm import control_item_ids
 from service.store.ids import public_id
 from service.store.item_map import Guesses
@@ -196,6 +197,10 @@ def run(context: JobContext) -> dict[str, Any] | None:
         )  # fmt: skip
         session.add(ranking)
         session.flush()
+        names = ClassNames(session.get_one(Project, state.project.id))  # some may have other names by now
+        for row in rows:
+            if row["predicted_class"] is not None:
+                row["predicted_class"] = names.or_same(row["predicted_class"])
         if rows:
             session.execute(sa.insert(RankedItem), [{"ranking_id": ranking.id, **row} for row in rows])
         if len(rows) >= planner_stats.MANY_ROWS:
