@@ -20,11 +20,7 @@ _EFFECTS = {
 
 
 class EffectsAnswer(Answer):
-<<<<<<< HEAD
-    """Everything that has the classes that a change concerns."""
-=======
     """Counts of what has the classes that a change concerns."""
->>>>>>> h-classes
 
     model_config = with_example(_EFFECTS)
 

@@ -49,11 +49,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Arrived:
-<<<<<<< HEAD
-    """The outcome of some entries, before anything is stored. The first of those with one key counts."""
-=======
     """The outcome of some entries, before anything is stored. Of those with one key the first counts."""
->>>>>>> h-classes
 
     new: list[NewItem] = field(default_factory=list)
     changed: list[tuple[NewItem, KnownItem, Look]] = field(default_factory=list)
@@ -103,13 +99,9 @@ def _look(item_bytes: ItemBytes, entry: NewItem, item: KnownItem) -> Look:
 
 
 def store(session: Session, project: Project, arrived: Arrived) -> tuple[int, int]:
-<<<<<<< HEAD
-    """Counts of new ones, and of those with other bytes. Raises what `items.register` raises, and `ProjectArchived`."""
-=======
     """The numbers of items that were new, and that had other bytes. Raises what `items.register` raises, and
     `ProjectArchived`.
     """
->>>>>>> h-classes
     added = items.register(session, project, arrived.new)
     back = [
         item.id for _, item, look in arrived.known if item.state in ASIDE and look.content_hash is not None

@@ -57,11 +57,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Effects:
-<<<<<<< HEAD
-    """Everything that has the classes concerned when they change."""
-=======
     """Counts of what has the classes concerned when they change."""
->>>>>>> h-classes
 
     labels: int = 0  # current ones
     earlier_labels: int = 0  # replaced, withdrawn or stale ones
@@ -210,11 +206,7 @@ def _with_new(project: Project, names: Sequence[str]) -> list[str]:
 
 
 def _with_one_for(project: Project, wanted: Wanted, others: Sequence[str]) -> list[str]:
-<<<<<<< HEAD
-    """The place of the class that keeps its name, else of the first of them."""
-=======
     """It stands where the class stood that keeps its name, else where the first of them did."""
->>>>>>> h-classes
     to = wanted.to
     if to is None:
         raise Invalid(field="to", message=f"a {wanted.kind} needs the name that the class gets.")
