@@ -15,14 +15,14 @@ curl -s ${at}/next-batch -H "Authorization: Bearer $KEY" -H 'Content-Type: appli
 curl -s ${at}/labels -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' \\
   -d ${quoted({ labels: [{ item: "ITEM", class: label, annotator: "ann" }] })}
 curl -s ${at}/labels -H "Authorization: Bearer $KEY" -H 'Accept: text/csv' > labels.csv`,
-    Python: `import os, httpx
+    Python: `import os
+from shortlist_client import Shortlist
 
-http = httpx.Client(base_url=${JSON.stringify(at)}, headers={"Authorization": f"Bearer {os.environ['KEY']}"})
-batch = http.post("/next-batch", json={"annotator": "ann", "size": 10}).raise_for_status().json()
-for item in batch["items"]:
-    name = ...  # one of ${JSON.stringify(project.classes.slice(0, 5))}
-    label = {"item": item["id"], "batch": batch["batch"], "class": name, "annotator": "ann"}
-    http.post("/labels", json={"labels": [label]}).raise_for_status()`,
+with Shortlist(${JSON.stringify(location.origin)}, os.environ["KEY"]) as client:
+    for item in client.project(${JSON.stringify(project.id)}).annotate("ann"):
+        picture = item.read()
+        item.label(...)  # one of ${JSON.stringify(project.classes.slice(0, 5))}`,
+    "Label Studio": `shortlist connect label-studio --url http://localhost:8080 --token … --project 1 --into ${project.id}`,
   };
 }
 
