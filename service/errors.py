@@ -82,7 +82,7 @@ class ImportIncomplete(ShortlistError):
     See that each worker reaches the source (mount, network, access), then import it again to add the rest; the job is
     tried again by itself while it has attempts left."""
 
-    status, code = 503, "item_not_fetched"
+    status, code = 503, "import_incomplete"
 
 
 class NoItemColumn(ShortlistError):

@@ -246,7 +246,9 @@ def test_a_port_in_use(name: str, data_dir: str) -> None:
 
 def test_up_wants_a_folder_and_classes(tmp_path: Path, data_dir: str) -> None:
     up_here = ("up", "--port", "0", "--data-dir", data_dir, "--images")
-    assert "is neither a folder nor a CSV" in refused(shortlist(*up_here, str(tmp_path / "none")))
+    assert "is neither a folder nor a zip or tar archive, nor a CSV" in refused(
+        shortlist(*up_here, str(tmp_path / "none"))
+    )
     assert "--classes cat,dog" in refused(shortlist(*up_here, str(tmp_path)))
     listed = shortlist("keys", "list", "--data-dir", data_dir)
     assert (listed.returncode, listed.stdout) == (0, "")  # the first key is made by a start that shows it
@@ -530,11 +532,12 @@ class TestClassesCommand:
             ).returncode
             == 0
         )
-        assert shortlist("classes", "add", "bird", "--data-dir", data_dir).returncode == 0
+        assert shortlist("classes", "add", "bird", "fish", "--data-dir", data_dir).returncode == 0
         assert shortlist("classes", "remove", "dog, small", "--data-dir", data_dir).returncode == 0
         listed = shortlist("classes", "list", "--data-dir", data_dir).stdout
         assert listed == (
             "cat\t1 labels\t1 items\t0 test items\twas kitten, tomcat\nbird\t0 labels\t0 items\t0 test items\n"
+            "fish\t0 labels\t0 items\t0 test items\n"
         )
         assert "'cat' cannot be removed" in refused(
             shortlist("classes", "remove", "cat", "--data-dir", data_dir)

@@ -136,5 +136,6 @@ def delete_upload(
 ) -> None:
     """Delete an upload that was not imported."""
     project = projects.find(session, project_id, caller.project_id)
+    folder = uploads.folder(project, upload_id)
     sources.check_not_imported(session, project, upload_id)
-    parts.artifacts.delete(uploads.folder(project, upload_id))
+    parts.artifacts.delete(folder)

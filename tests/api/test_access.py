@@ -45,7 +45,7 @@ def test_a_reader_only_reads(app: FastAPI, caller: Callers) -> None:
             assert answer.status_code in (200, 204, 422), method  # they may sign in and out
         elif path.endswith("/similar"):
             assert answer.status_code not in (401, 403), method  # a question that needs a body
-        elif method != "GET" or path.startswith("/keys") or "/webhooks" in path:
+        elif method != "GET" or path.startswith(("/keys", "/batches")) or "/webhooks" in path:
             assert (answer.status_code, answer.json()["code"]) == (403, "role_refused"), (method, path)
         else:
             assert answer.status_code not in (401, 403), path
@@ -56,7 +56,7 @@ def test_an_annotator_only_labels(app: FastAPI, caller: Callers) -> None:
     allowed = {
         ("POST", "/next-batch"), ("POST", "/projects/{project_id}/next-batch"), ("POST", "/labels"),
         ("POST", "/projects/{project_id}/labels"), ("POST", "/projects/{project_id}/labels/import"),
-        ("POST", "/batches/{batch_id}/renew"),
+        ("POST", "/batches/{batch_id}/renew"), ("GET", "/batches/{batch_id}/items/{item_id}/neighbours"),
         ("DELETE", "/batches/{batch_id}"), ("GET", "/projects"), ("GET", "/projects/{project_id}"),
         ("GET", "/projects/{project_id}/items/{item_id}/image"), ("GET", "/catalogue"),
         ("GET", "/projects/{project_id}/items/{item_id}/content"),

@@ -93,7 +93,7 @@ def test_a_measured_round_shows_its_head(admin: TestClient, engine: sa.Engine) -
     created(admin)
     measured = {
         "measured_on": "control", "items": 40, "accuracy": 0.8, "accuracy_low": 0.65, "accuracy_high": 0.9,
-        "macro_f1": 0.79, "nll": 0.6, "ece": 0.05, "recall": {"coat": 0.75, "shirt": None},
+        "macro_f1": 0.79, "nll": 0.6, "ece": 0.05, "recall": {"coat": 0.75, "shirt": None}, "reliability": None,
         "confusion": [[15, 5], [0, 0]], "temperature": 1.2,
         "pretext_loss_correlation": {"rho": 0.1, "low": -0.2, "high": 0.4, "items": 40},
         "random_curve": [

@@ -46,7 +46,8 @@ def test_every_route_is_described_with_an_example(app: FastAPI) -> None:
             if "example" in body or "example" in schema or "example" in schemas.get(items, {}):
                 return True
         return not content or any(
-            kind in ("image/*", "*/*", "text/plain", "application/zip") for kind in content
+            kind in ("image/*", "*/*", "text/plain", "application/zip", "application/octet-stream")
+            for kind in content
         )
 
     for method, path, operation in operations(app):
@@ -75,7 +76,9 @@ def test_every_polled_get_answers_304(admin: TestClient, app: FastAPI, engine: s
         if (
             method != "get"
             or path in ("/healthz", "/readyz", "/metrics", "/session")
-            or path.endswith(("/image", "/content", "/labels", "/backbone", "/events", "/similar"))
+            or path.endswith(
+                ("/image", "/content", "/labels", "/backbone", "/events", "/similar", "/neighbours")
+            )
         ):
             continue
         url = re.sub(r"\{(\w+)\}", lambda found: ids[found[1]], path)

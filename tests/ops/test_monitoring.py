@@ -198,7 +198,7 @@ def test_a_real_prometheus_scrapes_it(told: str, tmp_path: Path) -> None:
             try:
                 if ask('up{job="shortlist"} == 1'):
                     break
-            except httpx.TransportError:
+            except (httpx.TransportError, ValueError):  # not there, or not ready and says so in words
                 pass
             assert time.monotonic() < give_up_at, "it was not scraped"
             time.sleep(0.2)

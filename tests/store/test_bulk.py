@@ -23,7 +23,7 @@ def test_values_come_back_as_they_were(engine: sa.Engine) -> None:
             {
                 "item_id": make_item(session, project=project).id, "annotator": name, "revision": 1,
                 "current": number % 2 == 0, "used": number % 3 == 0, "class_name": None if number % 2 else name,
-                "skip": "unsure" if number % 2 else None, "arm": "imported", "outcome": "accepted",
+                "said": None, "skip": "unsure" if number % 2 else None, "arm": "imported", "outcome": "accepted",
                 "batch_id": None, "ranking_id": 2**40 + number, "round_number": 1,
                 "duration_ms": None if number % 2 else number,
                 "annotation": None if number % 3 == 0 else {"text": name, "boxes": [[0.5, number], []]},
@@ -45,7 +45,7 @@ def test_numbers_are_those_of_the_rows_in_their_order(engine: sa.Engine) -> None
         rows = [
             {
                 "item_id": item.id, "annotator": f"ann {number}", "revision": 1, "current": True, "used": True,
-                "class_name": "cat", "skip": None, "arm": "imported", "outcome": "accepted", "batch_id": None,
+                "class_name": "cat", "said": None, "skip": None, "arm": "imported", "outcome": "accepted", "batch_id": None,
                 "ranking_id": None, "round_number": 1, "duration_ms": number, "annotation": None,
             }
             for number in range(1000)

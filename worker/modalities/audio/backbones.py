@@ -74,7 +74,7 @@ def _sums(maps: Tensor, shown: Tensor) -> Tensor:
     """(k, c, h, w) and frames (k, T) -> (k, c · parts): the mean over the columns with any frame."""
     width = maps.shape[3]
     columns = functional.adaptive_max_pool1d(shown[:, None].float(), width)[:, 0].to(maps.dtype)
-    bands = maps.view(*maps.shape[:2], _PARTS, -1, width).mean(3)
+    bands = maps.view(*maps.shape[:2], _PARTS, maps.shape[2] // _PARTS, width).mean(3)
     sums = (bands * columns[:, None, None]).sum(3)
     found: Tensor = sums / columns.sum(1)[:, None, None].clamp_min(1)
     return found.flatten(1)
