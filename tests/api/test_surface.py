@@ -46,7 +46,15 @@ def test_every_route_is_described_with_an_example(app: FastAPI) -> None:
             if "example" in body or "example" in schema or "example" in schemas.get(items, {}):
                 return True
         return not content or any(
-            kind in ("image/*", "*/*", "text/plain", "application/zip", "application/octet-stream")
+            kind
+            in (
+                "image/*",
+                "*/*",
+                "text/plain",
+                "application/zip",
+                "application/octet-stream",
+                "application/vnd.shortlist.map",
+            )
             for kind in content
         )
 
@@ -77,7 +85,18 @@ def test_every_polled_get_answers_304(admin: TestClient, app: FastAPI, engine: s
             method != "get"
             or path in ("/healthz", "/readyz", "/metrics", "/session")
             or path.endswith(
-                ("/image", "/content", "/labels", "/backbone", "/events", "/similar", "/neighbours")
+                (
+                    "/image",
+                    "/content",
+                    "/labels",
+                    "/backbone",
+                    "/events",
+                    "/similar",
+                    "/neighbours",
+                    "/map",
+                    "/map/items",
+                    "/answers",
+                )
             )
         ):
             continue

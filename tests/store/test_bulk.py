@@ -45,7 +45,8 @@ def test_numbers_are_those_of_the_rows_in_their_order(engine: sa.Engine) -> None
         rows = [
             {
                 "item_id": item.id, "annotator": f"ann {number}", "revision": 1, "current": True, "used": True,
-                "class_name": "cat", "said": None, "skip": None, "arm": "imported", "outcome": "accepted", "batch_id": None,
+                "class_name": "cat", "said": None, "skip": None, "arm": "imported", "outcome": "accepted",
+                "batch_id": None,
                 "ranking_id": None, "round_number": 1, "duration_ms": number, "annotation": None,
             }
             for number in range(1000)
