@@ -22,7 +22,7 @@ with Shortlist(${JSON.stringify(location.origin)}, os.environ["KEY"]) as client:
     for item in client.project(${JSON.stringify(project.id)}).annotate("ann"):
         picture = item.read()
         item.label(...)  # one of ${JSON.stringify(project.classes.slice(0, 5))}`,
-    "Label Studio": `shortlist connect label-studio --url http://localhost:8080 --token … --project 1 --into ${project.id}`,
+    "Label Studio": `shortlist connect label-studio --url \$LABEL_STUDIO_URL --token … --project 1 --into ${project.id}`,
   };
 }
 
