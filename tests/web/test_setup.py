@@ -71,6 +71,8 @@ def test_a_project_from_a_dropped_archive_to_the_first_label(
 def test_folders_are_classes_and_their_files_labeled(browser: Browser, site: Site, tmp_path: Path) -> None:
     root = tmp_path / "pets"
     write_images(root, 6, classes=CLASSES[:2])
+    for name in ("one", "another"):  # the only project would be opened at once, in place of the list
+        site.post("/projects", {"name": name, "classes": CLASSES})
     browser.sign_in()
     browser.open("/")
     press(browser, "New project")
