@@ -45,11 +45,13 @@ USER_AGENT = "shortlist-client/0.1.0"
 
 
 def address_and_headers(url: str | None, key: str | None) -> tuple[str, dict[str, str]]:
-    """The address of the service, and the headers of each request."""
+    """The address of the service, and the headers of each request. Raises `ValueError` for a key that is none."""
     url = url or os.environ.get("SHORTLIST_URL") or HERE
     key = key or os.environ.get("SHORTLIST_KEY")
     headers = {"User-Agent": USER_AGENT}
     if key:
+        if not (key.isascii() and key.isprintable()):  # else the header cannot be sent
+            raise ValueError("`key`: it has characters that no key has. Copy it again, all of it.")
         headers["Authorization"] = f"Bearer {key}"
     return url.rstrip("/"), headers
 

@@ -214,3 +214,9 @@ def test_it_loads_httpx_and_pydantic_and_nothing_else() -> None:
     # pydantic loads parts of itself only when a model is made; names with `_` are Python's own.
     own = ("pydantic", "annotated", "typing", "_")
     assert {name for name in told.split() if not name.startswith(own)} == {"shortlist_client"}
+
+
+@pytest.mark.parametrize("key", ["slk_…", "slk_1\nslk_2"])
+def test_a_key_that_no_header_carries_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match="Copy it again"):
+        Shortlist(key=key)

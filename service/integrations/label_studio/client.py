@@ -8,6 +8,7 @@ import base64
 import binascii
 import ipaddress
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ _TIMEOUT = httpx2.Timeout(30.0, connect=5.0)
 _IMPORT_S = 120.0  # SQLite there may be busy
 _LARGEST = 256 * 2**20  # bytes of an item
 _REDIRECTS = 3
+_TOKEN = re.compile(r"[!-~]+")  # no spaces
 _EXCERPT = 200
 
 
@@ -63,13 +65,15 @@ class Task:
 
 
 class LabelStudio:
-    """Raises `ToolUnreachable` and `ToolTokenRefused` from every call.
+    """Raises `ToolUnreachable` and `ToolTokenRefused` from every call, the latter when it is made, too.
 
     private_allowed: whether it, and what its tasks name, may lie in a private network.
     """
 
     def __init__(self, url: str, token: str, *, private_allowed: bool) -> None:
         self.url = checked_url(url, private_allowed)
+        if not _TOKEN.fullmatch(token := token.strip()):  # else the header cannot be sent
+            raise ToolTokenRefused(field="token", reason="it has characters that no token has")
         self.now: datetime | None = None  # of its clock, when it answered first
         self._token, self._private_allowed = token, private_allowed
         self._personal = token.count(".") == 2
@@ -249,7 +253,12 @@ class LabelStudio:
             answer = await self._send("POST", "/api/token/refresh/", json={"refresh": self._token})
             if answer.status_code in (400, 401, 403):
                 raise ToolTokenRefused(field="token", reason=_said(answer))
-            access = _json(self.url, answer).get("access")
+            found = _json(self.url, answer)
+            access = found.get("access") if isinstance(found, dict) else None
+            if not (isinstance(access, str) and _TOKEN.fullmatch(access)):
+                raise ToolUnreachable(
+                    url=self.url, reason="it gives no access token, as another program would"
+                )
             self._authorization = f"Bearer {access}"
         return self._authorization
 

@@ -36,6 +36,10 @@ def test_a_wrong_token_is_told_at_once(site: Site, tool: FakeLabelStudio) -> Non
         said = refused(site.connect(tool, token="f" * 40), 422, "tool_token_refused")
         assert "`token`: Label Studio refuses this token: Invalid token." in said
         refused(site.connect(tool, token="eyJ.wrong.token"), 422, "tool_token_refused")
+        for token in ("eyJ…", "two words", "eyJ.\n.x"):  # as copied from a page that shortens it
+            assert "characters that no token has" in refused(
+                site.connect(tool, token=token), 422, "tool_token_refused"
+            )
     assert "f" * 40 not in str(logs)
     assert site.count(ToolConnection) == 0
 
