@@ -24,6 +24,7 @@ from shortlist_client import Shortlist
 CLASSES = ["red", "green", "blue"]
 PHOTOGRAPHS, SMALL = 5_000, 8_000
 BURST = 50
+_LOOKS_S = 0.1  # between two looks
 _EPOCHS = 500  # of the pretraining, which is cancelled at the end
 
 
@@ -38,7 +39,7 @@ def _first_ranking(items: int) -> dict[str, Figure]:
             project = _project(client)
             _import(client, project, f"{folder}/pool")
             began = time.perf_counter()
-            wait(lambda: _served(client, project)["ranking"] is not None)
+            wait(lambda: _served(client, project)["ranking"] is not None, _LOOKS_S)
             batch = client.post(f"/projects/{project}/next-batch", {"annotator": "ann", "size": 20})["items"]
             seconds = time.perf_counter() - began
     assert "selected" in {item["arm"] for item in batch}
@@ -53,9 +54,9 @@ def _while_pretraining(items: int, bursts: int) -> dict[str, Figure]:
         with running(Settings(data_dir=Path(folder) / "data"), sources=folder) as client:
             project = _project(client, pretext_epochs=_EPOCHS, backbone="small")
             _import(client, project, f"{folder}/pool")
-            wait(lambda: _served(client, project)["ranking"] is not None)
+            wait(lambda: _served(client, project)["ranking"] is not None, _LOOKS_S)
             job = client.post(f"/projects/{project}/pretrain", {})["id"]
-            wait(lambda: client.get(f"/jobs/{job}")["progress"] > 0.001)
+            wait(lambda: client.get(f"/jobs/{job}")["progress"] > 0.001, _LOOKS_S)
             for burst in range(bursts):
                 waits.append(_burst(client, project, truth, (burst + 1) * BURST))
                 console.print(f"{items} items, pretraining, burst {burst + 1}: {waits[-1]:.2f} s")
@@ -72,7 +73,7 @@ def _burst(client: Shortlist, project: str, truth: Callable[[str], str], labels:
     given = [{"item": item["id"], "class": truth(item["key"]), "annotator": "oracle"} for item in batch]
     client.post(f"/projects/{project}/labels", {"labels": given})
     answered = time.perf_counter()
-    wait(lambda: _served(client, project)["ranking"]["labels_used"] == labels)
+    wait(lambda: _served(client, project)["ranking"]["labels_used"] == labels, _LOOKS_S)
     return time.perf_counter() - answered
 
 
@@ -88,18 +89,24 @@ def _project(client: Shortlist, **settings: object) -> str:
 
 def _import(client: Shortlist, project: str, uri: str) -> None:
     job = client.post(f"/projects/{project}/sources", {"uri": uri})["id"]
-    wait(lambda: client.get(f"/jobs/{job}")["state"] == "succeeded")
+    wait(lambda: client.get(f"/jobs/{job}")["state"] == "succeeded", _LOOKS_S)
 
 
 def _write_pictures(folder: Path, count: int, size: tuple[int, int]) -> Callable[[str], str]:
-    """Blurred noise, in which one colour prevails; answers its name by the key of a picture."""
+    """Large blurred shapes, no two alike, under fine texture, in which one colour prevails; answers its name by the key
+    of a picture.
+    """
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (size[1] + 64, size[0] + 64, 3), np.uint8)
     textures = [Image.fromarray(noise).filter(ImageFilter.GaussianBlur(radius)) for radius in (1, 3, 8)]
     for number in range(count):
         left, top = rng.integers(0, 64, 2).tolist()
-        picture = np.asarray(textures[number // 3 % 3].crop((left, top, left + size[0], top + size[1])))
+        texture = textures[number // 3 % 3].crop((left, top, left + size[0], top + size[1]))
+        shapes = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8)).resize(
+            size, Image.Resampling.BICUBIC
+        )
+        picture = np.asarray(Image.blend(shapes, texture, 0.3))
         tinted = picture * (0.6 + 0.4 * (np.arange(3) == number % 3)) * rng.uniform(0.7, 1)
         Image.fromarray(tinted.astype(np.uint8)).save(folder / f"{number:06}.jpg", quality=85)
     return lambda key: CLASSES[int(Path(key).stem) % 3]

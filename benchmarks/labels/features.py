@@ -7,15 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from benchmarks.labels import lite
 from benchmarks.labels.catalogue import make_pool
 from benchmarks.labels.embeddings import CACHE
-from benchmarks.labels.hog import hog
 from benchmarks.labels.lite import lite2
 from benchmarks.labels.photos import SIDE
 from benchmarks.labels.pools import Pixels
 from worker.arrays import Halves
+from worker.modalities.image.gradients import gradients
+
+
+def hog(pixels: Pixels) -> Halves:
+    """(n, 3, s, s) -> (n, d): the raw features of images, seen by judge `hog`."""
+    found: Halves = gradients(torch.from_numpy(pixels)).half().numpy()
+    return found
+
 
 _KEPT_AFTER = 512  # images
 # By judge: the function, and the side at which photographs are read for it.

@@ -1,7 +1,8 @@
 """Other spaces of a pool's embeddings than the pretext model's own: those that a project serves before and beside it.
 
 trained     the pretext model's, as `benchmarks.labels.embeddings` makes them
-raw         of the provisional score run, before there is a pretext model (job score_raw); no pretext losses
+raw         of the provisional score run, before there is a pretext model (job score_raw); no pretext losses. Judge
+            `hog` sees the same
 pretrained  of EfficientNet-Lite2 alone, as `backbone: auto` sees them
 joined      both, the default of `backbone: auto`
 
@@ -22,7 +23,7 @@ from benchmarks.labels.embeddings import Embedded
 from benchmarks.labels.features import features
 from worker.arrays import Floats, Halves
 from worker.jobs import score_raw
-from worker.modalities.image import Image
+from worker.modalities.image import Image, gradients
 from worker.scoring import principal_components, space
 
 SPACES = ("trained", "raw", "pretrained", "joined")
@@ -33,7 +34,9 @@ def in_space(name: str, pool: str, path: Path) -> Path:
     """The file of the pool's embeddings in this space, made of those in `path` if it is not there. Raises `Missing`."""
     if name == "trained":
         return path
-    code = "".join(map(inspect.getsource, (space, principal_components)))
+    code = "".join(
+        map(inspect.getsource, (space, principal_components, *((gradients,) if name == "raw" else ())))
+    )
     found = path.with_stem(f"{path.stem}-{name}-{hashlib.sha256(code.encode()).hexdigest()[:4]}")
     made = embeddings.load(path)
     if not found.exists():

@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError, features
 
 from service.content.contract import Facts, Limits, Preview
 from service.content.dicom import is_dicom, open_dicom
+from service.content.jpeg import plain_jpeg
 from service.content.mistaken import mistaken
 from service.errors import BadItem
 
@@ -166,6 +167,8 @@ def open_scaled(
     """
     if not data:
         raise BadItem(reason="the file is empty")
+    if (plain := plain_jpeg(data, side, max_pixels)) is not None:
+        return Image.fromarray(plain[0]), plain[1]
     try:
         if is_dicom(data):
             picture = open_dicom(data, max_pixels)

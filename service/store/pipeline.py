@@ -47,6 +47,7 @@ _LANE_OF_HEAD = sa.select(CatalogueEntry.lane).where(
 )
 
 _BETWEEN_RAW_S = 10.0  # provisional score runs
+_FIRST_RANKING_S = 3.0  # in which the ranking by raw features has the cores for itself
 _BETWEEN_FOUNDATION_S = 60.0
 
 # The pretext models by which pools are to be scored.
@@ -186,6 +187,7 @@ def queue_score_foundation(session: Session, project: Project) -> int:
         priority=1,
         coalesce_key=key,
         serial_key=key,
+        delay_s=_FIRST_RANKING_S,
         min_interval_s=_BETWEEN_FOUNDATION_S,
     )
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from benchmarks.labels import features, lite
-from benchmarks.labels.hog import hog
+from benchmarks.labels.features import hog
 from benchmarks.labels.judges import FeatureJudge, NetworkJudge, budgets_of, judged, logistic
 from benchmarks.labels.pools import Missing, Pixels, Pool
 from benchmarks.labels.simulation import run

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from service.content.reader import content_hash_of
 from service.models.scores import embeddings_told
 from service.settings import Settings
+from service.store import pipeline
 from service.store.pipeline import queue_probe_pretext, queue_score_pool, queue_score_raw
 from service.store.session import read_session, write_session
 from service.store.tables import Item, Job, PretextModel, Project, Ranking, ScoreRun
@@ -127,6 +128,7 @@ class Joined:
 @pytest.fixture
 def joined(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Joined:
     monkeypatch.setattr(image, "SIDE", 8)
+    monkeypatch.setattr(pipeline, "_FIRST_RANKING_S", 0.0)
     foundation = Tiny()
     monkeypatch.setattr(image.Image, "foundation", foundation)
     return Joined(bench, tmp_path / "pool", foundation)

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -13,7 +12,6 @@ from service.content.image import open_rgb
 from service.settings import Settings
 from tests.pictures import encoded, picture
 from worker.modalities.image import Image as Images
-from worker.modalities.image.jpeg import plain_jpeg
 from worker.modalities.image.pixels import to_pixels
 from worker.pool.reader import Decoded, ItemReader
 
@@ -40,30 +38,6 @@ def decode(settings: Settings, tmp_path: Path) -> Any:
             return reader.decode([str(path)], Images(image_size=side))[0]
 
     return one
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 30}, {"optimize": True, "comment": b"hello"}],
-)
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_small_jpegs_are_the_same_pixels(options: dict[str, Any], mode: str) -> None:
-    data = encoded(smooth(32, 32).convert(mode), "JPEG", **options)
-    found = plain_jpeg(data, 32)
-
-    assert found is not None
-    assert torch.equal(found, thorough(data, 32))
-
-
-def test_everything_else_is_left_to_pillow() -> None:
-    turned = Image.Exif()
-    turned[0x0112] = 6
-    image = smooth(32, 32)
-    for data in (
-        encoded(image), encoded(image.convert("CMYK"), "JPEG"), encoded(image, "JPEG", exif=turned),
-        encoded(smooth(32, 31), "JPEG"), b"", b"\xff\xd8", b"\xff\xd8\xff\xc0",
-    ):  # fmt: skip
-        assert plain_jpeg(data, 32) is None
 
 
 @pytest.mark.parametrize("part", [0.05, 0.3, 0.6, 0.95, 0.999])

@@ -8,21 +8,18 @@ import torch
 from PIL.Image import Resampling
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
 
 from service.content.contract import Facts, Limits
 from service.content.image import bits_of, facts_of, open_scaled
 from worker.arrays import Floats, Ints
 from worker.modalities import Modality
+from worker.modalities.image import gradients
 from worker.modalities.image.backbones import make_backbone
 from worker.modalities.image.crop_side import crop_side
 from worker.modalities.image.foundation import SIDE, ImageFoundation
-from worker.modalities.image.jpeg import plain_jpeg
 from worker.modalities.image.pixels import augmented, image_size_for, normalised, to_pixels
 from worker.modalities.image.sketches import ImageSketcher
 from worker.modalities.image.views import view
-
-_RAW_SIDE = 32  # of the pixels that embeddings are compared with
 
 
 class Image(Modality):
@@ -56,9 +53,6 @@ class Image(Modality):
         return (3, self.side, self.side)
 
     def decode(self, data: bytes, limits: Limits) -> tuple[Tensor, Facts]:
-        pixels = plain_jpeg(data, self.side)
-        if pixels is not None:
-            return pixels, {"width": self.side, "height": self.side}
         image, size = open_scaled(data, limits.max_pixels, self.side, self.bits)
         return to_pixels(image, self.side), facts_of(image, *size)
 
@@ -94,14 +88,14 @@ class Image(Modality):
         return _Bicubic(image_size=SIDE, bits=self.bits)
 
     def for_raw_features(self, facts: Sequence[Facts] = ()) -> Self:
-        side = min(self.image_size or _RAW_SIDE, _RAW_SIDE)
+        side = min(self.image_size or gradients.SIDE, gradients.SIDE)
         return self.model_copy(update={"image_size": side, "bits": bits_of(facts) or self.bits})
 
     def raw_features(self, items: Iterable[Tensor], rng: np.random.Generator) -> Floats:
-        """The pixels, at most 32 a side."""
-        side = min(self.side, _RAW_SIDE)
-        parts = [adaptive_avg_pool2d(part.float(), side).flatten(1).numpy() for part in items]
-        return np.concatenate(parts) if parts else np.empty((0, 3 * side**2), np.float32)
+        """Histograms of oriented gradients, and a thumbnail."""
+        parts = [gradients.gradients(part) for part in items]
+        found: Floats = torch.cat(parts or [gradients.gradients(self.dummy(1))[:0]]).numpy()
+        return found
 
     def traits(self, items: Tensor, sizes: Ints) -> dict[str, Floats]:
         values = items.flatten(1).float()
