@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.functional import normalize
 
 from benchmarks.labels import lite
 from benchmarks.labels.catalogue import make_pool
@@ -16,15 +17,20 @@ from benchmarks.labels.lite import lite2
 from benchmarks.labels.photos import SIDE
 from benchmarks.labels.pools import Pixels
 from worker.arrays import Halves
-from worker.modalities.image.gradients import gradients
+from worker.modalities.image.gradients import edges, small, thumbnail
 
 
 def hog(pixels: Pixels) -> Halves:
-    """(n, 3, s, s) -> (n, d): the raw features of images, seen by judge `hog`."""
-    found: Halves = gradients(torch.from_numpy(pixels)).half().numpy()
+    """(n, 3, s, s) -> (n, d): histograms of oriented gradients and a thumbnail, each of unit length, joined to one."""
+    parts = []
+    for part in torch.split(torch.from_numpy(pixels), _AT_ONCE):
+        images = small(part)
+        parts.append(torch.cat([edges(images), normalize(thumbnail(images))], dim=1) / 2**0.5)
+    found: Halves = torch.cat(parts).half().numpy()
     return found
 
 
+_AT_ONCE = 256
 _KEPT_AFTER = 512  # images
 # By judge: the function, and the side at which photographs are read for it.
 FEATURES: dict[str, tuple[Callable[[Pixels], Halves], int]] = {

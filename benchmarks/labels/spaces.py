@@ -2,7 +2,7 @@
 
 trained     the pretext model's, as `benchmarks.labels.embeddings` makes them
 raw         of the provisional score run, before there is a pretext model (job score_raw); no pretext losses. Judge
-            `hog` sees the same
+            `hog` sees nearly the same
 pretrained  of EfficientNet-Lite2 alone, as `backbone: auto` sees them
 joined      both, the default of `backbone: auto`
 

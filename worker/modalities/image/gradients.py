@@ -12,19 +12,35 @@ _AT_ONCE = 256
 
 
 def gradients(pixels: Tensor) -> Tensor:
-    """(n, 3, s, s) uint8 -> (n, d) float32: histograms of oriented gradients (HOG) and a thumbnail, each of unit
-    length, joined to one.
-
-    Dalal and Triggs 2005, https://doi.org/10.1109/CVPR.2005.177; at 32 pixels, with blocks of 2 x 2 cells.
+    """(n, 3, s, s) uint8 -> (n, d) float32: `edges`, and a thumbnail, whose levels run from -1 to 1 over the root of
+    their number: so it is as long as the edges where it is all white or black.
     """
-    return torch.cat([_features(part.float() / 255) for part in torch.split(pixels, _AT_ONCE)])
+    found = []
+    for part in torch.split(pixels, _AT_ONCE):
+        images = small(part)
+        levels = thumbnail(images) * 2 - 1
+        found.append(torch.cat([edges(images), levels / levels.shape[1] ** 0.5], dim=1))
+    return torch.cat(found)
 
 
-def _features(images: Tensor) -> Tensor:
-    images = interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
-    thumbnail = adaptive_avg_pool2d(images, _THUMBNAIL).flatten(1)
-    edges = _blocks(_cells(images.mean(dim=1))).flatten(1)
-    return torch.cat([normalize(edges), normalize(thumbnail)], dim=1) / 2**0.5
+def small(pixels: Tensor) -> Tensor:
+    """(n, 3, s, s) uint8 -> (n, 3, 32, 32) float32 from 0 to 1"""
+    return interpolate(
+        pixels.float() / 255, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False
+    )
+
+
+def thumbnail(images: Tensor) -> Tensor:
+    """(n, 3, s, s) -> (n, 192)"""
+    return adaptive_avg_pool2d(images, _THUMBNAIL).flatten(1)
+
+
+def edges(images: Tensor) -> Tensor:
+    """(n, 3, 32, 32) -> (n, 576) of length 1: histograms of oriented gradients (HOG), with blocks of 2 x 2 cells.
+
+    Dalal and Triggs 2005, https://doi.org/10.1109/CVPR.2005.177
+    """
+    return normalize(_blocks(_cells(images.mean(dim=1))).flatten(1))
 
 
 def _cells(grey: Tensor) -> Tensor:
