@@ -20,6 +20,9 @@ from worker.arrays import Halves
 from worker.modalities.image.gradients import edges, small, thumbnail
 
 
+_AT_ONCE = 256
+
+
 def hog(pixels: Pixels) -> Halves:
     """(n, 3, s, s) -> (n, d): histograms of oriented gradients and a thumbnail, each of unit length, joined to one."""
     parts = []
@@ -30,7 +33,6 @@ def hog(pixels: Pixels) -> Halves:
     return found
 
 
-_AT_ONCE = 256
 _KEPT_AFTER = 512  # images
 # By judge: the function, and the side at which photographs are read for it.
 FEATURES: dict[str, tuple[Callable[[Pixels], Halves], int]] = {
