@@ -1,4 +1,4 @@
-"""What edges and coarse colours say of a picture: no network, nothing learned."""
+"""Edges and coarse colours of pictures: no network, nothing learned."""
 
 import math
 
@@ -36,7 +36,7 @@ def thumbnail(images: Tensor) -> Tensor:
 
 
 def edges(images: Tensor) -> Tensor:
-    """(n, 3, 32, 32) -> (n, 576) of length 1: histograms of oriented gradients (HOG), with blocks of 2 x 2 cells.
+    """Histograms of oriented gradients (HOG), in blocks of 2 x 2 cells: (n, 3, 32, 32) -> (n, 576) of length 1.
 
     Dalal and Triggs 2005, https://doi.org/10.1109/CVPR.2005.177
     """
