@@ -354,8 +354,8 @@ class SimilarityIndexMissing(ShortlistError):
 
 
 class MapMissing(ShortlistError):
-    """The map of the newest score run is not drawn yet. Wait for the project's jobs `index_items` and `map_items`, or
-    ask for it with POST /projects/{project}/map, then ask again."""
+    """The map of the newest score run is not drawn yet. Ask for it with POST /projects/{project}/map, and for the map
+    again once its job `map_items` is done."""
 
     status, code = 409, "map_missing"
 

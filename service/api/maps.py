@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from service.api.items import ItemAnswer
 from service.api.jobs import JobAnswer, accepted
 from service.errors import Invalid
-from service.http.dependencies import Admin, PartsDep, Reader, ReadSession, WriteSession
+from service.http.dependencies import PartsDep, Reader, ReadSession, WriteSession
 from service.http.etag import ETagRoute
 from service.http.schemas import Cursor, Limit, Page, Text, decode_cursor, encode_cursor
 from service.pool import items, maps
@@ -95,9 +95,9 @@ def list_items_inside(
 
 @router.post("", status_code=202)
 def draw_map(
-    project_id: str, session: WriteSession, caller: Admin, parts: PartsDep, response: Response
+    project_id: str, session: WriteSession, caller: Reader, parts: PartsDep, response: Response
 ) -> JobAnswer:
-    """Draw the map of the newest score run, where there is none yet. It follows each score run by itself, unless that
-    is older than maps are."""
+    """Draw the map of the newest score run, where there is none yet. It is drawn for whoever asks and not by itself, as
+    on a small machine labelers would wait for their next ranking meanwhile."""
     project = projects.find(session, project_id, caller.project_id)
     return accepted(maps.draw(session, project, parts.artifacts), response)

@@ -78,8 +78,9 @@ def draw(session: Session, project: Project, artifacts: Artifacts) -> Job:
     if not score_run.items:
         raise EmptyPool(project=public_id("p", project.id))
     indexed = similarity_index.is_there(artifacts, str(score_run.artifact))
-    queue = pipeline.queue_map_items if indexed else pipeline.queue_index_items
-    return session.get_one(Job, queue(session, project))
+    if indexed:
+        return session.get_one(Job, pipeline.queue_map_items(session, project))
+    return session.get_one(Job, pipeline.queue_index_items(session, project, then_map=True))
 
 
 def _served(session: Session, project: Project) -> ScoreRun:

@@ -228,14 +228,14 @@ def queue_rank(session: Session, project: Project) -> int:
     return _enqueue(session, "rank", project, {}, priority=2, coalesce_key=key, serial_key=key)
 
 
-def queue_index_items(session: Session, project: Project) -> int:
+def queue_index_items(session: Session, project: Project, *, then_map: bool = False) -> int:
     """The similarity index of the served score run; behind what annotators wait for."""
-    key = f"index_items:{project.id}"
-    return _enqueue(session, "index_items", project, {}, priority=-1, coalesce_key=key, serial_key=key)
+    key, payload = f"index_items:{project.id}", {"then_map": True} if then_map else {}
+    return _enqueue(session, "index_items", project, payload, priority=-1, coalesce_key=key, serial_key=key)
 
 
 def queue_map_items(session: Session, project: Project) -> int:
-    """The map of the served score run, which people look at; nothing waits for it."""
+    """The map of the served score run, for whoever looks; no job waits for it."""
     key = f"map_items:{project.id}"
     return _enqueue(session, "map_items", project, {}, priority=-2, coalesce_key=key, serial_key=key)
 

@@ -112,8 +112,8 @@ def test_a_map_that_is_not_there_yet(
     missing = admin.get("/projects/p_1/map")
     assert (missing.status_code, missing.json()["code"]) == (409, "map_missing")
     assert "/projects/p_1/map" in missing.json()["detail"]
-    assert caller("reader").post("/projects/p_1/map").status_code == 403
-    asked = admin.post("/projects/p_1/map")
+    assert caller("annotator").post("/projects/p_1/map").status_code == 403
+    asked = caller("reader").post("/projects/p_1/map")
     assert (asked.status_code, asked.json()["kind"]) == (202, "index_items")  # which queues the map
     created(admin, name="unscored")
     assert admin.get("/projects/p_2/map").json()["code"] == "no_score_run"

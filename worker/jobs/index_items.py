@@ -35,7 +35,9 @@ def run(context: JobContext) -> dict[str, Any]:
         score_run = session.get(ScoreRun, project.score_run_id) if project.score_run_id is not None else None
     artifact = str(score_run.artifact) if score_run is not None else ""
     if score_run is None or is_there(context.artifacts, artifact):
-        return {"items": 0, "note": "There is nothing to index."}
+        nothing = {"items": 0, "note": "There is nothing to index."}
+        _finish(context, nothing)
+        return nothing
     scored = ScoredItems.open(context.artifacts, artifact)
     sketcher, appearance = modality_of(project).sketcher, None
     if sketcher is not None:
@@ -62,9 +64,14 @@ def run(context: JobContext) -> dict[str, Any]:
         with context.artifacts.writing(f"{folder}/{name}.npy") as file:
             np.save(file, array, allow_pickle=False)
     result = {"items": len(order), "dimensions": centers.shape[1], "cells": len(centers)}
-    with context.finish(result) as session:
-        pipeline.queue_map_items(session, session.get_one(Project, project.id))
+    _finish(context, result)
     return result
+
+
+def _finish(context: JobContext, result: dict[str, Any]) -> None:
+    with context.finish(result) as session:
+        if context.job.payload.get("then_map"):
+            pipeline.queue_map_items(session, session.get_one(Project, context.job.project_id))
 
 
 class _Space:

@@ -2,7 +2,7 @@
 
 Items lie near those that are near in the space that strategies look in, as the similarity index holds it. Of more than
 200,000 items a random 200,000 are shown. The arrays are described in `service.store.item_map`. A score run has one
-map; `index_items` queues this job, which runs behind trainings: it takes minutes where the pool is large.
+map, drawn when somebody asks for it, behind trainings: it takes minutes where the pool is large.
 """
 
 from typing import Any

@@ -41,6 +41,7 @@ function useMap(project: string) {
       } catch (error) {
         if (over) return;
         const missing = error instanceof Refused && ["map_missing", "no_score_run"].includes(error.code) ? error : null;
+        if (missing?.code === "map_missing") await send("POST", `/projects/${project}/map`).catch(() => {}); // whoever looks has it drawn
         if (missing || !(error instanceof Refused)) timer = setTimeout(load, ASK_AGAIN_MS); // drawn later, or not reached
         setState({ data: null, missing, refused: missing ? null : (error as Error).message });
       }
@@ -72,11 +73,7 @@ function NoMap({ project, reason }: { project: Project; reason: Refused }) {
           {coming.state === "running" && <Progress value={coming.progress} label="Progress of the map" />}
         </>
       ) : (
-        jobs && mayManage() && (
-          <button class="link" onClick={() => void send("POST", `/projects/${project.id}/map`).catch(() => {})}>
-            Draw it
-          </button>
-        )
+        "It is drawn now that somebody looks."
       )}
     </Empty>
   );

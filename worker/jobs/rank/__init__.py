@@ -18,7 +18,7 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.store import item_map, outbox, pipeline, planner_stats, similarity_index
+from service.store import outbox, pipeline, planner_stats, similarity_index
 from service.store.class_names import ClassNames
 from service.store.control_arm import control_item_ids
 from service.store.ids import public_id
@@ -183,7 +183,6 @@ def run(context: JobContext) -> dict[str, Any] | None:
     bar(context, state.project.id, barred)
     _store_guesses(context, state, scored, unseen.seen, pool)
     indexed = similarity_index.is_there(context.artifacts, str(state.score_run.artifact))
-    mapped = item_map.is_there(context.artifacts, str(state.score_run.artifact))
     with context.finish(result) as session:
         version = session.scalar(
             sa.select(sa.func.max(Ranking.version)).where(Ranking.project_id == state.project.id)
@@ -213,8 +212,6 @@ def run(context: JobContext) -> dict[str, Any] | None:
             pipeline.queue_probe_pretext(session, project)
         if not indexed:
             pipeline.queue_index_items(session, project)
-        elif not mapped:
-            pipeline.queue_map_items(session, project)
     return result
 
 
