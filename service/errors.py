@@ -338,6 +338,19 @@ class NoScoreRun(ShortlistError):
     status, code = 409, "no_score_run"
 
 
+class NoPredictions(ShortlistError):
+    """The project has no predictions of your own. Send some with POST /projects/{project}/predictions."""
+
+    status, code = 404, "no_predictions"
+
+
+class PredictionsOlder(ShortlistError):
+    """`labels`: your model has learned from {labels:,} labels, and the head at hand from {by_head:,}. Train yours on
+    all of them first, or say `?older=true`."""
+
+    status, code = 409, "predictions_older"
+
+
 class ItemNotScored(ShortlistError):
     """Item {id!r} is not scored yet, so nothing can be compared with it. Items that came last are scored with
     the next score run, and before there is a pretext model only some of a large pool are: see the project's jobs, then

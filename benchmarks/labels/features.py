@@ -19,7 +19,6 @@ from benchmarks.labels.pools import Pixels
 from worker.arrays import Halves
 from worker.modalities.image.gradients import edges, small, thumbnail
 
-
 _AT_ONCE = 256
 
 

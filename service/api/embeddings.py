@@ -1,7 +1,5 @@
 """Embeddings of a user's own model, in place of those of a pretext model."""
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -9,8 +7,8 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
 from service.api.jobs import JobAnswer, accepted
-from service.errors import ArtifactNotStored
 from service.http.dependencies import Admin, PartsDep
+from service.http.received import received
 from service.http.schemas import Answer, with_example
 from service.models import own_embeddings
 from service.projects import projects
@@ -57,15 +55,7 @@ async def post_embeddings(
 
     project = await run_in_threadpool(find)
     artifacts = parts.artifacts
-    parts.settings.data_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".upload-", dir=parts.settings.data_dir) as folder:
-        upload = Path(folder) / "embeddings"
-        try:
-            with upload.open("wb") as file:
-                async for piece in request.stream():
-                    await run_in_threadpool(file.write, piece)
-        except OSError as error:
-            raise ArtifactNotStored(name="embeddings", reason=str(error.strerror).lower()) from error
+    async with received(request, parts.settings, "embeddings") as upload:
         stored = await run_in_threadpool(
             own_embeddings.store, parts.engine, artifacts, project.id, upload,
             ignore_unknown=ignore_unknown, partial=partial,

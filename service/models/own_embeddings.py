@@ -26,10 +26,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.errors import Invalid
+from service.models.uploaded_items import SCORED, ids_of, is_text, not_here, refuse_twice
 from service.projects import projects
 from service.store import pipeline
 from service.store.artifacts import Artifacts
-from service.store.ids import public_id
 from service.store.names import composed
 from service.store.own_embeddings import FOLDER, OWN
 from service.store.session import read_session
@@ -37,10 +37,7 @@ from service.store.tables import Item, Job, PretextModel, Project, utc_now
 
 MOST_DIMENSIONS = 4_096
 _ROWS = 4_096  # in memory at a time
-_KEYS = 500  # looked up in one statement
 _LEAST_SHARE = 0.5  # of the pool: what has no embedding is served at random only
-_SCORED = ("available", "done", "broken")
-_NAMED = 3  # keys in a sentence
 _WANTED = (
     "Send Parquet with the columns `key` (string) and `embedding` (list of numbers), or a NumPy .npz with the arrays "
     "`keys` (n,) and `embeddings` (n, d)."
@@ -114,7 +111,7 @@ def _store(
         for keys, embeddings, some_losses in blocks(upload):
             if row == 0:
                 dimensions = _checked_dimensions(embeddings.shape[1])
-            known = _ids(engine, project_id, keys)
+            known = ids_of(engine, project_id, keys)
             at = [place for place, key in enumerate(keys) if key in known]
             unknown += [key for key in keys if key not in known]
             halves = _halves(embeddings, keys, row)
@@ -126,10 +123,10 @@ def _store(
     if unknown and not ignore_unknown:
         raise Invalid(
             field="key",
-            message=f"{_not_here(unknown)} Import the items first, or say `?ignore_unknown=true`.",
+            message=f"{not_here(unknown)} Import the items first, or say `?ignore_unknown=true`.",
         )
     every = np.array(ids, np.int64)
-    _refuse_twice(every)
+    refuse_twice(every)
     missing = _missing(engine, project_id, every, partial)
     arrays: dict[str, npt.NDArray[Any]] = {"ids": every}
     if losses:
@@ -167,7 +164,7 @@ def _of_parquet(path: Path) -> Iterator[Block]:
         schema = table.schema_arrow
         there = ", ".join(f"{field.name} ({field.type})" for field in schema) or "none"
         for name, fits, wanted in (
-            ("key", _is_text, "strings"),
+            ("key", is_text, "strings"),
             ("embedding", _is_list, "lists of numbers"),
         ):
             if name not in schema.names or not fits(schema.field(name).type):
@@ -285,35 +282,9 @@ def _finite(values: npt.NDArray[Any], field: str, before: int) -> npt.NDArray[np
     return found
 
 
-def _ids(engine: sa.Engine, project_id: int, keys: list[str]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    with read_session(engine) as session:
-        for start in range(0, len(keys), _KEYS):
-            rows = session.execute(
-                sa.select(Item.key, Item.id).where(
-                    Item.project_id == project_id,
-                    Item.key.in_(keys[start : start + _KEYS]),
-                    Item.state.in_(_SCORED),
-                )
-            )
-            found |= dict(rows.all())
-    return found
-
-
-def _refuse_twice(ids: npt.NDArray[np.int64]) -> None:
-    if not len(ids):
-        raise Invalid(
-            field="key", message="none of the keys is an item of this project. Import the items first."
-        )
-    found, counts = np.unique(ids, return_counts=True)
-    if len(found) < len(ids):
-        item = public_id("i", int(found[counts > 1][0]))
-        raise Invalid(field="key", message=f"item {item} stands there more than once.")
-
-
 def _missing(engine: sa.Engine, project_id: int, ids: npt.NDArray[np.int64], partial: bool) -> int:
     query = sa.select(Item.id).where(
-        Item.project_id == project_id, Item.split == "pool", Item.state.in_(_SCORED)
+        Item.project_id == project_id, Item.split == "pool", Item.state.in_(SCORED)
     )
     with read_session(engine) as session:
         pool = np.fromiter(session.scalars(query), np.int64)
@@ -325,16 +296,6 @@ def _missing(engine: sa.Engine, project_id: int, ids: npt.NDArray[np.int64], par
         )
         raise Invalid(field="key", message=message)
     return missing
-
-
-def _not_here(keys: list[str]) -> str:
-    named = ", ".join(repr(key) for key in keys[:_NAMED])
-    more = f" and {len(keys) - _NAMED:,} more" if len(keys) > _NAMED else ""
-    return f"this project has no items of the keys {named}{more}."
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -20,7 +20,7 @@ from service.errors import (
 )
 from service.labeling import rounds
 from service.models import plug_ins
-from service.store import modalities, pipeline
+from service.store import modalities, own_predictions, pipeline
 from service.store.ids import public_id, row_number
 from service.store.names import composed
 from service.store.own_embeddings import FOLDER
@@ -196,6 +196,7 @@ def _artifacts(session: Session, project: Project) -> list[str]:
     runs = sa.select(ScoreRun.id).where(ScoreRun.project_id == project.id)
     return [
         f"heads/{project.id}",
+        own_predictions.folder_of(project.id),
         *(f"pretext/{number}" for number in session.scalars(models)),
         *(str(artifact) for artifact in session.scalars(own)),
         *(f"scores/{number}" for number in session.scalars(runs)),

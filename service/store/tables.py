@@ -487,6 +487,21 @@ class Head(Table):
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
+class OwnPredictions(Table):
+    """Probabilities by a user's own model, which strategies use in place of the head's."""
+
+    __tablename__ = "own_predictions"
+
+    project_id: Mapped[int] = mapped_column(
+        sa.ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    artifact: Mapped[str]  # see service/models/own_predictions.py
+    classes: Mapped[list[str]]  # in the order of its columns; the project's may change later
+    items: Mapped[int]
+    labels: Mapped[int | None]  # that the model had learned from, where it was told
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
 class LabelCheck(Table):
     """Findings of the newest check of a project's labels; see `worker/jobs/check_labels.py`."""
 

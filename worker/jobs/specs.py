@@ -12,7 +12,16 @@ from service.store.artifacts import Artifacts
 from service.store.class_names import ClassNames
 from service.store.control_arm import TESTED
 from service.store.project_settings import Choice, ProjectSettings
-from service.store.tables import Head, Item, Label, PretextModel, Project, Ranking, utc_now
+from service.store.tables import (
+    Head,
+    Item,
+    Label,
+    OwnPredictions,
+    PretextModel,
+    Project,
+    Ranking,
+    utc_now,
+)
 from worker.arrays import Floats, Ints
 from worker.evaluation.known_items import KnownItems
 from worker.heads import Head as HeadKind
@@ -87,15 +96,38 @@ def probabilities_by(artifacts: Artifacts, head: Head, project: Project, scored:
     """(n, c) Probabilities of the scored items by a stored head of the same score run, in the order of the project's
     classes; 0 for a class that came after the head, the sum for one that others were merged into.
     """
-    found = _probabilities_by(artifacts, head, scored)
-    if head.classes == project.classes:
-        return found
+    return _in_classes_of(project, _probabilities_by(artifacts, head, scored), head.classes)
+
+
+def own_probabilities(
+    artifacts: Artifacts, own: OwnPredictions, project: Project, scored: ScoredItems, by_head: Floats | None
+) -> Floats:
+    """(n, c) Probabilities of the scored items by the user's own model, in the order of the project's classes. For an
+    item without one those of the head, else what the others think on average.
+    """
+    with np.load(artifacts.local_path(own.artifact), allow_pickle=False) as arrays:
+        ids, stored = arrays["ids"], arrays["probabilities"]
+    rows = np.minimum(np.searchsorted(ids, scored.ids), len(ids) - 1)
+    found = _in_classes_of(project, stored[rows], own.classes)
+    lacking = ids[rows] != scored.ids
+    if lacking.any():
+        mean = (
+            found[~lacking].mean(axis=0) if not lacking.all() else np.full(found.shape[1], 1 / found.shape[1])
+        )
+        found[lacking] = by_head[lacking] if by_head is not None else mean
+    return found
+
+
+def _in_classes_of(project: Project, probabilities: Floats, classes: list[str]) -> Floats:
+    """Columns of classes of before -> those of the project's classes."""
+    if classes == project.classes:
+        return probabilities
     names = ClassNames(project)
     column_of = {name: column for column, name in enumerate(project.classes)}
-    aligned = np.zeros((len(found), len(project.classes)), np.float32)
-    for column, name in enumerate(map(names.or_same, head.classes)):
+    aligned = np.zeros((len(probabilities), len(project.classes)), np.float32)
+    for column, name in enumerate(map(names.or_same, classes)):
         if name in column_of:
-            aligned[:, column_of[name]] += found[:, column]
+            aligned[:, column_of[name]] += probabilities[:, column]
     return aligned
 
 

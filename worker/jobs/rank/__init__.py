@@ -5,6 +5,8 @@ gate says no-go of the embeddings, `random` stands in for the strategy (docs/dec
 enough since it last judged, the gate is asked again. The first ranking of a score run queues its similarity index, and
 the first by a head stores what that head thinks of all items (`service.store.item_map`).
 
+Where a user's own model has sent predictions, these stand in for the head's (`service/models/own_predictions.py`).
+
 Random choices come from (seed of the project, labels used), so the same state gives the same ranking again.
 """
 
@@ -27,6 +29,7 @@ from service.store.project_settings import Choice, ProjectSettings
 from service.store.tables import (
     Head,
     Item,
+    OwnPredictions,
     Project,
     RankedItem,
     Ranking,
@@ -40,7 +43,14 @@ from worker.evaluation.known_items import KnownItems
 from worker.evaluation.picks_gain import PicksGain, share_of_strategy
 from worker.jobs.context import JobContext
 from worker.jobs.rank.exclusions import NO_COPIES, LeftOut, bar, barred_items, copies_of, left_out
-from worker.jobs.specs import chosen_head, item_ids, labeled_items, modality_of, probabilities_by
+from worker.jobs.specs import (
+    chosen_head,
+    item_ids,
+    labeled_items,
+    modality_of,
+    own_probabilities,
+    probabilities_by,
+)
 from worker.jobs.train_head.measure_head import on_alike
 from worker.registry import plug_in_from
 from worker.scoring.scored_items import ScoredItems, open_parts, open_sketches
@@ -65,6 +75,7 @@ class _State:
     settings: ProjectSettings
     score_run: ScoreRun
     head: Head | None  # the served one, where it knows the items of the score run
+    own: OwnPredictions | None  # which count in place of the head's
     labeled: KnownItems  # but for the control arm
     labels: int  # with the control arm
     done: Ints
@@ -102,6 +113,7 @@ class _State:
             settings=settings,
             score_run=score_run,
             head=_head_for(session, project.head_id, score_run),
+            own=session.get(OwnPredictions, project.id),
             labeled=labeled.keep(~np.isin(labeled.ids, control)),
             labels=len(labeled),
             done=item_ids(session, project.id, "done"),
@@ -170,6 +182,9 @@ def run(context: JobContext) -> dict[str, Any] | None:
         choice, note, selection = _select(state, pool)
     if not pool.available.any() and not unseen.seen.all():
         note = "What is left is barred as probably broken, or a duplicate: it is served at random."
+    if state.own is not None:
+        by_yours = f"By your own predictions of {state.own.items:,} items."
+        note = f"{by_yours} {note}" if note else by_yours
     if state.provisional:
         by_weights = open_parts(context.artifacts, str(state.score_run.artifact)) is not None
         provisional = PROVISIONAL.format("pretrained weights" if by_weights else "raw features")
@@ -283,6 +298,8 @@ def _pool_view(context: JobContext, state: _State, scored: ScoredItems, stands_f
     probabilities = None
     if state.head is not None:
         probabilities = probabilities_by(context.artifacts, state.head, state.project, scored)
+    if state.own is not None:
+        probabilities = own_probabilities(context.artifacts, state.own, state.project, scored, probabilities)
     return PoolView(
         embeddings=scored.embeddings,
         pretext_losses=scored.losses,

@@ -12,13 +12,14 @@ _AT_ONCE = 256
 
 
 def gradients(pixels: Tensor) -> Tensor:
-    """(n, 3, s, s) uint8 -> (n, d) float32: `edges`, and a thumbnail, whose levels run from -1 to 1 over the root of
-    their number: so it is as long as the edges where it is all white or black.
+    """(n, 3, s, s) uint8 -> (n, d) float32: `edges`, and a thumbnail, whose levels run from -0.5 to 0.5 over the root
+    of their number: so it is half as long as the edges where it is all white or black. As long, it gained less on four
+    pools for development (docs/decisions/0020-a-provisional-ranking.md).
     """
     found = []
     for part in torch.split(pixels, _AT_ONCE):
         images = small(part)
-        levels = thumbnail(images) * 2 - 1
+        levels = thumbnail(images) - 0.5
         found.append(torch.cat([edges(images), levels / levels.shape[1] ** 0.5], dim=1))
     return torch.cat(found)
 
