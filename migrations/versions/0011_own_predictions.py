@@ -17,8 +17,8 @@ def upgrade() -> None:
         sa.Column("project_id", _NUMBER, autoincrement=False, nullable=False),
         sa.Column("artifact", sa.Text(), nullable=False),
         sa.Column("classes", sa.JSON(), nullable=False),
-        sa.Column("items", sa.Integer(), nullable=False),
-        sa.Column("labels", sa.Integer(), nullable=True),
+        sa.Column("items", _NUMBER, nullable=False),
+        sa.Column("labels", _NUMBER, nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
             ["project_id"],

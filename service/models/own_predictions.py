@@ -184,7 +184,7 @@ def _columns(schema: pa.Schema, project: Project) -> list[str]:
 
 
 def _checked(values: npt.NDArray[np.float64], keys: list[str], before: int) -> Probabilities:
-    """(n, c) of sum 1."""
+    """Probabilities (n, c), of sum 1. Raises `Invalid`."""
     sums = values.sum(axis=1)
     wrong = np.flatnonzero(
         ~(np.isfinite(values).all(axis=1) & (values >= 0).all(axis=1) & (np.abs(sums - 1) <= _OFF))
