@@ -14,7 +14,7 @@ from service.main import create_app
 from service.pool import counts
 from service.settings import Settings
 from service.store.session import write_session
-from service.store.tables import Project
+from service.store.tables import OwnPredictions, Project
 from tests import factories
 from tests.api.conftest import created
 
@@ -54,6 +54,7 @@ def test_every_route_is_described_with_an_example(app: FastAPI) -> None:
                 "application/zip",
                 "application/octet-stream",
                 "application/vnd.shortlist.map",
+                "application/vnd.apache.parquet",
             )
             for kind in content
         )
@@ -77,6 +78,7 @@ def test_every_polled_get_answers_304(admin: TestClient, app: FastAPI, engine: s
             session, webhook=factories.make_webhook(session, project=project), next_at=9e9
         )
         factories.make_tool_connection(session, project=project, next_at=9e9)
+        session.add(OwnPredictions(project_id=1, artifact="own-predictions/1/none.npz", classes=[], items=0))
         score_run = factories.make_score_run(session, project=project)
         project.score_run_id = score_run.id
     ids = {"project_id": "p_1", "item_id": "i_1", "job_id": "j_1", "number": "1", "webhook_id": "w_1"}
