@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up test check format docs web bench-loop bench-labels bench-labels-quick bench-tasks bench-select bench-system bench-serve bench-pretext bench-gpu bench-pages label-studio-test bench-modalities clean
+.PHONY: help venv demo up test check format docs docs-site web bench-loop bench-labels bench-labels-quick bench-tasks bench-select bench-system bench-serve bench-pretext bench-gpu bench-pages label-studio-test bench-modalities clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-18s %s\n", $$1, $$2}'
@@ -52,8 +52,11 @@ format: venv ## make ruff happy where it can be made so by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: venv ## write docs/catalogue.md and docs/settings.md from the code
+docs: venv ## write docs/api.md, docs/catalogue.md and docs/settings.md from the code
 	$(BIN)/python docs/generate.py
+
+docs-site: venv ## build the docs as a site into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 web: venv ## build the page from web/ into service/web/static; needs node, which using it does not
 	$(BIN)/python web/build.py

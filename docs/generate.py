@@ -1,10 +1,11 @@
-"""Write docs/catalogue.md and docs/settings.md from the docstrings and descriptions in the code.
+"""Write docs/api.md, docs/catalogue.md and docs/settings.md from the docstrings and descriptions in the code.
 
 .venv/bin/python docs/generate.py           writes them
 .venv/bin/python docs/generate.py --check   ends with 1 when they are not what it would write
 """
 
 import sys
+import tempfile
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from service.main import create_app
 from service.settings import Settings
 from service.store.catalogue import Announcement
 from service.store.project_settings import PretextTraining, ProjectSettings
@@ -79,6 +81,34 @@ def _table(settings: type[BaseModel], shown: Any) -> Iterator[str]:
         yield f"| `{shown(name)}` | {_cell(field.default)} | {_cell(field.description)} |"
 
 
+def api() -> str:
+    """Every route, by what it is about; the answers themselves stand under /docs of a running service."""
+    with tempfile.TemporaryDirectory() as folder:
+        description = create_app(Settings(data_dir=Path(folder) / "data")).openapi()
+    rows: dict[str, list[str]] = {}
+    for path, operations in description["paths"].items():
+        for method, operation in operations.items():
+            said = " ".join(operation.get("description", "").split())
+            asked = [
+                f"`{one['name']}`" + (f": {one['description']}" if one.get("description") else "")
+                for one in operation.get("parameters", [])
+                if one["in"] == "query"
+            ]
+            tag = operation.get("tags", ["service"])[0]
+            cells = f"`{method.upper()} {path}`", _cell(said), _cell("; ".join(asked))
+            rows.setdefault(tag, []).append(f"| {' | '.join(cells)} |")
+    lines = [
+        "# API",
+        "",
+        "Written by `docs/generate.py` from the code. `/docs` of a running service has an example of every body and "
+        "answer, `/openapi.json` the schemas. Errors are `application/problem+json` with a stable `code` and a "
+        "sentence that says what to do.",
+    ]
+    for tag, found in sorted(rows.items()):
+        lines += ["", f"## {tag.capitalize()}", "", "| route | does | query |", "|---|---|---|", *found]
+    return "\n".join(lines) + "\n"
+
+
 def _cell(value: object) -> str:
     if isinstance(value, BaseModel):
         value = getattr(value, "name", value)
@@ -88,7 +118,7 @@ def _cell(value: object) -> str:
 
 
 def main() -> None:
-    pages = {HERE / "catalogue.md": catalogue(), HERE / "settings.md": settings()}
+    pages = {HERE / "api.md": api(), HERE / "catalogue.md": catalogue(), HERE / "settings.md": settings()}
     if "--check" in sys.argv:
         stale = [path.name for path, text in pages.items() if not path.exists() or path.read_text() != text]
         sys.exit(f"not up to date: {', '.join(stale)}; run docs/generate.py" if stale else 0)

@@ -1,6 +1,7 @@
 """Every plug-in, setting and command appears in the docs as it is in the code."""
 
 import ast
+import os
 import pkgutil
 import re
 import shlex
@@ -159,3 +160,14 @@ def test_links_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     places = [place.partition("#")[0] for place in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in place]
     assert {place for place in places if place and not (page.parent / place).exists()} == set()
+
+
+def test_the_site_builds_and_no_link_or_anchor_is_dead(tmp_path: Path) -> None:
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", tmp_path],
+        cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    assert {"index.html", "api.html", "benchmarks", "decisions"} <= {path.name for path in tmp_path.iterdir()}
+    for page in tmp_path.rglob("*.html"):
+        assert not re.search(r'<(?:script|link|img)[^>]+(?:src|href)="https?://', page.read_text()), page.name
