@@ -11,6 +11,7 @@ _FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended, progressive; 8 bi
 _ALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
 _APP1, _SCAN = 0xE1, 0xDA
 _EXIF, _ORIENTATION = b"Exif\x00\x00", 0x0112
+_MOST_SEGMENTS = 1_000
 _SCALES = (8, 4, 2)  # as `JpegImageFile.draft` has them
 Pixels = npt.NDArray[np.uint8]
 
@@ -49,11 +50,11 @@ def _size_upright(data: bytes) -> tuple[int, int] | None:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Marker, place and length of the segments before the pixels."""
-    if not data.startswith(b"\xff\xd8"):
-        return
-    at = 2
-    while at + 9 < len(data) and data[at] == 0xFF and (marker := data[at + 1]) != _SCAN:
+    """Marker, place and length of the segments before the pixels; of a file that has nothing else, the first ones."""
+    at = 2 if data.startswith(b"\xff\xd8") else len(data)
+    for _ in range(_MOST_SEGMENTS):
+        if at + 9 >= len(data) or data[at] != 0xFF or (marker := data[at + 1]) == _SCAN:
+            return
         length = 0 if marker in _ALONE else int.from_bytes(data[at + 2 : at + 4])
         yield marker, at + 4, length - 2
         at += 2 + length
