@@ -13,6 +13,8 @@ from service.store.tables import CatalogueEntry
 # Which kind of plug-in a setting names. A backbone is `small` or any timm model: only the worker knows.
 _KINDS = {"pretext_task": "pretext_task", "strategy": "strategy", "cold_start": "strategy", "head": "head"}
 _NAMES_A_CLASS = "x-class"  # in the schema of a parameter: its value is a class of the project
+# In a plug-in's schema: the label kinds of projects that it is for; without it, all.
+LABEL_KINDS = "x-label-kinds"
 _JSON_TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,), "integer": (int,), "number": (int, float), "null": (type(None),),
     "array": (list,), "object": (dict,),
@@ -23,10 +25,12 @@ def entries(session: Session) -> list[CatalogueEntry]:
     return list(session.scalars(sa.select(CatalogueEntry).order_by(CatalogueEntry.kind, CatalogueEntry.name)))
 
 
-def check(session: Session, settings: ProjectSettings, classes: Sequence[str]) -> None:
+def check(
+    session: Session, settings: ProjectSettings, classes: Sequence[str], label_kind: str = "single"
+) -> None:
     """The plug-ins that were chosen, and their parameters. Raises `UnknownPlugIn` or `Invalid`.
 
-    classes: of the project, which a parameter may name
+    classes: of the project, which a parameter may name; label_kind: its own, which not every head can
 
     Before any worker ran there is nothing to check against, and everything passes: the job says what is wrong.
     """
@@ -39,6 +43,17 @@ def check(session: Session, settings: ProjectSettings, classes: Sequence[str]) -
         if choice.name not in schemas:
             kind, known = _KINDS[field].replace("_", " "), ", ".join(schemas)
             raise UnknownPlugIn(field=field, kind=kind, name=choice.name, known=known)
+        if label_kind not in schemas[choice.name].get(LABEL_KINDS, [label_kind]):
+            able = [
+                name
+                for name, schema in schemas.items()
+                if label_kind in schema.get(LABEL_KINDS, [label_kind])
+            ]
+            message = (
+                f"the {_KINDS[field].replace('_', ' ')} {choice.name!r} is for projects where an item has one class. "
+                f"Those that can tell several are: {', '.join(able) or 'none'}."
+            )
+            raise Invalid(field=field, message=message)
         _check_params(choice.params, schemas[choice.name], f"{field}.params", classes)
 
 
