@@ -82,12 +82,13 @@ class Answer(BaseModel):
     model_config = ConfigDict(populate_by_name=True)
 
 
-def _is_none(value: object) -> bool:
+def is_none(value: object) -> bool:
+    """For fields that most answers do not have: `Field(exclude_if=is_none)`."""
     return value is None
 
 
 # Several classes of an item; the answers of other projects do not have the field.
-ClassList = Annotated[list[str] | None, Field(default=None, exclude_if=_is_none, description=CLASSES)]
+ClassList = Annotated[list[str] | None, Field(default=None, exclude_if=is_none, description=CLASSES)]
 
 
 class Page(Answer, Generic[T]):

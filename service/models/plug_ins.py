@@ -7,14 +7,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.errors import Invalid, UnknownPlugIn
+from service.store.catalogue import LABEL_KINDS
 from service.store.project_settings import Choice, ProjectSettings
 from service.store.tables import CatalogueEntry
 
 # Which kind of plug-in a setting names. A backbone is `small` or any timm model: only the worker knows.
 _KINDS = {"pretext_task": "pretext_task", "strategy": "strategy", "cold_start": "strategy", "head": "head"}
 _NAMES_A_CLASS = "x-class"  # in the schema of a parameter: its value is a class of the project
-# In a plug-in's schema: the label kinds of projects that it is for; without it, all.
-LABEL_KINDS = "x-label-kinds"
 _JSON_TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,), "integer": (int,), "number": (int, float), "null": (type(None),),
     "array": (list,), "object": (dict,),

@@ -101,7 +101,7 @@ def collect(session: Session, project: Project, now: datetime) -> Metrics:
         ranking=_current(session, Ranking, project.ranking_id),
         head=_current(session, Head, project.head_id),
         head_note=newest.metrics.get("note") if newest else None,
-        advice=on_stopping(learning_curve, settings.round_size),
+        advice=on_stopping(learning_curve, settings.round_size, rounds.figure_of(project)),
         random_selection=_random_selection(session, project),
         label_check=session.get(LabelCheck, project.id),
     )
@@ -121,7 +121,9 @@ def _random_selection(session: Session, project: Project) -> RandomSelection | N
     if measured is None:
         return None
     curve = measured.metrics.get("random_curve", [])
-    return on_random_selection(curve, measured.labels_used, measured.metrics["accuracy"])
+    figure = rounds.figure_of(project)
+    reached = measured.metrics[figure]
+    return on_random_selection(curve, measured.labels_used, reached, figure) if reached is not None else None
 
 
 def _current(session: Session, table: type[T], number: int | None) -> T | None:
