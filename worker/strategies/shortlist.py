@@ -67,7 +67,8 @@ class Shortlist(Strategy):
     def _rarity(self, pool: PoolView, probabilities: Floats) -> Floats:
         """(n,) Expected rarity of an item's class among the labels; 1 where the pool is not skewed."""
         shares = probabilities.mean(axis=0, dtype=np.float64)
-        shares /= shares.sum() if pool.several else 1
+        if pool.several:
+            shares /= max(shares.sum(), 1e-12)
         effective = np.exp(-(shares * np.log(np.maximum(shares, 1e-12))).sum())
         if effective >= self.balance_below * pool.n_classes:
             return np.ones(len(pool), np.float32)
