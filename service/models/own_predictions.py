@@ -186,9 +186,7 @@ def _columns(schema: pa.Schema, project: Project) -> list[str]:
     return [column_of[name] for name in project.classes]
 
 
-def _checked(
-    values: npt.NDArray[np.float64], keys: list[str], before: int, several: bool
-) -> Probabilities:
+def _checked(values: npt.NDArray[np.float64], keys: list[str], before: int, several: bool) -> Probabilities:
     """Probabilities (n, c), of sum 1; several: each for itself, at most 1. Raises `Invalid`."""
     sums = values.sum(axis=1)
     adds_up = (values <= 1).all(axis=1) if several else np.abs(sums - 1) <= _OFF

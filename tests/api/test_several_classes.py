@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -253,12 +254,13 @@ def test_items_by_a_class_among_theirs(admin: TestClient, project: dict[str, Any
 
 
 @ONLY_SQLITE
-def test_what_is_for_one_class_says_so(admin: TestClient, project: dict[str, Any]) -> None:
+def test_what_is_for_one_class_says_so(tmp_path: Path, admin: TestClient, project: dict[str, Any]) -> None:
     asked = [
         admin.post("/projects/p_1/next-batch", json={"annotator": "ann", "grid": True}),
         admin.post("/projects/p_1/suspects/check"),
         admin.get("/projects/p_1/rounds/1/answers"),
         admin.get("/projects/p_1/labels", params={"format": "imagefolder"}),
+        admin.post("/projects/p_1/sources", json={"uri": str(tmp_path), "split": "test"}),
     ]
     for answer in asked:
         assert (answer.status_code, answer.json()["code"]) == (409, "single_only"), answer.text

@@ -22,6 +22,7 @@ type Skip = NonNullable<LabelIn["skip"]>;
 interface Decision {
   on: OnDesk[];
   said: string;
+  classes?: string[];
 }
 
 function useSetting(name: string, fallback: string): [string, (value: string) => void] {
@@ -86,7 +87,8 @@ function AtDesk({ project, annotator, mode, setMode, rename }: { project: Projec
   const [lightOpen, setLightOpen] = useState(false);
   const [typed, setTyped] = useState("");
   const [beside, setBeside] = useState(false);
-  const [marked, setMarked] = useState<ReadonlySet<string>>(new Set()); // of several classes an item, those it has
+  // Of several classes an item, those that were chosen. They are this item's: what is pressed as the next one comes is not lost.
+  const [marks, setMarks] = useState<{ item: string; names: ReadonlySet<string> }>({ item: "", names: new Set() });
   const [wrong, setWrong] = useState<ReadonlySet<string>>(new Set());
   const [asked, setAsked] = useState<ReadonlySet<string>>(new Set()); // batches whose grid was sent: the rest one by one
   const since = useRef(performance.now());
@@ -101,11 +103,11 @@ function AtDesk({ project, annotator, mode, setMode, rename }: { project: Projec
   }, []);
 
   const on = queue.items[0];
+  const marked = on && marks.item === on.item.id ? marks.names : new Set<string>();
   const grid = mode && on && !asked.has(on.batch) ? gridOf(queue.items.filter((each) => each.batch === on.batch)) : null;
   useEffect(() => {
     since.current = performance.now();
     setTyped("");
-    setMarked(new Set());
     setBeside(false);
   }, [grid ? grid.items[0]?.batch : on?.item.id]);
 
@@ -122,7 +124,7 @@ function AtDesk({ project, annotator, mode, setMode, rename }: { project: Projec
     queue.decided.add(taken.item.id);
     queue.take();
     const told = "class" in what ? what.class : "classes" in what ? said(what.classes) : what.skip;
-    remember({ on: [taken], said: told });
+    remember({ on: [taken], said: told, ...("classes" in what ? { classes: what.classes } : {}) });
     setLabeled((number) => number + 1);
     if (flash.current) flash.current.textContent = "skip" in what ? `skipped: ${told}` : told;
   };
@@ -132,7 +134,7 @@ function AtDesk({ project, annotator, mode, setMode, rename }: { project: Projec
     if (!several) return decide({ class: name });
     const next = new Set(marked);
     if (!next.delete(name)) next.add(name);
-    setMarked(next);
+    if (on) setMarks({ item: on.item.id, names: next });
     setTyped("");
   };
   const sendMarked = () => decide({ classes: project.classes.filter((name) => marked.has(name)) });
@@ -171,6 +173,7 @@ function AtDesk({ project, annotator, mode, setMode, rename }: { project: Projec
       queue.decided.delete(each.item.id);
     }
     queue.putBack(...newest.on);
+    if (newest.classes) setMarks({ item: (newest.on[0] as OnDesk).item.id, names: new Set(newest.classes) });
     if (newest.on.length > 1) setAsked(new Set([...asked].filter((batch) => batch !== (newest.on[0] as OnDesk).batch)));
     setLabeled((number) => number - newest.on.length);
     if (flash.current) flash.current.textContent = `undone: ${newest.said}`;
