@@ -5,8 +5,8 @@ come in a long tail, each half as frequent as two before it; one picture in thre
 blood, by which of three kinds of cells are there (https://github.com/Shenggan/BCCD_Dataset), 244 to pick from.
 
 Embeddings are the raw features that the service ranks by before there is a pretext model (HOG and a thumbnail, 128
-principal components); the head is `linear`. Each budget is a round; all arms begin with nothing. Doubt of an item is the
-mean over classes; `:max` behind a strategy takes that of the class in most doubt instead.
+principal components); the head is `linear`. Each budget is a round; all arms begin with nothing. Doubt of an item is
+the mean over classes; `:max` behind a strategy takes that of the class in most doubt instead.
 """
 
 import argparse

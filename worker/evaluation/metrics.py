@@ -93,8 +93,8 @@ class MeasuresOfSeveral:
 
 
 def measure_several(probabilities: Floats, members: Ints, rng: np.random.Generator) -> MeasuresOfSeveral:
-    """probabilities (n, c), members (n, c) 0 or 1, n >= 1. Intervals of the means over classes are percentiles of
-    bootstrapped items (Efron 1979), 200 times.
+    """probabilities (n, c), members (n, c) 0 or 1, n >= 1. Intervals of the means over classes: see `percentiles`, of
+    items bootstrapped 200 times (Efron 1979, Bootstrap Methods, https://doi.org/10.1214/aos/1176344552).
     """
     n = len(members)
     predicted, truth = probabilities >= 0.5, members.astype(np.bool_)
@@ -110,7 +110,7 @@ def measure_several(probabilities: Floats, members: Ints, rng: np.random.Generat
     low, high = wilson_interval(exact, n)
     mean, mean_f1 = (_plain(mean_of_known(each[None])[0]) for each in (precisions, f1))
     return MeasuresOfSeveral(
-        n, mean, *percentiles(means, mean), mean_f1, *percentiles(means_f1, mean_f1), exact / n, low, high,
+        n, mean, *percentiles(means, mean, n), mean_f1, *percentiles(means_f1, mean_f1, n), exact / n, low, high,
         nll=float(losses_of(probabilities, members).mean()), ece=_calibration_error(reliability),
         recall=[float(f / h) if h else None for f, h in zip(found, have, strict=True)],
         average_precision=[_plain(each) for each in precisions],
@@ -124,7 +124,7 @@ def mean_average_precision(
     n = len(members)
     again = rng.multinomial(n, np.full(n, 1 / n), size=_DRAWS).astype(np.float64)
     mean = _plain(mean_of_known(average_precisions(probabilities, members, np.ones((1, n))))[0])
-    return mean, *percentiles(mean_of_known(average_precisions(probabilities, members, again)), mean)
+    return mean, *percentiles(mean_of_known(average_precisions(probabilities, members, again)), mean, n)
 
 
 def average_precisions(probabilities: Floats, members: Ints, weights: np.ndarray) -> np.ndarray:
@@ -160,13 +160,16 @@ def mean_of_known(values: np.ndarray) -> np.ndarray:
     return np.where(known.any(axis=1), total / np.maximum(known.sum(axis=1), 1), np.nan)
 
 
-def percentiles(values: np.ndarray, found: float | None) -> tuple[float | None, float | None]:
-    """The 95 % interval by bootstrapped values (b,), never without what was found itself."""
+def percentiles(values: np.ndarray, found: float | None, n: int) -> tuple[float | None, float | None]:
+    """The 95 % interval by bootstrapped values (b,), never narrower than that of a share of n items: what is perfect on
+    few items is perfect however often they are drawn again.
+    """
     values = values[~np.isnan(values)]
     if found is None or not len(values):
         return None, None
     low, high = np.percentile(values, [2.5, 97.5])
-    return min(found, float(low)), max(found, float(high))
+    lowest, highest = wilson_interval(found * n, n)
+    return min(lowest, float(low)), max(highest, float(high))
 
 
 def _plain(value: float) -> float | None:
@@ -195,7 +198,7 @@ def told_apart(classes: Ints) -> bool:
     return len(np.unique(classes)) >= 2
 
 
-def wilson_interval(right: int, n: int) -> tuple[float, float]:
+def wilson_interval(right: float, n: int) -> tuple[float, float]:
     """95 % interval of a share, sound for small n and near 0 and 1.
 
     Wilson 1927, Probable Inference, https://doi.org/10.1080/01621459.1927.10502953

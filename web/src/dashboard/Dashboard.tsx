@@ -91,7 +91,7 @@ export function Dashboard({ id }: { id: string }) {
       </Card>
       <Card title="Where the head errs" tall note={data.measured?.metrics ? `round ${data.measured.number}, ${count(data.measured.metrics.items ?? 0)} ${data.measured.metrics.measured_on ?? ""} items` : undefined}>
         <Confusion round={data.measured} project={project} />
-        {data.measured && (
+        {data.measured && project.label_kind !== "multi" && (
           <p class="more">
             <a href={href(project.id, "gallery", { show: "suspects" })}>Labels that the head contradicts</a>
           </p>
