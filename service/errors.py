@@ -158,8 +158,8 @@ class LabelKindDiffers(ShortlistError):
 
 
 class SingleOnly(ShortlistError):
-    """{what} is for projects where an item has one class, and an item of project {project} has any number of them
-    (label_kind multi). {instead}"""
+    """An item of project {project} has any number of classes (its label_kind is multi), and this is for projects where
+    an item has one: {what}. {instead}"""
 
     status, code = 409, "single_only"
 

@@ -165,7 +165,7 @@ def _next_batch(
         raise AnnotatorMissing(field="annotator")
     if body.grid and project.label_kind == "multi":
         raise SingleOnly(
-            what="A grid", project=public_id("p", project.id), instead="Ask for a batch without `grid`."
+            what="a grid", project=public_id("p", project.id), instead="Ask for a batch without `grid`."
         )
     if body.predicted_class is not None and not body.grid:
         raise Invalid(field="predicted_class", message="it is of a grid: send `grid: true` with it.")

@@ -61,7 +61,7 @@ _LIST = pa.list_(pa.string())
 
 
 def export_columns(project: Project) -> pa.Schema:
-    """Of several classes an item, `classes` and `said` are lists."""
+    """The columns; where an item has several classes, `classes` and `said` are lists."""
     if project.label_kind == "single":
         return EXPORT_COLUMNS
     lists = {"class": pa.field("classes", _LIST), "said": pa.field("said", _LIST)}
@@ -277,7 +277,7 @@ def labels_out(
     if project.label_kind == "multi" and not chosen.several:
         able = ", ".join(sorted(name for name, each in formats().items() if each.several))
         raise SingleOnly(
-            what=f"The format {chosen.name}",
+            what=f"the format {chosen.name}",
             project=public_id("p", project.id),
             instead=f"Take one of {able}.",
         )

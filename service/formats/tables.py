@@ -60,7 +60,7 @@ def _flat(row: Row, schema: pa.Schema) -> Row:
 
 
 def _cell(value: Any) -> Any:
-    """Of CSV: a list, as of several classes, is JSON."""
+    """A cell of CSV: a list, as of several classes, is JSON."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else _text(value)
 
 

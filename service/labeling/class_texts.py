@@ -17,7 +17,7 @@ _WANTS = {
 
 
 class ClassTexts:
-    """Of a project, as it is when this is made."""
+    """The texts of a project, as it is when this is made."""
 
     def __init__(self, project: Project) -> None:
         self._project, self._names = project, ClassNames(project)

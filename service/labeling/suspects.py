@@ -66,7 +66,7 @@ def check(session: Session, project: Project) -> Job:
     projects.lock_open(session, project)
     if project.label_kind == "multi":
         instead = "Gold items and `overlap` show there how well annotators do."
-        raise SingleOnly(what="The check of labels", project=public_id("p", project.id), instead=instead)
+        raise SingleOnly(what="the check of labels", project=public_id("p", project.id), instead=instead)
     if project.score_run_id is None:
         raise NoScoreRun(project=public_id("p", project.id))
     if project.labels_used == 0:

@@ -38,7 +38,7 @@ def of_round(
     """
     if project.label_kind == "multi":
         instead = "What its head found of each class is in the round's `metrics`."
-        raise SingleOnly(what="A confusion matrix", project=public_id("p", project.id), instead=instead)
+        raise SingleOnly(what="a confusion matrix", project=public_id("p", project.id), instead=instead)
     found = session.get(Round, (project.id, number))
     if found is None:
         raise NotFound(what="round", id=number)

@@ -264,4 +264,4 @@ def test_what_is_for_one_class_says_so(tmp_path: Path, admin: TestClient, projec
     ]
     for answer in asked:
         assert (answer.status_code, answer.json()["code"]) == (409, "single_only"), answer.text
-        assert "label_kind multi" in answer.json()["detail"]
+        assert "label_kind is multi" in answer.json()["detail"]

@@ -42,7 +42,7 @@ class HeldOut:
 
     @cached_property
     def right(self) -> Bools:
-        """Of several classes, all must be."""
+        """True where the answer is right; of several classes, all of it."""
         return right_answers(self.probabilities, self.classes)
 
     def figures(self, pretext_losses: Floats) -> dict[str, Any]:

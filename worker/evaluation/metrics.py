@@ -65,7 +65,7 @@ def measure(probabilities: Floats, classes: Ints) -> Measures:
 
 @dataclass(frozen=True)
 class MeasuresOfSeveral:
-    """Of items that may have several classes, each told for itself. …_low, …_high: 95 % intervals.
+    """Figures where items may have several classes, each told for itself. …_low, …_high: 95 % intervals.
 
     mean_average_precision  mean over classes of the area under precision by recall, by which a class's items stand
                             before the others; of classes that some item has
@@ -147,7 +147,7 @@ def average_precisions(probabilities: Floats, members: Ints, weights: np.ndarray
 
 
 def f1_scores(predicted: Bools, truth: Bools, weights: np.ndarray) -> np.ndarray:
-    """(b, c) of predicted (n, c) and true (n, c) classes; NaN where neither has any."""
+    """(b, c) F1 by predicted (n, c) and true (n, c) classes; NaN where neither has any."""
     both = weights @ (predicted & truth)
     either = weights @ predicted + weights @ truth
     return np.where(either > 0, 2 * both / np.maximum(either, 1e-12), np.nan)
@@ -192,7 +192,7 @@ def right_answers(probabilities: Floats, classes: Ints) -> Bools:
 
 
 def told_apart(classes: Ints) -> bool:
-    """Whether items of classes (n,), or (n, c) of several, can teach anything: some are what others are not."""
+    """True if items of classes (n,), or (n, c) of several, can teach anything: some are what others are not."""
     if classes.ndim == 2:
         return bool(((classes == 1).any(axis=0) & (classes == 0).any(axis=0)).any())
     return len(np.unique(classes)) >= 2

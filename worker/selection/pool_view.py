@@ -60,7 +60,7 @@ class PoolView:
 
     @property
     def labels_of_class(self) -> Ints:
-        """(c,) How many labeled items have each class."""
+        """(c,) Labeled items that have each class."""
         if self.members is not None:
             return np.asarray(self.members[self.labeled].sum(axis=0))
         return np.bincount(self.classes[self.labeled], minlength=self.n_classes)

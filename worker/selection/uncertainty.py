@@ -24,7 +24,7 @@ def top_two(probabilities: Floats) -> tuple[Floats, Floats]:
 
 
 def _mean_of_questions(probabilities: Floats, measure: Callable[[Floats], Floats]) -> Floats:
-    """(n, c) -> (n,) of a measure of one class's probabilities (b, c)."""
+    """(n, c) -> (n,) the mean over classes of a measure of probabilities (b, c), one by one."""
     found = np.empty(len(probabilities), np.float32)
     for start in range(0, len(probabilities), _ROWS):
         found[start : start + _ROWS] = measure(probabilities[start : start + _ROWS]).mean(axis=1)
@@ -32,7 +32,7 @@ def _mean_of_questions(probabilities: Floats, measure: Callable[[Floats], Floats
 
 
 def likeliest(probabilities: Floats, several: bool = False) -> Floats:
-    """(n, c) -> (n,) how likely the likeliest answer is."""
+    """(n, c) -> (n,) the probability of the likeliest answer."""
     if several:
         return _mean_of_questions(probabilities, lambda block: np.maximum(block, 1 - block))
     return np.asarray(probabilities.max(axis=1))
