@@ -151,6 +151,19 @@ class UnknownClass(ShortlistError):
     status, code = 422, "unknown_class"
 
 
+class LabelKindDiffers(ShortlistError):
+    """`{field}`: {wants}."""
+
+    status, code = 422, "label_kind_differs"
+
+
+class SingleOnly(ShortlistError):
+    """An item of project {project} has any number of classes (its label_kind is multi), and this is for projects where
+    an item has one: {what}. {instead}"""
+
+    status, code = 409, "single_only"
+
+
 class UnknownItem(ShortlistError):
     """`{field}`: there is no item {id!r} in this project. Use an `id` from next-batch or from the list of items."""
 

@@ -305,7 +305,7 @@ class AsyncItem(ItemFields):
     async def read(self, *, size: int | None = None) -> bytes:
         return await self._annotating.project.read(self.id, size=size)
 
-    async def label(self, class_name: str, *, annotation: JsonValue = None) -> str:
+    async def label(self, class_name: str | Sequence[str], *, annotation: JsonValue = None) -> str:
         return await self._send(
             self._annotating._holding.label(self._handed, class_name, annotation=annotation)
         )

@@ -421,7 +421,7 @@ class Item(ItemFields):
         """Its bytes as a browser may show it. size: longest side of a smaller picture."""
         return self._annotating.project.read(self.id, size=size)
 
-    def label(self, class_name: str, *, annotation: JsonValue = None) -> str:
+    def label(self, class_name: str | Sequence[str], *, annotation: JsonValue = None) -> str:
         """The outcome, `accepted` mostly. annotation: boxes, masks or spans, kept as they are. Stored when this
         returns."""
         return self._send(self._annotating._holding.label(self._handed, class_name, annotation=annotation))

@@ -6,7 +6,9 @@ Without I/O, as `flows`: both clients run it.
 import logging
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -81,13 +83,14 @@ class Holding:
     def label(
         self,
         handed: Handed,
-        class_name: str | None,
+        class_name: str | Sequence[str] | None,
         *,
         skip: Skip | None = None,
         annotation: JsonValue = None,
         withdraw: bool = False,
     ) -> Flow[str]:
-        """The outcome. A second label of the same item is the annotator's next revision."""
+        """The outcome. A second label of the same item is the annotator's next revision. class_name: a list where an
+        item may have several."""
         if class_name is None and skip is None and not withdraw:
             raise ValueError(
                 "a label needs a class; `item.skip` says why there is none, `item.undo` withdraws"
@@ -95,7 +98,7 @@ class Holding:
         milliseconds = int(1000 * (time.monotonic() - handed.since))
         label = {
             "item": handed.item.id, "batch": handed.held.batch, "duration_ms": min(milliseconds, 2**31 - 1),
-            **({"skip": skip} if skip is not None else {"class": class_name}),
+            **({"skip": skip} if skip is not None else _said(class_name)),
             **({"annotator": self._annotator} if self._annotator is not None else {}),
             **({"annotation": annotation} if annotation is not None else {}),
         }  # fmt: skip
@@ -134,3 +137,9 @@ class Holding:
                     yield from self._project.give_back(held.batch)
                 except ShortlistError as error:
                     _log.warning("The batch %s was not given back: %s", held.batch, error)
+
+
+def _said(class_name: str | Sequence[str] | None) -> dict[str, Any]:
+    if class_name is None or isinstance(class_name, str):
+        return {"class": class_name}
+    return {"classes": list(class_name)}

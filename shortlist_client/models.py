@@ -55,7 +55,8 @@ class Content(Answer):
 
 
 class Prediction(Answer):
-    class_name: str = Field(alias="class")
+    class_name: str | None = Field(None, alias="class")
+    classes: list[str] | None = Field(None, description="where an item may have several")
     probability: float
 
 
@@ -69,6 +70,7 @@ class ItemInfo(Answer):
     split: str
     state: str
     class_name: str | None = Field(None, alias="class")
+    classes: list[str] | None = Field(None, description="where an item may have several")
     pretext_loss: float | None = None
     pretext_loss_percentile: float | None = None
     facts: dict[str, Any] | None = None
@@ -104,14 +106,15 @@ class Batch(Answer):
 
 
 class Label(BaseModel):
-    """A label to send: `item` or `key`, and a class or a skip. A class that is said to be None withdraws the
-    annotator's label."""
+    """A label to send: `item` or `key`, and a class (or `classes`, where an item may have several) or a skip. A class
+    that is said to be None withdraws the annotator's label."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     item: str | None = None
     key: str | None = None
     class_name: str | None = Field(None, alias="class")
+    classes: list[str] | None = None
     skip: Skip | None = None
     annotator: str | None = None
     batch: str | None = None
@@ -166,9 +169,10 @@ class CurvePoint(Answer):
     labels_used: int
     measured_on: str | None = None
     items: int | None = None
-    accuracy: float
+    accuracy: float | None = None
     accuracy_low: float | None = None
     accuracy_high: float | None = None
+    mean_average_precision: float | None = Field(None, description="where an item may have several classes")
 
 
 class Metrics(Answer):

@@ -6,14 +6,15 @@ from pydantic import Field
 
 from service.access.keys import Principal
 from service.api.item_content import CONTENT_EXAMPLE, IMAGE_URL_EXAMPLE, ItemContent, image_url
-from service.errors import AnnotatorMissing, Invalid
+from service.errors import AnnotatorMissing, Invalid, SingleOnly
 from service.http.dependencies import Annotator, Parts, PartsDep, ReadSession, TurnSession, WriteSession
 from service.http.idempotent_route import OnceRoute
-from service.http.schemas import Answer, Body, Name, with_example
+from service.http.schemas import Answer, Body, ClassList, Name, with_example
 from service.labeling import batches, neighbours
 from service.labeling.batches import NextBatch, Reason, Served
 from service.labeling.picks import Grid
 from service.projects import projects
+from service.store import class_sets
 from service.store.ids import public_id
 from service.store.tables import Batch, Project, utc_now
 
@@ -64,7 +65,8 @@ class Why(Answer):
 class Prediction(Answer):
     """The head's best guess when the ranking was made. Control items come without one, so that it sways nobody."""
 
-    class_name: str = Field(alias="class")
+    class_name: str | None = Field(None, alias="class")
+    classes: ClassList
     probability: float
     head: int | None
 
@@ -145,8 +147,9 @@ def _why(served: Served, project: Project) -> Why:
 def _prediction(served: Served) -> Prediction | None:
     if served.predicted_class is None or served.predicted_probability is None:
         return None
-    guess: dict[str, Any] = {"class": served.predicted_class}
-    return Prediction(**guess, probability=served.predicted_probability, head=served.head)
+    guess: dict[str, Any] = {"class": class_sets.alone(served.predicted_class)}
+    classes = class_sets.several(served.predicted_class)
+    return Prediction(**guess, classes=classes, probability=served.predicted_probability, head=served.head)
 
 
 def _next_batch(
@@ -160,6 +163,10 @@ def _next_batch(
     annotator = caller.annotator_for(body.annotator, "annotator")
     if annotator is None:
         raise AnnotatorMissing(field="annotator")
+    if body.grid and project.label_kind == "multi":
+        raise SingleOnly(
+            what="a grid", project=public_id("p", project.id), instead="Ask for a batch without `grid`."
+        )
     if body.predicted_class is not None and not body.grid:
         raise Invalid(field="predicted_class", message="it is of a grid: send `grid: true` with it.")
     found: NextBatch = batches.next_batch(
@@ -228,7 +235,8 @@ class Neighbour(Answer):
     id: str
     key: str
     content: ItemContent
-    class_name: str = Field(alias="class")
+    class_name: str | None = Field(alias="class")
+    classes: ClassList
     similarity: float = Field(description="cosine in the space that strategies pick from; 1 at most")
 
 
@@ -272,7 +280,8 @@ def list_neighbours(
                     one.listed.item.content_hash,
                 ),
                 similarity=one.similarity,
-                **{"class": one.listed.item.class_name},
+                classes=class_sets.several(one.listed.item.class_name),
+                **{"class": class_sets.alone(one.listed.item.class_name)},
             )
             for one in found
         ]

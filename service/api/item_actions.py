@@ -4,11 +4,22 @@ from datetime import datetime
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Query
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from service.http.dependencies import Admin, Reader, ReadSession, WriteSession
 from service.http.etag import ETagRoute
-from service.http.schemas import Answer, Body, Cursor, Limit, Name, Page, Text, decode_cursor, with_example
+from service.http.schemas import (
+    CLASSES,
+    Answer,
+    Body,
+    Cursor,
+    Limit,
+    Name,
+    Page,
+    Text,
+    decode_cursor,
+    with_example,
+)
 from service.pool import gold, queues, replaced, withdrawals
 from service.projects import projects
 from service.store.ids import public_id
@@ -67,7 +78,14 @@ class Changed(Answer):
 
 class GoldItem(Body):
     item: ItemId
-    class_name: Text = Field(alias="class", max_length=200)
+    class_name: Text | None = Field(None, alias="class", max_length=200)
+    classes: list[Text] | None = Field(None, max_length=projects.MOST_CLASSES, description=CLASSES)
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.class_name is None) == (self.classes is None):
+            raise ValueError("send `class`; `classes` where an item has several")
+        return self
 
 
 class GoldItems(Body):
@@ -146,7 +164,7 @@ def mark_gold(project_id: str, body: GoldItems, session: WriteSession, caller: A
     `GET …/items?gold=true` lists them.
     """
     project = projects.find(session, project_id, caller.project_id)
-    entries = [(entry.item, entry.class_name) for entry in body.items]
+    entries = [(entry.item, entry.class_name or entry.classes or []) for entry in body.items]
     return Changed(changed=gold.mark(session, project, entries))
 
 

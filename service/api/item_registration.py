@@ -16,7 +16,7 @@ from service.http.dependencies import Admin, Parts, PartsDep
 from service.http.idempotent_route import OnceRoute
 from service.http.middleware import NDJSON
 from service.http.ndjson import chunks
-from service.http.schemas import Answer, Body, Text, with_example
+from service.http.schemas import CLASSES, Answer, Body, Text, with_example
 from service.pool import arrivals, inline_texts, items
 from service.pool.arrivals import Arrived
 from service.pool.items import NewItem, Refusal, Split
@@ -43,6 +43,7 @@ class ItemIn(Body):
     )
     split: Split = "pool"
     class_name: Text | None = Field(None, alias="class", max_length=200)
+    classes: list[Text] | None = Field(None, max_length=projects.MOST_CLASSES, description=CLASSES)
     meta: dict[str, Any] | None = None
 
     @field_validator("uri")
@@ -116,7 +117,9 @@ class _Registration:
         return good
 
     def _looked_at(self, entry: ItemIn) -> tuple[NewItem, Refusal | None]:
-        given = NewItem(entry.key, entry.uri or "", entry.split, entry.class_name, entry.meta, entry.text)
+        given = NewItem(
+            entry.key, entry.uri or "", entry.split, entry.class_name, entry.classes, entry.meta, entry.text
+        )
         code = items.refusal(self.project, self.parts.item_bytes, given)
         if code is not None or entry.text is None:
             return given, code

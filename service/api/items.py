@@ -10,10 +10,11 @@ from service.errors import NoPreview
 from service.http.dependencies import ItemScope, Parts, PartsDep, Reader, ReadSession
 from service.http.etag import ETagRoute
 from service.http.ranges import ranged
-from service.http.schemas import Answer, Cursor, Limit, Page, Text, decode_cursor, with_example
+from service.http.schemas import Answer, ClassList, Cursor, Limit, Page, Text, decode_cursor, with_example
 from service.pool import items, previews
 from service.pool.items import Filters, ListedItem, Sort, Split, State
 from service.projects import projects
+from service.store import class_sets
 from service.store.ids import public_id
 from service.store.tables import Item, Label, Project
 
@@ -50,6 +51,7 @@ class ItemAnswer(Answer):
     class_name: str | None = Field(
         alias="class", description="given with a test item, else decided by labels"
     )
+    classes: ClassList
     pretext_loss: float | None
     pretext_loss_percentile: float | None
     pretext_loss_spread: float | None = Field(
@@ -65,6 +67,7 @@ class ItemAnswer(Answer):
     predicted_class: str | None = Field(
         description="by the head, when the ranking was made; null for items that do not stand in it"
     )
+    predicted_classes: ClassList
     predicted_probability: float | None
     width: int | None = Field(description="of an image, in pixels")
     height: int | None
@@ -86,14 +89,16 @@ class ItemAnswer(Answer):
             quarantine_reason=item.quarantine_reason,
             replaces=None if item.replaces_id is None else public_id("i", item.replaces_id),
             gold=item.gold,
-            class_name=item.class_name,
+            class_name=class_sets.alone(item.class_name),
+            classes=class_sets.several(item.class_name),
             pretext_loss=listed.pretext_loss,
             pretext_loss_percentile=listed.percentile,
             pretext_loss_spread=listed.spread,
             duplicate_of=None if listed.duplicate_of_id is None else public_id("i", listed.duplicate_of_id),
             barred_probability=listed.broken_probability,
             rank=listed.rank,
-            predicted_class=listed.predicted_class,
+            predicted_class=class_sets.alone(listed.predicted_class),
+            predicted_classes=class_sets.several(listed.predicted_class),
             predicted_probability=listed.predicted_probability,
             width=item.width,
             height=item.height,
@@ -107,7 +112,8 @@ class ItemAnswer(Answer):
 class ItemLabel(Answer):
     annotator: str
     class_name: str | None = Field(alias="class")
-    said: str | None = Field(
+    classes: ClassList
+    said: str | list[str] | None = Field(
         description="the class as the annotator named it, where it has another name since"
     )
     skip: str | None
@@ -127,8 +133,9 @@ class ItemLabel(Answer):
     def of(cls, label: Label) -> Self:
         return cls(
             annotator=label.annotator,
-            class_name=label.class_name,
-            said=label.said,
+            class_name=class_sets.alone(label.class_name),
+            classes=class_sets.several(label.class_name),
+            said=class_sets.several(label.said) or label.said,
             skip=label.skip,
             revision=label.revision,
             current=label.current,

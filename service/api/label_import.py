@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from service.api import exports, label_rows
 from service.api.labels import FormatName, acting_annotator
 from service.errors import AnnotatorMissing, Invalid, LabelsUnknown, ShortlistError, SourceUnreadable
-from service.formats import Format, NoRow, NumberedRow, format_named, format_of, formats
+from service.formats import Format, NoRow, NumberedRow, format_named, format_of, formats, of_several
 from service.formats.tables import of_line
 from service.http.dependencies import Annotator, PartsDep
 from service.http.middleware import NDJSON
@@ -88,6 +88,7 @@ class _Import:
 
     annotator_of: Callable[[str | None], str]
     labels_used: int
+    multi: bool = False  # an item has several classes
     outcomes: Counter[str] = field(default_factory=Counter)
     refused: list[RefusedLabel] = field(default_factory=list)
     refused_count: int = 0
@@ -95,9 +96,10 @@ class _Import:
     def read(self, rows: Iterable[NumberedRow]) -> list[tuple[int, NewLabel]]:
         """The labels that may be stored, by line; the other lines are noted."""
         numbered: list[tuple[int, NewLabel]] = []
-        for line, row in rows:
+        for line, read in rows:
+            row = of_several(read) if self.multi else read
             if isinstance(row, NoRow):
-                self._refuse(line, "malformed", FieldError(**row._asdict()))
+                self._refuse(line, "malformed", FieldError(field=row.field, message=row.message))
                 continue
             try:
                 numbered.append((line, label_rows.label_of(row, self.annotator_of)))
@@ -156,7 +158,7 @@ async def import_labels(
     def annotator_of(named: str | None) -> str:
         return acting_annotator(named or annotator, "annotator", caller)
 
-    importing = _Import(annotator_of, project.labels_used)
+    importing = _Import(annotator_of, project.labels_used, project.label_kind == "multi")
     public = public_id("p", project.id)
     async for rows in _chunked(request, reading):
         numbered = await run_in_threadpool(importing.read, rows)
@@ -221,7 +223,7 @@ def import_file(
             raise AnnotatorMissing(field="annotator")
         return named or composed(annotator or "")
 
-    importing = _Import(annotator_of, project.labels_used)
+    importing = _Import(annotator_of, project.labels_used, project.label_kind == "multi")
     rows = reading.read(path)
     while chunk := list(islice(rows, _CHUNK_LABELS)):
         numbered = importing.read(chunk)

@@ -12,6 +12,7 @@ from service.formats import Row
 from service.http.problems import FieldError, explained
 from service.http.schemas import Name
 from service.labeling.labels import Arm, NewLabel, Outcome
+from service.store import class_sets
 from service.store.tables import utc_now
 
 # Columns of an export that storing the labels makes anew: another installation has other numbers.
@@ -42,10 +43,11 @@ class LabelRow(LabelIn):
     created_at: Annotated[datetime, BeforeValidator(_time), AfterValidator(_past)] | None = None
     arm: Arm | None = None
     outcome: Outcome | None = None
-    said: Name | None = Field(
+    said: Name | list[Name] | None = Field(
         None, description="the class as the annotator named it, where it has another name since"
     )
     suggested_class: None = Field(None, description="a suggestion is no label")
+    suggested_classes: None = None
     duplicate_of: None = None
 
 
@@ -56,7 +58,11 @@ def label_of(row: Row, annotator_of: Callable[[str | None], str]) -> NewLabel:
     if row.get("key") is not None:  # good on every installation, which an item's number is not
         row = {name: value for name, value in row.items() if name != "item"}
     label = LabelRow.model_validate(row)
-    values = label.model_dump(exclude={"annotator", "outcome", "suggested_class", "duplicate_of"})
+    values = label.model_dump(
+        exclude={"annotator", "outcome", "suggested_class", "suggested_classes", "duplicate_of"}
+    )
+    if isinstance(label.said, list):
+        values["said"] = class_sets.joined(label.said)
     return NewLabel(annotator=annotator_of(label.annotator), late=label.outcome == "late", **values)
 
 
@@ -64,8 +70,8 @@ def why(error: ValidationError | ShortlistError) -> FieldError:
     """The field that is wrong, and the reason."""
     if isinstance(error, ValidationError):
         found = error.errors(include_context=False)[0]
-        if found["loc"][:1] == ("suggested_class",):
+        if found["loc"][:1] in (("suggested_class",), ("suggested_classes",)):
             message = "this is a suggestion and no label: nobody has looked at the item"
-            return FieldError(field="suggested_class", message=message)
+            return FieldError(field=str(found["loc"][0]), message=message)
         return explained(found, whole="line")
     return FieldError(field=str(error.fields.get("field", "line")), message=str(error))

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from service.access.keys import Principal
 from service.api import exports
 from service.content.reader import ItemBytes
-from service.errors import AnnotatorMissing
+from service.errors import AnnotatorMissing, SingleOnly
 from service.formats import Format, format_named, formats
 from service.formats import Labels as LabelsOut
 from service.http.dependencies import Annotator, PartsDep, Reader, ReadSession, TurnSession, WriteSession
@@ -23,6 +23,7 @@ from service.http.schemas import Answer, Body, Name, Text, with_example
 from service.labeling import label_exports, labels
 from service.labeling.labels import NewLabel, Outcome, Skip
 from service.projects import projects
+from service.store import class_sets
 from service.store.ids import public_id
 from service.store.tables import Project, utc_now
 
@@ -56,16 +57,33 @@ EXPORT_COLUMNS = pa.schema(
         ("created_at", pa.timestamp("us", "UTC")),
     ]
 )  # fmt: skip
+_LIST = pa.list_(pa.string())
+
+
+def export_columns(project: Project) -> pa.Schema:
+    """The columns; where an item has several classes, `classes` and `said` are lists."""
+    if project.label_kind == "single":
+        return EXPORT_COLUMNS
+    lists = {"class": pa.field("classes", _LIST), "said": pa.field("said", _LIST)}
+    return pa.schema([lists.get(column.name, column) for column in EXPORT_COLUMNS])
+
+
 SUGGESTION_COLUMNS = [pa.field("suggested_class", pa.string()), pa.field("duplicate_of", pa.string())]
 
 
 class LabelIn(Body):
-    """A class, or the reason why there is none; `"class": null` withdraws the annotator's label."""
+    """A class, or the reason why there is none; `"class": null` withdraws the annotator's label. Where an item has
+    several, `classes` stands in the place of `class`: any of them, or none for "nothing here"."""
 
     item: Text | None = Field(None, max_length=100, description="or its `key`")
     key: Text | None = Field(None, max_length=1000)
     class_name: Text | None = Field(
         None, alias="class", max_length=200, description="null withdraws the label"
+    )
+    classes: list[Text] | None = Field(
+        None,
+        max_length=projects.MOST_CLASSES,
+        description="in a project whose `label_kind` is `multi`, in any order; empty: nothing is here",
     )
     skip: Skip | None = Field(
         None, description="`unsure`: others may get it; `broken`: leaves the pool; `other`: like unsure"
@@ -87,11 +105,14 @@ class LabelIn(Body):
     def _one_of_each(self) -> Self:
         if (self.item is None) == (self.key is None):
             raise ValueError("send either `item` or `key`")
-        if self.class_name is not None and self.skip is not None:
+        if self.class_name is not None and self.classes is not None:
+            raise ValueError("send either `class` or `classes`")
+        says = self.class_name is not None or self.classes is not None
+        if says and self.skip is not None:
             raise ValueError("send either `class` or `skip`")
-        if not {"class_name", "skip"} & self.model_fields_set:
+        if not {"class_name", "classes", "skip"} & self.model_fields_set:
             raise ValueError('send `class` or `skip`; `"class": null` withdraws the label')
-        if self.annotation is not None and self.class_name is None and self.skip is None:
+        if self.annotation is not None and not says and self.skip is None:
             raise ValueError("`annotation` goes with a `class` or a `skip`; a withdrawn label has none")
         return self
 
@@ -232,9 +253,12 @@ def export_labels(
         labels_of = labels_out(parts.engine, session, project, chosen, parts.item_bytes, history)
         return exports.file_response(f"labels-{project_id}", chosen, labels_of)
     media_type = exports.accepted_format(request)
-    tables, schema = export_pages(parts.engine, session, project.id, history), EXPORT_COLUMNS
+    tables, schema = export_pages(parts.engine, session, project, history), export_columns(project)
     if suggestions:
-        schema = pa.schema([*EXPORT_COLUMNS, *SUGGESTION_COLUMNS])
+        columns = SUGGESTION_COLUMNS
+        if project.label_kind == "multi":
+            columns = [pa.field("suggested_classes", _LIST), *columns[1:]]
+        schema = pa.schema([*schema, *columns])
         tables = chain(tables, exports.pages(parts.engine, partial(_suggestions_page, project)))
     return exports.streamed(f"labels-{project_id}", media_type, schema, tables)
 
@@ -247,27 +271,37 @@ def labels_out(
     item_bytes: ItemBytes,
     history: bool,
 ) -> LabelsOut:
-    """The labels as a format writes them: a table all, the others an entry for each decided item."""
+    """The labels as a format writes them: a table all, the others an entry for each decided item. Raises `SingleOnly`
+    where an item has several classes, and the format no place for them.
+    """
+    if project.label_kind == "multi" and not chosen.several:
+        able = ", ".join(sorted(name for name, each in formats().items() if each.several))
+        raise SingleOnly(
+            what=f"the format {chosen.name}",
+            project=public_id("p", project.id),
+            instead=f"Take one of {able}.",
+        )
     if chosen.table:
-        pages = export_pages(engine, session, project.id, history)
+        pages = export_pages(engine, session, project, history)
     else:
-        pages = exports.pages(engine, partial(_decided_page, project.id))
+        pages = exports.pages(engine, partial(_decided_page, project))
 
     def read_item(row: dict[str, Any]) -> bytes:
         return item_bytes.read(row["uri"], row["content_hash"])
 
-    return LabelsOut(project.classes, EXPORT_COLUMNS, pages, read_item)
+    return LabelsOut(project.classes, export_columns(project), pages, read_item)
 
 
 def _decided_page(
-    project_id: int, session: Session, after: int, limit: int
+    project: Project, session: Session, after: int, limit: int
 ) -> list[tuple[int, dict[str, Any]]]:
-    found = label_exports.decided(session, project_id, after=after, limit=limit)
+    found = label_exports.decided(session, project.id, after=after, limit=limit)
     return [
         (
             item.id,
             {
-                "item": public_id("i", item.id), "key": item.key, "class": item.class_name, "uri": item.uri,
+                "item": public_id("i", item.id), "key": item.key,
+                **class_sets.as_fields(item.class_name, project.label_kind), "uri": item.uri,
                 "content_hash": item.content_hash, "width": item.width, "height": item.height,
                 "annotation": annotation,
             },
@@ -277,16 +311,17 @@ def _decided_page(
 
 
 def export_pages(
-    engine: sa.Engine, session: Session, project_id: int, history: bool
+    engine: sa.Engine, session: Session, project: Project, history: bool
 ) -> Iterator[list[dict[str, Any]]]:
     """The labels there are now, whatever comes in while they are read."""
+    project_id, kind = project.id, project.label_kind
     last = label_exports.newest(session, project_id)
 
     def fetch(session: Session, after: int, limit: int) -> list[tuple[int, dict[str, Any]]]:
         found = label_exports.page(session, project_id, history=history, last=last, after=after, limit=limit)
         # Without the others, each is the current one, also where it was replaced since.
         return [
-            (each.label.id, _row(each, current=not history or (each.label.current and not each.aside)))
+            (each.label.id, _row(each, kind, current=not history or (each.label.current and not each.aside)))
             for each in found
         ]
 
@@ -297,13 +332,14 @@ def _suggestions_page(
     project: Project, session: Session, after: int, limit: int
 ) -> list[tuple[int, dict[str, Any]]]:
     found = label_exports.suggestions(session, project, after=after, limit=limit)
+    suggested = partial(class_sets.as_fields, kind=project.label_kind)
     return [
         (
             suggestion.item_id,
             {
                 "item": public_id("i", suggestion.item_id),
                 "key": suggestion.key,
-                "suggested_class": suggestion.class_name,
+                **{f"suggested_{name}": value for name, value in suggested(suggestion.class_name).items()},
                 "duplicate_of": public_id("i", suggestion.duplicate_of_id),
             },
         )
@@ -311,14 +347,14 @@ def _suggestions_page(
     ]
 
 
-def _row(exported: label_exports.ExportedLabel, current: bool) -> dict[str, Any]:
+def _row(exported: label_exports.ExportedLabel, kind: str, current: bool) -> dict[str, Any]:
     label = exported.label
     return {
         "item": public_id("i", label.item_id),
         "key": exported.key,
         "annotator": label.annotator,
-        "class": label.class_name,
-        "said": label.said,
+        **class_sets.as_fields(label.class_name, kind),
+        "said": class_sets.several(label.said) or label.said,
         "skip": label.skip,
         "revision": label.revision,
         "current": current,

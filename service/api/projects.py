@@ -13,6 +13,7 @@ from service.http.etag import ETagRoute
 from service.http.schemas import Body, Cursor, Limit, Name, Page, Text, decode_cursor, with_example
 from service.projects import project_changes, project_copy, projects
 from service.projects.projects import State
+from service.store.class_sets import LabelKind
 from service.store.ids import public_id
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Project
@@ -52,6 +53,10 @@ class NewProject(ProjectSettings, _Classes):
         json_schema_extra=_AT_LEAST_TWO,
     )
     modality: Name | None = Field(None, description=_MODALITY)
+    label_kind: LabelKind = Field(
+        "single",
+        description="`single`: an item has one class; `multi`: any set of them, also none. Fixed once it is made",
+    )
     pretext_from: Text | None = Field(
         None, description="another project whose pretext model, and for equal items its score run, is used"
     )
@@ -92,6 +97,7 @@ class ProjectAnswer(ProjectSettings):
     classes: list[str]
     state: State
     modality: str | None = Field(description="kind of its items; null until its first source tells")
+    label_kind: LabelKind = Field("single", description="`multi`: an item has any number of classes")
     pretext_from: str | None
     created_at: datetime
     version: int
@@ -105,6 +111,7 @@ class ProjectAnswer(ProjectSettings):
             classes=project.classes,
             state=project.state,
             modality=project.modality,
+            label_kind=project.label_kind,
             pretext_from=public_id("p", project.pretext_from_id) if project.pretext_from_id else None,
             created_at=project.created_at,
             version=project.version,
@@ -125,6 +132,7 @@ def create_project(
         settings=ProjectSettings.model_validate(chosen),
         pretext_from=body.pretext_from,
         modality=body.modality,
+        label_kind=body.label_kind,
     )
     answer = ProjectAnswer.of(project)
     response.headers["Location"] = f"/projects/{answer.id}"

@@ -9,7 +9,7 @@ from service.api.jobs import JobAnswer
 from service.api.scores import GateAnswer
 from service.http.dependencies import Reader, ReadSession
 from service.http.etag import ETagRoute
-from service.http.schemas import Answer, Cursor, Limit, Page, decode_cursor, with_example
+from service.http.schemas import Answer, Cursor, Limit, Page, decode_cursor, is_none, with_example
 from service.labeling import rounds
 from service.labeling.annotators import Share
 from service.labeling.rounds import RoundReport
@@ -34,7 +34,11 @@ _MEASURED: dict[str, Any] = {
     "trained": "linear", "promoted": True, "note": None,
 }  # fmt: skip
 
-_LONG = ("recall", "confusion", "reliability")  # of 200 classes they are 85 kB a round
+_LONG = ("recall", "average_precision", "confusion", "reliability")  # of 200 classes they are 85 kB a round
+
+
+_OF_SEVERAL = "where an item may have several classes; not in answers of other projects"
+OfSeveral = Annotated[float | None, Field(exclude_if=is_none)]
 
 
 class CorrelationAnswer(Answer):
@@ -51,9 +55,12 @@ class RandomCurvePoint(Answer):
 
     labels: int
     items: int = Field(description="that it was measured on")
-    accuracy: float
-    accuracy_low: float
-    accuracy_high: float
+    accuracy: float | None = Field(None, description="null where an item may have several classes")
+    accuracy_low: float | None = None
+    accuracy_high: float | None = None
+    mean_average_precision: OfSeveral = Field(None, description=_OF_SEVERAL)
+    mean_average_precision_low: OfSeveral = None
+    mean_average_precision_high: OfSeveral = None
 
 
 class PicksGainAnswer(Answer):
@@ -88,6 +95,20 @@ class HeadMetrics(Answer):
     accuracy_low: float | None = Field(None, description="95 % interval")
     accuracy_high: float | None = None
     macro_f1: float | None = None
+    mean_average_precision: OfSeveral = Field(None, description=_OF_SEVERAL + "; null without any class")
+    mean_average_precision_low: OfSeveral = Field(None, description="95 % interval, bootstrapped")
+    mean_average_precision_high: OfSeveral = None
+    macro_f1_low: OfSeveral = None
+    macro_f1_high: OfSeveral = None
+    subset_accuracy: OfSeveral = Field(
+        None, description=f"items with exactly the right classes, {_OF_SEVERAL}"
+    )
+    subset_accuracy_low: OfSeveral = None
+    subset_accuracy_high: OfSeveral = None
+    average_precision: Annotated[
+        dict[str, float | None] | None,
+        Field(default=None, exclude_if=is_none, description=f"by class, {_OF_SEVERAL}"),
+    ] = None
     nll: float | None = Field(None, description="mean negative log-likelihood, nats")
     ece: float | None = Field(None, description="expected calibration error")
     recall: dict[str, float | None] | None = Field(
@@ -186,10 +207,14 @@ class CurvePoint(Answer):
     labels_used: int
     measured_on: str | None
     items: int | None
-    accuracy: float
-    accuracy_low: float | None
-    accuracy_high: float | None
+    accuracy: float | None = Field(None, description="null where an item may have several classes")
+    accuracy_low: float | None = None
+    accuracy_high: float | None = None
     macro_f1: float | None
+    mean_average_precision: OfSeveral = Field(None, description=_OF_SEVERAL)
+    mean_average_precision_low: OfSeveral = None
+    mean_average_precision_high: OfSeveral = None
+    subset_accuracy: OfSeveral = None
 
 
 class EstimateAnswer(Answer):
@@ -216,7 +241,9 @@ class AdviceAnswer(Answer):
 
     text: str
     labels: int = Field(description="how many more")
-    gain: EstimateAnswer | None = Field(description="in accuracy; null before the fourth measured round")
+    gain: EstimateAnswer | None = Field(
+        description="in accuracy, or what else the learning curve is of; null before the fourth measured round"
+    )
 
 
 class RandomSelectionAnswer(Answer):
@@ -224,7 +251,9 @@ class RandomSelectionAnswer(Answer):
 
     text: str
     labels: int | None
-    accuracy: EstimateAnswer | None = Field(description="null below 30 control labels")
+    accuracy: EstimateAnswer | None = Field(
+        description="null below 30 control labels; the mean average precision where an item may have several classes"
+    )
 
 
 class AgreementAnswer(Answer):

@@ -38,6 +38,7 @@ def label_rounds(
     return [
         Point(point.labels_used, point.accuracy, point.accuracy_low or 0.0, point.accuracy_high or 1.0)
         for point in project.curve()
+        if point.accuracy is not None
     ]
 
 

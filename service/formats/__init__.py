@@ -24,10 +24,18 @@ Row = dict[str, Any]
 
 
 class NoRow(NamedTuple):
-    """The reason why a part of the file is no label, and the field that is wrong."""
+    """The reason why a part of the file is no label, and the field that is wrong. instead: the label that it is where
+    an item may have several classes."""
 
     field: str
     message: str
+    instead: Row | None = None
+
+
+class RowOfImage(Row):
+    """The row of an image with one class. classes: all that are said of it, as where an item may have several."""
+
+    classes: list[str]
 
 
 NumberedRow = tuple[int, Row | NoRow]  # its number in the file, from 1
@@ -80,6 +88,7 @@ class Format(ABC):
     table        it has all columns of every label; else an entry is an item and its decided class
     streams      it is sent while it is written, though it is no table, as it may be as large as the pool
     generic      a file is taken for it only where it fits no other one
+    several      it has a place for several classes of an item
     """
 
     name: ClassVar[str]
@@ -88,6 +97,7 @@ class Format(ABC):
     table: ClassVar[bool] = False
     streams: ClassVar[bool] = False
     generic: ClassVar[bool] = False
+    several: ClassVar[bool] = True
 
     def fits(self, path: Path) -> bool:
         """True where the file looks like it, by its ending and a look into it; it need not be there, nor readable."""
@@ -135,9 +145,48 @@ def unreadable(path: Path, reason: object) -> SourceUnreadable:
 
 
 def class_of(found: Sequence[object], described: str) -> str | NoRow:
-    """The one class of an image, of all that its regions say; a label here has one."""
+    """The one class of an image, of all that its regions say; a label of most projects has one."""
     names = list(dict.fromkeys(found))
     if len(names) == 1 and isinstance(names[0], str):
         return names[0]
     told = ", ".join(repr(name) for name in names[:5]) + (", …" if len(names) > 5 else "")
     return NoRow("class", f"{described} is of several classes ({told}), and a label here has one")
+
+
+def row_of(
+    given: Row,
+    found: Sequence[object],
+    described: str,
+    everything: Sequence[object] | None = None,
+    **more: Any,
+) -> Row | NoRow:
+    """The label of an image of the one class found. everything: all that is said of it, where that is more; an item
+    may have several classes.
+    """
+    names = list(dict.fromkeys(found if everything is None else everything))
+    name = class_of(found, described)
+    if isinstance(name, NoRow):
+        clear = bool(names) and all(isinstance(each, str) for each in names)
+        return name._replace(instead={**given, "classes": names, **more}) if clear else name
+    row = RowOfImage({**given, "class": name, **more})
+    row.classes = [str(each) for each in names]
+    return row
+
+
+def of_several(row: Row | NoRow) -> Row | NoRow:
+    """The row as it is where an item may have several classes."""
+    if isinstance(row, NoRow):
+        return row if row.instead is None else row.instead
+    if isinstance(row, RowOfImage):
+        return {**{name: value for name, value in row.items() if name != "class"}, "classes": row.classes}
+    return row
+
+
+def classes_of(labels: Labels, row: Row) -> list[str]:
+    """The class or the classes of a row on its way out; noted where it is none."""
+    classes: list[str] = row["classes"] if "classes" in row else [row["class"]]
+    if not classes:
+        labels.left_out[
+            "nothing is here, which the format cannot tell from an item that nobody has looked at"
+        ] += 1
+    return classes

@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from service.formats import Format, Labels, NoRow, NumberedRow, Row, class_of, unreadable
+from service.formats import Format, Labels, NoRow, NumberedRow, Row, classes_of, row_of, unreadable
 from service.formats.json_files import dumped, load, peek
 
 _OWN = ("id", "image_id", "category_id")  # numbers of a file, made anew
@@ -72,13 +72,14 @@ class Coco(Format):
 
 
 def _regions(labels: Labels, row: Row) -> list[Row]:
-    """Copies; the class of the item goes with them where none of them has it."""
+    """Copies; the class of the item goes with them where none of them has it, or where it is not theirs alone."""
     regions = [
         dict(region) for region in labels.regions(row, "coco") if isinstance(region.get("category"), str)
     ]
-    if {region["category"] for region in regions} != {row["class"]}:
-        regions.append({"category": row["class"]})
-    return regions
+    drawn, classes = {region["category"] for region in regions}, classes_of(labels, row)
+    if "classes" in row:
+        return [*regions, *({"category": name} for name in classes if name not in drawn)]
+    return regions if drawn == set(classes) else [*regions, {"category": classes[0]}]
 
 
 def _row(key: str, annotations: list[Row], names: dict[Any, Any]) -> Row | NoRow:
@@ -92,10 +93,9 @@ def _row(key: str, annotations: list[Row], names: dict[Any, Any]) -> Row | NoRow
         regions.append({"category": category, **kept})
     drawn = [region for region in regions if any(region.get(name) for name in _DRAWN)]
     of_all = [region["category"] for region in regions if region not in drawn]
-    found = class_of(of_all or [region["category"] for region in regions], repr(key))
-    if isinstance(found, NoRow):
-        return found
-    return {"key": key, "class": found, **({"annotation": {"coco": drawn}} if drawn else {})}
+    everything = [region["category"] for region in regions]
+    more = {"annotation": {"coco": drawn}} if drawn else {}
+    return row_of({"key": key}, of_all or everything, repr(key), everything, **more)
 
 
 FORMAT = Coco()

@@ -8,7 +8,7 @@ from typing import Any
 import defusedxml
 import defusedxml.ElementTree
 
-from service.formats import Format, Labels, NoRow, NumberedRow, Row, class_of, unreadable
+from service.formats import Format, Labels, NoRow, NumberedRow, Row, classes_of, row_of, unreadable
 from service.formats.archives import any_name, opened
 
 _FILE = "annotations.xml"
@@ -49,7 +49,8 @@ class Cvat(Format):
         for number, row in enumerate(labels.rows()):
             size = {name: str(row[name]) for name in ("width", "height") if row.get(name) is not None}
             image = ET.Element("image", {"id": str(number), "name": row["key"], **size})
-            ET.SubElement(image, "tag", {"label": row["class"], "source": "manual"})
+            for name in classes_of(labels, row):
+                ET.SubElement(image, "tag", {"label": name, "source": "manual"})
             for region in labels.regions(row, "cvat"):
                 _add(image, region)
             yield ET.tostring(image) + b"\n"
@@ -78,11 +79,10 @@ def _row(image: ET.Element) -> Row | NoRow | None:
     shapes = [element for element in image if element.tag != "tag" and element.get("label")]
     if not tags and not shapes:
         return None
-    found = class_of(tags or [element.get("label") for element in shapes], repr(key))
-    if isinstance(found, NoRow):
-        return found
     drawn = [_plain(element) for element in shapes]
-    return {"key": key, "class": found, **({"annotation": {"cvat": drawn}} if drawn else {})}
+    on_shapes = [element.get("label") for element in shapes]
+    more = {"annotation": {"cvat": drawn}} if drawn else {}
+    return row_of({"key": key}, tags or on_shapes, repr(key), [*tags, *on_shapes], **more)
 
 
 def _plain(element: ET.Element) -> Row:

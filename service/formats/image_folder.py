@@ -18,6 +18,7 @@ class ImageFolder(Format):
     media_type = "application/zip"
     streams = True
     generic = True
+    several = False
 
     def fits(self, path: Path) -> bool:
         return super().fits(path) and any_name(path, _is_image)

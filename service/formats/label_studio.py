@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from service.formats import Format, Labels, NoRow, NumberedRow, Row, class_of, unreadable
+from service.formats import Format, Labels, NoRow, NumberedRow, Row, row_of, unreadable
 from service.formats.json_files import dumped, load, peek
 
 _NAMES_OF_CLASSES = "labels"  # `rectanglelabels`, `brushlabels`, `labels`, … hold classes
@@ -45,7 +45,8 @@ class LabelStudio(Format):
             if result is None:
                 labels.regions(row, "label-studio")  # noted where it is in another format
                 choice = {"from_name": "label", "to_name": "item", "type": "choices"}
-                result = [{**choice, "value": {"choices": [row["class"]]}}]
+                classes = row["classes"] if "classes" in row else [row["class"]]
+                result = [{**choice, "value": {"choices": classes}}] if classes else []
             task = {
                 "data": {"key": row["key"], "image": row.get("uri") or row["key"]},
                 "annotations": [{"result": result, "was_cancelled": False}],
@@ -78,12 +79,12 @@ def _row(task: Row, annotation: Row) -> Row | NoRow:
         return {**own, "skip": "other"}
     result = annotation.get("result")
     if not isinstance(result, list) or not result:
-        return NoRow("class", f"the annotation of {key!r} is empty, and a label here has a class")
-    found = class_of([name for each in result for name in _classes(each)], repr(key))
-    if isinstance(found, NoRow):
-        return found
-    plain = len(result) == 1 and result[0].get("type") == "choices"
-    return {**own, "class": found, **({} if plain else {"annotation": {"result": result}})}
+        nothing = {**own, "classes": []} if result == [] else None
+        return NoRow("class", f"the annotation of {key!r} is empty, and a label here has a class", nothing)
+    plain = len(result) == 1 and isinstance(result[0], dict) and result[0].get("type") == "choices"
+    found = [name for each in result for name in _classes(each)]
+    more: Row = {} if plain else {"annotation": {"result": result}}
+    return row_of(own, found, repr(key), None, **more)
 
 
 def _key(task: Row) -> str | None:

@@ -2,13 +2,14 @@
 
 import xml.etree.ElementTree as ET
 from collections.abc import Generator, Iterator
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import defusedxml
 import defusedxml.ElementTree
 
-from service.formats import Format, Labels, NoRow, NumberedRow, Row, class_of
+from service.formats import Format, Labels, NoRow, NumberedRow, Row, row_of
 from service.formats.archives import ZipReader, ZipWriter, any_name, flat_name, key_of, opened
 
 _XML = "Annotations/"
@@ -38,23 +39,22 @@ class PascalVoc(Format):
                     yield number, _row(archive.read(entry), image, positive.pop(image, []))
             for image, classes in positive.items():  # classes without boxes need no XML
                 number += 1
-                found = class_of(classes, repr(image))
-                yield number, found if isinstance(found, NoRow) else {"key": image, "class": found}
+                yield number, row_of({"key": image}, classes, repr(image))
 
     def write(self, labels: Labels) -> Iterator[bytes]:
         archive = ZipWriter()
-        images: dict[str, str] = {}
+        images: dict[str, list[str]] = {}
         for row in labels.rows():
             stem = flat_name(
                 str(PurePosixPath(row["key"]).with_suffix("")) if "." in row["key"] else row["key"]
             )
             image = stem if stem not in images else flat_name(row["key"])
-            images[image] = row["class"]
+            images[image] = row["classes"] if "classes" in row else [row["class"]]
             regions = labels.regions(row, "voc")
             yield archive.add(f"{_XML}{image}.xml", _xml(row, regions))
         yield archive.add(f"{_SETS}trainval.txt", "".join(f"{image}\n" for image in images).encode())
-        for name in dict.fromkeys([*labels.classes, *images.values()]):
-            lines = (f"{image} {1 if of == name else -1:2}\n" for image, of in images.items())
+        for name in dict.fromkeys([*labels.classes, *chain.from_iterable(images.values())]):
+            lines = (f"{image} {1 if name in of else -1:2}\n" for image, of in images.items())
             yield archive.add(f"{_SETS}{flat_name(name)}_trainval.txt", "".join(lines).encode())
         yield archive.close(labels.notes)
 
@@ -86,13 +86,12 @@ def _row(data: bytes, image: str, positive: list[str]) -> Row | NoRow:
     key = root.findtext("filename") or image
     regions = [_plain(element) for element in root.iter("object")]
     objects = [region for region in regions if isinstance(region, dict)]
-    found = class_of(
-        positive if len(positive) == 1 or not objects else [region.get("name") for region in objects],
-        repr(key),
-    )
-    if isinstance(found, NoRow):
-        return found
-    return {"key": key, "class": found, **({"annotation": {"voc": objects}} if objects else {})}
+    drawn = [region.get("name") for region in objects]
+    found = positive if len(positive) == 1 or not objects else drawn
+    more = {"annotation": {"voc": objects}} if objects else {}
+    label = row_of({"key": key}, found, repr(key), [*positive, *drawn], **more)
+    # Of an image that has a file, but no object, somebody has found that nothing is there.
+    return label if found or isinstance(label, dict) else label._replace(instead={"key": key, "classes": []})
 
 
 def _plain(element: ET.Element) -> Any:

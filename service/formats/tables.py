@@ -16,6 +16,8 @@ from service.content.rows import open_parquet
 from service.formats import NoRow, NumberedRow, Row, unreadable
 
 _NUMBERS = ("revision", "duration_ms")
+_JSON = ("annotation", "classes", "said")
+_SAYS = {"class", "classes", "skip", "suggested_class", "suggested_classes"}
 _PARQUET_ROWS = 5_000
 
 
@@ -30,7 +32,7 @@ def write_csv(schema: pa.Schema, tables: Iterator[list[Row]]) -> Iterator[bytes]
     writer = csv.DictWriter(buffer, schema.names)
     writer.writeheader()
     for rows in tables:
-        writer.writerows({name: _text(value) for name, value in _flat(row, schema).items()} for row in rows)
+        writer.writerows({name: _cell(value) for name, value in _flat(row, schema).items()} for row in rows)
         yield buffer.getvalue().encode()
         buffer.seek(0)
         buffer.truncate()
@@ -55,6 +57,11 @@ def _flat(row: Row, schema: pa.Schema) -> Row:
         else value
         for name, value in row.items()
     }
+
+
+def _cell(value: Any) -> Any:
+    """A cell of CSV: a list, as of several classes, is JSON."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else _text(value)
 
 
 def _text(value: Any) -> Any:
@@ -131,10 +138,11 @@ def _of_cells(row: Any) -> Row:
     for name in _NUMBERS:
         if name in found:
             found[name] = _whole(found[name])
-    if isinstance(annotation := found.get("annotation"), str):
-        with suppress(ValueError, RecursionError):  # what is no JSON is refused as what it is
-            found["annotation"] = json.loads(annotation)
-    if "revision" in found and not found.keys() & {"class", "skip", "suggested_class"}:
+    for name in _JSON:
+        if isinstance(cell := found.get(name), str) and (name == "annotation" or cell.startswith("[")):
+            with suppress(ValueError, RecursionError):  # what is no JSON is refused as what it is
+                found[name] = json.loads(cell)
+    if "revision" in found and not found.keys() & _SAYS:
         found["class"] = None
     return found
 

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
-from service.formats import Format, Labels, NoRow, NumberedRow, Row, class_of, unreadable
+from service.formats import Format, Labels, NoRow, NumberedRow, Row, row_of, unreadable
 from service.formats.archives import ZipReader, ZipWriter, any_name, file_name, key_of, opened
 
 _NAMES = ("classes.txt", "obj.names")
@@ -131,10 +131,7 @@ def _row(key: str, lines: list[str], names: list[str]) -> Row | NoRow | None:
         regions.append({"class": names[int(of)], "values": values.strip()})
     if not regions:
         return None
-    found = class_of([region["class"] for region in regions], repr(key))
-    return (
-        found if isinstance(found, NoRow) else {"key": key, "class": found, "annotation": {"yolo": regions}}
-    )
+    return row_of({"key": key}, [one["class"] for one in regions], repr(key), annotation={"yolo": regions})
 
 
 def _is_number(text: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from service.errors import Invalid
 from service.store.names import composed
@@ -28,6 +28,8 @@ Name = Annotated[
     AfterValidator(_storable_text),
     AfterValidator(composed),
 ]
+# What is told of a field `classes`, which only projects with several classes an item have.
+CLASSES = "in the place of `class`, in a project whose `label_kind` is `multi`"
 Limit = Annotated[int, Query(ge=1, le=1000, description="at most so many")]
 Cursor = Annotated[Text | None, Query(max_length=10_000, description="`next_cursor` of the page before")]
 
@@ -78,6 +80,15 @@ class Answer(BaseModel):
     """A response body."""
 
     model_config = ConfigDict(populate_by_name=True)
+
+
+def is_none(value: object) -> bool:
+    """For fields that most answers do not have: `Field(exclude_if=is_none)`."""
+    return value is None
+
+
+# Several classes of an item; the answers of other projects do not have the field.
+ClassList = Annotated[list[str] | None, Field(default=None, exclude_if=is_none, description=CLASSES)]
 
 
 class Page(Answer, Generic[T]):

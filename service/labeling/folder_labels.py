@@ -14,7 +14,9 @@ _CHUNK = 1_000  # items a transaction; annotators wait for one
 
 
 def store(engine: sa.Engine, project_id: int) -> int:
-    """Label the available items that nobody has labeled as folders; how many there were. Again is safe."""
+    """Label the available items that nobody has labeled as folders; how many there were. Again is safe. None where an
+    item has several classes.
+    """
     stored = after = 0
     while True:
         with write_session(engine) as session:
@@ -28,6 +30,8 @@ def store(engine: sa.Engine, project_id: int) -> int:
             found = session.execute(query.order_by(Item.id).limit(_CHUNK)).all()
             if not found:
                 return stored
+            if project.label_kind == "multi":  # a folder says of one class only that it is there
+                return 0
             after, names = found[-1][0], ClassNames(project)
             entries = [
                 NewLabel(public_id("i", number), ANNOTATOR, class_name=name)

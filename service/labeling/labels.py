@@ -20,18 +20,17 @@ from service.errors import (
     RevisionTaken,
     ShortlistError,
     UnknownBatch,
-    UnknownClass,
     UnknownItem,
     UnknownItemKey,
 )
 from service.labeling import batches, picks, rounds
+from service.labeling.class_texts import ClassTexts
 from service.labeling.picks import OPEN
 from service.models import training
 from service.pool import queues
 from service.projects import projects
 from service.store import item_decisions
 from service.store.bulk import NewRows
-from service.store.class_names import ClassNames
 from service.store.ids import public_id, row_number
 from service.store.item_decisions import ItemLabels
 from service.store.names import composed, spellings
@@ -47,12 +46,15 @@ MAX_ANNOTATION_BYTES = 256 * 2**10  # of JSON in UTF-8, without spaces
 
 @dataclass(frozen=True)
 class NewLabel:
-    """One entry of a call: a class or a skip; neither withdraws the annotator's label. The item by id or by key."""
+    """One entry of a call: a class (or `classes`, where an item has several) or a skip; none of them withdraws the
+    annotator's label. The item by id or by key.
+    """
 
     item: str | None
     annotator: str
     key: str | None = None
     class_name: str | None = None
+    classes: Sequence[str] | None = None
     said: str | None = None  # the class as the annotator named it, where the project calls it otherwise now
     skip: Skip | None = None
     batch: str | None = None
@@ -165,7 +167,7 @@ class _Call:
         self._queued: set[int] = set()  # items that stand in a queue
         self._held: dict[tuple[int, str], list[_Hold]] = {}
         self._new: list[Label] = []
-        self._class_names = ClassNames(project)
+        self._class_texts = ClassTexts(project)
 
     @property
     def round_number(self) -> int:
@@ -194,7 +196,7 @@ class _Call:
 
     def take(self, entry: NewLabel, where: str = "") -> Outcome:
         """The outcome of one label. where: `labels[3].`, before the names of its fields, for people."""
-        entry = self._as_spelled(entry)
+        entry = self._as_spelled(entry, where)
         found = self._check(entry, where)
         counted_before, votes_before = found.counted(), len(found.votes())
         earlier = found.of(entry.annotator)
@@ -210,14 +212,12 @@ class _Call:
             self._labels_before = self.project.labels_used
         return outcome
 
-    def _as_spelled(self, entry: NewLabel) -> NewLabel:
-        """The label, its class as the project calls it now."""
-        named = entry.class_name
-        now = self._class_names.now(named) if named is not None else None
-        if named is None or now is None or now == named:
+    def _as_spelled(self, entry: NewLabel, where: str) -> NewLabel:
+        """The label, its class as the project calls it now; its classes as one text."""
+        now, said = self._class_texts.of(entry.class_name, entry.classes, where)
+        if now == entry.class_name:
             return entry
-        said = named if composed(named) != composed(now) else None
-        return replace(entry, class_name=now, said=entry.said or said)
+        return replace(entry, class_name=now, classes=None, said=entry.said or said)
 
     def _check(self, entry: NewLabel, where: str) -> ItemLabels:
         number = self._item_number(entry)
@@ -228,11 +228,6 @@ class _Call:
             raise UnknownItemKey(field=f"{where}key", key=entry.key)
         if found.item.split != "pool":
             raise ItemInTestSplit(field=f"{where}item", id=entry.item or entry.key)
-        if entry.class_name is not None and self._class_names.now(entry.class_name) is None:
-            raise UnknownClass(
-                field=f"{where}class", name=entry.class_name,
-                classes=", ".join(self.project.classes), project=public_id("p", self.project.id),
-            )  # fmt: skip
         if entry.batch is not None:
             held = self._held.get((found.item.id, entry.annotator), [])
             if entry.batch not in {public_id("b", hold.batch_id) for hold in held}:

@@ -13,7 +13,13 @@ from service.store.project_settings import ProjectSettings
 from service.store.tables import Head, Item, Label, Project, Ranking, Round
 
 _CURVE_POINTS = 300  # about as many as a chart can show; /metrics is polled
-_CURVE_FIGURES = ("accuracy", "accuracy_low", "accuracy_high", "macro_f1")
+_CURVE_FIGURES = {
+    "single": ("accuracy", "accuracy_low", "accuracy_high", "macro_f1"),
+    "multi": (
+        "mean_average_precision", "mean_average_precision_low", "mean_average_precision_high", "macro_f1",
+        "subset_accuracy",
+    ),
+}  # fmt: skip
 _OPEN = sa.select(Round).where(Round.project_id == sa.bindparam("project"), Round.closed_at.is_(None))
 
 
@@ -86,8 +92,8 @@ def find(session: Session, project: Project, number: int) -> RoundReport:
 
 
 def learning_curve(session: Session, project: Project) -> list[dict[str, Any]]:
-    """A point for each measured round, by labels used; of `_CURVE_POINTS` and more every second (third, …) one
-    and the newest.
+    """A point for each measured round, by labels used, with `figure_of` the project and its interval; of
+    `_CURVE_POINTS` and more every second (third, …) one and the newest.
     """
     having_head = sa.select(Round.number).where(Round.project_id == project.id, Round.head_id.is_not(None))
     numbers = session.scalars(having_head.order_by(Round.number)).all()
@@ -97,14 +103,19 @@ def learning_curve(session: Session, project: Project) -> list[dict[str, Any]]:
             Round.number.label("round"), Head.labels_used,
             Head.metrics["measured_on"].as_string().label("measured_on"),
             Head.metrics["items"].as_integer().label("items"),
-            *(Head.metrics[name].as_float().label(name) for name in _CURVE_FIGURES),
+            *(Head.metrics[name].as_float().label(name) for name in _CURVE_FIGURES[project.label_kind]),
         )
         .join(Head, Head.id == Round.head_id)
         .where(Round.project_id == project.id, Round.number.in_({*numbers[::every], *numbers[-1:]}))
-        .where(Head.metrics["accuracy"].as_float().is_not(None))
+        .where(Head.metrics[figure_of(project)].as_float().is_not(None))
         .order_by(Round.number)
     )  # fmt: skip
     return [dict(point) for point in session.execute(query).mappings()]
+
+
+def figure_of(project: Project) -> str:
+    """The figure by which its progress is told."""
+    return _CURVE_FIGURES[project.label_kind][0]
 
 
 def newest_measured_head(session: Session, project: Project) -> Head | None:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from sqlalchemy.orm import Session
 
-from service.errors import AnswersMissing, NotFound
+from service.errors import AnswersMissing, NotFound, SingleOnly
 from service.store.artifacts import Artifacts
 from service.store.head_answers import HeadAnswers
+from service.store.ids import public_id
 from service.store.tables import Head, Project, Round
 
 
@@ -32,8 +33,12 @@ def of_round(
 ) -> list[Answer]:
     """The answers of a cell, a row or a column of the confusion matrix, or all; the surest first.
 
-    Raises `NotFound` where there is no such round, `AnswersMissing` where its head was not measured, or not kept.
+    Raises `NotFound` where there is no such round, `AnswersMissing` where its head was not measured, or not kept,
+    `SingleOnly` where an item has several classes.
     """
+    if project.label_kind == "multi":
+        instead = "What its head found of each class is in the round's `metrics`."
+        raise SingleOnly(what="a confusion matrix", project=public_id("p", project.id), instead=instead)
     found = session.get(Round, (project.id, number))
     if found is None:
         raise NotFound(what="round", id=number)

@@ -2,7 +2,8 @@
 
 One set a project, until another is sent or it is deleted. An artifact holds them by item, whatever score run is served:
 
-    own-predictions/<project>/<name>.npz    ids (n,) int64, ascending; probabilities (n, c) float32, of sum 1
+    own-predictions/<project>/<name>.npz    ids (n,) int64, ascending; probabilities (n, c) float32, of sum 1, or
+                                            each for itself where an item may have several classes
 
 Classes are those of the row in table `own_predictions`.
 """
@@ -142,7 +143,9 @@ def _blocks(path: Path, project: Project) -> list[tuple[list[str], Probabilities
                         )
                 keys = [composed(key) for key in batch.column("key").to_pylist()]
                 values = [batch.column(name).to_numpy(zero_copy_only=False) for name in columns]
-                found.append((keys, _checked(np.stack(values, axis=1).astype(np.float64), keys, row)))
+                several = project.label_kind == "multi"
+                read = np.stack(values, axis=1).astype(np.float64)
+                found.append((keys, _checked(read, keys, row, several)))
                 row += len(keys)
     except (pa.ArrowException, OSError, ValueError, EOFError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -183,20 +186,22 @@ def _columns(schema: pa.Schema, project: Project) -> list[str]:
     return [column_of[name] for name in project.classes]
 
 
-def _checked(values: npt.NDArray[np.float64], keys: list[str], before: int) -> Probabilities:
-    """Probabilities (n, c), of sum 1. Raises `Invalid`."""
+def _checked(values: npt.NDArray[np.float64], keys: list[str], before: int, several: bool) -> Probabilities:
+    """Probabilities (n, c), of sum 1; several: each for itself, at most 1. Raises `Invalid`."""
     sums = values.sum(axis=1)
-    wrong = np.flatnonzero(
-        ~(np.isfinite(values).all(axis=1) & (values >= 0).all(axis=1) & (np.abs(sums - 1) <= _OFF))
-    )
+    adds_up = (values <= 1).all(axis=1) if several else np.abs(sums - 1) <= _OFF
+    wrong = np.flatnonzero(~(np.isfinite(values).all(axis=1) & (values >= 0).all(axis=1) & adds_up))
     if len(wrong):
         row = int(wrong[0])
         why = f"they sum to {sums[row]:.4g}" if np.isfinite(values[row]).all() else "one is no number"
+        if several and (values[row] > 1).any():
+            why = f"one is {values[row].max():.4g}"
         if (values[row] < 0).any():
             why = f"one is {values[row].min():.4g}"
-        message = f"row {before + row + 1:,}, of {keys[row]!r}, holds no probabilities: {why}. Send them after softmax."
+        how = "a sigmoid of each class" if several else "softmax"
+        message = f"row {before + row + 1:,}, of {keys[row]!r}, holds no probabilities: {why}. Send them after {how}."
         raise Invalid(field="body", message=message)
-    return np.asarray(values / sums[:, None], np.float32)
+    return np.asarray(values if several else values / sums[:, None], np.float32)
 
 
 def _named(sentence: str, classes: list[str]) -> str:

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.errors import Invalid, UnknownPlugIn
+from service.store.catalogue import LABEL_KINDS
 from service.store.project_settings import Choice, ProjectSettings
 from service.store.tables import CatalogueEntry
 
@@ -23,10 +24,12 @@ def entries(session: Session) -> list[CatalogueEntry]:
     return list(session.scalars(sa.select(CatalogueEntry).order_by(CatalogueEntry.kind, CatalogueEntry.name)))
 
 
-def check(session: Session, settings: ProjectSettings, classes: Sequence[str]) -> None:
+def check(
+    session: Session, settings: ProjectSettings, classes: Sequence[str], label_kind: str = "single"
+) -> None:
     """The plug-ins that were chosen, and their parameters. Raises `UnknownPlugIn` or `Invalid`.
 
-    classes: of the project, which a parameter may name
+    classes: of the project, which a parameter may name; label_kind: its own, which not every head can
 
     Before any worker ran there is nothing to check against, and everything passes: the job says what is wrong.
     """
@@ -39,6 +42,17 @@ def check(session: Session, settings: ProjectSettings, classes: Sequence[str]) -
         if choice.name not in schemas:
             kind, known = _KINDS[field].replace("_", " "), ", ".join(schemas)
             raise UnknownPlugIn(field=field, kind=kind, name=choice.name, known=known)
+        if label_kind not in schemas[choice.name].get(LABEL_KINDS, [label_kind]):
+            able = [
+                name
+                for name, schema in schemas.items()
+                if label_kind in schema.get(LABEL_KINDS, [label_kind])
+            ]
+            message = (
+                f"the {_KINDS[field].replace('_', ' ')} {choice.name!r} is for projects where an item has one class. "
+                f"Those that can tell several are: {', '.join(able) or 'none'}."
+            )
+            raise Invalid(field=field, message=message)
         _check_params(choice.params, schemas[choice.name], f"{field}.params", classes)
 
 

@@ -4,34 +4,30 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
-from service.errors import ItemNotServable, UnknownClass
+from service.errors import ItemNotServable
 from service.labeling import batches, picks
+from service.labeling.class_texts import ClassTexts
 from service.models import training
 from service.pool import items, queues
 from service.projects import projects
 from service.store import asides, item_decisions
-from service.store.class_names import ClassNames
-from service.store.ids import public_id
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Project
 
 
-def mark(session: Session, project: Project, entries: Sequence[tuple[str, str]]) -> int:
-    """Make items, by public id, gold items of the class given; how many there are now that were none before.
+def mark(session: Session, project: Project, entries: Sequence[tuple[str, str | Sequence[str]]]) -> int:
+    """Make items, by public id, gold items of the class or the classes given; how many there are now that were none
+    before.
 
     A gold item is done, of this class whatever annotators say, and heads train on it. Raises `UnknownItem`,
-    `UnknownClass`, `ItemNotServable`.
+    `UnknownClass`, `LabelKindDiffers`, `ItemNotServable`.
     """
     projects.lock_open(session, project)
     found = items.find_each(session, project, [item for item, _ in entries])
-    new, class_names = 0, ClassNames(project)
+    new, texts = 0, ClassTexts(project)
     for index, (public, named) in enumerate(entries):
-        class_name = class_names.now(named)
-        if class_name is None:
-            raise UnknownClass(
-                field=f"items[{index}].class", name=named, classes=", ".join(project.classes),
-                project=public_id("p", project.id),
-            )  # fmt: skip
+        one, several = (named, None) if isinstance(named, str) else (None, named)
+        class_name, _ = texts.of(one, several, f"items[{index}].")
         item = found[index]
         if item.split != "pool" or item.state not in ("available", "done"):
             state = "of the test split" if item.split == "test" else item.state

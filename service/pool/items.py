@@ -10,9 +10,18 @@ from sqlalchemy.orm import Session, undefer
 from service.content.contract import Facts
 from service.content.reader import ItemBytes
 from service.content.sources import content_of_most
-from service.errors import Invalid, NoScoreRun, NotFound, SourceNotAllowed, UnknownItem
+from service.errors import (
+    Invalid,
+    LabelKindDiffers,
+    NoScoreRun,
+    NotFound,
+    SourceNotAllowed,
+    UnknownClass,
+    UnknownItem,
+)
+from service.labeling.class_texts import ClassTexts
 from service.projects import projects
-from service.store import modalities
+from service.store import class_sets, modalities
 from service.store.class_names import ClassNames
 from service.store.ids import public_id, row_number
 from service.store.project_settings import ProjectSettings
@@ -25,7 +34,7 @@ State = Literal["available", "done", "broken", "quarantined", "withdrawn", "chan
 Sort = Literal["key", "-key", "pretext_loss", "-pretext_loss", "rank", "predicted_probability"]
 Refusal = Literal[
     "malformed", "uri_not_allowed", "unknown_class", "class_missing", "class_not_taken", "text_not_taken",
-    "text_too_large", "text_unusable",
+    "text_too_large", "text_unusable", "label_kind_differs",
 ]  # fmt: skip
 
 
@@ -41,6 +50,7 @@ class NewItem:
     uri: str
     split: Split = "pool"
     class_name: str | None = None
+    classes: Sequence[str] | None = None  # where an item has several
     meta: dict[str, Any] | None = None
     text: str | None = None
     facts: Facts | None = None
@@ -70,12 +80,20 @@ def refusal(project: Project, item_bytes: ItemBytes, entry: NewItem) -> Refusal 
             item_bytes.check_root(entry.uri)
         except SourceNotAllowed:
             return "uri_not_allowed"
+    given = entry.class_name is not None or entry.classes is not None
     if entry.split == "pool":
-        return None if entry.class_name is None else "class_not_taken"
-    if entry.class_name is None:
+        return "class_not_taken" if given else None
+    if not given:
         return "class_missing"
-    known = entry.class_name in project.classes or ClassNames(project).now(entry.class_name) is not None
-    return None if known else "unknown_class"
+    if project.label_kind == "single" and entry.class_name in project.classes:
+        return None
+    try:
+        ClassTexts(project).of(entry.class_name, entry.classes)
+    except UnknownClass:
+        return "unknown_class"
+    except LabelKindDiffers:
+        return "label_kind_differs"
+    return None
 
 
 def register(session: Session, project: Project, entries: Sequence[NewItem]) -> int:
@@ -92,14 +110,14 @@ def register(session: Session, project: Project, entries: Sequence[NewItem]) -> 
                 field="text", message=f"this project's items are {project.modality}s, given by `uri`."
             )
     seed = ProjectSettings.model_validate(project.settings).seed
-    class_names = ClassNames(project)
+    texts = ClassTexts(project)
     rows = [
         ItemRow(
             entry.key,
             entry.uri,
             entry.split,
             shuffle_position(seed, entry.key),
-            class_names.or_same(entry.class_name) if entry.class_name is not None else None,
+            texts.of(entry.class_name, entry.classes)[0],
             entry.meta,
             entry.content_hash,
             entry.facts,
@@ -231,7 +249,9 @@ def page(
     if filters.gold is not None:
         query = query.where(sa.text("items.gold") if filters.gold else sa.text("NOT items.gold"))
     if filters.class_name is not None:
-        query = query.where(Item.class_name == ClassNames(project).or_same(filters.class_name))
+        query = query.where(
+            _of_class(project, Item.class_name, ClassNames(project).or_same(filters.class_name))
+        )
     if filters.percentile_from is not None:
         query = query.where(Score.percentile >= filters.percentile_from)
     if filters.percentile_to is not None:
@@ -242,7 +262,7 @@ def page(
     if filters.duplicates is False:
         query = query.where(Duplicate.item_id.is_(None))
     if filters.predicted_class is not None:
-        query = query.where(RankedItem.predicted_class == filters.predicted_class)
+        query = query.where(_of_class(project, RankedItem.predicted_class, filters.predicted_class))
     if sort == "predicted_probability":
         query = query.where(RankedItem.predicted_probability.is_not(None))
     if filters.disagreed is not None:
@@ -263,6 +283,13 @@ def page(
         query = query.order_by(value, number)
         query = query if after is None else query.where(position > sa.tuple_(*after))
     return [ListedItem(*row) for row in session.execute(query.limit(limit))]
+
+
+def _of_class(project: Project, column: Any, name: str) -> sa.ColumnElement[bool]:
+    """This class, or it among others."""
+    if project.label_kind == "multi":
+        return class_sets.holds(column, name)
+    return sa.and_(column == name)
 
 
 def _disagreed(project: Project) -> sa.Select[int]:

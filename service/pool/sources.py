@@ -6,10 +6,11 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.content.reader import ItemBytes, is_url, place_as_text, upload_uri
-from service.errors import SourceUnreadable, UploadInUse
+from service.errors import SingleOnly, SourceUnreadable, UploadInUse
 from service.pool.items import Split
 from service.projects import projects
 from service.store import pipeline
+from service.store.ids import public_id
 from service.store.tables import Job, Project, Source
 
 
@@ -25,13 +26,18 @@ def add(
 ) -> tuple[Source, Job]:
     """Queue its import. accept_missing: what earlier imports of it found and this one does not is put aside even where
     that is more than half. Raises `SourceNotAllowed` outside the allowed roots, `SourceUnreadable` where nothing is,
-    `ProjectArchived`."""
+    `ProjectArchived`, `SingleOnly`."""
     projects.refuse_archived(project)
     projects.check_upload(project, uri)
     place = item_bytes.check_root(uri)
     if not is_url(place) and not Path(place).exists():
         raise SourceUnreadable(uri=uri, reason="there is no such file or folder")
     stored = item_bytes.as_stored(place_as_text(place), projects.uploads_of(project))
+    if split == "test" and project.label_kind == "multi":
+        raise SingleOnly(
+            what="a source of the test split", project=public_id("p", project.id),
+            instead="Send test items with their `classes` (POST …/items), or do without: control items measure then.",
+        )  # fmt: skip
     source = Source(project_id=project.id, uri=stored, split=split, label_column=label_column)
     session.add(source)
     session.flush()

@@ -97,8 +97,12 @@ class Curves:
         return Estimate(float(np.average(values, weights=self._weights)), float(low), float(high))
 
 
-def on_stopping(learning_curve: Sequence[dict[str, Any]], round_size: int) -> Advice:
-    """learning_curve: as `rounds.learning_curve` has it; only the rounds measured as the newest one was count."""
+def on_stopping(
+    learning_curve: Sequence[dict[str, Any]], round_size: int, figure: str = "accuracy"
+) -> Advice:
+    """learning_curve: of the figure, as `rounds.learning_curve` has it; only the rounds measured as the newest one was
+    count.
+    """
     more = _ROUNDS_AHEAD * round_size
     newest = [point for point in learning_curve if point["measured_on"] == learning_curve[-1]["measured_on"]]
     if len(newest) < _LEAST_POINTS:
@@ -106,9 +110,10 @@ def on_stopping(learning_curve: Sequence[dict[str, Any]], round_size: int) -> Ad
             f"Too early to tell what more labels will bring: that takes {_LEAST_POINTS} measured rounds, there are "
             f"{len(newest)}.", more, None,
         )  # fmt: skip
-    gain = _curves(newest[-_MOST_POINTS:], "labels_used").gain(more)
+    gain = _curves(newest[-_MOST_POINTS:], "labels_used", figure).gain(more)
     half = (gain.high - gain.low) / 2
-    text = f"Another {more} labels are expected to add {100 * gain.mean:.1f} ± {100 * half:.1f} points of accuracy."
+    points = f"{100 * gain.mean:.1f} ± {100 * half:.1f} points of {_called(figure)}"
+    text = f"Another {more} labels are expected to add {points}."
     if gain.high < _WORTH_IT:
         text += " You can stop here."
     elif gain.low > _WORTH_IT:
@@ -117,27 +122,32 @@ def on_stopping(learning_curve: Sequence[dict[str, Any]], round_size: int) -> Ad
 
 
 def on_random_selection(
-    random_curve: Sequence[dict[str, Any]], labels_used: int, reached: float
+    random_curve: Sequence[dict[str, Any]], labels_used: int, reached: float, figure: str = "accuracy"
 ) -> RandomSelection:
-    """random_curve: of the newest measured head, see `measure_head`; `reached`: its own accuracy."""
+    """random_curve: of the newest measured head, see `measure_head`; `reached`: its own figure, as accuracy."""
     if not random_curve:
         text = "Not enough control labels to tell what random selection would have reached; it takes 30."
         return RandomSelection(text, None, None)
     control_labels = random_curve[-1]["labels"]
     # All points are measured on the same items and err together: their number makes none of them surer.
-    curves = _curves(random_curve, "labels", wider=np.sqrt(len(random_curve)))
+    curves = _curves(random_curve, "labels", figure, wider=np.sqrt(len(random_curve)))
     accuracy = curves.accuracy(max(labels_used, control_labels))
+    of_figure = "" if figure == "accuracy" else f"a {_called(figure)} of "
     text = (
-        f"Random selection is expected to reach {100 * accuracy.mean:.0f} % with {labels_used} labels "
+        f"Random selection is expected to reach {of_figure}{100 * accuracy.mean:.0f} % with {labels_used} labels "
         f"({100 * accuracy.low:.0f} to {100 * accuracy.high:.0f} %, carried on from {control_labels} control "
         f"labels); yours reached {100 * reached:.0f} %."
     )
     return RandomSelection(text, labels_used, accuracy)
 
 
-def _curves(points: Sequence[dict[str, Any]], labels_in: str, wider: float = 1.0) -> Curves:
+def _called(figure: str) -> str:
+    return figure.replace("_", " ")
+
+
+def _curves(points: Sequence[dict[str, Any]], labels_in: str, figure: str, wider: float = 1.0) -> Curves:
     labels, accuracies, lows, highs = (
         np.array([point[name] for point in points], np.float64)
-        for name in (labels_in, "accuracy", "accuracy_low", "accuracy_high")
+        for name in (labels_in, figure, f"{figure}_low", f"{figure}_high")
     )
     return Curves(labels, accuracies, wider * np.maximum(highs - lows, 1e-4) / (2 * _Z))

@@ -9,7 +9,7 @@ and their metrics bear the new one.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -19,7 +19,7 @@ from service.labeling import agreement
 from service.labeling.picks import AVAILABLE, CURRENT
 from service.models import plug_ins, training
 from service.projects import projects
-from service.store import outbox, pipeline
+from service.store import class_sets, outbox, pipeline
 from service.store.class_names import ClassNames, aliases_after
 from service.store.ids import public_id
 from service.store.names import composed
@@ -292,21 +292,40 @@ def _by_class(session: Session, project: Project, names: Sequence[str] | None = 
         Item.class_name, count().filter(_IN_POOL), count().filter(_TEST), count().filter(_GOLD)
     ).where(Item.project_id == project.id, Item.class_name.is_not(None))
     if names is not None:
-        labels, items = labels.where(Label.class_name.in_(names)), items.where(Item.class_name.in_(names))
+        labels = labels.where(_of_any(project, Label.class_name, names))
+        items = items.where(_of_any(project, Item.class_name, names))
     found: dict[str, Effects] = {}
-    for name, current, earlier in session.execute(labels.group_by(Label.class_name)).all():
-        found[str(name)] = Effects(labels=current, earlier_labels=earlier)
-    for name, pool, test, gold in session.execute(items.group_by(Item.class_name)).all():
-        use = found.get(str(name), Effects())
-        found[str(name)] = replace(use, items=pool, test_items=test, gold_items=gold)
-    return found
+    for text, current, earlier in session.execute(labels.group_by(Label.class_name)).all():
+        for name in class_sets.classes_in(str(text)):  # of several an item, each counts
+            use = found.get(name, Effects())
+            found[name] = replace(
+                use, labels=use.labels + current, earlier_labels=use.earlier_labels + earlier
+            )
+    for text, pool, test, gold in session.execute(items.group_by(Item.class_name)).all():
+        for name in class_sets.classes_in(str(text)):
+            use = found.get(name, Effects())
+            found[name] = replace(
+                use,
+                items=use.items + pool,
+                test_items=use.test_items + test,
+                gold_items=use.gold_items + gold,
+            )
+    return found if names is None else {name: use for name, use in found.items() if name in set(names)}
+
+
+def _of_any(project: Project, column: Any, names: Collection[str]) -> sa.ColumnElement[bool]:
+    """The column is one of these classes, or a set with any of them."""
+    if project.label_kind == "single":
+        return sa.and_(column.in_(names))
+    return sa.or_(sa.false(), *(class_sets.holds(column, name) for name in names))
 
 
 def _split_items(session: Session, project: Project, names: Collection[str]) -> int:
     split = (
         sa.select(Label.item_id)
         .join(Item, Item.id == Label.item_id)
-        .where(Label.project_id == project.id, CURRENT, Label.used, Label.class_name.in_(names), AVAILABLE)
+        .where(Label.project_id == project.id, CURRENT, Label.used, AVAILABLE)
+        .where(_of_any(project, Label.class_name, names))
         .group_by(Label.item_id)
         .having(sa.func.count(Label.class_name.distinct()) > 1)
     )
@@ -322,21 +341,18 @@ def _become(session: Session, project: Project, wanted: Wanted, after: list[str]
     """The classes concerned have the new name, wherever they stand; the job that trains a head on them, if one does."""
     to, olds = str(wanted.to), _concerned(wanted)
     session.flush()
-    labels = sa.update(Label).where(Label.project_id == project.id, Label.class_name.in_(olds))
-    session.execute(labels.values(said=sa.func.coalesce(Label.said, Label.class_name), class_name=to))
-    for table, column in (
-        (Item, Item.class_name), (Suspect, Suspect.class_name), (Suspect, Suspect.suggested_class)
+    became = dict.fromkeys(olds, to)
+    said = {Label.said: sa.func.coalesce(Label.said, Label.class_name)}
+    for table, column, more in (
+        (Label, Label.class_name, said), (Item, Item.class_name, {}), (Suspect, Suspect.class_name, {}),
+        (Suspect, Suspect.suggested_class, {}),
     ):  # fmt: skip
-        session.execute(
-            sa.update(table).where(table.project_id == project.id, column.in_(olds)).values({column: to})
-        )
-    predicted = sa.update(RankedItem).where(
-        RankedItem.ranking_id == project.ranking_id, RankedItem.predicted_class.in_(olds)
+        _rewrite(session, project, column, table.project_id == project.id, became, more)
+    _rewrite(
+        session, project, RankedItem.predicted_class, RankedItem.ranking_id == project.ranking_id, became
     )
-    session.execute(predicted.values(predicted_class=to))
     contradicts_itself = Suspect.suggested_class == Suspect.class_name
     session.execute(sa.delete(Suspect).where(Suspect.project_id == project.id, contradicts_itself))
-    became = dict.fromkeys(olds, to)
     settings = ProjectSettings.model_validate(project.settings)
     for field, parameter, value in plug_ins.named_classes(session, settings):
         if value in became:
@@ -353,15 +369,36 @@ def _become(session: Session, project: Project, wanted: Wanted, after: list[str]
     return training.retrain_if_due(session, project)
 
 
+def _rewrite(
+    session: Session,
+    project: Project,
+    column: sa.orm.InstrumentedAttribute[Any],
+    which: sa.ColumnElement[bool],
+    became: Mapping[str, str],
+    more: Mapping[Any, Any] | None = None,
+) -> None:
+    """The column says the new names in these rows; of those that it changes, more values are set."""
+    concerned = sa.and_(which, _of_any(project, column, became))
+    if project.label_kind == "single":
+        (to,) = set(became.values())
+        session.execute(sa.update(column.class_).where(concerned).values({column: to, **(more or {})}))
+        return
+    for text in session.scalars(sa.select(column).where(concerned).distinct()).all():
+        now = class_sets.with_names(text, became)
+        session.execute(
+            sa.update(column.class_).where(which, column == text).values({column: now, **(more or {})})
+        )
+
+
 def _rename_in_heads(session: Session, project: Project, old: str, to: str) -> None:
     """A head that knows the class goes on to be served, and is compared with those that come."""
     for head in session.scalars(sa.select(Head).where(Head.project_id == project.id)):
         if old in head.classes:
             head.classes = [to if name == old else name for name in head.classes]
-            recall = head.metrics.get("recall")
-            if recall:
-                renamed = {to if name == old else name: share for name, share in recall.items()}
-                head.metrics = {**head.metrics, "recall": renamed}
+            for figure in ("recall", "average_precision"):
+                if found := head.metrics.get(figure):
+                    renamed = {to if name == old else name: share for name, share in found.items()}
+                    head.metrics = {**head.metrics, figure: renamed}
 
 
 def _record(

@@ -46,7 +46,7 @@ def change(
         _change_modality(session, project, modality, new_task="pretext_task" in changes)
     if changes:
         known = project.classes if classes is None else classes
-        plug_ins.check(session, ProjectSettings.model_validate(changes), known)
+        plug_ins.check(session, ProjectSettings.model_validate(changes), known, project.label_kind)
         settings = ProjectSettings.model_validate(project.settings | changes)
         if project.modality is not None and "pretext_task" in changes:
             modalities.check_task(session, settings, project.modality)

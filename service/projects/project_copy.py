@@ -13,6 +13,7 @@ def copy(session: Session, source: Project, *, name: str, labels: bool) -> tuple
     project = Project(
         name=name,
         classes=source.classes,
+        label_kind=source.label_kind,
         aliases=source.aliases,
         settings=source.settings,
         modality=source.modality,

@@ -21,6 +21,7 @@ from service.errors import (
 from service.labeling import rounds
 from service.models import plug_ins
 from service.store import modalities, own_predictions, pipeline
+from service.store.class_sets import SEPARATOR, LabelKind
 from service.store.ids import public_id, row_number
 from service.store.names import composed
 from service.store.own_embeddings import FOLDER
@@ -42,16 +43,18 @@ def create(
     settings: ProjectSettings,
     pretext_from: str | None,
     modality: str | None = None,
+    label_kind: LabelKind = "single",
 ) -> Project:
     """With its first round open. Raises `NameTaken`, `UnknownPlugIn`, `UnknownModality`, `TaskForAnotherModality`,
     `Invalid`."""
     if fault := fault_of(classes):
         raise Invalid(field="classes", message=fault)
-    plug_ins.check(session, settings, classes)
+    plug_ins.check(session, settings, classes, label_kind)
     other = find(session, pretext_from) if pretext_from is not None else None
     project = Project(
         name=name,
         classes=list(classes),
+        label_kind=label_kind,
         settings=settings.model_dump(mode="json", exclude_unset=True),
         pretext_from_id=other.id if other else None,
     )
@@ -73,6 +76,8 @@ def fault_of(classes: Sequence[str]) -> str | None:
     """Why a project cannot have these classes, as a sentence; None when it can."""
     if len(set(map(composed, classes))) < len(classes):
         return "the same class stands here twice"
+    if any(SEPARATOR in name for name in classes):
+        return "no class is called with the control character U+001F"
     if len(classes) < 2:
         return "one class only leaves nothing to decide: name at least two, the one you look for and `other`"
     return None

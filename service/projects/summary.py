@@ -1,5 +1,6 @@
 """One small object for dashboards. Counts come from partial indexes; nothing walks the pool (`service.pool.counts`)."""
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from service.models import jobs
 from service.models.jobs import Waiting
 from service.pool import counts
 from service.projects.advice import Advice, RandomSelection, on_random_selection, on_stopping
+from service.store import class_sets
 from service.store.project_settings import ProjectSettings
 from service.store.tables import (
     Head,
@@ -90,7 +92,7 @@ def collect(session: Session, project: Project, now: datetime) -> Metrics:
         learning_curve=learning_curve,
         labels_last_hour=rate[0],
         annotators_last_hour=rate[1],
-        class_balance={name: balance.get(name, 0) for name in project.classes},
+        class_balance=_by_class(project, balance),
         jobs=shown,
         waits_for=jobs.waits_for(session, shown),
         waiting=jobs.waiting(session, project.id),
@@ -99,10 +101,19 @@ def collect(session: Session, project: Project, now: datetime) -> Metrics:
         ranking=_current(session, Ranking, project.ranking_id),
         head=_current(session, Head, project.head_id),
         head_note=newest.metrics.get("note") if newest else None,
-        advice=on_stopping(learning_curve, settings.round_size),
+        advice=on_stopping(learning_curve, settings.round_size, rounds.figure_of(project)),
         random_selection=_random_selection(session, project),
         label_check=session.get(LabelCheck, project.id),
     )
+
+
+def _by_class(project: Project, balance: dict[str, int]) -> dict[str, int]:
+    """Items by class; an item of several counts for each."""
+    found = Counter[str]()
+    for text, items in balance.items():
+        for name in class_sets.classes_in(text):
+            found[name] += items
+    return {name: found[name] for name in project.classes}
 
 
 def _random_selection(session: Session, project: Project) -> RandomSelection | None:
@@ -110,7 +121,9 @@ def _random_selection(session: Session, project: Project) -> RandomSelection | N
     if measured is None:
         return None
     curve = measured.metrics.get("random_curve", [])
-    return on_random_selection(curve, measured.labels_used, measured.metrics["accuracy"])
+    figure = rounds.figure_of(project)
+    reached = measured.metrics[figure]
+    return on_random_selection(curve, measured.labels_used, reached, figure) if reached is not None else None
 
 
 def _current(session: Session, table: type[T], number: int | None) -> T | None:

@@ -20,6 +20,8 @@ Kind = Literal["strategy", "pretext_task", "head", "backbone"]
 
 BEAT_S = 5.0  # how often a worker says that it lives
 SILENT_S = 20.0  # after which it does not count as live
+# In a plug-in's schema: the `label_kind`s of projects that it is for; without it, all.
+LABEL_KINDS = "x-label-kinds"
 HEAD_NEEDS_ITEMS = (
     "x-needs-items"  # in the parameter schema of a head: whether it trains on the items themselves
 )

@@ -6,7 +6,7 @@ Beside the head's artifact `<head>.npz` lies `<head>-answers.npz`, `m` being the
     classes (m,) int16, predicted (m,) int16    numbers in the classes of the head: what they are, and were taken for
     probabilities (m,) float32                  of the predicted class
 
-Heads of before there were `classes` have none of the last three.
+Heads of before there were `classes` have none of the last three, nor have those of several classes an item.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,8 @@ class HeadAnswers:
     def store(self, artifacts: Artifacts, head_artifact: str) -> None:
         with artifacts.writing(_beside(head_artifact)) as file:
             arrays = {name: getattr(self, name) for name in ("ids", "right", *_SINCE)}
-            np.savez(file, allow_pickle=False, **arrays)
+            known = {name: array for name, array in arrays.items() if array is not None}
+            np.savez(file, allow_pickle=False, **known)
 
     @staticmethod
     def load(artifacts: Artifacts, head_artifact: str) -> "HeadAnswers | None":

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, undefer
 
+from service.store import class_sets
 from service.store.tables import Item, Label
 
 _LABELS = sa.select(Label).where(Label.item_id.in_(sa.bindparam("items", expanding=True))).order_by(Label.id)
@@ -61,20 +62,22 @@ class ItemLabels:
 
     def ask_again(self, overlap: int) -> bool:
         """Open a done item until one more annotator agrees; false where labels that came too late do so already."""
-        votes = Counter(label.class_name for label in self.votes())
-        self.item.asked_again = max(
-            self.item.asked_again + 1,
-            max(votes.values(), default=0) + 1 - overlap,
-            votes.total() - 1 - overlap,
-        )
+        votes = [str(label.class_name) for label in self.votes()]
+        several = any(map(class_sets.is_set, votes))
+        agree = class_sets.most_agreeing(votes) if several else max(Counter(votes).values(), default=0)
+        self.item.asked_again = max(self.item.asked_again + 1, agree + 1 - overlap, len(votes) - 1 - overlap)
         self.settle(overlap)
         return self.item.state == "available"
 
     def _decision(self, agreeing: int) -> tuple[str, str | None]:
-        """The decision: done at `agreeing` equal votes, or by plurality at two votes more, ties to the earliest."""
+        """The decision: done at `agreeing` equal votes, or by plurality at two votes more, ties to the earliest. Of
+        several classes an item, each is decided so (`class_sets.decided_by`)."""
         if any(label.skip == "broken" for label in self.counted()):
             return "broken", None
         votes = self.votes()
+        if votes and class_sets.is_set(votes[0].class_name):
+            decided = class_sets.decided_by([str(label.class_name) for label in votes], agreeing)
+            return ("done", decided) if decided is not None else ("available", None)
         if votes:
             name, most = Counter(str(label.class_name) for label in votes).most_common(1)[0]
             if most >= agreeing or len(votes) >= agreeing + 2:

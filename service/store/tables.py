@@ -91,6 +91,8 @@ class Project(Table):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     classes: Mapped[list[str]]
+    # single | multi: one class an item, or any set of them (service.store.class_sets). Never changes.
+    label_kind: Mapped[str] = mapped_column(default="single", server_default="single")
     # Names that classes had before they were renamed or merged, to the class they are now (service.store.class_names).
     aliases: Mapped[Json] = mapped_column(default=dict, server_default="{}")
     settings: Mapped[Json]  # a service.store.project_settings.ProjectSettings
@@ -186,7 +188,8 @@ class Item(Table):
     facts: Mapped[Json | None]  # told by looking at the bytes: see `service.content`
     quarantine_reason: Mapped[str | None]
     meta: Mapped[Json | None]
-    # The known class: given with a test item, or decided by the labels of a pool item.
+    # The known class: given with a test item, or decided by the labels of a pool item. A set of them as one text
+    # where the project has several an item (service.store.class_sets); so with labels.
     class_name: Mapped[str | None] = mapped_column("class")
     decided_by: Mapped[int | None]  # the label that decided it (labels.id)
     # Its class is known for certain: it is done, and mixed in to see how well annotators do.

@@ -399,3 +399,33 @@ def test_projects_of_before_keep_the_small_backbone(empty: sa.Engine) -> None:
     assert settings() == [{"backbone": "small"}, {"seed": 3, "backbone": "small"}, {"backbone": "resnet18"}]
     migrate.downgrade(empty, "0005")
     assert settings() == before
+
+
+class TestSeveralClasses:
+    """From 0008 to 0009 and back."""
+
+    @pytest.fixture
+    def upgraded(self, empty: sa.Engine) -> sa.Engine:
+        migrate.upgrade(empty, "0008")
+        with empty.begin() as connection:
+            insert(connection, "projects", {"id": 1, "name": "one"})
+        migrate.upgrade(empty, "0009")
+        return empty
+
+    def test_projects_of_before_have_one_class_an_item(self, upgraded: sa.Engine) -> None:
+        with upgraded.begin() as connection:
+            assert connection.scalars(sa.text("SELECT label_kind FROM projects")).all() == ["single"]
+        migrate.downgrade(upgraded, "0008")
+        with upgraded.begin() as connection:
+            assert "label_kind" not in table(connection, "projects").c
+            assert connection.scalars(sa.text("SELECT name FROM projects")).all() == ["one"]
+
+    def test_labels_with_several_are_not_thrown_away(self, upgraded: sa.Engine) -> None:
+        with upgraded.begin() as connection:
+            insert(connection, "projects", {"id": 2, "name": "cells", "label_kind": "multi"})
+        with pytest.raises(RuntimeError, match=r"have several: cells\. Export their labels"):
+            migrate.downgrade(upgraded, "0008")
+        with upgraded.begin() as connection:
+            assert connection.scalars(sa.text("SELECT label_kind FROM projects ORDER BY id")).all() == [
+                "single", "multi"
+            ]  # fmt: skip

@@ -314,3 +314,71 @@ def test_says_what_it_lacks(head: Head) -> None:
         fit(head, LabeledView(pool.embeddings, pool.classes, CLASSES))
     with pytest.raises(ValueError, match="the network it was trained from"):
         head.load(fitted_to_clusters(head).arrays())
+
+
+class TestSeveralClasses:
+    """Heads that tell several classes of an item, each for itself; the others say that they cannot."""
+
+    ABLE = {name: head for name, head in HEADS.items() if head.several}  # noqa: RUF012
+    every_able_head = pytest.mark.parametrize("head", ABLE.values(), ids=ABLE)
+
+    @staticmethod
+    def members_of(pool: Pool) -> Ints:
+        """Cluster 0 is of no class, 1 of the first, 2 of the first and the second; nothing is of the third."""
+        return np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0]])[pool.classes]
+
+    def fitted(self, head: Head, n: int = 60) -> FittedHead:
+        pool = clusters(n)
+        return fit(head, view_of(head, pool, self.members_of(pool)))
+
+    def test_these_can(self) -> None:
+        assert self.ABLE.keys() == {"auto", "linear", "mlp", "propagate"}
+
+    @every_able_head
+    @pytest.mark.parametrize("n", [1, 2, 3, 11])
+    def test_probabilities_are_probabilities(self, head: Head, n: int) -> None:
+        found = self.fitted(head, n).probabilities(clusters(40, seed=1).inputs(head))
+
+        assert (found.shape, found.dtype) == ((40, 3), np.float32)
+        assert ((found > 0) & (found < 1)).all()
+
+    @every_able_head
+    def test_learns_each_class_and_that_some_items_have_none(self, head: Head) -> None:
+        unseen = clusters(300, seed=1)
+
+        found = self.fitted(head).probabilities(unseen.inputs(head))
+
+        right = (found >= 0.5) == (self.members_of(unseen) == 1)
+        assert right.all(axis=1).mean() > 0.9
+        assert found[:, 2].max() < 0.2  # a class never seen
+
+    @every_able_head
+    def test_is_as_sure_of_each_class_as_it_is_right(self, head: Head) -> None:
+        """Labels of the second class by the dice, three of four times: no head can know more."""
+        pool, rng = clusters(200), np.random.default_rng(4)
+        members = np.stack([pool.classes == 1, rng.random(200) < 0.75], axis=1).astype(np.int64)
+
+        found = fit(head, view_of(head, pool, members, n_classes=2)).probabilities(
+            clusters(200, seed=1).embeddings
+        )
+
+        assert found[:, 1].mean() == pytest.approx(0.75, abs=0.1)
+        assert found[:, 1].std() < 0.2
+
+    @every_able_head
+    def test_comes_back_from_its_arrays(self, head: Head) -> None:
+        inputs, fitted = clusters(60).inputs(head), self.fitted(head)
+
+        loaded = head.load(fitted.arrays())
+
+        np.testing.assert_array_equal(loaded.probabilities(inputs), fitted.probabilities(inputs))
+        assert loaded.temperature == pytest.approx(fitted.temperature)
+
+    @every_able_head
+    def test_says_what_it_lost_on_labels_held_out(self, head: Head) -> None:
+        unseen, fitted = clusters(300, seed=1), self.fitted(head)
+
+        found, members = fitted.probabilities(unseen.inputs(head)), self.members_of(unseen)
+
+        loss = -np.log(np.where(members == 1, found, 1 - found)).sum(axis=1).mean()
+        assert fitted.held_out_loss == pytest.approx(loss, abs=0.25)

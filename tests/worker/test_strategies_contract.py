@@ -50,6 +50,14 @@ def _certain() -> PoolView:
     return replace(pool, probabilities=np.tile(np.array([[1, 0, 0]], np.float32), (len(pool), 1)))
 
 
+def _nothing_anywhere() -> PoolView:
+    """Somebody looked, and no labeled item has any class; nor does the head expect one."""
+    pool = make_pool(labeled=40, head=True, several=True)
+    return replace(
+        pool, members=np.zeros((len(pool), 3), np.int64), probabilities=np.zeros((len(pool), 3), np.float32)
+    )
+
+
 SITUATIONS: dict[str, Callable[[], PoolView]] = {
     "cold": make_pool,
     "cold, a few labels": lambda: make_pool(labeled=5),
@@ -69,6 +77,14 @@ SITUATIONS: dict[str, Callable[[], PoolView]] = {
     "identical items": _identical,
     "ties": _ties,
     "certain head": _certain,
+    "several classes, cold": lambda: make_pool(several=True),
+    "several classes, a few labels": lambda: make_pool(labeled=5, several=True),
+    "several classes, a head": lambda: make_pool(labeled=12, head=True, several=True),
+    "several classes, many labels": lambda: make_pool(n=300, labeled=100, head=True, several=True),
+    "several classes, nothing anywhere": _nothing_anywhere,
+    "several of a thousand classes": lambda: make_pool(
+        n=1200, n_classes=1000, labeled=300, head=True, several=True
+    ),
 }
 
 

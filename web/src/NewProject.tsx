@@ -26,6 +26,7 @@ export function NewProject() {
   const [name, setName] = useState("");
   const [kind, setKind] = useState("");
   const [classes, setClasses] = useState("");
+  const [several, setSeveral] = useState(false);
   const [uri, setUri] = useState("");
   const [files, setFiles] = useState<Chosen[]>([]);
   const [folders, setFolders] = useState<Folders>("names");
@@ -46,7 +47,7 @@ export function NewProject() {
     setRefused(null);
     try {
       // Made once: where its source is refused, the next try goes on with it.
-      const project = made ?? (await send<Project>("POST", "/projects", { name, classes: classesIn(classes), ...(kind ? { modality: kind } : {}) }));
+      const project = made ?? (await send<Project>("POST", "/projects", { name, classes: classesIn(classes), ...(kind ? { modality: kind } : {}), ...(several ? { label_kind: "multi" } : {}) }));
       setMade(project);
       if (files.length) await fill(project);
       else {
@@ -62,13 +63,13 @@ export function NewProject() {
   };
   const fill = async (project: Project) => {
     setSent({ files: 0, bytes: 0 });
-    const queued = await upload(project.id, files, folders === "test" ? "test" : "pool", setSent);
+    const queued = await upload(project.id, files, folders === "test" && !several ? "test" : "pool", setSent);
     setSent(null);
     const done = await ended(queued, setJobs);
     const failed = done.find((job) => job.state !== "succeeded");
     if (failed) throw new Error(failed.error ?? "The import was cancelled.");
-    if (folders === "test") return setThen("The test split is there. Now add the items to label, under Settings.");
-    if (folders === "labels") await labelByFolder(project.id, files);
+    if (folders === "test" && !several) return setThen("The test split is there. Now add the items to label, under Settings.");
+    if (folders === "labels" && !several) await labelByFolder(project.id, files);
     setThen("Ranking the items for the first time …");
     await ranked(project);
     await send<Job>("POST", `/projects/${project.id}/pretrain`, {});
@@ -100,7 +101,12 @@ export function NewProject() {
       <label for="classes">Classes</label>
       <textarea id="classes" rows={3} placeholder={'cat, dog, "other, or none"'} value={classes} onInput={(event) => setClasses(event.currentTarget.value)} disabled={made !== null} required />
       <p class="quiet">Separated by commas, or one a line; at least two. They can be added to, renamed and merged later.</p>
-      {inFolders.length > 1 && !made && (
+      {!made && (
+        <label class="check">
+          <input type="checkbox" checked={several} onChange={(event) => setSeveral(event.currentTarget.checked)} /> An item can have several of them, or none
+        </label>
+      )}
+      {inFolders.length > 1 && !made && !several && (
         <>
           <label for="folders">The {inFolders.length} folders</label>
           <select id="folders" value={folders} onChange={(event) => setFolders(event.currentTarget.value as Folders)}>

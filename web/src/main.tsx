@@ -2,6 +2,7 @@ import { render } from "preact";
 import { useEffect, useState } from "preact/hooks";
 
 import { get, Unreached, type Metrics, type Page, type Project } from "./api";
+import { figureOf } from "./classes";
 import { Dashboard } from "./dashboard/Dashboard";
 import { Desk } from "./desk/Desk";
 import { flush } from "./desk/outbox";
@@ -195,7 +196,7 @@ function HowFar({ id }: { id: string }) {
   return (
     <span class="quiet">
       {metrics && (metrics.budget == null ? plural(metrics.labels_used, "label") : `${count(metrics.labels_used)} of ${plural(metrics.budget, "label")}`)}
-      {newest && <>, {percent(newest.accuracy)}</>}
+      {newest && <>, {percent(figureOf(newest).value)}</>}
     </span>
   );
 }

@@ -7,13 +7,21 @@ from typing import Any, Literal
 import numpy as np
 
 from worker.arrays import Bools, Floats, Ints
-from worker.evaluation.metrics import measure, paired_difference, rank_correlation
+from worker.evaluation.metrics import (
+    losses_of,
+    measure,
+    measure_several,
+    paired_difference,
+    rank_correlation,
+    right_answers,
+)
 from worker.heads import FittedHead, Head
 from worker.heads.labeled_view import LabeledView
 
 MeasuredOn = Literal["test", "control"]
 
 _FOLDS = 5
+_SEED = 0  # of the bootstrap, so that the same answers have the same figures
 
 _NOTHING_MEASURED: dict[str, Any] = {
     "items": 0, "accuracy": None, "accuracy_low": None, "accuracy_high": None, "macro_f1": None, "nll": None,
@@ -23,7 +31,9 @@ _NOTHING_MEASURED: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Items (m,) with true `classes` (m,), and probabilities (m, c) by heads that were not trained on them."""
+    """Items (m,) with true `classes` (m,), or (m, c) of several, and probabilities (m, c) by heads that were not
+    trained on them.
+    """
 
     measured_on: MeasuredOn
     ids: Ints
@@ -32,15 +42,20 @@ class HeldOut:
 
     @cached_property
     def right(self) -> Bools:
-        return np.asarray(self.probabilities.argmax(axis=1) == self.classes)
+        """True where the answer is right; of several classes, all of it."""
+        return right_answers(self.probabilities, self.classes)
 
     def figures(self, pretext_losses: Floats) -> dict[str, Any]:
         """For `Head.metrics`; pretext_losses (m,)"""
-        likelihoods = self.probabilities[np.arange(len(self.classes)), self.classes]
-        correlation = rank_correlation(pretext_losses, -np.log(np.maximum(likelihoods, 1e-12)))
+        correlation = rank_correlation(pretext_losses, losses_of(self.probabilities, self.classes))
+        if self.classes.ndim == 2:
+            found = asdict(measure_several(self.probabilities, self.classes, np.random.default_rng(_SEED)))
+        else:
+            found = asdict(measure(self.probabilities, self.classes))
         return {
             "measured_on": self.measured_on,
-            **asdict(measure(self.probabilities, self.classes)),
+            **_NOTHING_MEASURED,
+            **found,
             "pretext_loss_correlation": asdict(correlation) if correlation else None,
         }
 

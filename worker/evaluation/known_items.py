@@ -9,7 +9,8 @@ from worker.arrays import Bools, Ints
 @dataclass(frozen=True)
 class KnownItems:
     """Items whose class is known, by rising id: ids (m,), classes (m,) as indices, and decided_by (m,), the
-    label that decided it, 0 where none did.
+    label that decided it, 0 where none did. Where items have several classes, classes is (m, c): 1 for each that an
+    item has, else 0.
     """
 
     ids: Ints

@@ -10,6 +10,7 @@ from worker.arrays import Bools, Floats, Ints
 _BINS = 15  # of the calibration error, as Guo et al. 2017 have it
 _LEAST_PAIRS = 10  # a correlation of fewer says nothing
 _Z = 1.959963984540054  # 95 %, two-sided
+_DRAWS = 200  # of the bootstrap
 _CONFUSED = 200  # classes at most, in a confusion matrix
 
 
@@ -62,7 +63,142 @@ def measure(probabilities: Floats, classes: Ints) -> Measures:
     )
 
 
-def wilson_interval(right: int, n: int) -> tuple[float, float]:
+@dataclass(frozen=True)
+class MeasuresOfSeveral:
+    """Figures where items may have several classes, each told for itself. …_low, …_high: 95 % intervals.
+
+    mean_average_precision  mean over classes of the area under precision by recall, by which a class's items stand
+                            before the others; of classes that some item has
+    macro_f1                mean over classes of F1 at a probability of 0.5; of classes that some item has, or is
+                            taken to have
+    subset_accuracy         share of the items with exactly the right classes
+    recall, average_precision  by class; None for a class without items
+    ece                     of all single decisions about an item and a class
+    """
+
+    items: int
+    mean_average_precision: float | None
+    mean_average_precision_low: float | None
+    mean_average_precision_high: float | None
+    macro_f1: float | None
+    macro_f1_low: float | None
+    macro_f1_high: float | None
+    subset_accuracy: float
+    subset_accuracy_low: float
+    subset_accuracy_high: float
+    nll: float
+    ece: float
+    recall: list[float | None]
+    average_precision: list[float | None]
+
+
+def measure_several(probabilities: Floats, members: Ints, rng: np.random.Generator) -> MeasuresOfSeveral:
+    """probabilities (n, c), members (n, c) 0 or 1, n >= 1. Intervals of the means over classes: see `percentiles`, of
+    items bootstrapped 200 times (Efron 1979, Bootstrap Methods, https://doi.org/10.1214/aos/1176344552).
+    """
+    n = len(members)
+    predicted, truth = probabilities >= 0.5, members.astype(np.bool_)
+    exact = int((predicted == truth).all(axis=1).sum())
+    once = np.ones((1, n))
+    precisions, f1 = average_precisions(probabilities, members, once)[0], f1_scores(predicted, truth, once)[0]
+    again = rng.multinomial(n, np.full(n, 1 / n), size=_DRAWS).astype(np.float64)
+    means = mean_of_known(average_precisions(probabilities, members, again))
+    means_f1 = mean_of_known(f1_scores(predicted, truth, again))
+    have, found = truth.sum(axis=0), (predicted & truth).sum(axis=0)
+    sureness = np.maximum(probabilities, 1 - probabilities).ravel()
+    reliability = _reliability(sureness, (predicted == truth).ravel())
+    low, high = wilson_interval(exact, n)
+    mean, mean_f1 = (_plain(mean_of_known(each[None])[0]) for each in (precisions, f1))
+    return MeasuresOfSeveral(
+        n, mean, *percentiles(means, mean, n), mean_f1, *percentiles(means_f1, mean_f1, n), exact / n, low, high,
+        nll=float(losses_of(probabilities, members).mean()), ece=_calibration_error(reliability),
+        recall=[float(f / h) if h else None for f, h in zip(found, have, strict=True)],
+        average_precision=[_plain(each) for each in precisions],
+    )  # fmt: skip
+
+
+def mean_average_precision(
+    probabilities: Floats, members: Ints, rng: np.random.Generator
+) -> tuple[float | None, float | None, float | None]:
+    """And its 95 % interval, as `measure_several` has them."""
+    n = len(members)
+    again = rng.multinomial(n, np.full(n, 1 / n), size=_DRAWS).astype(np.float64)
+    mean = _plain(mean_of_known(average_precisions(probabilities, members, np.ones((1, n))))[0])
+    return mean, *percentiles(mean_of_known(average_precisions(probabilities, members, again)), mean, n)
+
+
+def average_precisions(probabilities: Floats, members: Ints, weights: np.ndarray) -> np.ndarray:
+    """(b, c) The average precision of each class, with items weighted (b, n) in b ways: the mean over the items that
+    have it of the precision among those that are at least as likely. NaN without such items.
+    """
+    found = np.full((len(weights), members.shape[1]), np.nan)
+    for column in np.flatnonzero(members.any(axis=0)):
+        order = np.argsort(-probabilities[:, column], kind="stable")
+        scores, yes = -probabilities[order, column], members[order, column].astype(np.bool_)
+        last = np.searchsorted(scores, scores[yes], side="right") - 1  # equal ones come together
+        mine = weights[:, order]
+        above, theirs = mine.cumsum(axis=1)[:, last], (mine * yes).cumsum(axis=1)[:, last]
+        precision = theirs / np.maximum(above, 1e-12)
+        total = mine[:, yes].sum(axis=1)
+        found[:, column] = np.where(
+            total > 0, (mine[:, yes] * precision).sum(axis=1) / np.maximum(total, 1e-12), np.nan
+        )
+    return found
+
+
+def f1_scores(predicted: Bools, truth: Bools, weights: np.ndarray) -> np.ndarray:
+    """(b, c) F1 by predicted (n, c) and true (n, c) classes; NaN where neither has any."""
+    both = weights @ (predicted & truth)
+    either = weights @ predicted + weights @ truth
+    return np.where(either > 0, 2 * both / np.maximum(either, 1e-12), np.nan)
+
+
+def mean_of_known(values: np.ndarray) -> np.ndarray:
+    """(b, c) -> (b,) without NaN; NaN where nothing else is there."""
+    known = ~np.isnan(values)
+    total = np.where(known, values, 0).sum(axis=1)
+    return np.where(known.any(axis=1), total / np.maximum(known.sum(axis=1), 1), np.nan)
+
+
+def percentiles(values: np.ndarray, found: float | None, n: int) -> tuple[float | None, float | None]:
+    """The 95 % interval by bootstrapped values (b,), never narrower than that of a share of n items: what is perfect on
+    few items is perfect however often they are drawn again.
+    """
+    values = values[~np.isnan(values)]
+    if found is None or not len(values):
+        return None, None
+    low, high = np.percentile(values, [2.5, 97.5])
+    lowest, highest = wilson_interval(found * n, n)
+    return min(lowest, float(low)), max(highest, float(high))
+
+
+def _plain(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def losses_of(probabilities: Floats, classes: Ints) -> np.ndarray:
+    """(n,) negative log-likelihoods, in nats, of classes (n,); of several (n, c), all of them together."""
+    found = probabilities.astype(np.float64)
+    if classes.ndim == 2:
+        return np.asarray(-np.log(np.maximum(np.where(classes == 1, found, 1 - found), 1e-12)).sum(axis=1))
+    return np.asarray(-np.log(np.maximum(found[np.arange(len(classes)), classes], 1e-12)))
+
+
+def right_answers(probabilities: Floats, classes: Ints) -> Bools:
+    """(n,) True where the likeliest class is that of classes (n,); of several (n, c), where just those are likely."""
+    if classes.ndim == 2:
+        return np.asarray(((probabilities >= 0.5) == (classes == 1)).all(axis=1))
+    return np.asarray(probabilities.argmax(axis=1) == classes)
+
+
+def told_apart(classes: Ints) -> bool:
+    """True if items of classes (n,), or (n, c) of several, can teach anything: some are what others are not."""
+    if classes.ndim == 2:
+        return bool(((classes == 1).any(axis=0) & (classes == 0).any(axis=0)).any())
+    return len(np.unique(classes)) >= 2
+
+
+def wilson_interval(right: float, n: int) -> tuple[float, float]:
     """95 % interval of a share, sound for small n and near 0 and 1.
 
     Wilson 1927, Probable Inference, https://doi.org/10.1080/01621459.1927.10502953

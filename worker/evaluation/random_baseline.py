@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from worker.arrays import Bools, Floats, Ints
-from worker.evaluation.metrics import wilson_interval
+from worker.evaluation.metrics import mean_average_precision, right_answers, wilson_interval
 from worker.heads import Head
 from worker.heads.labeled_view import LabeledView
 
@@ -22,26 +22,38 @@ def random_curve(
     """Accuracy of a head on embeddings by number of random labels, from a view of the k control labels alone. test:
     embeddings (t, d) and classes (t,) of the test split, where there is one.
 
-    [{"labels", "items", "accuracy", "accuracy_low", "accuracy_high"}]; empty below 30 control labels
+    [{"labels", "items", "accuracy", "accuracy_low", "accuracy_high"}]; empty below 30 control labels. Of several
+    classes an item the figure is `mean_average_precision`.
     """
     k = len(view)
     if k < _LEAST_LABELS:
         return []
     order = rng.permutation(k)
     parts = [np.empty(0, np.int64)] if test else np.array_split(order, _FOLDS)
-    points = []
+    points: list[dict[str, Any]] = []
     for size in _SIZES:
         right: list[Bools] = []
+        answers, truths = [], []
         for held_out in parts:
             others = np.setdiff1d(order, held_out, assume_unique=True)
             seen = others[: round(size * len(others))]
             fitted = head.fit(view.keep(seen), rng)
             inputs, truth = test or (view.embeddings[held_out], view.classes[held_out])
-            right.append(fitted.probabilities(inputs).argmax(axis=1) == truth)
-        answers = np.concatenate(right)
-        low, high = wilson_interval(int(answers.sum()), len(answers))
+            answers.append(fitted.probabilities(inputs))
+            truths.append(truth)
+            right.append(right_answers(answers[-1], truth))
+        if view.several:
+            members = np.concatenate(truths)
+            figures = mean_average_precision(np.concatenate(answers), members, np.random.default_rng(0))
+            if None not in figures:
+                named = zip(("", "_low", "_high"), figures, strict=True)
+                found = {f"mean_average_precision{end}": value for end, value in named}
+                points.append({"labels": len(seen), "items": len(members), **found})
+            continue
+        of_all = np.concatenate(right)
+        low, high = wilson_interval(int(of_all.sum()), len(of_all))
         points.append(
-            {"labels": len(seen), "items": len(answers), "accuracy": float(answers.mean()),
+            {"labels": len(seen), "items": len(of_all), "accuracy": float(of_all.mean()),
              "accuracy_low": low, "accuracy_high": high}
         )  # fmt: skip
     return points

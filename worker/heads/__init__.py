@@ -39,7 +39,9 @@ class FittedHead(Protocol):
     def held_out(self) -> Floats | None: ...
 
     def probabilities(self, inputs: Inputs) -> Floats:
-        """b inputs -> (b, c) float32 calibrated softmax, rows sum to 1."""
+        """b inputs -> (b, c) float32 calibrated softmax, rows sum to 1; where an item may have several classes, that of
+        each for itself.
+        """
         ...
 
     def arrays(self) -> dict[str, npt.NDArray[np.float32]]: ...
@@ -50,12 +52,14 @@ class Head(BaseModel, ABC):
 
     needs_items  it trains on the items themselves, which takes minutes: `LabeledView.items` is there, `probabilities`
                  takes decoded items, and those of the whole pool are worked out once
+    several      it can tell several classes of an item (`LabeledView.several`)
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: ClassVar[str]
     needs_items: ClassVar[bool] = False
+    several: ClassVar[bool] = False
 
     @abstractmethod
     def fit(self, view: LabeledView, rng: np.random.Generator) -> FittedHead:

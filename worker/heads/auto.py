@@ -21,6 +21,7 @@ class AutoHead(Head):
     """
 
     name = "auto"
+    several = True
 
     def fit(self, view: LabeledView, rng: np.random.Generator) -> FittedHead:
         seed = int(rng.integers(2**63))

@@ -37,7 +37,11 @@ def scale_of(inputs: Floats) -> Floats:
 
 
 def stratified_folds(classes: Ints, rng: np.random.Generator, count: int = FOLDS) -> Ints:
-    """(n,) -> (n,) fold of each item; every class is spread evenly over the folds."""
+    """(n,) -> (n,) fold of each item; every class is spread evenly over the folds. Of several classes an item, (n, c),
+    every set of them is.
+    """
+    if classes.ndim == 2:
+        classes = np.unique(classes, axis=0, return_inverse=True)[1].reshape(-1)
     order = rng.permutation(len(classes))
     order = order[np.argsort(classes[order], kind="stable")]
     folds = np.empty(len(classes), np.int64)
@@ -53,14 +57,20 @@ def seen_in(folds: Ints, count: int = FOLDS) -> Floats:
 
 
 def softened(classes: Ints, n_classes: int) -> Floats:
-    """(n,) -> (n, c) targets, rows sum to 1."""
+    """(n,) -> (n, c) targets, rows sum to 1; (n, c) of several classes -> (n, c), of each for itself."""
+    if classes.ndim == 2:
+        return np.asarray(classes * (1 - _SMOOTHING) + _SMOOTHING / 2, dtype=np.float32)
     targets = np.full((len(classes), n_classes), _SMOOTHING / n_classes, np.float32)
     targets[np.arange(len(classes)), classes] += 1 - _SMOOTHING
     return targets
 
 
-def sureness_of(soft_classes: Floats) -> Floats:
-    """(…, c), rows sum to 1 -> (…,) 1 - entropy / ln c: 0 for a guess, 1 for certainty."""
+def sureness_of(soft_classes: Floats, several: bool = False) -> Floats:
+    """(…, c), rows sum to 1 -> (…,) 1 - entropy / ln c: 0 for a guess, 1 for certainty. several: each class for itself,
+    and the mean of them.
+    """
+    if several:
+        return np.asarray(sureness_of(np.stack([soft_classes, 1 - soft_classes], axis=-1)).mean(axis=-1))
     logarithms = np.log(np.maximum(soft_classes, 1e-12))
     sureness = 1 + (soft_classes * logarithms).sum(axis=-1) / np.log(max(soft_classes.shape[-1], 2))
     return np.asarray(np.maximum(sureness, 0))  # a guess can come out below it, by rounding
@@ -80,6 +90,28 @@ def calibrate(logits: Floats, classes: Ints) -> tuple[float, float]:
     ]
     best = int(np.argmin(losses))
     return float(_TEMPERATURES[best]), losses[best] / max(len(classes), 1)
+
+
+def calibrate_each(logits: Floats, members: Ints) -> tuple[Floats, float]:
+    """As `calibrate`, of several classes an item: the temperature (c,) of each class for itself, by held-out logits
+    (n, c) and members (n, c), 0 or 1; and the loss, nats an item, all classes together.
+    """
+    # A class has two answers, of which the other one has the logit 0.
+    two = [
+        calibrate(np.stack([0 * column, column], axis=1), yes)
+        for column, yes in zip(logits.T, members.T, strict=True)
+    ]
+    return np.array([temperature for temperature, _ in two], np.float32), float(sum(loss for _, loss in two))
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """(n, c), in place."""
+    np.negative(logits, out=logits)
+    np.clip(logits, -80, 80, out=logits)
+    np.exp(logits, out=logits)
+    logits += 1
+    np.reciprocal(logits, out=logits)
+    return logits
 
 
 def softmax(logits: Floats) -> Floats:

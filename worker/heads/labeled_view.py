@@ -67,7 +67,8 @@ class LabeledItems:
 
 @dataclass(frozen=True)
 class LabeledView:
-    """Embeddings (n, d) of labeled items, and their classes (n,) in [0, n_classes).
+    """Embeddings (n, d) of labeled items, and their classes (n,) in [0, n_classes); where an item may have several, and
+    may have none, classes (n, n_classes): 1 for each that it has, else 0.
 
     make_graph  gives the graph of the whole pool, labeled or not, the same one at every call; None where there is no
                 pool. It is called only for heads that ask for `graph`.
@@ -83,6 +84,11 @@ class LabeledView:
     def __len__(self) -> int:
         """The number of labeled items."""
         return len(self.classes)
+
+    @property
+    def several(self) -> bool:
+        """An item may have several classes: each is told for itself."""
+        return self.classes.ndim == 2
 
     @cached_property
     def graph(self) -> "PoolGraph | None":

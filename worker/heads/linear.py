@@ -9,9 +9,11 @@ from worker.arrays import Floats, Halves, Ints
 from worker.heads import FittedHead, Head
 from worker.heads.calibration import (
     calibrate,
+    calibrate_each,
     finite,
     scale_of,
     seen_in,
+    sigmoid,
     softened,
     softmax,
     stratified_folds,
@@ -28,12 +30,14 @@ class LinearHead(Head):
 
     The L2 penalty is weakened, 100, 30, 10, …, 0.03, for as long as the cross-validated loss falls (5
     stratified folds). Probabilities are calibrated by one temperature, fitted to the cross-validated logits
-    and held near 1 while labels are few.
+    and held near 1 while labels are few. Where an item has several classes, each is told from all else, with a
+    temperature of its own; the penalty is the same for all.
 
     Guo et al. 2017, On Calibration of Modern Neural Networks, https://arxiv.org/abs/1706.04599
     """
 
     name = "linear"
+    several = True
 
     def fit(self, view: LabeledView, rng: np.random.Generator) -> FittedHead:
         inputs = finite(view.embeddings)
@@ -50,37 +54,43 @@ class LinearHead(Head):
 
 
 class FittedLinearHead:
-    """weights (d, c) and bias (c,) float32, already divided by the temperature."""
+    """weights (d, c) and bias (c,) float32, already divided by the temperature; several: each class for itself, and
+    `temperature` is the mean of theirs.
+    """
 
     held_out: Floats | None = None
 
     def __init__(
-        self, weights: Floats, bias: Floats, temperature: float, held_out_loss: float | None, name: str
-    ) -> None:
+        self, weights: Floats, bias: Floats, temperature: float, held_out_loss: float | None, name: str,
+        several: bool,
+    ) -> None:  # fmt: skip
         self._weights, self._bias, self.temperature = weights, bias, temperature
-        self.held_out_loss, self.name = held_out_loss, name
+        self.held_out_loss, self.name, self._several = held_out_loss, name, several
 
     @classmethod
     def on_raw(
-        cls, weights: Floats, bias: Floats, mean: Floats, scale: Floats, temperature: float,
+        cls, weights: Floats, bias: Floats, mean: Floats, scale: Floats, temperature: float | Floats,
         held_out_loss: float, name: str,
     ) -> "FittedLinearHead":  # fmt: skip
         """From a solution for standardised inputs. Standardising and the temperature fold into the weights, so
         that one product is all that is left to do.
         """
-        on_raw: Floats = np.asarray(weights / scale[:, None] / np.float32(temperature))
-        shifted: Floats = np.asarray(bias / np.float32(temperature) - mean @ on_raw)
-        return cls(on_raw, shifted, temperature, held_out_loss, name)
+        divisor = np.asarray(temperature, np.float32)
+        on_raw: Floats = np.asarray(weights / scale[:, None] / divisor)
+        shifted: Floats = np.asarray(bias / divisor - mean @ on_raw)
+        return cls(on_raw, shifted, mean_of(temperature), held_out_loss, name, divisor.ndim == 1)
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, npt.NDArray[np.float32]], name: str) -> "FittedLinearHead":
-        return cls(arrays["weights"], arrays["bias"], float(arrays["temperature"]), None, name)
+        temperature, several = float(arrays["temperature"]), "several" in arrays
+        return cls(arrays["weights"], arrays["bias"], temperature, None, name, several)
 
     def probabilities(self, embeddings: Halves | Floats) -> Floats:
         found = np.empty((len(embeddings), len(self._bias)), np.float32)
+        probabilities_of = sigmoid if self._several else softmax
         for start in range(0, len(embeddings), _ROWS):
             part = slice(start, start + _ROWS)
-            found[part] = softmax(embeddings[part].astype(np.float32) @ self._weights + self._bias)
+            found[part] = probabilities_of(embeddings[part].astype(np.float32) @ self._weights + self._bias)
         return found
 
     def arrays(self) -> dict[str, npt.NDArray[np.float32]]:
@@ -88,7 +98,13 @@ class FittedLinearHead:
             "weights": self._weights,
             "bias": self._bias,
             "temperature": np.array(self.temperature, np.float32),
+            **({"several": np.ones((), np.float32)} if self._several else {}),
         }
+
+
+def mean_of(temperature: float | Floats) -> float:
+    """The geometric mean of several."""
+    return temperature if isinstance(temperature, float) else float(np.exp(np.log(temperature).mean()))
 
 
 def held_out_probabilities(view: LabeledView, rng: np.random.Generator) -> Floats:
@@ -101,24 +117,27 @@ def held_out_probabilities(view: LabeledView, rng: np.random.Generator) -> Float
 
 
 class _Solution(NamedTuple):
-    """At the penalty where the held-out loss is lowest: weights (d, c), bias (c,), held_out_logits (n, c)."""
+    """At the penalty where the held-out loss is lowest: weights (d, c), bias (c,), held_out_logits (n, c); of several
+    classes an item a temperature (c,).
+    """
 
     weights: Floats
     bias: Floats
-    temperature: float
+    temperature: float | Floats
     held_out_loss: float
     held_out_logits: Floats
 
 
 def _best_solution(inputs: Floats, classes: Ints, n_classes: int, rng: np.random.Generator) -> _Solution:
-    """inputs (n, d), standardised"""
+    """inputs (n, d), standardised; classes (n,), or (n, c) of several an item"""
     folds = stratified_folds(classes, rng)
     lowest = np.inf
     targets = softened(classes, n_classes)[:, None]
     with threads_for(inputs.size * n_classes):
-        for weights, bias, logits in path(inputs, targets, seen_in(folds)):
+        several = classes.ndim == 2
+        for weights, bias, logits in path(inputs, targets, seen_in(folds), several):
             held_out = logits[np.arange(len(classes)), folds]
-            temperature, loss = calibrate(held_out, classes)
+            temperature, loss = (calibrate_each if several else calibrate)(held_out, classes)
             gained = loss < WORTH_GOING_ON * lowest
             if loss < lowest:
                 lowest, best = loss, _Solution(weights, bias, temperature, loss, held_out)

@@ -24,11 +24,13 @@ def threads_for(size: int) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def path(inputs: Floats, targets: Floats, counted: Floats) -> Iterator[tuple[Floats, Floats, Floats]]:
+def path(
+    inputs: Floats, targets: Floats, counted: Floats, several: bool = False
+) -> Iterator[tuple[Floats, Floats, Floats]]:
     """For each penalty in turn, the weights (d, c) and bias (c,) of the last problem, and logits (n, f, c) of all.
 
     inputs (n, d); targets (n, f, c), or (n, 1, c) where all problems share them; counted (n, f): how much an
-    item weighs in a problem, 0 where it is held out
+    item weighs in a problem, 0 where it is held out; several: each class is told for itself, against all else
 
     All problems are solved at once, as one for L-BFGS (Liu and Nocedal 1989), in coordinates in which it is
     nearly round: along the principal axes, each scaled by its curvature. That saves most of the steps.
@@ -43,7 +45,7 @@ def path(inputs: Floats, targets: Floats, counted: Floats) -> Iterator[tuple[Flo
         penalties[-1] = 0  # not the bias
         curvature = (on_axes**2 * weights[:, -1]).sum(dim=0)[:, None, None]
         scale = (0.05 * curvature + penalties).rsqrt()  # 0.05: a usual p (1 - p)
-        coefficients = _minimise(on_axes, wanted, weights, penalties, scale, coefficients)
+        coefficients = _minimise(on_axes, wanted, weights, penalties, scale, coefficients, several)
         last = coefficients[:, -1]
         logits = torch.tensordot(on_axes, coefficients, 1)
         yield (axes @ last[:-1]).numpy(), last[-1].numpy(), logits.numpy()
@@ -59,7 +61,13 @@ def _principal_axes(inputs: Tensor) -> Tensor:
 
 
 def _minimise(
-    inputs: Tensor, targets: Tensor, counted: Tensor, penalties: Tensor, scale: Tensor, start: Tensor
+    inputs: Tensor,
+    targets: Tensor,
+    counted: Tensor,
+    penalties: Tensor,
+    scale: Tensor,
+    start: Tensor,
+    several: bool,
 ) -> Tensor:
     """Coefficients (k, f, c) of f problems that differ in how much items count, and perhaps in their targets.
 
@@ -75,11 +83,17 @@ def _minimise(
 
     @torch.no_grad()
     def loss() -> Tensor:
-        log_probabilities = torch.log_softmax(torch.tensordot(inputs, found, 1), dim=-1)
-        misses = (log_probabilities.exp() - targets) * counted
+        logits = torch.tensordot(inputs, found, 1)
+        if several:
+            misses = (torch.sigmoid(logits) - targets) * counted
+            data = (counted * (torch.nn.functional.softplus(logits) - targets * logits)).sum()
+        else:
+            log_probabilities = torch.log_softmax(logits, dim=-1)
+            misses = (log_probabilities.exp() - targets) * counted
+            data = -(counted * targets * log_probabilities).sum()
         found.grad = (torch.tensordot(transposed, misses, 1) + penalties * found) / len(inputs)
-        data = -(counted * targets * log_probabilities).sum()
-        return (data + (penalties * found**2).sum() / 2) / len(inputs)
+        summed: Tensor = data + (penalties * found**2).sum() / 2
+        return summed / len(inputs)
 
     search.step(loss)  # type: ignore[no-untyped-call]
     return found.detach() * scale

@@ -11,14 +11,17 @@ from worker.heads import FittedHead, Head
 from worker.heads.calibration import (
     FOLDS,
     calibrate,
+    calibrate_each,
     finite,
     scale_of,
     seen_in,
+    sigmoid,
     softened,
     softmax,
     stratified_folds,
 )
 from worker.heads.labeled_view import ItemNetwork, LabeledView
+from worker.heads.linear import mean_of
 from worker.heads.logistic import threads_for
 
 _STOPS = (25, 50, 100, 200, 400)  # steps after which the held-out loss is looked at
@@ -41,6 +44,7 @@ class MlpHead(Head):
     """
 
     name = "mlp"
+    several = True
 
     hidden: int = Field(64, ge=1, le=1024, description="units in the hidden layer")
 
@@ -60,8 +64,8 @@ class MlpHead(Head):
             for stop in _STOPS:
                 for _ in range(done, stop):
                     rows = torch.from_numpy(rng.permutation(len(inputs))[:_BATCH])
-                    log_probabilities = torch.log_softmax(_logits(points[rows], layers, dropout), dim=2)
-                    losses = -(targets[rows] * log_probabilities).sum(dim=2) * seen[:, rows]
+                    losses = _losses(_logits(points[rows], layers, dropout), targets[rows], view.several)
+                    losses = losses * seen[:, rows]
                     search.zero_grad()
                     # The problems share nothing; their sum trains each as if alone.
                     (losses.sum(dim=1) / seen[:, rows].sum(dim=1).clamp(min=1)).sum().backward()  # type: ignore[no-untyped-call]
@@ -69,7 +73,8 @@ class MlpHead(Head):
                 done = stop
                 with torch.no_grad():
                     logits = _logits(points, layers).numpy()
-                temperature, loss = calibrate(logits[folds, np.arange(len(classes))], classes)
+                fitted = calibrate_each if view.several else calibrate
+                temperature, loss = fitted(logits[folds, np.arange(len(classes))], classes)
                 if loss >= lowest:
                     break
                 lowest = loss
@@ -80,18 +85,20 @@ class MlpHead(Head):
         outer /= temperature
         outer_bias /= temperature
         arrays = {"inner": inner, "inner_bias": inner_bias[0], "outer": outer, "outer_bias": outer_bias[0]}
-        return FittedMlpHead(arrays, temperature, float(lowest))
+        if view.several:
+            arrays["several"] = np.ones((), np.float32)
+        return FittedMlpHead(arrays, mean_of(temperature), float(lowest))
 
     def load(
         self, arrays: dict[str, npt.NDArray[np.float32]], network: ItemNetwork | None = None
     ) -> FittedHead:
-        layers = {name: arrays[name] for name in ("inner", "inner_bias", "outer", "outer_bias")}
+        layers = {name: array for name, array in arrays.items() if name != "temperature"}
         return FittedMlpHead(layers, float(arrays["temperature"]), None)
 
 
 class FittedMlpHead:
     """layers: inner (d, h), inner_bias (h,), outer (h, c), outer_bias (c,), for raw embeddings and already divided
-    by the temperature.
+    by the temperature; `several` is among them where each class is told for itself.
     """
 
     name = MlpHead.name
@@ -105,10 +112,11 @@ class FittedMlpHead:
     def probabilities(self, embeddings: Halves | Floats) -> Floats:
         layers = self._layers
         found = np.empty((len(embeddings), len(layers["outer_bias"])), np.float32)
+        probabilities_of = sigmoid if "several" in layers else softmax
         for start in range(0, len(embeddings), _ROWS):
             part = slice(start, start + _ROWS)
             hidden = embeddings[part].astype(np.float32) @ layers["inner"] + layers["inner_bias"]
-            found[part] = softmax(np.maximum(hidden, 0) @ layers["outer"] + layers["outer_bias"])
+            found[part] = probabilities_of(np.maximum(hidden, 0) @ layers["outer"] + layers["outer_bias"])
         return found
 
     def arrays(self) -> dict[str, npt.NDArray[np.float32]]:
@@ -135,6 +143,13 @@ def _logits(inputs: Tensor, layers: list[Tensor], dropout: torch.Generator | Non
     inner, inner_bias, outer, outer_bias = layers
     hidden = torch.relu(_dropped(inputs, dropout) @ inner + inner_bias)
     return _dropped(hidden, dropout) @ outer + outer_bias
+
+
+def _losses(logits: Tensor, targets: Tensor, several: bool) -> Tensor:
+    """(f, n, c), (n, c) -> (f, n)"""
+    if several:
+        return (torch.nn.functional.softplus(logits) - targets * logits).sum(dim=2)
+    return -(targets * torch.log_softmax(logits, dim=2)).sum(dim=2)
 
 
 def _dropped(values: Tensor, dropout: torch.Generator | None) -> Tensor:

@@ -64,13 +64,22 @@ class PoolGraph:
         self, embeddings: Halves | Floats, classes: Ints, n_classes: int, seen: Floats, chosen: Ints
     ) -> Floats:
         """(k, f, c) soft classes of the `chosen` nodes (k,), as labels spread to them from embeddings (n, d) with
-        classes (n,), in f problems that see (n, f) part of the labels. The classes' shares where none came.
+        classes (n,), in f problems that see (n, f) part of the labels. The classes' shares where none came. Of several
+        classes an item, (n, c), each spreads for itself.
         """
         targets = softened(classes, n_classes)[:, None] * seen[:, :, None]
         labels = np.zeros((len(self), *targets.shape[1:]), np.float32)
         np.add.at(labels, self.nodes_of(embeddings), targets)
         found = self.spread(labels.reshape(len(self), -1)).reshape(labels.shape)[chosen]
         shares = targets.sum(axis=0) + 1e-6
+        if classes.ndim == 2:
+            labeled = np.zeros((len(self), seen.shape[1]), np.float32)
+            np.add.at(labeled, self.nodes_of(embeddings), seen)
+            came = self.spread(labeled)[chosen][:, :, None] + 1e-9
+            # Rounding must not leave a share above 1.
+            return np.asarray(
+                np.minimum((found + 1e-9 * shares / (seen.sum(axis=0)[:, None] + 2e-6)) / came, 1)
+            )
         found += 1e-9 * shares / shares.sum(axis=1, keepdims=True)
         return np.asarray(found / found.sum(axis=2, keepdims=True))
 

@@ -7,6 +7,7 @@ from worker.heads import FittedHead, Head
 from worker.heads.calibration import (
     FOLDS,
     calibrate,
+    calibrate_each,
     finite,
     seen_in,
     softened,
@@ -29,13 +30,14 @@ class PropagateHead(Head):
     embeddings and what items look like, gives 4,000 random items of the pool a soft class each, weighted by how
     sure it is (1 - entropy / ln c) and by a trust of 0.5 or 0.1. Trust, penalty and temperature are those with
     the lowest loss on labels held out of both steps. In pools of more than 20,000 items a random part of that size
-    stands for the pool. Without a pool it is `linear`.
+    stands for the pool. Without a pool it is `linear`. Where an item has several classes, each spreads for itself.
 
     Zhou et al. 2004, Learning with Local and Global Consistency,
     https://proceedings.neurips.cc/paper/2003/hash/87682805257e619d49b8e0dfdc14affa-Abstract.html
     """
 
     name = "propagate"
+    several = True
 
     def fit(self, view: LabeledView, rng: np.random.Generator) -> FittedHead:
         pool, classes, n_classes = view.graph, view.classes, view.n_classes
@@ -47,7 +49,8 @@ class PropagateHead(Head):
         seen = seen_in(folds)
         chosen = rng.choice(len(pool), min(_PSEUDO_LABELS, len(pool)), replace=False)
         reached = pool.classes_reached(raw, classes, n_classes, seen, chosen)
-        sureness = sureness_of(reached)
+        sureness = sureness_of(reached, view.several)
+        fitted = calibrate_each if view.several else calibrate
         targets = np.repeat(softened(classes, n_classes)[:, None], FOLDS + 1, axis=1)
         points, n = np.concatenate([inputs, pool.points[chosen]]), len(classes)
         lowest = np.inf
@@ -55,8 +58,9 @@ class PropagateHead(Head):
             for trust in _TRUST:
                 counted = np.concatenate([seen, trust * sureness]).astype(np.float32)
                 before = np.inf
-                for weights, bias, logits in path(points, np.concatenate([targets, reached]), counted):
-                    temperature, loss = calibrate(logits[np.arange(n), folds], classes)
+                goals = np.concatenate([targets, reached])
+                for weights, bias, logits in path(points, goals, counted, view.several):
+                    temperature, loss = fitted(logits[np.arange(n), folds], classes)
                     if loss < lowest:
                         lowest, best = loss, (weights, bias, temperature)
                     if loss >= WORTH_GOING_ON * before:

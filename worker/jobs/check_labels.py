@@ -55,7 +55,7 @@ class _State:
         return _State(
             project=project,
             score_run=session.get_one(ScoreRun, project.score_run_id),
-            labeled=labeled_items(session, project.id, project.classes),
+            labeled=labeled_items(session, project.id, project.classes, "single"),
             votes=_shared_votes(session, project),
             gold=np.array(
                 session.scalars(sa.select(Item.id).where(Item.project_id == project.id, sa.text("items.gold"))).all(),
@@ -85,7 +85,11 @@ def _shared_votes(session: Session, project: Project) -> list[tuple[int, str, in
 
 
 def queue_if_due(session: Session, project: Project, items: int) -> None:
-    """After a closed round, `items` being labeled: always where several label an item, else now and then."""
+    """After a closed round, `items` being labeled: always where several label an item, else now and then. Not where an
+    item has several classes, of which the check knows nothing.
+    """
+    if project.label_kind == "multi":
+        return
     check = session.get(LabelCheck, project.id)
     due = items >= (_DUE_AGAIN * check.items if check is not None else _DUE_FROM)
     if due or ProjectSettings.model_validate(project.settings).overlap > 1:

@@ -35,8 +35,10 @@ class Judges:
     @staticmethod
     def read(session: Session, project: Project) -> "Judges":
         settings = ProjectSettings.model_validate(project.settings)
-        labeled = labeled_items(session, project.id, project.classes)
-        test = test_items(session, project.id, project.classes)
+        # Probes tell one class of an item: where it has several, nothing is judged.
+        classes = project.classes if project.label_kind == "single" else []
+        labeled = labeled_items(session, project.id, classes, "single")
+        test = test_items(session, project.id, classes, "single")
         return Judges(
             labeled=labeled,
             test=test,

@@ -8,6 +8,7 @@ import torch
 from sqlalchemy.orm import Session
 from torch import nn
 
+from service.store import class_sets
 from service.store.artifacts import Artifacts
 from service.store.class_names import ClassNames
 from service.store.control_arm import TESTED
@@ -48,21 +49,30 @@ _WHICH = {
 Which = Literal["done", "aside", "broken", "test", "tested"]
 
 
-def labeled_items(session: Session, project_id: int, classes: list[str]) -> KnownItems:
-    """The pool items that are done."""
-    return _known_items(session, project_id, classes, "done")
+def labeled_items(session: Session, project_id: int, classes: list[str], kind: str) -> KnownItems:
+    """The pool items that are done. kind: the project's `label_kind`."""
+    return _known_items(session, project_id, classes, "done", kind)
 
 
-def test_items(session: Session, project_id: int, classes: list[str]) -> KnownItems:
+def test_items(session: Session, project_id: int, classes: list[str], kind: str) -> KnownItems:
     """Items of the test split that heads are measured on: none that was withdrawn."""
-    return _known_items(session, project_id, classes, "tested")
+    return _known_items(session, project_id, classes, "tested", kind)
 
 
-def _known_items(session: Session, project_id: int, classes: list[str], which: Which) -> KnownItems:
-    """Without those whose class the project does not have."""
+def _known_items(
+    session: Session, project_id: int, classes: list[str], which: Which, kind: str
+) -> KnownItems:
+    """Without those whose class the project does not have; of several, these alone are left out."""
     index = {name: number for number, name in enumerate(classes)}
     query = sa.select(Item.id, Item.class_name, Item.decided_by)
     found = session.execute(query.where(Item.project_id == project_id, _WHICH[which])).all()
+    if kind == "multi":
+        sets = sorted((row for row in found if class_sets.is_set(row.class_name)), key=lambda row: row.id)
+        members = np.zeros((len(sets), len(classes)), np.int64)
+        for place, row in enumerate(sets):
+            members[place, [index[one] for one in class_sets.classes_in(row.class_name) if one in index]] = 1
+        ids = np.array([row.id for row in sets], np.int64)
+        return KnownItems(ids, members, np.array([row.decided_by or 0 for row in sets], np.int64))
     rows = sorted((number, index[name], label or 0) for number, name, label in found if name in index)
     columns = np.array(rows, np.int64).reshape(-1, 3)
     return KnownItems(columns[:, 0], columns[:, 1], columns[:, 2])
@@ -94,7 +104,8 @@ def store_probabilities(artifacts: Artifacts, head_artifact: str, ids: Ints, pro
 
 def probabilities_by(artifacts: Artifacts, head: Head, project: Project, scored: ScoredItems) -> Floats:
     """(n, c) Probabilities of the scored items by a stored head of the same score run, in the order of the project's
-    classes; 0 for a class that came after the head, the sum for one that others were merged into.
+    classes; 0 for a class that came after the head, the sum for one that others were merged into, at most 1 where items
+    have several classes.
     """
     return _in_classes_of(project, _probabilities_by(artifacts, head, scored), head.classes)
 
@@ -128,7 +139,7 @@ def _in_classes_of(project: Project, probabilities: Floats, classes: list[str]) 
     for column, name in enumerate(map(names.or_same, classes)):
         if name in column_of:
             aligned[:, column_of[name]] += probabilities[:, column]
-    return aligned
+    return np.minimum(aligned, 1) if project.label_kind == "multi" else aligned
 
 
 def _probabilities_by(artifacts: Artifacts, head: Head, scored: ScoredItems) -> Floats:

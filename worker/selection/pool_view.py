@@ -25,6 +25,9 @@ class PoolView:
     appearance      (n, f) uint8 levels that say what items look like, or None
     stands_for      (n,) float32, how many items of the pool each stands for, itself and its duplicates that the view
                     leaves out; None = itself alone
+    members         (n, c) int64, where an item may have several classes: 1 for each that a labeled item has, else 0;
+                    `classes` then only says which are labeled, 0 or -1, and probabilities are of each class for
+                    itself. None where an item has one class
     class_names     by index, for strategies that are told one; empty where nobody is to be told
     """
 
@@ -40,6 +43,7 @@ class PoolView:
     appearance: Bytes | None = None
     stands_for: Floats | None = None
     class_names: tuple[str, ...] = ()
+    members: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.pretext_losses)
@@ -48,6 +52,24 @@ class PoolView:
     def labeled(self) -> Bools:
         """(n,) bool"""
         return self.classes >= 0
+
+    @property
+    def several(self) -> bool:
+        """An item may have several classes."""
+        return self.members is not None
+
+    @property
+    def labels_of_class(self) -> Ints:
+        """(c,) Labeled items that have each class."""
+        if self.members is not None:
+            return np.asarray(self.members[self.labeled].sum(axis=0))
+        return np.bincount(self.classes[self.labeled], minlength=self.n_classes)
+
+    def of_class(self, number: int) -> Bools:
+        """(n,) True for labeled items that have it."""
+        if self.members is not None:
+            return np.asarray(self.labeled & (self.members[:, number] == 1))
+        return np.asarray(self.classes == number)
 
     @property
     def candidates(self) -> Ints:

@@ -32,7 +32,10 @@ class BADGE(Strategy):
             return by_rank(candidates)
         misses = pool.probabilities[candidates]
         refuse_not_finite(candidates, misses)
-        misses[np.arange(len(misses)), misses.argmax(axis=1)] -= 1
+        if pool.several:  # each class has an output of its own
+            misses -= misses >= 0.5
+        else:
+            misses[np.arange(len(misses)), misses.argmax(axis=1)] -= 1
         gradients = [misses, StandardisedSpace.drawn(pool, rng).standardised(candidates)]
         longest = int(squared_lengths(gradients).argmax())
         return by_rank(candidates[plus_plus(gradients, min(n, len(candidates)), longest, rng)])

@@ -40,32 +40,48 @@ class BALD(Strategy):
         if pool.probabilities is None or not len(labeled):
             raise ColdStart
         space = StandardisedSpace.drawn(pool, rng)
-        seen, classes = np.unique(pool.classes[labeled], return_inverse=True)
         weights = rng.exponential(size=(len(labeled), self.heads)).astype(np.float32)
-        heads = fit_heads(space.standardised(labeled), classes, len(seen), weights / weights.mean(axis=0))
+        weights /= weights.mean(axis=0)
+        if pool.members is not None:
+            classes, seen = pool.members[labeled], np.arange(pool.n_classes)
+        else:
+            seen, classes = np.unique(pool.classes[labeled], return_inverse=True)
+        heads = fit_heads(space.standardised(labeled), classes, len(seen), weights)
         information = np.empty(len(candidates), np.float32)
         rows = max(_AT_ONCE // (self.heads * len(seen)), 1)
         for start in range(0, len(candidates), rows):
             inputs = torch.from_numpy(space.standardised(candidates[start : start + rows]))
             logits = torch.tensordot(_with_one(inputs), heads, 1)
-            information[start : start + rows] = mutual_information(torch.softmax(logits, 2).numpy())
+            if pool.several:
+                found = mutual_information(torch.sigmoid(logits).numpy(), several=True)
+            else:
+                found = mutual_information(torch.softmax(logits, 2).numpy())
+            information[start : start + rows] = found
         return by_score(candidates, information, n, rng)
 
 
 def fit_heads(inputs: Floats, classes: Ints, n_classes: int, weights: Floats) -> Tensor:
     """Softmax regressions (d + 1, h, c), the bias last, on inputs (m, d), classes (m,), weights of the items for
-    each head (m, h); all found as one problem by L-BFGS (Liu and Nocedal 1989).
+    each head (m, h); all found as one problem by L-BFGS (Liu and Nocedal 1989). Of several classes an item, (m, c), a
+    logistic regression of each.
     """
     points, weighted = _with_one(torch.from_numpy(inputs)), torch.from_numpy(weights)
-    truth = torch.from_numpy(classes)[:, None].expand(weighted.shape)
+    several = classes.ndim == 2
+    truth = torch.from_numpy(classes)[:, None]
+    truth = truth.expand(*weighted.shape, n_classes).float() if several else truth.expand(weighted.shape)
     heads = torch.zeros(points.shape[1], weights.shape[1], n_classes, requires_grad=True)
     search = torch.optim.LBFGS([heads], max_iter=_STEPS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         search.zero_grad()
-        misses = torch.nn.functional.cross_entropy(
-            torch.tensordot(points, heads, 1).flatten(0, 1), truth.flatten(), reduction="none"
-        )
+        logits = torch.tensordot(points, heads, 1).flatten(0, 1)
+        if several:
+            each = torch.nn.functional.binary_cross_entropy_with_logits(
+                logits, truth.flatten(0, 1), reduction="none"
+            )
+            misses = each.sum(dim=1)
+        else:
+            misses = torch.nn.functional.cross_entropy(logits, truth.flatten(), reduction="none")
         summed = (misses * weighted.flatten()).sum() + _PENALTY / 2 * (heads[:-1] ** 2).sum()
         mean: Tensor = summed / len(points)
         mean.backward()  # type: ignore[no-untyped-call]
@@ -75,11 +91,11 @@ def fit_heads(inputs: Floats, classes: Ints, n_classes: int, weights: Floats) ->
     return heads.detach()
 
 
-def mutual_information(probabilities: Floats) -> Floats:
+def mutual_information(probabilities: Floats, several: bool = False) -> Floats:
     """(m, h, c) -> (m,) in nats, at least 0."""
     m, h, c = probabilities.shape
-    each = entropies(probabilities.reshape(m * h, c)).reshape(m, h)
-    return np.asarray(np.maximum(entropies(probabilities.mean(axis=1)) - each.mean(axis=1), 0))
+    each = entropies(probabilities.reshape(m * h, c), several).reshape(m, h)
+    return np.asarray(np.maximum(entropies(probabilities.mean(axis=1), several) - each.mean(axis=1), 0))
 
 
 def _with_one(inputs: Tensor) -> Tensor:

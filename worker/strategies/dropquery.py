@@ -1,6 +1,9 @@
 """Strategy `dropquery`."""
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from worker.arrays import Floats, Ints
@@ -63,30 +66,37 @@ class DropQuery(Strategy):
         rows: Ints,
         rng: np.random.Generator,
     ) -> Ints:
-        """(m,) -> (m,) the number of views that change the likeliest class."""
+        """(m,) -> (m,) the number of views that change the likeliest class; of several, which ones are likely."""
+
+        def told(logits: Floats) -> npt.NDArray[Any]:
+            return logits > 0 if pool.several else logits.argmax(axis=1)[:, None]
+
         fitted_on = rng.choice(len(pool), min(_FITTED_ON, len(pool)), replace=False)
-        weights, bias = linear_head(space.standardised(fitted_on), probabilities[fitted_on])
+        weights, bias = linear_head(space.standardised(fitted_on), probabilities[fitted_on], pool.several)
         dropped = round(256 * self.dropout)
         changed = np.zeros(len(rows), np.int64)
         for start in range(0, len(rows), _ROWS):
             block = rows[start : start + _ROWS]
             refuse_not_finite(block, probabilities[block])
             inputs = space.standardised(block)
-            likeliest = (inputs @ weights + bias).argmax(axis=1)
+            likeliest = told(inputs @ weights + bias)
             for _ in range(self.views):
                 kept = np.frombuffer(rng.bytes(inputs.size), np.uint8).reshape(inputs.shape) >= dropped
                 views = (inputs * kept) @ weights / (1 - self.dropout) + bias
-                changed[start : start + _ROWS] += views.argmax(axis=1) != likeliest
+                changed[start : start + _ROWS] += (told(views) != likeliest).any(axis=1)
         return changed
 
 
-def linear_head(inputs: Floats, probabilities: Floats) -> tuple[Floats, Floats]:
+def linear_head(inputs: Floats, probabilities: Floats, several: bool = False) -> tuple[Floats, Floats]:
     """(m, d), (m, c) -> weights (d, c), bias (c,) whose softmax comes closest to the probabilities, in their
-    logarithms.
+    logarithms; several: the logistic function of each class.
     """
     refuse_not_finite(np.arange(len(inputs)), probabilities)
     logits = np.log(np.maximum(probabilities, 1e-12))
-    logits -= logits.mean(axis=1, keepdims=True)
+    if several:
+        logits -= np.log(np.maximum(1 - probabilities, 1e-12))
+    else:
+        logits -= logits.mean(axis=1, keepdims=True)
     center, bias = inputs.mean(axis=0), logits.mean(axis=0)
     centered = inputs - center
     curvature = centered.T @ centered + 1e-3 * np.eye(inputs.shape[1], dtype=np.float32)

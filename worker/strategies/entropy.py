@@ -24,4 +24,4 @@ class Entropy(Strategy):
         if pool.probabilities is None:
             raise ColdStart
         candidates = pool.candidates
-        return by_score(candidates, entropies(pool.probabilities)[candidates], n, rng)
+        return by_score(candidates, entropies(pool.probabilities, pool.several)[candidates], n, rng)

@@ -4,6 +4,7 @@ import numpy as np
 
 from worker.selection.pool_view import PoolView, Selection
 from worker.selection.selections import by_score
+from worker.selection.uncertainty import likeliest
 from worker.strategies import ColdStart, Strategy
 
 
@@ -23,4 +24,4 @@ class LeastConfidence(Strategy):
         if pool.probabilities is None:
             raise ColdStart
         candidates = pool.candidates
-        return by_score(candidates, 1 - pool.probabilities.max(axis=1)[candidates], n, rng)
+        return by_score(candidates, 1 - likeliest(pool.probabilities, pool.several)[candidates], n, rng)

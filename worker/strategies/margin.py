@@ -24,4 +24,5 @@ class Margin(Strategy):
         if pool.probabilities is None:
             raise ColdStart
         candidates = pool.candidates
-        return by_score(candidates, one_minus_margin(pool.probabilities[candidates]), n, rng)
+        doubts = one_minus_margin(pool.probabilities[candidates], pool.several)
+        return by_score(candidates, doubts, n, rng)

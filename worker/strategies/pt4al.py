@@ -6,7 +6,7 @@ from pydantic import Field
 from worker.arrays import Floats, Ints
 from worker.selection.pool_view import PoolView, Selection
 from worker.selection.selections import by_score, in_order, refuse_not_finite
-from worker.selection.uncertainty import top_two
+from worker.selection.uncertainty import likeliest
 from worker.strategies import ColdStart, Strategy
 
 
@@ -48,16 +48,16 @@ class PT4AL(Strategy):
                 rows = spread[pool.available[spread]]
                 within = np.linspace(1, 0, len(rows), endpoint=False, dtype=np.float32)
             else:
-                rows, within = self._least_sure(stratum[pool.available[stratum]], pool.probabilities, rng)
+                rows, within = self._least_sure(stratum[pool.available[stratum]], pool, rng)
             items.append(rows)
             scores.append(
                 within + (self.rounds - 1 - turn)
             )  # 0..1 inside a stratum, 1 from stratum to stratum
         return in_order(np.concatenate(items)[:n], np.concatenate(scores)[:n])
 
-    def _least_sure(self, rows: Ints, probabilities: Floats, rng: np.random.Generator) -> tuple[Ints, Floats]:
-        first, _ = top_two(probabilities[rows])
-        ordered = by_score(rows, 1 - first, len(rows), rng)
+    def _least_sure(self, rows: Ints, pool: PoolView, rng: np.random.Generator) -> tuple[Ints, Floats]:
+        assert pool.probabilities is not None
+        ordered = by_score(rows, 1 - likeliest(pool.probabilities[rows], pool.several), len(rows), rng)
         return ordered.items, ordered.scores
 
 

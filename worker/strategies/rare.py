@@ -53,7 +53,7 @@ class Rare(Strategy):
     )
 
     def select(self, pool: PoolView, n: int, rng: np.random.Generator) -> Selection:
-        counts = np.bincount(pool.classes[pool.labeled], minlength=pool.n_classes)
+        counts = pool.labels_of_class
         wanted = self._wanted(pool, counts)
         if wanted is None or counts[wanted] == 0:
             return _uncovered(pool, n, rng)
@@ -83,8 +83,9 @@ def _uncovered(pool: PoolView, n: int, rng: np.random.Generator) -> Selection:
 def _likeliest(pool: PoolView, wanted: int, n: int, rng: np.random.Generator) -> Selection:
     references = rng.choice(len(pool), min(MORE_REFERENCES, len(pool)), replace=False)
     space = PoolSpace(pool, references)
-    examples = _some(np.flatnonzero(pool.classes == wanted), _EXAMPLES, rng)
-    others = _some(np.flatnonzero(pool.labeled & (pool.classes != wanted)), 8 * _EXAMPLES, rng)
+    theirs = pool.of_class(wanted)
+    examples = _some(np.flatnonzero(theirs), _EXAMPLES, rng)
+    others = _some(np.flatnonzero(pool.labeled & ~theirs), 8 * _EXAMPLES, rng)
     candidates, nearness = pool.candidates, np.empty(int(pool.available.sum()), np.float32)
     to_examples = space.of(examples).T
     for start in range(0, len(candidates), _ROWS):

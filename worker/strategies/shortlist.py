@@ -60,18 +60,24 @@ class Shortlist(Strategy):
             return herd(pool, n, weights, rng, references=MORE_REFERENCES, space_of=PoolSpace)
         rarity = self._rarity(pool, probabilities)
         return herd(
-            pool, n, one_minus_margin(probabilities) * rarity * weights, rng,
+            pool, n, one_minus_margin(probabilities, pool.several) * rarity * weights, rng,
             references=MORE_REFERENCES, factors=rarity, space_of=PoolSpace,
         )  # fmt: skip
 
     def _rarity(self, pool: PoolView, probabilities: Floats) -> Floats:
         """(n,) Expected rarity of an item's class among the labels; 1 where the pool is not skewed."""
         shares = probabilities.mean(axis=0, dtype=np.float64)
+        if pool.several:
+            shares /= max(shares.sum(), 1e-12)
         effective = np.exp(-(shares * np.log(np.maximum(shares, 1e-12))).sum())
         if effective >= self.balance_below * pool.n_classes:
             return np.ones(len(pool), np.float32)
-        labels = np.bincount(pool.classes[pool.labeled], minlength=pool.n_classes) + 1  # one more: not by 0
+        labels = pool.labels_of_class + 1  # one more: not by 0
         rarity: Floats = probabilities @ (labels.mean() / labels).astype(np.float32)
+        if (
+            pool.several
+        ):  # the mean of the classes it seems to have, and of a usual one, so that nothing counts as usual
+            rarity = np.asarray((rarity + 1) / (probabilities.sum(axis=1) + 1))
         return rarity
 
 

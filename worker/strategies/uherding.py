@@ -25,5 +25,5 @@ class UHerding(Strategy):
     name = "uherding"
 
     def select(self, pool: PoolView, n: int, rng: np.random.Generator) -> Selection:
-        weights = None if pool.probabilities is None else one_minus_margin(pool.probabilities)
+        weights = None if pool.probabilities is None else one_minus_margin(pool.probabilities, pool.several)
         return herd(pool, n, weights, rng, references=MORE_REFERENCES)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pydantic import BaseModel
 
-from service.store.catalogue import HEAD_NEEDS_ITEMS, TASK_MODALITIES, Announcement, Kind
+from service.store.catalogue import HEAD_NEEDS_ITEMS, LABEL_KINDS, TASK_MODALITIES, Announcement, Kind
 from service.store.pipeline import NEEDED_FOR
 from worker.heads import heads
 from worker.modalities import modalities
@@ -45,11 +45,13 @@ def _with_modalities(task: Announcement) -> Announcement:
 
 
 def _with_needs(head: Announcement) -> Announcement:
-    """A head's need of the items themselves, noted in its parameter schema. Such a training takes minutes: it belongs
-    into the long lane.
+    """A head's need of the items themselves, noted in its parameter schema, and the projects it is for. Such a training
+    takes minutes: it belongs into the long lane.
     """
     needs_items = heads()[head.name].needs_items
     schema = head.parameters | {HEAD_NEEDS_ITEMS: needs_items}
+    if not heads()[head.name].several:
+        schema |= {LABEL_KINDS: ["single"]}
     return replace(head, parameters=schema, lane="long" if needs_items else None)
 
 

@@ -122,9 +122,11 @@ def _label(
     project: Project, config: LabelingConfig, shown: ToolTask, annotator: str,
     annotation: Annotation, row: ToolAnnotation,
 ) -> NewLabel | None:  # fmt: skip
-    """None, and a refusal in the row, where it names no class or several."""
-    class_name = None
-    if not annotation.cancelled:
+    """None, and a refusal in the row, where it names no class or several, and an item has one."""
+    class_name = classes = None
+    if not annotation.cancelled and project.label_kind == "multi":
+        classes = [as_project_writes(name, project.classes) for name in config.classes_in(annotation.result)]
+    elif not annotation.cancelled:
         try:
             class_name = as_project_writes(config.class_in(annotation.result), project.classes)
         except NoClass as error:
@@ -141,6 +143,7 @@ def _label(
         item=_item(shown),
         annotator=annotator,
         class_name=class_name,
+        classes=classes,
         skip="other" if annotation.cancelled else None,
         duration_ms=_milliseconds(annotation.lead_time_s),
         annotation=kept,

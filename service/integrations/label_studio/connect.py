@@ -111,6 +111,7 @@ def connected(engine: sa.Engine, settings: Settings, wanted: Wanted, into: str |
         return projects.create(
             session, name=found.title, classes=found.config.classes, settings=ProjectSettings(),
             pretext_from=None, modality=found.config.kind,
+            label_kind="multi" if found.config.several else "single",
         )  # fmt: skip
 
     with write_session(engine) as session:

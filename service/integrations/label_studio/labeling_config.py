@@ -33,6 +33,7 @@ class LabelingConfig:
     data_key    of a task's data: what it shows
     from_name   of the control that says the class; `control` is its tag
     classes     that it offers, as results name them; empty where each task brings its own
+    several     it lets people choose several classes of the whole item
     """
 
     kind: str
@@ -41,6 +42,7 @@ class LabelingConfig:
     from_name: str
     to_name: str
     classes: tuple[str, ...]
+    several: bool = False
 
     @classmethod
     def stored(cls, row: dict[str, Any]) -> Self:
@@ -51,13 +53,17 @@ class LabelingConfig:
 
     def class_in(self, result: Any) -> str:
         """The one class that a result names. Raises `NoClass`."""
-        found = list(dict.fromkeys(self._classes_in(result)))
+        found = self.classes_in(result)
         if not found:
             raise NoClass(f"it names no class with {self.control} {self.from_name!r}")
         if len(found) > 1:
             names = ", ".join(map(repr, found[:5])) + (", …" if len(found) > 5 else "")
             raise NoClass(f"it names {len(found)} classes ({names}), and an item of this project has one")
         return found[0]
+
+    def classes_in(self, result: Any) -> list[str]:
+        """The classes that a result names, each once; none where it says that nothing is there."""
+        return list(dict.fromkeys(self._classes_in(result)))
 
     def _classes_in(self, result: Any) -> Iterator[str]:
         for region in result if isinstance(result, list) else ():
@@ -100,6 +106,7 @@ def parse(label_config: str, field: str = "tool_project") -> LabelingConfig:
         from_name=str(control.get("name")),
         to_name=to_name,
         classes=tuple(dict.fromkeys(_classes(control))),
+        several=control.tag == "Choices" and control.get("choice") == "multiple",
     )
 
 

@@ -1,10 +1,25 @@
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
-from sklearn.metrics import confusion_matrix, f1_score, log_loss, recall_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    recall_score,
+)
 
 from worker.arrays import Floats, Ints
-from worker.evaluation.metrics import measure, paired_difference, rank_correlation, wilson_interval
+from worker.evaluation.metrics import (
+    mean_average_precision,
+    measure,
+    measure_several,
+    paired_difference,
+    rank_correlation,
+    told_apart,
+    wilson_interval,
+)
 
 
 def _predictions(n: int = 400, n_classes: int = 4) -> tuple[Floats, Ints]:
@@ -124,3 +139,80 @@ def test_interval_of_a_paired_difference_holds_the_true_one() -> None:
         inside += low <= -0.04 <= high
 
     assert inside >= 180
+
+
+class TestSeveral:
+    """Of items that may have several classes."""
+
+    @staticmethod
+    def drawn(n: int = 80, c: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        members = (rng.random((n, c)) < 0.3).astype(np.int64)
+        told = np.clip(0.3 * members + rng.random((n, c)) * 0.7, 0, 1).round(1)  # with ties
+        return told.astype(np.float32), members
+
+    def test_they_are_those_of_scikit_learn(self) -> None:
+        told, members = self.drawn()
+
+        found = measure_several(told, members, np.random.default_rng(0))
+
+        for column in range(5):
+            expected = average_precision_score(members[:, column], told[:, column])
+            assert found.average_precision[column] == pytest.approx(expected)
+        predicted = (told >= 0.5).astype(int)
+        assert found.mean_average_precision == pytest.approx(average_precision_score(members, told))
+        assert found.macro_f1 == pytest.approx(f1_score(members, predicted, average="macro"))
+        assert found.recall == pytest.approx(recall_score(members, predicted, average=None).tolist())
+        assert found.subset_accuracy == pytest.approx(accuracy_score(members, predicted))
+
+    def test_a_class_that_no_item_has_counts_for_nothing(self) -> None:
+        told, members = self.drawn()
+        members[:, 2] = 0
+
+        found = measure_several(told, members, np.random.default_rng(0))
+
+        assert found.average_precision[2] is None
+        assert found.recall[2] is None
+        others = [0, 1, 3, 4]
+        mean = np.mean([average_precision_score(members[:, one], told[:, one]) for one in others])
+        assert found.mean_average_precision == pytest.approx(mean)
+
+    def test_where_no_item_has_any_class(self) -> None:
+        told, members = self.drawn()
+
+        found = measure_several(told, 0 * members, np.random.default_rng(0))
+
+        assert (found.mean_average_precision, found.mean_average_precision_low) == (None, None)
+        assert found.subset_accuracy < 1
+
+    def test_perfect_on_few_items_is_not_known_to_be_perfect(self) -> None:
+        members = np.tile([[1, 0], [0, 1]], (10, 1))
+
+        found = measure_several(members.astype(np.float32), members, np.random.default_rng(0))
+
+        assert found.mean_average_precision == found.macro_f1 == found.subset_accuracy == 1
+        assert found.mean_average_precision_low is not None
+        assert 0.8 < found.mean_average_precision_low < 0.9
+
+    def test_intervals_cover_what_is_true(self) -> None:
+        """The mean average precision of many more items, nine times of ten."""
+        told, members = self.drawn(n=20_000, seed=1)
+        truth = measure_several(
+            told[:5_000], members[:5_000], np.random.default_rng(0)
+        ).mean_average_precision
+        within = 0
+        for part in range(20):
+            rows = slice(5_000 + 100 * part, 5_100 + 100 * part)
+            _, low, high = mean_average_precision(told[rows], members[rows], np.random.default_rng(part))
+            assert low is not None
+            assert high is not None
+            assert truth is not None
+            within += low <= truth <= high
+        assert within >= 17
+
+    def test_items_teach_where_some_have_what_others_do_not(self) -> None:
+        assert told_apart(np.array([[1, 0], [0, 0]]))
+        assert not told_apart(np.array([[1, 0], [1, 0]]))
+        assert not told_apart(np.zeros((4, 3), np.int64))
+        assert told_apart(np.array([0, 1]))
+        assert not told_apart(np.array([1, 1]))

@@ -5,17 +5,23 @@ import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 
 import type { Metrics, Round } from "../api";
+import { figureOf } from "../classes";
 import { percent } from "../format";
 import { theme } from "../theme";
 
 type Column = (number | null)[];
 type RandomCurve = NonNullable<NonNullable<Round["metrics"]>["random_curve"]>;
 
+function shown(point: Parameters<typeof figureOf>[0]): [number | null, number | null, number | null] {
+  const { value, low, high } = figureOf(point);
+  return [value, low, high];
+}
+
 function columns(metrics: Metrics, random: RandomCurve): uPlot.AlignedData {
   const rows = new Map<number, Column>();
   const at = (labels: number) => rows.get(labels) ?? rows.set(labels, [null, null, null, null, null, null]).get(labels)!;
-  for (const point of metrics.learning_curve) at(point.labels_used).splice(0, 3, point.accuracy, point.accuracy_low, point.accuracy_high);
-  for (const point of random) at(point.labels).splice(3, 3, point.accuracy, point.accuracy_low, point.accuracy_high);
+  for (const point of metrics.learning_curve) at(point.labels_used).splice(0, 3, ...shown(point));
+  for (const point of random) at(point.labels).splice(3, 3, ...shown(point));
   const estimate = metrics.random_selection;
   if (estimate?.accuracy && estimate.labels !== null) at(estimate.labels).splice(3, 3, estimate.accuracy.mean, estimate.accuracy.low, estimate.accuracy.high);
   const order = [...rows.keys()].sort((a, b) => a - b);
@@ -81,7 +87,9 @@ export function Curve({ metrics, random }: { metrics: Metrics; random: RandomCur
     };
   }, [drawn, theme.value]);
   const newest = metrics.learning_curve.at(-1);
-  const rest = newest ? `${newest.labels_used} labels · ${percent(newest.accuracy)} (${percent(newest.accuracy_low)} to ${percent(newest.accuracy_high)}), measured on ${newest.items} ${newest.measured_on} items` : "";
+  const figure = figureOf(newest);
+  const named = figure.name === "accuracy" ? "" : ` ${figure.name}`;
+  const rest = newest ? `${newest.labels_used} labels · ${percent(figure.value)}${named} (${percent(figure.low)} to ${percent(figure.high)}), measured on ${newest.items} ${newest.measured_on} items` : "";
   return (
     <figure class="curve">
       <div class="legend">

@@ -1,6 +1,7 @@
 import { useState } from "preact/hooks";
 
 import { get, Refused, send, type AnnotatorReport, type Gate, type Job, type Metrics, type Page, type PretextModel, type Project, type Round, type Scores, type Share } from "../api";
+import { figureOf } from "../classes";
 import { ago, clock, count, duration, figure, percent, plural, words } from "../format";
 import { useLive } from "../live";
 import { Bars, Card, Empty, Progress, Table } from "../parts";
@@ -90,7 +91,7 @@ export function Dashboard({ id }: { id: string }) {
       </Card>
       <Card title="Where the head errs" tall note={data.measured?.metrics ? `round ${data.measured.number}, ${count(data.measured.metrics.items ?? 0)} ${data.measured.metrics.measured_on ?? ""} items` : undefined}>
         <Confusion round={data.measured} project={project} />
-        {data.measured && (
+        {data.measured && project.label_kind !== "multi" && (
           <p class="more">
             <a href={href(project.id, "gallery", { show: "suspects" })}>Labels that the head contradicts</a>
           </p>
@@ -172,12 +173,13 @@ function ImportForm({ onImport }: { onImport: (uri: string) => void }) {
 
 function Figures({ metrics }: { metrics: Metrics }) {
   const newest = metrics.learning_curve.at(-1);
+  const figure = figureOf(newest);
   const aside = Object.entries(metrics.items).filter(([state, number]) => !["available", "done"].includes(state) && number > 0);
   const rate = metrics.label_rate;
   return (
     <section class="figures" aria-label="Key figures">
       <Figure value={count(metrics.labels_used)} what={metrics.budget === null ? "labels" : `of ${count(metrics.budget)} labels`} more={metrics.budget !== null && <Progress value={metrics.labels_used / metrics.budget} label="Part of the budget that is used" />} />
-      <Figure value={percent(newest?.accuracy)} what={newest ? `accuracy (${percent(newest.accuracy_low)} – ${percent(newest.accuracy_high)})` : "accuracy: no head yet"} />
+      <Figure value={percent(figure.value)} what={newest ? `${figure.name} (${percent(figure.low)} – ${percent(figure.high)})` : `${figure.name}: no head yet`} />
       <Figure value={`${metrics.round_labels} / ${metrics.round_size}`} what={`labels in round ${metrics.round}`} more={<Progress value={metrics.round_labels / metrics.round_size} label="Progress of this round" />} />
       <Figure value={count(metrics.pool_items)} what="items in the pool" note={[`${count(metrics.items.available ?? 0)} left`, ...aside.map(([state, number]) => `${count(number)} ${state}`)].join(", ")} />
       <Figure value={count(rate.last_hour)} what="labels in the last hour" note={rate.annotators ? `by ${plural(rate.annotators, "annotator")}` : "nobody is labeling"} />
@@ -336,6 +338,7 @@ function Losses({ histogram, project }: { histogram: NonNullable<Scores["histogr
 
 function Confusion({ round, project }: { round: Round | null; project: Project }) {
   const metrics = round?.metrics;
+  if (round && metrics?.average_precision) return <EachClass precision={metrics.average_precision} recall={metrics.recall ?? {}} project={project} />;
   if (!round || !metrics?.confusion?.length) return <Empty title="Nothing measured yet">When a round is measured, you see here which classes the head takes for which.</Empty>;
   const names = Object.keys(metrics.recall ?? {});
   const matrix = metrics.confusion;
@@ -390,6 +393,19 @@ function Confusion({ round, project }: { round: Round | null; project: Project }
         </tbody>
       </table>
     </div>
+  );
+}
+
+/** Where an item has several classes none is taken for another: each is found, or not. */
+function EachClass({ precision, recall, project }: { precision: Record<string, number | null>; recall: Record<string, number | null>; project: Project }) {
+  const rows = Object.entries(precision)
+    .map(([name, value]) => ({ name, value: value ?? 0, text: value === null ? "not measured" : `${percent(value, 0)}, ${percent(recall[name], 0)} found` }))
+    .sort((a, b) => a.value - b.value);
+  return (
+    <>
+      <p class="quiet">Average precision of each class, and the share of its items that are found at a probability of 50 %.</p>
+      <Bars rows={rows.slice(0, 30)} most={1} link={(name) => href(project.id, "gallery", { class: name })} />
+    </>
   );
 }
 
@@ -477,10 +493,11 @@ function Aside({ project, metrics }: { project: string; metrics: Metrics }) {
 const CORRELATION = "Spearman correlation of pretext loss and head loss, with its 95 % interval: what the pretext loss is worth for picking";
 
 function Rounds({ rounds, project }: { rounds: Round[]; project: string }) {
-  const headings = [{ name: "round" }, { name: "labels used" }, { name: "arms" }, { name: "strategy" }, { name: "accuracy" }, { name: "95 % interval" }, { name: "macro-F1" }, { name: "ECE", hint: "expected calibration error" }, { name: "measured on" }, { name: "loss correlation", hint: CORRELATION }, { name: "promoted" }, { name: "pinned to", hint: "score run, ranking, head and seed it was served and measured with" }, { name: "closed" }];
+  const headings = [{ name: "round" }, { name: "labels used" }, { name: "arms" }, { name: "strategy" }, { name: figureOf(rounds.find((round) => round.metrics?.measured_on)?.metrics).name }, { name: "95 % interval" }, { name: "macro-F1" }, { name: "ECE", hint: "expected calibration error" }, { name: "measured on" }, { name: "loss correlation", hint: CORRELATION }, { name: "promoted" }, { name: "pinned to", hint: "score run, ranking, head and seed it was served and measured with" }, { name: "closed" }];
   const rows = rounds.map((round) => {
     const metrics = round.metrics;
     const correlation = metrics?.pretext_loss_correlation;
+    const figure = figureOf(metrics);
     return {
       key: round.number,
       cells: [
@@ -488,8 +505,8 @@ function Rounds({ rounds, project }: { rounds: Round[]; project: string }) {
         round.labels_used,
         Object.entries(round.arms).map(([arm, number]) => `${number} ${arm}`).join(", "),
         (round.strategy as { name?: string } | null)?.name,
-        metrics?.accuracy == null ? null : percent(metrics.accuracy),
-        metrics?.accuracy == null ? null : `${percent(metrics.accuracy_low)} – ${percent(metrics.accuracy_high)}`,
+        figure.value === null ? null : percent(figure.value),
+        figure.value === null ? null : `${percent(figure.low)} – ${percent(figure.high)}`,
         metrics?.macro_f1 == null ? null : percent(metrics.macro_f1),
         metrics?.ece?.toFixed(3),
         metrics?.measured_on ? `${count(metrics.items ?? 0)} ${metrics.measured_on}` : null,

@@ -1,6 +1,7 @@
 import { useEffect, useMemo, useReducer, useRef, useState } from "preact/hooks";
 
 import type { LabelIn, Project } from "../api";
+import { NOTHING, said } from "../classes";
 import { count, percent, plural } from "../format";
 import { href } from "../route";
 import { mayRead, session } from "../session";
@@ -21,6 +22,7 @@ type Skip = NonNullable<LabelIn["skip"]>;
 interface Decision {
   on: OnDesk[];
   said: string;
+  classes?: string[];
 }
 
 function useSetting(name: string, fallback: string): [string, (value: string) => void] {
@@ -85,11 +87,14 @@ function AtDesk({ project, annotator, mode, setMode, rename }: { project: Projec
   const [lightOpen, setLightOpen] = useState(false);
   const [typed, setTyped] = useState("");
   const [beside, setBeside] = useState(false);
+  // Of several classes an item, those that were chosen. They are this item's: what is pressed as the next one comes is not lost.
+  const [marks, setMarks] = useState<{ item: string; names: ReadonlySet<string> }>({ item: "", names: new Set() });
   const [wrong, setWrong] = useState<ReadonlySet<string>>(new Set());
   const [asked, setAsked] = useState<ReadonlySet<string>>(new Set()); // batches whose grid was sent: the rest one by one
   const since = useRef(performance.now());
   const flash = useRef<HTMLDivElement>(null);
   const typing = useRef<HTMLInputElement>(null);
+  const several = project.label_kind === "multi";
   const many = project.classes.length > KEYS.length;
 
   useEffect(() => {
@@ -98,6 +103,7 @@ function AtDesk({ project, annotator, mode, setMode, rename }: { project: Projec
   }, []);
 
   const on = queue.items[0];
+  const marked = on && marks.item === on.item.id ? marks.names : new Set<string>();
   const grid = mode && on && !asked.has(on.batch) ? gridOf(queue.items.filter((each) => each.batch === on.batch)) : null;
   useEffect(() => {
     since.current = performance.now();
@@ -105,7 +111,7 @@ function AtDesk({ project, annotator, mode, setMode, rename }: { project: Projec
     setBeside(false);
   }, [grid ? grid.items[0]?.batch : on?.item.id]);
 
-  const decide = (what: { class: string } | { skip: Skip }) => {
+  const decide = (what: { class: string } | { classes: string[] } | { skip: Skip }) => {
     const taken = queue.items[0];
     if (!taken) return;
     const duration = Math.min(2 ** 31 - 1, Math.round(performance.now() - since.current));
@@ -117,10 +123,21 @@ function AtDesk({ project, annotator, mode, setMode, rename }: { project: Projec
     }
     queue.decided.add(taken.item.id);
     queue.take();
-    remember({ on: [taken], said: "class" in what ? what.class : what.skip });
+    const told = "class" in what ? what.class : "classes" in what ? said(what.classes) : what.skip;
+    remember({ on: [taken], said: told, ...("classes" in what ? { classes: what.classes } : {}) });
     setLabeled((number) => number + 1);
-    if (flash.current) flash.current.textContent = "class" in what ? what.class : `skipped: ${what.skip}`;
+    if (flash.current) flash.current.textContent = "skip" in what ? `skipped: ${told}` : told;
   };
+
+  /** A class is chosen: where an item has several it is marked, and Enter sends those that are. */
+  const choose = (name: string) => {
+    if (!several) return decide({ class: name });
+    const next = new Set(marked);
+    if (!next.delete(name)) next.add(name);
+    if (on) setMarks({ item: on.item.id, names: next });
+    setTyped("");
+  };
+  const sendMarked = () => decide({ classes: project.classes.filter((name) => marked.has(name)) });
 
   const remember = (decision: Decision) => {
     done.current.push(decision);
@@ -156,6 +173,7 @@ function AtDesk({ project, annotator, mode, setMode, rename }: { project: Projec
       queue.decided.delete(each.item.id);
     }
     queue.putBack(...newest.on);
+    if (newest.classes) setMarks({ item: (newest.on[0] as OnDesk).item.id, names: new Set(newest.classes) });
     if (newest.on.length > 1) setAsked(new Set([...asked].filter((batch) => batch !== (newest.on[0] as OnDesk).batch)));
     setLabeled((number) => number - newest.on.length);
     if (flash.current) flash.current.textContent = `undone: ${newest.said}`;
@@ -164,6 +182,8 @@ function AtDesk({ project, annotator, mode, setMode, rename }: { project: Projec
   const fitting = typed ? project.classes.filter((name) => name.toLowerCase().includes(typed.toLowerCase())) : project.classes;
   const columns = project.classes.length > 5 ? Math.ceil(project.classes.length / 2) : project.classes.length;
   const prediction = shown === "shown" ? (on?.item.prediction ?? null) : null;
+
+  const predicted = (name: string) => prediction?.class === name || (prediction?.classes?.includes(name) ?? false);
 
   const onKey = useRef((_: KeyboardEvent) => {});
   onKey.current = (event) => {
@@ -180,14 +200,16 @@ function AtDesk({ project, annotator, mode, setMode, rename }: { project: Projec
       if (key === "Escape") return () => (setTyped(""), setWhyOpen(false));
       if (many) {
         const best = fitting[0];
-        if (key === "Enter" && typed && best !== undefined) return () => decide({ class: best });
-        if (key === "Enter" && !typed && prediction) return () => decide({ class: prediction.class });
+        if (key === "Enter" && typed && best !== undefined) return () => choose(best);
+        if (key === "Enter" && !typed && several) return sendMarked;
+        if (key === "Enter" && !typed && prediction?.class) return () => decide({ class: prediction.class! });
         if (!field && key.length === 1 && key !== " ") return () => (typing.current?.focus(), setTyped(typed + key));
         return null;
       }
       const name = project.classes[KEYS.indexOf(key)];
-      if (key.length === 1 && name !== undefined && KEYS.includes(key)) return () => decide({ class: name });
-      if (key === "Enter" && prediction && !(event.target instanceof HTMLButtonElement)) return () => decide({ class: prediction.class });
+      if (key.length === 1 && name !== undefined && KEYS.includes(key)) return () => choose(name);
+      if (key === "Enter" && several && !(event.target instanceof HTMLButtonElement)) return sendMarked;
+      if (key === "Enter" && prediction?.class && !(event.target instanceof HTMLButtonElement)) return () => decide({ class: prediction.class! });
       const letter = key.toLowerCase();
       if (letter === "u") return () => decide({ skip: "unsure" });
       if (letter === "b") return () => decide({ skip: "broken" });
@@ -225,7 +247,7 @@ function AtDesk({ project, annotator, mode, setMode, rename }: { project: Projec
           </span>
           {used !== null && <RoundProgress used={used} size={project.round_size} budget={project.budget ?? null} />}
         </span>
-        <ModeChoice project={project} mode={mode} setMode={(next) => void queue.giveBack().then(() => setMode(next), () => setMode(next))} />
+        {!several && <ModeChoice project={project} mode={mode} setMode={(next) => void queue.giveBack().then(() => setMode(next), () => setMode(next))} />}
         <Sending />
       </header>
 
@@ -310,7 +332,7 @@ function AtDesk({ project, annotator, mode, setMode, rename }: { project: Projec
               ref={typing}
               value={typed}
               onInput={(event) => setTyped(event.currentTarget.value)}
-              placeholder="Type a class, Enter takes the first"
+              placeholder={several ? "Type a class, Enter marks the first; with nothing typed, Enter sends" : "Type a class, Enter takes the first"}
               aria-label="Class"
               autocomplete="off"
               autocapitalize="off"
@@ -322,19 +344,26 @@ function AtDesk({ project, annotator, mode, setMode, rename }: { project: Projec
           {fitting.map((name, index) => (
             <button
               key={name}
-              class={`class ${prediction?.class === name ? "predicted" : ""} ${many && typed && index === 0 ? "first" : ""}`}
+              class={`class ${predicted(name) ? "predicted" : ""} ${marked.has(name) ? "marked" : ""} ${many && typed && index === 0 ? "first" : ""}`}
               disabled={!on}
+              aria-pressed={several ? marked.has(name) : undefined}
               onClick={(event) => {
                 if (event.detail) event.currentTarget.blur(); // by mouse: else Enter would press it again
-                decide({ class: name });
+                choose(name);
               }}
             >
               {!many && <kbd>{KEYS[index]}</kbd>}
               <span dir="auto">{name}</span>
               {prediction?.class === name && <small>{percent(prediction.probability, 0)}</small>}
+              {several && predicted(name) && <small>guess</small>}
             </button>
           ))}
         </div>}
+        {several && !grid && (
+          <button class="primary send-grid" onClick={sendMarked} disabled={!on} data-testid="send-marked">
+            <kbd>Enter</kbd> <span dir="auto">{marked.size ? said(project.classes.filter((name) => marked.has(name))) : `Nothing chosen: ${NOTHING}`}</span>
+          </button>
+        )}
         <div class="others">
           <button onClick={undo} disabled={done.current.length === 0}>
             <kbd>⌫</kbd> Undo

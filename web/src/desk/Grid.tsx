@@ -15,9 +15,12 @@ const LEAST = 2; // one alone is asked as any other
 
 /** Of a batch, the items of the class that most are taken for; null where there are too few. */
 export function gridOf(batch: OnDesk[]): OfOneClass | null {
-  const guessed = batch.filter((each) => each.item.arm === "selected" && each.item.prediction !== null);
+  const guessed = batch.filter((each) => each.item.arm === "selected" && each.item.prediction?.class != null);
   const counts = new Map<string, number>();
-  for (const { item } of guessed) counts.set(item.prediction!.class, (counts.get(item.prediction!.class) ?? 0) + 1);
+  for (const { item } of guessed) {
+    const name = item.prediction!.class!;
+    counts.set(name, (counts.get(name) ?? 0) + 1);
+  }
   const [most] = [...counts].sort((a, b) => b[1] - a[1]);
   if (!most || most[1] < LEAST) return null;
   return { class: most[0], items: guessed.filter((each) => each.item.prediction!.class === most[0]) };

@@ -3,6 +3,7 @@
 import { useEffect, useState } from "preact/hooks";
 
 import { get, type Neighbour } from "../api";
+import { classOf } from "../classes";
 import { viewerOf } from "../viewers";
 import type { OnDesk } from "./queue";
 
@@ -30,7 +31,7 @@ export function Neighbours({ on }: { on: OnDesk }) {
             return (
               <li key={item.id}>
                 <Tile content={item.content} name={item.key} />
-                <b dir="auto">{item.class}</b>
+                <b dir="auto">{classOf(item)}</b>
               </li>
             );
           })}

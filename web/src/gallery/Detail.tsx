@@ -1,6 +1,7 @@
 import { useEffect, useState } from "preact/hooks";
 
 import { get, send, type ItemWithLabels, type Project } from "../api";
+import { classOf, guessOf } from "../classes";
 import { clock, count, percent, words } from "../format";
 import { href } from "../route";
 import { mayManage } from "../session";
@@ -75,7 +76,7 @@ export function Detail({ project, id, close, step, changed }: { project: Project
           <ul class="labels">
             {item.labels.map((label) => (
               <li key={`${label.annotator}/${label.revision}`} class={label.current ? "" : "replaced"}>
-                <b dir="auto">{label.class ?? (label.skip ? `skipped: ${label.skip}` : "withdrawn")}</b>
+                <b dir="auto">{classOf(label) ?? (label.skip ? `skipped: ${label.skip}` : "withdrawn")}</b>
                 <span dir="auto">{label.annotator}</span>
                 <span class="quiet">{clock(label.created_at)}</span>
               </li>
@@ -109,12 +110,12 @@ function aboutItem(item: ItemWithLabels): string[] {
   if (item.state === "quarantined") said.push(`It is quarantined, never served: ${item.quarantine_reason ?? "its bytes cannot be read"}.`);
   if (item.state === "broken") said.push("Annotators rejected it as broken.");
   if (item.state === "withdrawn") said.push("It was withdrawn: nobody is asked for it, no head trains on it.");
-  if (item.state === "done" && !item.gold) said.push(`It is done: its labels decided for “${item.class}”.`);
+  if (item.state === "done" && !item.gold) said.push(`It is done: its labels decided for “${classOf(item)}”.`);
   if (item.state === "available" && item.split === "pool") said.push("It is still to be labeled.");
   if (item.duplicate_of) said.push("Another item stands for it in rankings: the two are the same, or nearly.");
   if (item.barred_probability !== null) said.push(`The ranking leaves it for last: it looks like what annotators rejected (${percent(item.barred_probability, 0)} broken).`);
   if (item.rank !== null) said.push(`It is at place ${count(item.rank)} of the ranking.`);
-  if (item.predicted_class !== null) said.push(`When the ranking was made, the head took it for “${item.predicted_class}” (${percent(item.predicted_probability, 0)}).`);
+  if (guessOf(item) !== null) said.push(`When the ranking was made, the head took it for “${guessOf(item)}” (${percent(item.predicted_probability, 0)}).`);
   said.push(...aboutLoss(item.pretext_loss, item.pretext_loss_percentile));
   said.push(...item.labels.filter((label) => label.revision === 1).map(howServed));
   return said;

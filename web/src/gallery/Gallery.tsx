@@ -1,6 +1,7 @@
 import { useEffect, useLayoutEffect, useMemo, useReducer, useRef, useState } from "preact/hooks";
 
 import { get, send, Unreached, withQuery, type AnsweredItem, type Content, type Item, type Page, type Project, type Similar, type Suspect } from "../api";
+import { classOf, guessOf } from "../classes";
 import { percent, plural } from "../format";
 import { Empty } from "../parts";
 import { href, replaceQuery, route } from "../route";
@@ -27,7 +28,7 @@ export interface Tile {
   mark: "done" | "aside" | "gold" | "suspect" | null;
 }
 
-const guess = (item: Item): string => (item.predicted_class === null ? "" : `${item.predicted_class}? ${percent(item.predicted_probability, 0)}`);
+const guess = (item: Item): string => (guessOf(item) === null ? "" : `${guessOf(item)}? ${percent(item.predicted_probability, 0)}`);
 
 function ofItem(item: Item): Tile {
   const aside = !["available", "done"].includes(item.state);
@@ -35,8 +36,8 @@ function ofItem(item: Item): Tile {
     id: item.id,
     key: item.key,
     content: item.content,
-    caption: aside ? item.state : (item.class ?? (guess(item) || (item.pretext_loss_percentile === null ? "" : `loss above ${Math.floor(item.pretext_loss_percentile)}\u00a0%`))),
-    mark: item.gold ? "gold" : aside ? "aside" : item.class ? "done" : null,
+    caption: aside ? item.state : (classOf(item) ?? (guess(item) || (item.pretext_loss_percentile === null ? "" : `loss above ${Math.floor(item.pretext_loss_percentile)}\u00a0%`))),
+    mark: item.gold ? "gold" : aside ? "aside" : classOf(item) !== null ? "done" : null,
   };
 }
 
@@ -61,7 +62,7 @@ async function fetched(project: string, query: URLSearchParams, cursor: string |
   }
   if (like) {
     const { items } = await get<Similar>(withQuery(`${at}/items/${encodeURIComponent(like)}/similar`, { ...asked("state"), limit: MOST_SIMILAR }));
-    return { tiles: items.map((item) => ({ ...ofItem(item), caption: `${item.similarity.toFixed(2)} ${item.class ?? guess(item)}` })), next: null };
+    return { tiles: items.map((item) => ({ ...ofItem(item), caption: `${item.similarity.toFixed(2)} ${classOf(item) ?? guess(item)}` })), next: null };
   }
   if (round) {
     const { items, next_cursor } = await page<AnsweredItem>(`/rounds/${encodeURIComponent(round)}/answers`, asked("class", "answered_class"));

@@ -20,7 +20,7 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.store import outbox, pipeline, planner_stats, similarity_index
+from service.store import class_sets, outbox, pipeline, planner_stats, similarity_index
 from service.store.class_names import ClassNames
 from service.store.control_arm import control_item_ids
 from service.store.ids import public_id
@@ -107,7 +107,7 @@ class _State:
         settings = ProjectSettings.model_validate(project.settings)
         score_run = session.get_one(ScoreRun, project.score_run_id)
         control = np.array(control_item_ids(session, project.id, settings), np.int64)
-        labeled = labeled_items(session, project.id, project.classes)
+        labeled = labeled_items(session, project.id, project.classes, project.label_kind)
         return _State(
             project=project,
             settings=settings,
@@ -213,8 +213,9 @@ def run(context: JobContext) -> dict[str, Any] | None:
         session.flush()
         names = ClassNames(session.get_one(Project, state.project.id))  # some may have other names by now
         for row in rows:
-            if row["predicted_class"] is not None:
-                row["predicted_class"] = names.or_same(row["predicted_class"])
+            if (predicted := row["predicted_class"]) is not None:
+                now = {name: names.or_same(name) for name in class_sets.classes_in(predicted)}
+                row["predicted_class"] = class_sets.with_names(predicted, now)
         if rows:
             session.execute(sa.insert(RankedItem), [{"ranking_id": ranking.id, **row} for row in rows])
         if len(rows) >= planner_stats.MANY_ROWS:
@@ -223,7 +224,8 @@ def run(context: JobContext) -> dict[str, Any] | None:
         project.ranking_id = ranking.id
         outbox.tell(session, project.id, "ranking.ready", _told(ranking))
         _forget_old_items(session, ranking)
-        if not state.provisional and is_due(state.score_run.gate, state.labels):
+        judged = state.project.label_kind == "single"  # probes tell one class of an item
+        if judged and not state.provisional and is_due(state.score_run.gate, state.labels):
             pipeline.queue_probe_pretext(session, project)
         if not indexed:
             pipeline.queue_index_items(session, project)
@@ -235,7 +237,7 @@ def _store_guesses(
 ) -> None:
     """Probabilities by the ranking's head, in place of those that the ranking before has left."""
     artifact = str(state.score_run.artifact)
-    if state.head is None or pool.probabilities is None:
+    if state.head is None or pool.probabilities is None or pool.several:  # a guess is one class
         return
     if context.artifacts.exists(Guesses.name(artifact, state.head.version)):
         return
@@ -294,7 +296,13 @@ def _left_out(state: _State, scored: ScoredItems) -> LeftOut:
 def _pool_view(context: JobContext, state: _State, scored: ScoredItems, stands_for: Floats) -> PoolView:
     classes = np.full(len(scored.ids), -1)
     rows = scored.where(state.labeled.ids)
-    classes[rows[rows >= 0]] = state.labeled.classes[rows >= 0]
+    members = None
+    if state.project.label_kind == "multi":
+        classes[rows[rows >= 0]] = 0
+        members = np.zeros((len(scored.ids), len(state.project.classes)), np.int64)
+        members[rows[rows >= 0]] = state.labeled.classes[rows >= 0]
+    else:
+        classes[rows[rows >= 0]] = state.labeled.classes[rows >= 0]
     probabilities = None
     if state.head is not None:
         probabilities = probabilities_by(context.artifacts, state.head, state.project, scored)
@@ -313,6 +321,7 @@ def _pool_view(context: JobContext, state: _State, scored: ScoredItems, stands_f
         appearance=_appearance(context, state, scored),
         stands_for=stands_for,
         class_names=tuple(state.project.classes),
+        members=members,
     )
 
 
@@ -398,10 +407,22 @@ def _ranked_items(
     ]
     if pool.probabilities is not None:
         probabilities = pool.probabilities[selection.items]
+        if pool.several:
+            _predict_sets(rows, probabilities, state.project.classes)
+            return rows
         likeliest, highest = probabilities.argmax(axis=1).tolist(), probabilities.max(axis=1).tolist()
         for row, index, probability in zip(rows, likeliest, highest, strict=True):
             row["predicted_class"], row["predicted_probability"] = state.project.classes[index], probability
     return rows
+
+
+def _predict_sets(rows: list[dict[str, Any]], probabilities: Floats, classes: list[str]) -> None:
+    """The likely classes of each item, and the probability of just these, as if classes came independently."""
+    likely = probabilities >= 0.5
+    exactly = np.maximum(probabilities, 1 - probabilities).prod(axis=1).tolist()
+    for row, found, probability in zip(rows, likely, exactly, strict=True):
+        row["predicted_class"] = class_sets.joined(classes[index] for index in np.flatnonzero(found))
+        row["predicted_probability"] = probability
 
 
 def _forget_old_items(session: Session, newest: Ranking) -> None:

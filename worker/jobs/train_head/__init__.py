@@ -29,9 +29,11 @@ from service.store.own_embeddings import is_own
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Head, LabelCheck, PretextModel, Project, Round, ScoreRun, utc_now
 from worker.arrays import Ints
-from worker.errors import Unsuited
+from worker.errors import JobFailed, Unsuited
 from worker.evaluation.known_items import KnownItems
+from worker.evaluation.metrics import told_apart
 from worker.heads import Head as HeadKind
+from worker.heads import heads
 from worker.heads.labeled_view import LabeledView
 from worker.heads.pool_graph import PoolGraph
 from worker.jobs import check_labels
@@ -89,7 +91,7 @@ class _State:
         )  # fmt: skip
         newest = newest_head(session, project.id)
         check = session.get(LabelCheck, project.id)
-        labeled = labeled_items(session, project.id, project.classes)
+        labeled = labeled_items(session, project.id, project.classes, project.label_kind)
         score_run = session.get_one(ScoreRun, project.score_run_id)
         return _State(
             project=project,
@@ -97,7 +99,7 @@ class _State:
             score_run=score_run,
             no_network=_no_network(session, score_run),
             labeled=labeled,
-            test=test_items(session, project.id, project.classes),
+            test=test_items(session, project.id, project.classes, project.label_kind),
             control=labeled.ids[of_control_arm(session, project.id, settings, labeled)],
             picked_by=labels_asked_by(session, project.id, settings.strategy.name),
             unmeasured=list(session.scalars(unmeasured.order_by(Round.number))),
@@ -165,6 +167,12 @@ class _Trainer:
     def __init__(self, context: JobContext, state: _State) -> None:
         self._context, self._state = context, state
         self._head: HeadKind = chosen_head(state.settings.head)
+        if state.project.label_kind == "multi" and not self._head.several:
+            able = ", ".join(name for name, kind in heads().items() if kind.several)
+            raise JobFailed(
+                f"The head {self._head.name!r} tells one class of an item, and an item of this project may have "
+                f"several. Choose one of {able} in the project's settings."
+            )
         if self._head.needs_items and context.job.lane == "short":
             # The head was chosen while the job was queued, or before any worker announced it.
             raise Unsuited(f"Head {self._head.name!r} takes minutes to train.", lane="long")
@@ -206,7 +214,9 @@ class _Trainer:
             return (
                 f"A first head needs {least} labeled items (retrain_min_labels); there are {len(training)}."
             )
-        if len(np.unique(training.classes)) < 2:
+        if not told_apart(training.classes):
+            if training.classes.ndim == 2:
+                return "No class is on some labeled items and not on others yet; a head needs one that is."
             return "All labeled items are of one class; a head needs at least two classes."
         return None
 
@@ -235,7 +245,8 @@ class _Trainer:
             # Classes that were renamed while it was trained bear their new names; locked, so that none is renamed now.
             now = session.get_one(Project, state.project.id, with_for_update={"key_share": True})
             classes = ClassNames(now).each_now(state.project.classes)
-            metrics["recall"] = dict(zip(classes, metrics["recall"].values(), strict=True))
+            for by_class in {"recall", "average_precision"} & metrics.keys():
+                metrics[by_class] = dict(zip(classes, metrics[by_class].values(), strict=True))
             head = Head(
                 project_id=state.project.id, version=version, kind=state.settings.head.model_dump(),
                 classes=classes, score_run_id=state.score_run.id, artifact=artifact,
@@ -250,6 +261,8 @@ class _Trainer:
                 closed = session.get_one(Round, (state.project.id, wanted.round_number))
                 closed.head_id, closed.measured_at = head.id, utc_now()
                 told = {name: metrics[name] for name in ("measured_on", "items", "accuracy")}
+                if "mean_average_precision" in metrics:
+                    told["mean_average_precision"] = metrics["mean_average_precision"]
                 outbox.tell(
                     session,
                     state.project.id,

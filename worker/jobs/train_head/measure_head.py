@@ -15,6 +15,10 @@ the next ranking waiting.)
      "trained": name of the head, or of the one `auto` chose, "temperature",
      "promoted": whether it was put to use, "note": why not, or null}
 
+Where an item may have several classes, accuracy is null, and these are there instead, each with …_low and …_high:
+"mean_average_precision", "macro_f1", "subset_accuracy" (items with all classes right; promotion and `picks_gain` go by
+it), and "average_precision": {class: share or null}. `random_curve` is of the mean average precision.
+
 Numbers are null, and the confusion empty, where nothing could be measured; for more than 200 classes it is empty, too.
 
 A head is promoted unless it is worse, beyond noise, than the newest promoted head that was measured: the 95 %
@@ -116,7 +120,8 @@ class HeadMeasurer:
             view = trained.view
             against_random = self._against_random(trained.head, view.keep(control), view.keep(picked), rng)
         figures = self._figures(held_out)
-        figures["recall"] = dict(zip(names, figures["recall"] or [None] * len(names), strict=True))
+        for by_class in {"recall", "average_precision"} & figures.keys():
+            figures[by_class] = dict(zip(names, figures[by_class] or [None] * len(names), strict=True))
         told = {"trained": trained.fitted.name, "temperature": trained.fitted.temperature}
         return held_out, {**figures, **against_random, **told}
 
@@ -180,8 +185,9 @@ class HeadMeasurer:
         if compared is None or compared[3] >= 0:
             return None
         items, gain, low, high = compared
+        counted = ", counting items with all classes right" if held_out.classes.ndim == 2 else ""
         return (
             f"Not promoted: {-100 * gain:.1f} points less accurate than head {before.version} on the same "
-            f"{items} {held_out.measured_on} items (95 % interval {-100 * high:.1f} to {-100 * low:.1f}). The head "
-            "before it stays in use; look at the newest labels, or at the project's head if you changed it."
+            f"{items} {held_out.measured_on} items{counted} (95 % interval {-100 * high:.1f} to {-100 * low:.1f}). The "
+            "head before it stays in use; look at the newest labels, or at the project's head if you changed it."
         )

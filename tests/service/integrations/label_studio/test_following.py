@@ -453,3 +453,39 @@ def test_another_labeling_configuration_is_read_anew(connected: Site, tool: Fake
     assert connected.said() == {"1": ("ann@lab.local", "dog")}
     tool.label_config = "<View><Image name='image' value='$image'/></View>"
     assert "none of the tags that say a class" in connected.look()["error"]
+
+
+def test_several_choices_are_several_classes_and_none_is_an_answer(site: Site, tool: FakeLabelStudio) -> None:
+    tool.label_config = tool.label_config.replace('choice="single"', 'choice="multiple"')
+    tool.add_pictures(4)
+    site.project(label_kind="multi", control_fraction=0)
+    both = chosen("dog", "cat")
+    first, empty = tool.annotate(1, both), tool.annotate(2, [])
+    tool.annotate(3, [], cancelled=True)
+    assert site.connect(tool).status_code == 201
+    told = site.look()
+    assert (told["error"], told["refused"]) == (None, 0)
+    assert [(row["item"], row["classes"], row["skip"]) for row in site.labels()] == [
+        ("i_1", ["cat", "dog"], None), ("i_2", [], None), ("i_3", None, "other")
+    ]  # fmt: skip
+    assert site.labels()[0]["annotation"]["result"] == both
+    tool.change(first, chosen("dog"))
+    tool.delete(empty)
+    site.look()
+    assert [(row["item"], row["classes"]) for row in site.labels()] == [("i_3", None), ("i_1", ["dog"])]
+    again = site.client.get("/projects/p_1/labels", params={"format": "label-studio"}).json()
+    assert [task["annotations"][0]["result"] for task in again] == [chosen("dog")]
+
+
+@on_sqlite
+def test_boxes_say_the_classes_that_are_there(site: Site, tool: FakeLabelStudio) -> None:
+    tool.label_config = BOXES
+    tool.add_pictures(2)
+    site.project(label_kind="multi", control_fraction=0)
+    drawn = boxed("cat", "dog", "cat")
+    tool.annotate(1, drawn)
+    assert site.connect(tool).status_code == 201
+    assert site.look()["refused"] == 0
+    (row,) = site.labels()
+    assert row["classes"] == ["cat", "dog"]
+    assert row["annotation"]["result"] == drawn

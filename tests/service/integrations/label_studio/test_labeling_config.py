@@ -45,6 +45,18 @@ def test_every_control(
     assert type(config).stored(config.as_row()) == config
 
 
+def test_several_choices_of_an_item() -> None:
+    several = parse(image(f'<Choices name="c" toName="img" choice="multiple">{CHOICES}</Choices>'))
+    assert several.several
+    assert several.classes_in([region("choices", ["d", "cat", "d"])]) == ["d", "cat"]
+    assert several.classes_in([]) == []
+    assert type(several).stored(several.as_row()) == several
+    assert not parse(image(f'<Choices name="c" toName="img" choice="single">{CHOICES}</Choices>')).several
+    assert not parse(image(f'<RectangleLabels name="c" toName="img">{LABELS}</RectangleLabels>')).several
+    before = {name: value for name, value in several.as_row().items() if name != "several"}
+    assert not type(several).stored(before).several  # connected before it was told
+
+
 def test_the_class_of_the_whole_item_goes_first() -> None:
     boxes = f'<RectangleLabels name="box" toName="img">{LABELS}</RectangleLabels>'
     choices = f'<Choices name="c" toName="other, img">{CHOICES}</Choices>'
