@@ -46,7 +46,7 @@ SUFFIXES = frozenset(
 # `open_rgb` compares with its own limit before anything is decoded; Pillow's would warn or refuse below it.
 Image.MAX_IMAGE_PIXELS = None
 
-_ORIENTATION_TAG = 0x0112
+_ORIENTATION_TAG, _BITS_TAG, _PLANES_TAG = 0x0112, 258, 284
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -195,6 +195,11 @@ def open_scaled(
         if side is not None:
             image.draft(None, (2 * side, 2 * side))
         deep = _deep_colour(image)
+        if _is_deep_in_planes(image):
+            raise BadItem(
+                reason="it is a TIFF of 16 bits a channel, each channel by itself: save it with interleaved channels "
+                "(PlanarConfiguration 1)"
+            )
         image.load()
         if late:
             orientation = _orientation(image)
@@ -264,6 +269,13 @@ def _deep_colour(image: Image.Image) -> re.Match[str] | None:
     args = tiles[0].args if tiles else None
     raw = args[0] if isinstance(args, tuple) and args else args
     return _DEEP_COLOUR.fullmatch(raw) if isinstance(raw, str) else None
+
+
+def _is_deep_in_planes(image: Image.Image) -> bool:
+    """Pillow reads such a TIFF as something else, or only its upper bytes."""
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(_BITS_TAG, ())
+    return tags.get(_PLANES_TAG) == 2 and len(bits) > 1 and max(bits) > 8
 
 
 def _lower_bytes(data: bytes, deep: re.Match[str]) -> Image.Image:

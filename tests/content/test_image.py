@@ -188,6 +188,15 @@ def test_deep_colour_and_grey_that_are_transparent() -> None:
     assert (np.asarray(image)[0, :, 0].tolist(), image.info["bits"]) == ([255, 128, 255], 12)
 
 
+def test_deep_colour_in_planes_is_refused_not_misread() -> None:
+    tiff = deep_tiff(DEEP, "<", False)
+    planes = tiff.replace(struct.pack("<HHI", 278, 4, 1), struct.pack("<HHI", 284, 3, 1), 1)
+    at = planes.index(struct.pack("<HHI", 284, 3, 1)) + 8
+    planes = planes[:at] + struct.pack("<Hxx", 2) + planes[at + 4 :]
+    with pytest.raises(BadItem, match="interleaved channels"):
+        open_rgb(planes, LIMIT)
+
+
 def test_deep_colour_is_turned_upright_like_any_other() -> None:
     tiff = deep_tiff(DEEP[:1], "<", False)
     turned = tiff.replace(struct.pack("<HHI", 278, 4, 1), struct.pack("<HHI", 274, 3, 1), 1)  # rows a strip …
