@@ -185,38 +185,42 @@ class Archives:
         if place.lower().endswith((".zip", ".tar")):
             return _kept(file, _Zip if place.lower().endswith(".zip") else _Tar)
         with file:
-            return _kept(self._unpacked(file), _Tar)
+            return _kept(unpacked(file, self._folder), _Tar)
 
-    def _unpacked(self, file: IO[bytes]) -> IO[bytes]:
-        """Raises `ValueError` where that is far more than a tar of files can be."""
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        head = file.read(6)
-        file.seek(0)
-        most = max(_LEAST_UNPACKED, _MOST_TIMES * size)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        into = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
-        written = 0
-        try:
-            with _decompressed(file, head) as stream:
-                while piece := stream.read(_PIECE):
-                    written += len(piece)
-                    if written > most:
-                        raise ValueError(f"unpacked it has more than {_MOST_TIMES} times its {size:,} bytes")
-                    self._check_room(written)
-                    into.write(piece)
-            into.flush()
-        except BaseException:
-            into.close()
-            raise
-        return into
 
-    def _check_room(self, written: int) -> None:
-        if written % (64 * _PIECE) < _PIECE and shutil.disk_usage(self._folder).free < _LEAST_FREE:
-            reason = (
-                f"there is no room to unpack it in {str(self._folder)!r}: make room, or unpack it yourself"
-            )
-            raise ValueError(reason)
+def unpacked(file: IO[bytes], folder: Path) -> IO[bytes]:
+    """A file that gzip, bzip2 or xz compressed, as one without a name in `folder`. Raises `ValueError` where that is
+    far more than a file of items can be, or too much for the disk.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(6)
+    file.seek(0)
+    most = max(_LEAST_UNPACKED, _MOST_TIMES * size)
+    folder.mkdir(parents=True, exist_ok=True)
+    into = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+    written = 0
+    try:
+        with _decompressed(file, head) as stream:
+            while piece := stream.read(_PIECE):
+                written += len(piece)
+                if written > most:
+                    raise ValueError(f"unpacked it has more than {_MOST_TIMES} times its {size:,} bytes")
+                _check_room(folder, written)
+                into.write(piece)
+        into.flush()
+        into.seek(0)
+    except BaseException:
+        into.close()
+        raise
+    return into
+
+
+def _check_room(folder: Path, written: int) -> None:
+    if written % (64 * _PIECE) < _PIECE and shutil.disk_usage(folder).free < _LEAST_FREE:
+        raise ValueError(
+            f"there is no room to unpack it in {str(folder)!r}: make room, or unpack it yourself"
+        )
 
 
 def _kept(file: IO[bytes], kind: type[_Zip] | type[_Tar]) -> Archive:

@@ -16,6 +16,7 @@ from service.content.contract import Facts, Limits, Preview
 from service.content.dicom import is_dicom, open_dicom
 from service.content.jpeg import plain_jpeg
 from service.content.mistaken import mistaken
+from service.content.volumes import is_nifti
 from service.errors import BadItem
 
 try:  # the extra `heic`
@@ -33,13 +34,14 @@ FORMATS = (
     "BMP",
     "GIF",
     "TIFF",
+    "PPM",
     *(("AVIF",) if features.check("avif") else ()),
     *_HEIF,
 )
 SUFFIXES = frozenset(
     {
         ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic",
-        ".heif", ".dcm",
+        ".heif", ".dcm", ".nii", ".nii.gz", ".pgm", ".ppm", ".pnm",
     }
 )  # fmt: skip
 
@@ -156,8 +158,8 @@ def open_rgb(data: bytes, max_pixels: int, bits: int | None = None) -> Image.Ima
     """The first frame, upright, in 8-bit RGB; what is transparent becomes white, or black where what is not would be
     lost on white. Raises `BadItem`.
 
-    bits: that values of files with 16 a channel take; larger ones are white. By default all 16. `info` of the image says
-    `bits`: those that its own largest value takes, and `dark`: that it was laid on black.
+    bits: that values of files with 16 a channel take; larger ones are white. By default all 16. `info` of the image
+    says `bits`: those that its own largest value takes, and `dark`: that it was laid on black.
     """
     return open_scaled(data, max_pixels, None, bits)[0]
 
@@ -242,6 +244,11 @@ def _why_not(data: bytes) -> str:
     """The reason why the bytes are no image that can be read."""
     if (found := mistaken(data)) is not None:
         return f"it is {found}"
+    if is_nifti(data):
+        return (
+            "it is a NIfTI volume, of which each slice is an item: import the folder that it lies in, or name a "
+            "slice, as `scan.nii.gz#frame=17`"
+        )
     if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS and not _HEIF:
         return (
             "it is a HEIC image: install `pip install 'shortlist[heic]'` and import it again, or convert it"
@@ -252,7 +259,7 @@ def _why_not(data: bytes) -> str:
 
 
 def _rgb(image: Image.Image, bits: int | None) -> Image.Image:
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         return _of_deep_grey(np.asarray(image, np.uint16), bits or _DEEPEST)
     if image.mode in ("I", "F"):
         return _stretched(np.asarray(image, np.float64))
@@ -279,7 +286,7 @@ def _is_deep_in_planes(image: Image.Image) -> bool:
 
 
 def _lower_bytes(data: bytes, deep: re.Match[str]) -> Image.Image:
-    """Of 16 bits a channel Pillow keeps the upper 8. Told that the bytes lie in the other order, it keeps the lower."""
+    """Pillow keeps the upper 8 of 16 bits a channel. Told that the bytes lie in the other order, it keeps the lower."""
     if deep["bands"] == "LA":  # there is no such order of it: four bytes a pixel, as they lie
         other = "RGBA"
     else:
@@ -296,7 +303,9 @@ def _lower_bytes(data: bytes, deep: re.Match[str]) -> Image.Image:
 
 
 def _of_deep_colour(upper: Image.Image, lower: Image.Image, bands: str, bits: int) -> Image.Image:
-    """RGB, or RGBA where some of it is transparent; `upper` and `lower`: bytes of its channels, as Pillow reads them."""
+    """RGB, or RGBA where some of it is transparent; `upper` and `lower`: bytes of its channels, as Pillow reads
+    them.
+    """
     if bands == "LA":
         pairs = [(lower.getchannel(0), lower.getchannel(1))] * 3
     else:
