@@ -16,7 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from service.content import contents
 from service.content.archives import MEMBER, Archives, member_name
-from service.content.lines import LineRows, NoFile, check_file
+from service.content.lines import LineRows, NoFile, TooLarge, check_file
 from service.content.rows import ParquetRows
 from service.content.volumes import FRAME, Volumes
 from service.errors import SourceNotAllowed, SourceUnreachable, SourceUnreadable
@@ -139,7 +139,7 @@ class ItemBytes:
         self._uploads = f"{local_or_url(settings.artifacts).rstrip('/')}/{UPLOAD_FOLDER}"
         self._parquet = ParquetRows(settings.data_dir / "cache")
         self._lines = LineRows()
-        self.archives = Archives(settings.data_dir / "cache")
+        self.archives = Archives(settings.data_dir / "cache", settings.max_item_bytes)
         self._volumes = Volumes(settings.data_dir / "cache")
         self._largest = settings.max_item_bytes
 
@@ -151,7 +151,8 @@ class ItemBytes:
         `SourceNotAllowed` outside the roots (symlinks are followed first), `SourceUnreadable` when there is nothing, or
         nothing that can be read, and `SourceUnreachable`, one of these, for a transient I/O error.
         """
-        data = self._read(uri)
+        data = self._read(uri, is_new=content_hash is None)
+        self.check_size(uri, len(data))
         if content_hash is None or content_hash_of(data) == content_hash:
             return data
         if row := _ROW.fullmatch(uri):  # of a file in a bucket, which is kept open
@@ -160,6 +161,11 @@ class ItemBytes:
             if content_hash_of(data) == content_hash:
                 return data
         raise SourceUnreadable(uri=uri, reason=_CHANGED)
+
+    def check_size(self, uri: str, size: int) -> None:
+        """Raises `SourceUnreadable` for more bytes than an item may have."""
+        if size > self._largest:
+            raise SourceUnreadable(uri=uri, reason=str(TooLarge(size, self._largest)))
 
     def stamp(self, uri: str) -> str | None:
         """The same as long as the file is: size and times, or what a bucket tells; None where that is not told, and for
@@ -181,7 +187,8 @@ class ItemBytes:
         version = next((told[name] for name in _VERSIONS if told.get(name)), None)
         return None if version is None else f"{told.get('size')} {version}"
 
-    def _read(self, uri: str) -> bytes:
+    def _read(self, uri: str, is_new: bool = False) -> bytes:
+        """is_new: nobody has read it yet, so that its size is worth a question to its bucket."""
         if inline := _INLINE.fullmatch(uri):
             return self._read_inline(uri, inline)
         if inline := _INLINE_FILE.fullmatch(uri):
@@ -196,13 +203,11 @@ class ItemBytes:
         try:
             if is_url(allowed):
                 filesystem, path = filesystem_of(allowed)
+                if is_new:
+                    self.check_size(uri, filesystem.info(path).get("size") or 0)
                 return bytes(filesystem.cat_file(path))
             check_file(allowed)
-            if (size := os.path.getsize(allowed)) > self._largest:
-                raise SourceUnreadable(
-                    uri=uri,
-                    reason=f"{size} bytes are more than {self._largest} allowed (SHORTLIST_MAX_ITEM_BYTES)",
-                )
+            self.check_size(uri, os.path.getsize(allowed))
             return Path(allowed).read_bytes()
         except SourceUnreadable:
             raise

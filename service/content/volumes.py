@@ -157,8 +157,8 @@ def _is_gzip(file: IO[bytes]) -> bool:
 
 
 class _Header:
-    """The header of a NIfTI file, compressed or not. axes: those of the file that run along the patient's left to right, back to
-    front, and feet to head, with their directions.
+    """The header of a NIfTI file, compressed or not. axes: those of the file that run along the patient's left to
+    right, back to front, and feet to head, with their directions.
     """
 
     def __init__(self, file: IO[bytes]) -> None:

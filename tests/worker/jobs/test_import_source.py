@@ -247,6 +247,15 @@ def test_parquet(importing: Importing, tmp_path: Path) -> None:
 
 
 @on_sqlite
+def test_a_row_that_is_too_large_is_quarantined(importing: Importing, tmp_path: Path) -> None:
+    importing.settings = importing.settings.model_copy(update={"max_item_bytes": 1_000})
+    images = [encoded(picture(1)), encoded(picture(2, 50, 50))]
+    result = importing(write_parquet(tmp_path / "pool.parquet", {"image": images}))
+    assert counts(result) == (1, 0, 1)
+    assert "SHORTLIST_MAX_ITEM_BYTES" in result["quarantine_reasons"][0]["reason"]
+
+
+@on_sqlite
 def test_a_bucket(importing: Importing, tmp_path: Path) -> None:
     with fsspec.open("memory://import-bucket/a/0.png", "wb") as file:
         file.write(encoded(picture(0)))
