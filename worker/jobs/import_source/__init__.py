@@ -138,7 +138,10 @@ class _Plan:
 
 def _is_text(text: str) -> bool:
     """No lone surrogates (file names of another encoding), no NUL: neither database stores them."""
-    return not any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in text)
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 class _Import:
