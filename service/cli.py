@@ -54,7 +54,7 @@ def up_command(
         typer.Option(
             "--items",
             "--images",
-            help="what to label: a folder, a CSV, JSONL or Parquet file, or the URL of a bucket",
+            help="what to label: a folder, an archive, a CSV, JSONL or Parquet file, or the URL of a bucket",
         ),
     ] = None,
     classes: Annotated[

@@ -25,6 +25,7 @@ from pydantic import SecretStr
 from service import cli
 from service.access import keys
 from service.cli import _environment, _greet
+from service.content.reader import ItemBytes
 from service.errors import (
     ClassesDiffer,
     ClassesFileUnreadable,
@@ -346,6 +347,16 @@ def test_up_may_read_what_the_items_need_and_no_more(
 )
 def test_up_takes_buckets(url: str, root: str, name: str) -> None:
     assert up.check_items(url) == up.ItemsGiven(url.rstrip("/"), root, name)
+
+
+def test_up_takes_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    assert up.check_items("~/pool").place == tmp_path / "pool"
+    assert up.read_classes("", Path("~/classes.txt")) == ["cat", "dog"]
+    (tmp_path / "pool" / "a").write_bytes(b"x")
+    assert ItemBytes(Settings(source_roots=("~/pool",))).read(str(tmp_path / "pool" / "a")) == b"x"
 
 
 def test_up_takes_file_urls(tmp_path: Path) -> None:

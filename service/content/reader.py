@@ -340,7 +340,7 @@ def is_settled(stamp: str) -> bool:
 
 def _located(roots: Iterable[str]) -> Iterable[str]:
     for root in roots:
-        located = _locate(root if is_url(root) else str(Path(root).absolute()))
+        located = _locate(root if is_url(root) else os.path.abspath(os.path.expanduser(root)))
         if located is not None:
             yield located
 
