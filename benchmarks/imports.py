@@ -37,10 +37,14 @@ _PART = 8_192
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--kinds", default=",".join(_MAKERS), help="of sources: text, image, files")
-    parser.add_argument("--files", type=int, default=10_000, help="that the rows of `files` name, over and over")
+    parser.add_argument(
+        "--files", type=int, default=10_000, help="that the rows of `files` name, over and over"
+    )
     parser.add_argument("--no-write", action="store_true", help="leave benchmarks/results as it is")
     options = parser.parse_args()
     figures: dict[str, Figure] = {"rows": options.rows}
@@ -123,7 +127,11 @@ def _named_files(folder: Path, rows: int, files: int) -> Path:
     return place
 
 
-_MAKERS: dict[str, Callable[[Path, int, int], Path]] = {"text": _texts, "image": _images, "files": _named_files}
+_MAKERS: dict[str, Callable[[Path, int, int], Path]] = {
+    "text": _texts,
+    "image": _images,
+    "files": _named_files,
+}
 
 
 if __name__ == "__main__":

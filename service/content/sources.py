@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import fsspec.core
@@ -45,7 +45,7 @@ from service.content.rows import (
     open_parquet,
     usable_columns,
 )
-from service.content.volumes import NIFTI, frame_uri, is_volume
+from service.content.volumes import DICOM, NIFTI, frame_uri
 from service.errors import SourceNotAllowed, SourceUnreachable, SourceUnreadable
 
 PARQUET = (".parquet", ".pq")
@@ -249,6 +249,8 @@ class _Folder(Listing):
     frames: the number of pictures in a file of several, each of which is a candidate; None where files are not opened
     """
 
+    _opened: ClassVar[tuple[str, ...]] = NIFTI  # endings of files that may hold several
+
     def __init__(
         self,
         uri: str,
@@ -281,9 +283,10 @@ class _Folder(Listing):
         """One, or one a picture where the file holds several."""
         if file.kind is not None:
             return self.refuse(f"{file.key!r} is {file.kind} and no file.")
-        frames = self._frames(file.place) if self._frames is not None and is_volume(file.key) else None
-        if frames is None and self._frames is None and file.key.lower().endswith(NIFTI):
+        is_opened = file.key.lower().endswith(self._opened)
+        if is_opened and self._frames is None:
             return self.refuse(f"{file.key!r} is a volume in an archive: unpack it, and import its folder.")
+        frames = self._frames(file.place) if is_opened and self._frames is not None else None
         if frames is None:
             yield Candidate(file.key, file.place, self._class_of(file))
         for frame in range(frames or 0):
@@ -310,6 +313,11 @@ class LocalFolder(_Folder):
 
     check_root: gives the place that a path leads to, or raises `SourceNotAllowed`.
     """
+
+    _opened: ClassVar[tuple[str, ...]] = (
+        *NIFTI,
+        DICOM,
+    )  # the header of each: too much in a bucket, of a series
 
     def __init__(
         self,
@@ -355,7 +363,10 @@ class LocalFolder(_Folder):
         return True
 
     def total(self) -> int:
-        return sum(1 for _ in self)
+        """The files; some hold several candidates, which only their headers tell."""
+        wanted = self._wanted().suffixes
+        names = (file.key for file in self._files() if not PurePosixPath(file.key).name.startswith("."))
+        return sum(_suffix(name) in wanted for name in names)
 
     def _note(self, error: OSError) -> None:
         self.complete = False

@@ -39,7 +39,7 @@ except ImportError:
 
 FRAME = re.compile(r"(?P<file>.+)#frame=(?P<frame>\d{1,9})", re.DOTALL)
 NIFTI = (".nii", ".nii.gz")
-_DICOM = ".dcm"
+DICOM = ".dcm"
 _OPEN = 8
 _GZIP = b"\x1f\x8b"
 _HEADER_BYTES = 540  # of NIfTI-2; NIfTI-1 has 348
@@ -57,11 +57,6 @@ _KEPT = (
     "GreenPaletteColorLookupTableDescriptor", "BluePaletteColorLookupTableDescriptor",
     "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData",
 )  # fmt: skip
-
-
-def is_volume(name: str) -> bool:
-    """True if it may hold several pictures, by its ending."""
-    return name.lower().endswith((_DICOM, *NIFTI))
 
 
 def frame_uri(file: str, frame: int) -> str:

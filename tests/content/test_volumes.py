@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -264,6 +265,20 @@ def test_a_volume_named_by_itself_or_in_an_archive_says_what_to_do(
     listing = list_source(str(tmp_path / "a.zip"), item_bytes, None, contents()["image"])
     assert [one.key for one in listing] == ["a.png"]
     assert listing.refusals == ["'a.nii' is a volume in an archive: unpack it, and import its folder."]
+
+
+def test_in_a_bucket_slices_are_found_and_frames_named(tmp_path: Path) -> None:
+    folder = f"memory://volumes-{tmp_path.name}"
+    for name, data in (("a.nii", nifti(tmp_path / "a.nii", VOLUME).read_bytes()), ("b.dcm", frames())):
+        with fsspec.open(f"{folder}/{name}", "wb") as file:
+            file.write(data)
+    item_bytes = ItemBytes(Settings(data_dir=tmp_path / "data", source_roots=(folder,)))
+    found = list(list_source(folder, item_bytes, None, contents()["image"]))
+    assert [one.key for one in found] == ["a.nii/0000", "a.nii/0001", "a.nii/0002", "a.nii/0003", "b.dcm"]
+    assert item_bytes.read(found[1].uri).startswith(b"P5\n2 3\n255\n")
+    assert grey(item_bytes.read(f"{folder}/b.dcm#frame=2"))[0][3] == 255
+    with pytest.raises(BadItem, match=r"clip.dcm#frame=17"):
+        CONTENT.inspect(item_bytes.read(found[4].uri), LIMITS)
 
 
 def test_without_the_extra_it_says_what_to_install(

@@ -191,7 +191,7 @@ class _Import:
             while self.misses < _AWAY and (chunk := list(islice(candidates, _CHUNK))):
                 seen += len(chunk)
                 self._take(chunk, threads)
-                of_all = f" of {total:,}" if total else ""
+                of_all = f" of {total:,}" if total and seen <= total else ""  # a file may hold several
                 self.context.report(min(1.0, seen / total) if total else 0.0, f"{seen:,}{of_all} {self.kind}")
         if self.out_of_reach is not None:
             raise self.out_of_reach
@@ -207,9 +207,7 @@ class _Import:
         told = self.reasons.most_common(_REASONS_TOLD)
         return self._all_counts() | {
             "refusals": self.listing.refusals,
-            "quarantine_reasons": [
-                {"reason": self.examples[kind], "items": count} for kind, count in told
-            ],
+            "quarantine_reasons": [{"reason": self.examples[kind], "items": count} for kind, count in told],
         }
 
     def _all_counts(self) -> dict[str, int]:
