@@ -22,9 +22,9 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from service import cli
 from service.access import keys
-from service.cli import _environment, _greet
+from service.cli import running
+from service.cli.running import _environment, _greet
 from service.content.reader import ItemBytes
 from service.errors import (
     ClassesDiffer,
@@ -172,10 +172,10 @@ def test_a_worker_is_told_how_many_devices_pretrain(monkeypatch: pytest.MonkeyPa
     assert "SHORTLIST_DEVICES: " in refused(shortlist("worker", "--devices", "0"))
     told: list[str] = []
     monkeypatch.setattr(os, "execve", lambda *start: told.append(start[2]["SHORTLIST_DEVICES"]))
-    cli.worker(devices=3)
-    cli.worker()
+    running.worker(devices=3)
+    running.worker()
     monkeypatch.setenv("SHORTLIST_DEVICES", "2")
-    cli.worker()
+    running.worker()
     assert told == ["3", "1", "2"]
 
 
