@@ -1,4 +1,4 @@
-"""What the commands share: their options, the settings in force, and the project that is meant."""
+"""Parts that the commands share: their options, the settings in force, and the project that is meant."""
 
 import json
 from pathlib import Path
