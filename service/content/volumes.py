@@ -7,6 +7,7 @@ is known by its bytes. A frame is a DICOM file with what its pixels need and not
 """
 
 import gzip
+import importlib.util
 import io
 import os
 import re
@@ -25,12 +26,6 @@ from service.content.lines import NoFile, open_binary, stamp_of_file
 from service.errors import SourceUnreachable, SourceUnreadable
 
 try:
-    import nibabel
-    from nibabel.arrayproxy import ArrayProxy
-    from nibabel.orientations import io_orientation
-except ImportError:
-    nibabel = None  # type: ignore[assignment]
-try:
     import pydicom
     from pydicom import encaps
     from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
@@ -40,6 +35,7 @@ except ImportError:
 FRAME = re.compile(r"(?P<file>.+)#frame=(?P<frame>\d{1,9})", re.DOTALL)
 NIFTI = (".nii", ".nii.gz")
 DICOM = ".dcm"
+_HAS_NIBABEL = importlib.util.find_spec("nibabel") is not None  # imported where it is used: it brings scipy
 _OPEN = 8
 _GZIP = b"\x1f\x8b"
 _HEADER_BYTES = 540  # of NIfTI-2; NIfTI-1 has 348
@@ -94,7 +90,7 @@ class Volumes:
         whoever reads it says why. Raises `SourceUnreachable` for a transient I/O error.
         """
         is_slices = place.lower().endswith(NIFTI)
-        if (nibabel if is_slices else pydicom) is None:
+        if not _can_read(is_slices):
             return 1 if is_slices else None
         try:
             with open_binary(place) as file:
@@ -128,7 +124,7 @@ class Volumes:
 
     def _opened(self, place: str) -> _Volume:
         is_slices = place.lower().endswith(NIFTI)
-        if (nibabel if is_slices else pydicom) is None:
+        if not _can_read(is_slices):
             raise ValueError(
                 f"it is a {'NIfTI volume' if is_slices else 'DICOM file'}: {_INSTALL}, or convert it"
             )
@@ -145,6 +141,10 @@ class Volumes:
         return volume
 
 
+def _can_read(is_slices: bool) -> bool:
+    return _HAS_NIBABEL if is_slices else pydicom is not None
+
+
 def _is_gzip(file: IO[bytes]) -> bool:
     found = file.read(len(_GZIP)) == _GZIP
     file.seek(0)
@@ -157,6 +157,9 @@ class _Header:
     """
 
     def __init__(self, file: IO[bytes]) -> None:
+        import nibabel
+        from nibabel.orientations import io_orientation
+
         stream = gzip.GzipFile(fileobj=file) if _is_gzip(file) else file
         head = stream.read(_HEADER_BYTES)
         if not is_nifti(head):
@@ -187,6 +190,8 @@ class _Slices:
     """The slices of a NIfTI volume, from the feet to the head."""
 
     def __init__(self, file: IO[bytes]) -> None:
+        from nibabel.arrayproxy import ArrayProxy
+
         self._header = _Header(file)
         header = self._header.header
         spec = (

@@ -286,7 +286,7 @@ def test_without_the_extra_it_says_what_to_install(
 ) -> None:
     (tmp_path / "pool").mkdir()
     nifti(tmp_path / "pool" / "a.nii", VOLUME)
-    monkeypatch.setattr(volumes, "nibabel", None)
+    monkeypatch.setattr(volumes, "_HAS_NIBABEL", False)
     [one] = listed(tmp_path / "pool", item_bytes)
     with pytest.raises(SourceUnreadable, match=r"NIfTI volume: install `pip install 'shortlist\[medical\]'`"):
         item_bytes.read(one.uri)
