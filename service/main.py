@@ -53,6 +53,7 @@ from service.http.openapi import DescribedApp
 from service.http.strict_query import refuse_unknown_query
 from service.integrations.label_studio import routes as label_studio
 from service.integrations.label_studio.syncer import Syncer
+from service.pool.uploads import sweep
 from service.settings import Settings
 from service.store.artifacts import Artifacts
 from service.store.session import make_engine
@@ -130,6 +131,7 @@ def create_app(settings: Settings) -> FastAPI:
             beside_requests.start_soon(parts.event_streams.run)
             beside_requests.start_soon(deliverer.run)
             beside_requests.start_soon(syncer.run)
+            beside_requests.start_soon(sweep, engine, parts.artifacts)
             yield
             parts.event_streams.close()
             beside_requests.cancel_scope.cancel()

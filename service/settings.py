@@ -75,7 +75,10 @@ class Settings(BaseSettings):
     )
 
     max_item_bytes: int = Field(
-        2**30, ge=1, description="a local file with more bytes is quarantined, never read into memory"
+        2**30,
+        ge=1,
+        description="an item with more bytes is quarantined, be it a file, an object of a bucket, a member of an "
+        "archive or a row; of files, objects and members no byte is read",
     )
     max_image_pixels: int = Field(
         64_000_000, ge=1, description="an image with more pixels is quarantined, never decoded"

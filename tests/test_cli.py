@@ -22,9 +22,10 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from service import cli
 from service.access import keys
-from service.cli import _environment, _greet
+from service.cli import running
+from service.cli.running import _environment, _greet
+from service.content.reader import ItemBytes
 from service.errors import (
     ClassesDiffer,
     ClassesFileUnreadable,
@@ -171,10 +172,10 @@ def test_a_worker_is_told_how_many_devices_pretrain(monkeypatch: pytest.MonkeyPa
     assert "SHORTLIST_DEVICES: " in refused(shortlist("worker", "--devices", "0"))
     told: list[str] = []
     monkeypatch.setattr(os, "execve", lambda *start: told.append(start[2]["SHORTLIST_DEVICES"]))
-    cli.worker(devices=3)
-    cli.worker()
+    running.worker(devices=3)
+    running.worker()
     monkeypatch.setenv("SHORTLIST_DEVICES", "2")
-    cli.worker()
+    running.worker()
     assert told == ["3", "1", "2"]
 
 
@@ -346,6 +347,16 @@ def test_up_may_read_what_the_items_need_and_no_more(
 )
 def test_up_takes_buckets(url: str, root: str, name: str) -> None:
     assert up.check_items(url) == up.ItemsGiven(url.rstrip("/"), root, name)
+
+
+def test_up_takes_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    assert up.check_items("~/pool").place == tmp_path / "pool"
+    assert up.read_classes("", Path("~/classes.txt")) == ["cat", "dog"]
+    (tmp_path / "pool" / "a").write_bytes(b"x")
+    assert ItemBytes(Settings(source_roots=("~/pool",))).read(str(tmp_path / "pool" / "a")) == b"x"
 
 
 def test_up_takes_file_urls(tmp_path: Path) -> None:

@@ -60,7 +60,8 @@ class UploadImported(Answer):
 
 @router.post("", status_code=201)
 def begin_upload(project_id: str, session: ReadSession, caller: Admin) -> UploadAnswer:
-    """Begin an upload: a place for files from this browser or machine, which the service keeps in its data folder."""
+    """Begin an upload: a place for files from this browser or machine, which the service keeps in its data folder. What
+    is not imported is deleted two days after its last file."""
     projects.refuse_archived(projects.find(session, project_id, caller.project_id))
     return UploadAnswer(id=uploads.new_id())
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Protocol
 from urllib.parse import quote, unquote
 
-from service.content.lines import NoFile, open_binary, stamp_of_file
+from service.content.lines import NoFile, TooLarge, open_binary, stamp_of_file
 from service.errors import SourceUnreachable, SourceUnreadable
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -32,7 +32,6 @@ MEMBER = re.compile(
     r"(?P<file>.+\.(?:zip|tar|tgz|tar\.gz|tar\.bz2|tar\.xz))#member=(?P<member>[^#]+)",
     re.IGNORECASE | re.DOTALL,
 )
-_MEMBER_BYTES = 2**30  # no item is larger; what claims to be is a bomb, or no item
 # A compressed tar of images hardly shrinks, one of texts by 20 at most.
 _LEAST_UNPACKED, _MOST_TIMES = 2**30, 100
 _LEAST_FREE = 2**30  # of the disk, beside what is unpacked
@@ -67,8 +66,8 @@ class Archive(Protocol):
         """All but folders, in the order they lie in."""
         ...
 
-    def read(self, name: str) -> bytes:
-        """Thread-safe. Raises `KeyError`, and what reading a broken archive does."""
+    def read(self, name: str, largest: int) -> bytes:
+        """Thread-safe. Raises `KeyError`, `TooLarge`, and what reading a broken archive does."""
         ...
 
 
@@ -81,18 +80,15 @@ class _Zip:
         for info in self._zip.infolist():
             if info.is_dir():
                 continue
-            kind = None
-            if info.flag_bits & 1:
-                kind = "an encrypted file"
-            elif info.file_size > _MEMBER_BYTES:
-                kind = _too_large(info.file_size)
-            yield Member(info.filename, kind)
+            yield Member(info.filename, "an encrypted file" if info.flag_bits & 1 else None)
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, largest: int) -> bytes:
+        if (size := self._zip.getinfo(name).file_size) > largest:
+            raise TooLarge(size, largest)
         with self._lock, self._zip.open(name) as member:
-            data = member.read(_MEMBER_BYTES + 1)
-        if len(data) > _MEMBER_BYTES:  # it lied
-            raise ValueError(f"it is {_too_large(len(data))}")
+            data = member.read(largest + 1)
+        if len(data) > largest:  # it lied
+            raise TooLarge(len(data), largest)
         return data
 
 
@@ -117,8 +113,6 @@ class _Tar:
             self._places[info.name] = self._places[info.linkname]
         elif not info.isreg() or info.issparse():
             self._kinds[info.name] = "a link" if info.issym() or info.islnk() else "a sparse file or a device"
-        elif info.size > _MEMBER_BYTES:
-            self._kinds[info.name] = _too_large(info.size)
         else:
             self._places[info.name] = info.offset_data, info.size
 
@@ -126,8 +120,10 @@ class _Tar:
         yield from map(Member, self._places)
         yield from (Member(name, kind) for name, kind in self._kinds.items())
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, largest: int) -> bytes:
         offset, size = self._places[name]
+        if size > largest:
+            raise TooLarge(size, largest)
         with self._lock:
             self._file.seek(offset)
             data = self._file.read(size)
@@ -136,18 +132,14 @@ class _Tar:
         return data
 
 
-def _too_large(size: int) -> str:
-    return f"a file of {size:,} bytes unpacked, more than {_MEMBER_BYTES:,},"
-
-
 class Archives:
     """The last archives stay open, as long as their files are as they were. Thread-safe.
 
-    folder: where compressed tars are unpacked
+    folder: where compressed tars are unpacked; largest: bytes of a member
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, largest: int) -> None:
+        self._folder, self._largest = folder, largest
         self._open: OrderedDict[str, tuple[object, Archive]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -172,7 +164,7 @@ class Archives:
         """Raises as `open` does."""
         archive = self.open(place)
         try:
-            return archive.read(name)
+            return archive.read(name, self._largest)
         except KeyError as error:
             raise SourceUnreadable(uri=place, reason=f"it has no member {name!r}") from error
         except RuntimeError as error:  # so zipfile says that it is encrypted, or compressed in an unknown way
@@ -185,38 +177,42 @@ class Archives:
         if place.lower().endswith((".zip", ".tar")):
             return _kept(file, _Zip if place.lower().endswith(".zip") else _Tar)
         with file:
-            return _kept(self._unpacked(file), _Tar)
+            return _kept(unpacked(file, self._folder), _Tar)
 
-    def _unpacked(self, file: IO[bytes]) -> IO[bytes]:
-        """Raises `ValueError` where that is far more than a tar of files can be."""
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        head = file.read(6)
-        file.seek(0)
-        most = max(_LEAST_UNPACKED, _MOST_TIMES * size)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        into = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
-        written = 0
-        try:
-            with _decompressed(file, head) as stream:
-                while piece := stream.read(_PIECE):
-                    written += len(piece)
-                    if written > most:
-                        raise ValueError(f"unpacked it has more than {_MOST_TIMES} times its {size:,} bytes")
-                    self._check_room(written)
-                    into.write(piece)
-            into.flush()
-        except BaseException:
-            into.close()
-            raise
-        return into
 
-    def _check_room(self, written: int) -> None:
-        if written % (64 * _PIECE) < _PIECE and shutil.disk_usage(self._folder).free < _LEAST_FREE:
-            reason = (
-                f"there is no room to unpack it in {str(self._folder)!r}: make room, or unpack it yourself"
-            )
-            raise ValueError(reason)
+def unpacked(file: IO[bytes], folder: Path) -> IO[bytes]:
+    """A file that gzip, bzip2 or xz compressed, as one without a name in `folder`. Raises `ValueError` where that is
+    far more than a file of items can be, or too much for the disk.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(6)
+    file.seek(0)
+    most = max(_LEAST_UNPACKED, _MOST_TIMES * size)
+    folder.mkdir(parents=True, exist_ok=True)
+    into = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+    written = 0
+    try:
+        with _decompressed(file, head) as stream:
+            while piece := stream.read(_PIECE):
+                written += len(piece)
+                if written > most:
+                    raise ValueError(f"unpacked it has more than {_MOST_TIMES} times its {size:,} bytes")
+                _check_room(folder, written)
+                into.write(piece)
+        into.flush()
+        into.seek(0)
+    except BaseException:
+        into.close()
+        raise
+    return into
+
+
+def _check_room(folder: Path, written: int) -> None:
+    if written % (64 * _PIECE) < _PIECE and shutil.disk_usage(folder).free < _LEAST_FREE:
+        raise ValueError(
+            f"there is no room to unpack it in {str(folder)!r}: make room, or unpack it yourself"
+        )
 
 
 def _kept(file: IO[bytes], kind: type[_Zip] | type[_Tar]) -> Archive:
@@ -244,7 +240,7 @@ def _decompressed(file: IO[bytes], head: bytes) -> IO[bytes]:
 def _unreadable(place: str, error: Exception) -> SourceUnreadable:
     """`SourceUnreachable` where the disk or the bucket is the cause, and not the archive."""
     reason = (str(error) or type(error).__name__).rstrip(".")
-    if isinstance(error, NoFile):
+    if isinstance(error, NoFile | TooLarge):
         return SourceUnreadable(uri=place, reason=reason)
     # BadGzipFile is an OSError without a number, as are "invalid data" of the others.
     if isinstance(error, OSError) and error.errno is not None:

@@ -1,4 +1,4 @@
-"""DICOM files with one frame to 8-bit pictures, as a viewer shows them first; with the extra `medical`."""
+"""DICOM files of one frame to 8-bit pictures, as a viewer shows them first; with the extra `medical`."""
 
 import io
 from typing import Any
@@ -37,7 +37,10 @@ def open_dicom(data: bytes, max_pixels: int) -> Image.Image:
         raise BadItem(reason="it is a DICOM file without pixels")
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames > 1:
-        raise BadItem(reason=f"it is a DICOM file of {frames} frames: only those with one are taken")
+        raise BadItem(
+            reason=f"it is a DICOM file of {frames} frames, of which each is an item: import the folder that it lies "
+            "in, or name a frame, as `clip.dcm#frame=17`"
+        )
     if dataset.Rows * dataset.Columns > max_pixels:
         raise BadItem(
             reason=f"{dataset.Columns} x {dataset.Rows} pixels are more than {max_pixels} allowed "

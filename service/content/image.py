@@ -1,6 +1,8 @@
 """Image bytes to RGB, whatever the file holds: grey, palette, alpha, CMYK, 16 bit, rotated by EXIF."""
 
 import io
+import re
+import sys
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +16,7 @@ from service.content.contract import Facts, Limits, Preview
 from service.content.dicom import is_dicom, open_dicom
 from service.content.jpeg import plain_jpeg
 from service.content.mistaken import mistaken
+from service.content.volumes import is_nifti
 from service.errors import BadItem
 
 try:  # the extra `heic`
@@ -31,20 +34,21 @@ FORMATS = (
     "BMP",
     "GIF",
     "TIFF",
+    "PPM",
     *(("AVIF",) if features.check("avif") else ()),
     *_HEIF,
 )
 SUFFIXES = frozenset(
     {
         ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic",
-        ".heif", ".dcm",
+        ".heif", ".dcm", ".nii", ".nii.gz", ".pgm", ".ppm", ".pnm",
     }
 )  # fmt: skip
 
 # `open_rgb` compares with its own limit before anything is decoded; Pillow's would warn or refuse below it.
 Image.MAX_IMAGE_PIXELS = None
 
-_ORIENTATION_TAG = 0x0112
+_ORIENTATION_TAG, _BITS_TAG, _PLANES_TAG = 0x0112, 258, 284
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -57,7 +61,10 @@ _UPRIGHT = {
 _filters_lock = threading.Lock()
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"})
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
-_DEEPEST = 16  # bits of a grey value
+_DEEPEST = 16  # bits of a channel
+# How Pillow calls colour of 16 bits as it lies in a file. Premultiplied alpha and CMYK are not among them: it computes
+# with their upper bytes while it reads them.
+_DEEP_COLOUR = re.compile(r"(?P<bands>RGB|RGBX|RGBA|LA);16(?P<order>[BLN])")
 _LOOKED_AT = 256  # pixels a side that tell how light an image is
 _TOO_LIGHT = 224  # of 255, mean of what is not transparent: on white, people would see nothing of it
 
@@ -130,17 +137,17 @@ def _is_shown_otherwise(data: bytes) -> bool:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception:  # whoever decodes it says why
         return False
-    return image.mode.startswith("I;16") or _has_alpha(image)
+    return image.mode.startswith("I;16") or _deep_colour(image) is not None or _has_alpha(image)
 
 
 def facts_of(image: Image.Image, width: int, height: int) -> Facts:
-    """About an image as `open_rgb` gives it. bits: that the largest grey value of a file with 16 takes."""
+    """About an image as `open_rgb` gives it. bits: that the largest value of a file with 16 a channel takes."""
     bits = image.info.get("bits")
     return {"width": width, "height": height} | ({"bits": bits} if bits else {})
 
 
 def bits_of(facts: Iterable[Facts]) -> int | None:
-    """The bits that the grey values of a pool take, by the facts of some of its images; None where none has 16.
+    """The bits that the values of a pool take, by the facts of some of its images; None where none has 16 a channel.
 
     Microscopes and CT scanners write 10, 12 or 14 bits into files of 16.
     """
@@ -151,8 +158,8 @@ def open_rgb(data: bytes, max_pixels: int, bits: int | None = None) -> Image.Ima
     """The first frame, upright, in 8-bit RGB; what is transparent becomes white, or black where what is not would be
     lost on white. Raises `BadItem`.
 
-    bits: that grey values of files with 16 take; larger ones are white. By default all 16. `info` of the image says
-    `bits`: those that its own largest value takes, and `dark`: that it was laid on black.
+    bits: that values of files with 16 a channel take; larger ones are white. By default all 16. `info` of the image
+    says `bits`: those that its own largest value takes, and `dark`: that it was laid on black.
     """
     return open_scaled(data, max_pixels, None, bits)[0]
 
@@ -189,9 +196,17 @@ def open_scaled(
         orientation = None if late or turned else _orientation(image)
         if side is not None:
             image.draft(None, (2 * side, 2 * side))
+        deep = _deep_colour(image)
+        if _is_deep_in_planes(image):
+            raise BadItem(
+                reason="it is a TIFF of 16 bits a channel, each channel by itself: save it with interleaved channels "
+                "(PlanarConfiguration 1)"
+            )
         image.load()
         if late:
             orientation = _orientation(image)
+        if deep is not None:
+            image = _of_deep_colour(image, _lower_bytes(data, deep), deep["bands"], bits or _DEEPEST)
         if orientation in _UPRIGHT:
             image = image.transpose(_UPRIGHT[orientation])
             size = size if orientation <= 4 else size[::-1]
@@ -229,6 +244,11 @@ def _why_not(data: bytes) -> str:
     """The reason why the bytes are no image that can be read."""
     if (found := mistaken(data)) is not None:
         return f"it is {found}"
+    if is_nifti(data):
+        return (
+            "it is a NIfTI volume, of which each slice is an item: import the folder that it lies in, or name a "
+            "slice, as `scan.nii.gz#frame=17`"
+        )
     if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS and not _HEIF:
         return (
             "it is a HEIC image: install `pip install 'shortlist[heic]'` and import it again, or convert it"
@@ -239,8 +259,8 @@ def _why_not(data: bytes) -> str:
 
 
 def _rgb(image: Image.Image, bits: int | None) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        return _of_deep_grey(np.asarray(image, np.float32), bits or _DEEPEST)
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        return _of_deep_grey(np.asarray(image, np.uint16), bits or _DEEPEST)
     if image.mode in ("I", "F"):
         return _stretched(np.asarray(image, np.float64))
     if _has_alpha(image):
@@ -248,6 +268,58 @@ def _rgb(image: Image.Image, bits: int | None) -> Image.Image:
             image = image.convert("LA")
         return _laid(image.convert("RGBA"))
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _deep_colour(image: Image.Image) -> re.Match[str] | None:
+    """The match of how colour of 16 bits a channel lies in the file, before it is loaded; None for all else."""
+    tiles = getattr(image, "tile", ())
+    args = tiles[0].args if tiles else None
+    raw = args[0] if isinstance(args, tuple) and args else args
+    return _DEEP_COLOUR.fullmatch(raw) if isinstance(raw, str) else None
+
+
+def _is_deep_in_planes(image: Image.Image) -> bool:
+    """Pillow reads such a TIFF as something else, or only its upper bytes."""
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(_BITS_TAG, ())
+    return tags.get(_PLANES_TAG) == 2 and len(bits) > 1 and max(bits) > 8
+
+
+def _lower_bytes(data: bytes, deep: re.Match[str]) -> Image.Image:
+    """Pillow keeps the upper 8 of 16 bits a channel. Told that the bytes lie in the other order, it keeps the lower."""
+    if deep["bands"] == "LA":  # there is no such order of it: four bytes a pixel, as they lie
+        other = "RGBA"
+    else:
+        is_little = deep["order"] == "L" or (deep["order"] == "N" and sys.byteorder == "little")
+        other = f"{deep['bands']};16{'B' if is_little else 'L'}"
+    with _no_warnings():
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    image.tile = [
+        tile._replace(args=(other, *tile.args[1:]) if isinstance(tile.args, tuple) else other)
+        for tile in image.tile
+    ]
+    image.load()
+    return image
+
+
+def _of_deep_colour(upper: Image.Image, lower: Image.Image, bands: str, bits: int) -> Image.Image:
+    """RGB, or RGBA where some of it is transparent; `upper` and `lower`: bytes of its channels, as Pillow reads
+    them.
+    """
+    if bands == "LA":
+        pairs = [(lower.getchannel(0), lower.getchannel(1))] * 3
+    else:
+        pairs = [(upper.getchannel(band), lower.getchannel(band)) for band in range(3)]
+    colours = [np.asarray(high, np.uint16) << 8 | np.asarray(low) for high, low in pairs]
+    image = Image.merge("RGB", [_scaled(values, bits) for values in colours])
+    clear = upper.info.get("transparency")  # the one colour of a PNG that is
+    if upper.mode == "RGBA":
+        image.putalpha(upper.getchannel(3))
+    elif isinstance(clear, tuple):
+        same = [values == value for values, value in zip(colours, clear, strict=True)]
+        image.putalpha(Image.fromarray(np.where(np.logical_and.reduce(same), np.uint8(0), np.uint8(255))))
+    image.info["bits"] = max(int(max(values.max() for values in colours)).bit_length(), 1)
+    return image
 
 
 def _has_alpha(image: Image.Image) -> bool:
@@ -262,16 +334,21 @@ def _laid(rgba: Image.Image) -> Image.Image:
     is_dark = alpha.min() < 255 and alpha.max() > 0 and (light * alpha).sum() >= _TOO_LIGHT * alpha.sum()
     ground = Image.new("RGBA", rgba.size, "black" if is_dark else "white")
     laid = Image.alpha_composite(ground, rgba).convert("RGB")
+    laid.info |= {"bits": rgba.info["bits"]} if "bits" in rgba.info else {}
     if is_dark:
         laid.info["dark"] = True
     return laid
 
 
-def _of_deep_grey(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]], bits: int) -> Image.Image:
-    grey = np.minimum(values / np.float32((2**bits - 1) / 255) + 0.5, 255)
-    image = Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+def _of_deep_grey(values: np.ndarray[tuple[int, ...], np.dtype[np.uint16]], bits: int) -> Image.Image:
+    image = _scaled(values, bits).convert("RGB")
     image.info["bits"] = max(int(values.max()).bit_length(), 1)
     return image
+
+
+def _scaled(values: np.ndarray[tuple[int, ...], np.dtype[np.uint16]], bits: int) -> Image.Image:
+    scaled = np.minimum(values / np.float32((2**bits - 1) / 255) + np.float32(0.5), 255)
+    return Image.fromarray(scaled.astype(np.uint8))
 
 
 def _stretched(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Image.Image:

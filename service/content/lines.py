@@ -41,6 +41,13 @@ class NoFile(OSError):
     """A place holds something else than a file, as a named pipe or a device."""
 
 
+class TooLarge(ValueError):
+    """An item has more bytes than the operator allows."""
+
+    def __init__(self, size: int, largest: int) -> None:
+        super().__init__(f"{size:,} bytes are more than {largest:,} allowed (SHORTLIST_MAX_ITEM_BYTES)")
+
+
 def open_binary(uri: str) -> IO[bytes]:
     """A path or a URL. Raises `OSError`, as `check_file` does."""
     if os.path.isabs(uri):

@@ -16,8 +16,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from service.content import contents
 from service.content.archives import MEMBER, Archives, member_name
-from service.content.lines import LineRows, NoFile, check_file
+from service.content.lines import LineRows, NoFile, TooLarge, check_file
 from service.content.rows import ParquetRows
+from service.content.volumes import FRAME, Volumes
 from service.errors import SourceNotAllowed, SourceUnreachable, SourceUnreadable
 from service.settings import Settings
 
@@ -86,12 +87,12 @@ def content_hash_of(data: bytes) -> str:
 
 
 def _part(uri: str) -> re.Match[str] | None:
-    """A row of a file, or a member of an archive: which `file` it is in."""
-    return _ROW.fullmatch(uri) or MEMBER.fullmatch(uri)
+    """A row of a file, a member of an archive, or a frame of a volume: which `file` it is in."""
+    return _ROW.fullmatch(uri) or MEMBER.fullmatch(uri) or FRAME.fullmatch(uri)
 
 
-def _member(uri: str) -> re.Match[str] | None:
-    found = MEMBER.fullmatch(uri)
+def _in_file(uri: str, kind: re.Pattern[str]) -> re.Match[str] | None:
+    found = kind.fullmatch(uri)
     return found if found and not os.path.exists(uri) else None  # a file may be called so
 
 
@@ -128,7 +129,7 @@ def filesystem_of(place: str) -> tuple[Any, str]:
 
 class ItemBytes:
     """Reads items below `settings.source_roots`: files, fsspec URLs, rows of Parquet, CSV and JSONL files; members of
-    archives; and those that came inline. Thread-safe.
+    archives, frames of volumes; and those that came inline. Thread-safe.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -138,18 +139,20 @@ class ItemBytes:
         self._uploads = f"{local_or_url(settings.artifacts).rstrip('/')}/{UPLOAD_FOLDER}"
         self._parquet = ParquetRows(settings.data_dir / "cache")
         self._lines = LineRows()
-        self.archives = Archives(settings.data_dir / "cache")
+        self.archives = Archives(settings.data_dir / "cache", settings.max_item_bytes)
+        self._volumes = Volumes(settings.data_dir / "cache")
         self._largest = settings.max_item_bytes
 
     def read(self, uri: str, content_hash: str | None = None) -> bytes:
         """`/a/b.png`, `s3://bucket/b.png`, `/a/b.parquet#row=17`, `/a/b.csv#row=17&column=text`,
-        `/a/b.zip#member=c/d.png` or an inline one.
+        `/a/b.zip#member=c/d.png`, `/a/b.nii.gz#frame=17` or an inline one.
 
         content_hash: of the bytes that are wanted, where that is known: others are never given. Raises
         `SourceNotAllowed` outside the roots (symlinks are followed first), `SourceUnreadable` when there is nothing, or
         nothing that can be read, and `SourceUnreachable`, one of these, for a transient I/O error.
         """
-        data = self._read(uri)
+        data = self._read(uri, is_new=content_hash is None)
+        self.check_size(uri, len(data))
         if content_hash is None or content_hash_of(data) == content_hash:
             return data
         if row := _ROW.fullmatch(uri):  # of a file in a bucket, which is kept open
@@ -159,14 +162,19 @@ class ItemBytes:
                 return data
         raise SourceUnreadable(uri=uri, reason=_CHANGED)
 
+    def check_size(self, uri: str, size: int) -> None:
+        """Raises `SourceUnreadable` for more bytes than an item may have."""
+        if size > self._largest:
+            raise SourceUnreadable(uri=uri, reason=str(TooLarge(size, self._largest)))
+
     def stamp(self, uri: str) -> str | None:
         """The same as long as the file is: size and times, or what a bucket tells; None where that is not told, and for
         rows. Raises `SourceNotAllowed`.
         """
         if uri.startswith("inline:") or _ROW.fullmatch(uri):
             return None
-        member = _member(uri)  # the same as long as its archive is
-        place = self.check_root(member["file"] if member else uri)
+        part = _in_file(uri, MEMBER) or _in_file(uri, FRAME)  # the same as long as its file is
+        place = self.check_root(part["file"] if part else uri)
         try:
             if not is_url(place):
                 # With the time of any change, which nobody can set: the file's own may be that of an older copy.
@@ -179,26 +187,27 @@ class ItemBytes:
         version = next((told[name] for name in _VERSIONS if told.get(name)), None)
         return None if version is None else f"{told.get('size')} {version}"
 
-    def _read(self, uri: str) -> bytes:
+    def _read(self, uri: str, is_new: bool = False) -> bytes:
+        """is_new: nobody has read it yet, so that its size is worth a question to its bucket."""
         if inline := _INLINE.fullmatch(uri):
             return self._read_inline(uri, inline)
         if inline := _INLINE_FILE.fullmatch(uri):
             return self._read_inline_file(uri, inline)
         if row := _ROW.fullmatch(uri):
             return self._read_row(uri, self.check_root(row["file"]), row)
-        if member := _member(uri):
+        if member := _in_file(uri, MEMBER):
             return self._read_member(uri, self.check_root(member["file"]), member["member"])
+        if frame := _in_file(uri, FRAME):
+            return self._read_frame(uri, self.check_root(frame["file"]), int(frame["frame"]))
         allowed = self.check_root(uri)
         try:
             if is_url(allowed):
                 filesystem, path = filesystem_of(allowed)
+                if is_new:
+                    self.check_size(uri, filesystem.info(path).get("size") or 0)
                 return bytes(filesystem.cat_file(path))
             check_file(allowed)
-            if (size := os.path.getsize(allowed)) > self._largest:
-                raise SourceUnreadable(
-                    uri=uri,
-                    reason=f"{size} bytes are more than {self._largest} allowed (SHORTLIST_MAX_ITEM_BYTES)",
-                )
+            self.check_size(uri, os.path.getsize(allowed))
             return Path(allowed).read_bytes()
         except SourceUnreadable:
             raise
@@ -223,6 +232,23 @@ class ItemBytes:
             if isinstance(error.__cause__, FileNotFoundError):
                 raise self._unreadable(uri, archive, error.__cause__) from error
             raise
+
+    def _read_frame(self, uri: str, file: str, frame: int) -> bytes:
+        try:
+            return self._volumes.read(file, frame)
+        except SourceUnreadable as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise self._unreadable(uri, file, error.__cause__) from error
+            raise
+
+    def frames(self, uri: str) -> int | None:
+        """The number of pictures in a file of several; None where it is one, or where whoever reads it says what is
+        wrong. Raises `SourceUnreachable`.
+        """
+        try:
+            return self._volumes.frames(self.check_root(uri))
+        except SourceNotAllowed:
+            return None
 
     def _read_inline(self, uri: str, found: re.Match[str]) -> bytes:
         try:
@@ -314,7 +340,7 @@ def is_settled(stamp: str) -> bool:
 
 def _located(roots: Iterable[str]) -> Iterable[str]:
     for root in roots:
-        located = _locate(root if is_url(root) else str(Path(root).absolute()))
+        located = _locate(root if is_url(root) else os.path.abspath(os.path.expanduser(root)))
         if located is not None:
             yield located
 

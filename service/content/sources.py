@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import fsspec.core
@@ -45,6 +45,7 @@ from service.content.rows import (
     open_parquet,
     usable_columns,
 )
+from service.content.volumes import DICOM, NIFTI, frame_uri
 from service.errors import SourceNotAllowed, SourceUnreachable, SourceUnreadable
 
 PARQUET = (".parquet", ".pq")
@@ -132,7 +133,8 @@ def _content_of(name: str) -> Content | None:
 
 
 def _suffix(name: str) -> str:
-    return PurePosixPath(name).suffix.lower()
+    compressed = next((ending for ending in NIFTI if name.lower().endswith(ending)), None)
+    return compressed or PurePosixPath(name).suffix.lower()
 
 
 def list_source(
@@ -149,7 +151,7 @@ def list_source(
         filesystem, path = filesystem_of(place)
         filesystem.invalidate_cache()  # it may have kept its listings since an earlier import in this process
         if filesystem.isdir(path):
-            return RemoteFolder(place, label_column, content)
+            return RemoteFolder(place, label_column, content, item_bytes.frames)
         if not filesystem.exists(path):
             filesystem.info(path)  # raises what was the matter; `exists` takes it for a no
     except FileNotFoundError as error:
@@ -173,7 +175,7 @@ def _list_local(
     if is_folder and (shards := _shards(place)):
         return ArchiveFiles(place, label_column, content, shards, item_bytes.archives)
     if is_folder:
-        return LocalFolder(place, label_column, content, item_bytes.check_root)
+        return LocalFolder(place, label_column, content, item_bytes.frames, item_bytes.check_root)
     return _list_file(uri, place, label_column, content, item_bytes)
 
 
@@ -243,7 +245,21 @@ class _File:
 class _Folder(Listing):
     """All files of the content below a folder; the key is the path below it. Names that begin with a dot, and folders
     in which other programs keep thumbnails, are left out.
+
+    frames: the number of pictures in a file of several, each of which is a candidate; None where files are not opened
     """
+
+    _opened: ClassVar[tuple[str, ...]] = NIFTI  # endings of files that may hold several
+
+    def __init__(
+        self,
+        uri: str,
+        label_column: str | None,
+        content: Content | None,
+        frames: Callable[[str], int | None] | None,
+    ) -> None:
+        super().__init__(uri, label_column, content)
+        self._frames = frames
 
     def __iter__(self) -> Iterator[Candidate]:
         self.ignored = self.refused = 0
@@ -253,10 +269,7 @@ class _Folder(Listing):
         for file in self._files():
             key, name = file.key, PurePosixPath(file.key).name
             if not name.startswith(".") and _suffix(name) in content.suffixes:
-                if file.kind is None:
-                    yield Candidate(key, file.place, self._class_of(file))
-                else:
-                    self.refuse(f"{key!r} is {file.kind} and no file.")
+                yield from self._candidates(file)
             elif self.told and not name.startswith(".") and (other := _content_of(name)) is not None:
                 self.refuse(
                     f"{key!r} is no {content.name} but a file of {' or '.join(other.formats)}, and most files here are "
@@ -265,6 +278,19 @@ class _Folder(Listing):
                 )
             else:
                 self.ignored += 1
+
+    def _candidates(self, file: "_File") -> Iterator[Candidate]:
+        """One, or one a picture where the file holds several."""
+        if file.kind is not None:
+            return self.refuse(f"{file.key!r} is {file.kind} and no file.")
+        is_opened = file.key.lower().endswith(self._opened)
+        if is_opened and self._frames is None:
+            return self.refuse(f"{file.key!r} is a volume in an archive: unpack it, and import its folder.")
+        frames = self._frames(file.place) if is_opened and self._frames is not None else None
+        if frames is None:
+            yield Candidate(file.key, file.place, self._class_of(file))
+        for frame in range(frames or 0):
+            yield Candidate(f"{file.key}/{frame:04}", frame_uri(file.place, frame), self._class_of(file))
 
     def _class_of(self, file: "_File") -> str | None:
         return _class_folder(file.key)
@@ -288,10 +314,20 @@ class LocalFolder(_Folder):
     check_root: gives the place that a path leads to, or raises `SourceNotAllowed`.
     """
 
+    _opened: ClassVar[tuple[str, ...]] = (
+        *NIFTI,
+        DICOM,
+    )  # the header of each: too much in a bucket, of a series
+
     def __init__(
-        self, uri: str, label_column: str | None, content: Content | None, check_root: Callable[[str], str]
+        self,
+        uri: str,
+        label_column: str | None,
+        content: Content | None,
+        frames: Callable[[str], int | None],
+        check_root: Callable[[str], str],
     ) -> None:
-        super().__init__(uri, label_column, content)
+        super().__init__(uri, label_column, content, frames)
         self._check_root = check_root
 
     def _files(self) -> Iterator[_File]:
@@ -327,7 +363,10 @@ class LocalFolder(_Folder):
         return True
 
     def total(self) -> int:
-        return sum(1 for _ in self)
+        """The files; some hold several candidates, which only their headers tell."""
+        wanted = self._wanted().suffixes
+        names = (file.key for file in self._files() if not PurePosixPath(file.key).name.startswith("."))
+        return sum(_suffix(name) in wanted for name in names)
 
     def _note(self, error: OSError) -> None:
         self.complete = False
@@ -397,7 +436,7 @@ class ArchiveFiles(_Folder):
         places: Sequence[str],
         archives: Archives,
     ) -> None:
-        super().__init__(uri, label_column, content)
+        super().__init__(uri, label_column, content, None)
         self._places, self._archives = places, archives
         self._classes: dict[str, str] = {}  # by place, of the archive that is listed
         self._with_classes = False

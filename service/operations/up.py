@@ -78,7 +78,7 @@ def check_items(items: Path | str) -> ItemsGiven:
     """
     if is_url(str(items)) and not str(items).lower().startswith("file://"):
         return _remote(str(items).rstrip("/"))
-    place = Path(local_path(str(items))).resolve()
+    place = Path(os.path.expanduser(local_path(str(items)))).resolve()
     if place.is_dir():
         given = ItemsGiven(place, place, _as_name(place.name))
     elif place.is_file() and is_archive(place.name):
@@ -128,7 +128,7 @@ def read_classes(listed: str, file: Path | None) -> list[str]:
     names = next(csv.reader([listed], skipinitialspace=True), [])
     if file is not None:
         try:
-            names += file.read_text("utf-8-sig").splitlines()
+            names += Path(os.path.expanduser(file)).read_text("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ClassesFileUnreadable(path=str(file), reason=error) from error
     return [composed(name.strip()) for name in names if name.strip()]

@@ -1,12 +1,18 @@
 """Uploads: files that people send from their browser, kept among the artifacts, then imported as sources.
 
-An upload is a folder with a name that nobody can guess; it needs no row. A file is there whole or not at all.
+An upload is a folder with a name that nobody can guess; it needs no row. A file is there whole or not at all. What
+nobody imports is deleted in the end: nothing else knows of it.
 """
 
 import re
 import secrets
 from collections.abc import Iterator
 from pathlib import PurePosixPath
+
+import anyio
+import anyio.to_thread
+import sqlalchemy as sa
+import structlog
 
 from service.content.archives import is_archive
 from service.content.lines import ENDINGS
@@ -15,7 +21,8 @@ from service.content.sources import PARQUET
 from service.errors import ArtifactNotStored, Invalid, NotFound
 from service.store.artifacts import Artifacts
 from service.store.names import composed
-from service.store.tables import Project
+from service.store.session import read_session
+from service.store.tables import Item, Project, Source
 
 _ID = re.compile(r"[0-9a-f]{16}")
 _LONGEST_PATH, _LONGEST_NAME = (
@@ -23,6 +30,10 @@ _LONGEST_PATH, _LONGEST_NAME = (
     255,
 )  # bytes: of a key with its folders, and of a file's name on most disks
 _KEPT_FREE = 256 * 2**20  # for all else that is stored
+ABANDONED_S = 48 * 3600.0  # after its last file, an upload that nobody imported
+SWEEP_S = 3600.0
+
+log = structlog.get_logger()
 
 
 def new_id() -> str:
@@ -87,3 +98,36 @@ def _parts(path: str) -> Iterator[str]:
             raise Invalid(field="path", message=f"a name in a path has at most {_LONGEST_NAME} bytes.")
         if part not in ("", "."):
             yield part
+
+
+async def sweep(engine: sa.Engine, artifacts: Artifacts, every_s: float = SWEEP_S) -> None:
+    """Delete abandoned uploads, until cancelled. Every service process does so, beside its requests."""
+    while True:
+        try:
+            await anyio.to_thread.run_sync(delete_abandoned, engine, artifacts)
+        except (
+            Exception
+        ) as error:  # each file system has its client's own classes; they are there the next time
+            log.warning("uploads not looked at", reason=str(getattr(error, "orig", error)))
+        await anyio.sleep(every_s)
+
+
+def delete_abandoned(engine: sa.Engine, artifacts: Artifacts) -> None:
+    """Delete the uploads that nobody imported, two days after their last file."""
+    for project in artifacts.folders(UPLOAD_FOLDER):
+        for upload in artifacts.folders(project):
+            place = f"upload:{upload.removeprefix(f'{UPLOAD_FOLDER}/')}"
+            idle_s = None if _is_imported(engine, place) else artifacts.idle_s(upload)
+            if idle_s is not None and idle_s > ABANDONED_S:
+                artifacts.delete(upload)
+                log.info("abandoned upload deleted", upload=place)
+
+
+def _is_imported(engine: sa.Engine, place: str) -> bool:
+    """Also by a project that is gone, where a copy has the items."""
+    with read_session(engine) as session:
+        for uri in (Source.uri, Item.uri):
+            within = sa.or_(uri == place, uri.startswith(f"{place}/", autoescape=True))
+            if session.scalar(sa.select(sa.exists().where(within))):
+                return True
+    return False

@@ -81,6 +81,23 @@ class Artifacts:
         root = self._root.rstrip("/").removeprefix("/")
         return sorted(one.removeprefix("/").removeprefix(f"{root}/") for one in found)
 
+    def folders(self, prefix: str) -> list[str]:
+        """The folders that lie right below a folder, sorted; none where it is not there."""
+        path = self._path(prefix)
+        if not self._fs.exists(path):
+            return []
+        found = (PurePosixPath(str(one["name"])).name for one in self._fs.ls(path, detail=True)
+                 if one["type"] == "directory")  # fmt: skip
+        return sorted(f"{prefix}/{name}" for name in found)
+
+    def idle_s(self, prefix: str) -> float | None:
+        """Seconds since a file below a folder was last written; None where that is not told, or nothing is there."""
+        try:
+            times = [self._fs.modified(one).timestamp() for one in self._fs.find(self._path(prefix))]
+        except (NotImplementedError, FileNotFoundError):  # it comes or goes just now
+            return None
+        return time.time() - max(times) if times else None
+
     def open(self, name: str) -> IO[bytes]:
         file: Any = self._fs.open(self._path(name), "rb")
         return file  # type: ignore[no-any-return]

@@ -1,7 +1,9 @@
 """Files that are sent by a browser become items: whole or not at all, below no other name than their own."""
 
 import io
+import os
 import shutil
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +14,15 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
+from service.main import create_app
+from service.pool.uploads import ABANDONED_S, delete_abandoned
 from service.settings import Settings
 from service.store.artifacts import Artifacts
 from service.store.session import write_session
 from service.store.tables import Item, Job, Project
 from tests.api.conftest import Callers, created
 from tests.pictures import encoded, picture
+from tests.worker.processes import wait_until
 from tests.worker.running import claim, run
 
 
@@ -235,3 +240,49 @@ def test_they_go_with_the_last_project_that_has_their_items(uploads: Uploads) ->
             assert uploads.admin.get(f"/projects/{copied}/items/{item['id']}/image").status_code == 200
     with write_session(uploads.engine) as session:
         assert session.scalars(sa.select(Item)).all() == []
+
+
+def long_ago(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        os.utime(path, (time.time() - ABANDONED_S - 60,) * 2)
+
+
+def test_what_nobody_imports_is_deleted(uploads: Uploads) -> None:
+    stored = uploads.settings.data_dir / "artifacts" / "uploads"
+    imported, abandoned, young = (uploads.begin() for _ in range(3))
+    for number, at in enumerate((imported, abandoned)):
+        uploads.put(at, "cat/1.png", encoded(picture(number)))
+        uploads.put(at, "more.zip", zipped({"2.png": encoded(picture(7 + number))}))
+    uploads.imported(imported)
+    delete_abandoned(uploads.engine, uploads.artifacts)
+    assert len(uploads.files()) == 4
+    long_ago(stored)
+    uploads.put(young, "a.png", encoded(picture(5)))
+
+    delete_abandoned(uploads.engine, uploads.artifacts)
+
+    kept = {imported.rpartition("/")[2], young.rpartition("/")[2]}
+    assert {name.split("/")[2] for name in uploads.files()} == kept
+    assert len(uploads.items()) == 2
+
+
+def test_what_a_copy_has_is_not_abandoned(uploads: Uploads) -> None:
+    at = uploads.begin()
+    uploads.put(at, "cat/1.png", encoded(picture(1)))
+    uploads.imported(at)
+    uploads.admin.post("/projects/p_1/copy", json={"name": "copy"})
+    run(claim(uploads.engine, uploads.settings, uploads.artifacts, kind="copy_project"))
+    with write_session(uploads.engine) as session:
+        session.execute(sa.delete(Job))
+        session.execute(sa.update(Project).values(score_run_id=None))
+    assert uploads.admin.delete("/projects/p_1").status_code == 204
+    long_ago(uploads.settings.data_dir / "artifacts" / "uploads")
+    delete_abandoned(uploads.engine, uploads.artifacts)
+    assert len(uploads.files()) == 1
+
+
+def test_a_service_looks_by_itself(uploads: Uploads) -> None:
+    uploads.put(uploads.begin(), "cat/1.png", encoded(picture(1)))
+    long_ago(uploads.settings.data_dir / "artifacts" / "uploads")
+    with TestClient(create_app(uploads.settings)):
+        wait_until(lambda: not uploads.files())

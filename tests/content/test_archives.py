@@ -130,12 +130,17 @@ def test_a_folder_that_was_packed_has_its_classes_below(tmp_path: Path, item_byt
     assert one_class[0].class_name == "cat"
 
 
-def test_a_bomb_is_bounded(tmp_path: Path, item_bytes: ItemBytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "_MEMBER_BYTES", 1_000)
-    place = write_zip(tmp_path / "pool.zip", {"1.png": bytes(100_000), "2.png": b"x"})
-    found, listing = listed(place, item_bytes)
-    assert [one.key for one in found] == ["2.png"]
-    assert "100,000 bytes" in listing.refusals[0]
+def test_a_bomb_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(data_dir=tmp_path / "data", source_roots=(str(tmp_path),), max_item_bytes=1_000)
+    item_bytes = ItemBytes(settings)
+    for write, name in ((write_tar, "pool.tar"), (write_tar, "pool.tgz"), (write_zip, "pool.zip")):
+        place = write(tmp_path / name, {"1.png": bytes(100_000), "2.png": b"x"})
+        assert [one.key for one in listed(place, item_bytes)[0]] == ["1.png", "2.png"]
+        with pytest.raises(
+            SourceUnreadable, match=r": 100,000 bytes are more.*1,000.*SHORTLIST_MAX_ITEM_BYTES"
+        ):
+            item_bytes.read(f"{place}#member=1.png")
+        assert item_bytes.read(f"{place}#member=2.png") == b"x"
     raw = bytearray(place.read_bytes())  # it lies: the directory says ten bytes
     at = raw.rindex(b"PK\x01\x02", 0, raw.rindex(b"PK\x01\x02"))
     raw[at + 24 : at + 28] = (10).to_bytes(4, "little")

@@ -5,6 +5,7 @@ import struct
 import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,6 +121,90 @@ def test_facts_tell_the_bits_that_are_used(kind: str, largest: int, bits: int) -
 
     assert CONTENT.inspect(data, LIMITS) == {"width": 3, "height": 2, "bits": bits}
     assert "bits" not in CONTENT.inspect(encoded(picture(1).convert("L"), kind), LIMITS)
+
+
+def deep_png(values: np.ndarray[Any, np.dtype[np.uint16]], clear: tuple[int, ...] | None = None) -> bytes:
+    """values: (h, w, c) uint16, c 2 (grey and alpha), 3 or 4; Pillow writes no such files."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width, channels = values.shape
+    head = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head)
+        + (chunk(b"tRNS", struct.pack(">HHH", *clear)) if clear else b"")
+        + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )  # fmt: skip
+
+
+def deep_tiff(values: np.ndarray[Any, np.dtype[np.uint16]], order: str, packed: bool) -> bytes:
+    """values: (h, w, 3) uint16; order: `<` or `>`, of its bytes; packed: by deflate, which libtiff reads."""
+    height, width, channels = values.shape
+    strip = values.astype(f"{order}u2").tobytes()
+    strip = zlib.compress(strip) if packed else strip
+    entries = [
+        (256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, 8), (259, 3, 1, 8 if packed else 1),
+        (262, 3, 1, 2), (273, 4, 1, 14), (277, 3, 1, channels), (278, 4, 1, height), (279, 4, 1, len(strip)),
+    ]  # fmt: skip
+    head = struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, 14 + len(strip))
+    data = head + struct.pack(f"{order}3H", 16, 16, 16) + strip + struct.pack(f"{order}H", len(entries))
+    for tag, kind, count, value in entries:
+        form = f"{order}HHIHxx" if kind == 3 and count == 1 else f"{order}HHII"
+        data += struct.pack(form, tag, kind, count, value)
+    return data + b"\0\0\0\0"
+
+
+DEEP = np.array([[[0, 2048, 4095], [16, 1000, 3000]]], np.uint16).repeat(2, 0)
+OF_DEEP = [[0, 128, 255], [1, 62, 187]]
+OPAQUE = np.full((2, 2, 1), 65535, np.uint16)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        deep_png(DEEP), deep_png(np.dstack([DEEP, OPAQUE])),
+        *(deep_tiff(DEEP, order, packed) for order in "<>" for packed in (False, True)),
+    ],
+    ids=["png", "png-alpha", "tiff-little", "tiff-little-packed", "tiff-big", "tiff-big-packed"],
+)  # fmt: skip
+def test_colour_of_twelve_bits_is_stretched_too(data: bytes) -> None:
+    assert CONTENT.inspect(data, LIMITS) == {"width": 2, "height": 2, "bits": 12}
+    assert np.asarray(open_rgb(data, LIMIT, 12))[0].tolist() == OF_DEEP
+    assert np.asarray(open_rgb(data, LIMIT))[0].tolist() == [[0, 8, 16], [0, 4, 12]]  # as 16 bits
+    for size in (None, 64):
+        shown = CONTENT.preview(data, LIMITS, size, {"bits": 12})
+        assert pixels(shown.data)[0].tolist() == OF_DEEP
+
+
+def test_deep_colour_and_grey_that_are_transparent() -> None:
+    clear = np.dstack([DEEP, np.array([[65535, 0]], np.uint16).repeat(2, 0)])
+    assert np.asarray(open_rgb(deep_png(clear), LIMIT, 12))[0].tolist() == [[0, 128, 255], [255] * 3]
+    named = deep_png(DEEP, clear=(16, 1000, 3000))
+    assert np.asarray(open_rgb(named, LIMIT, 12))[0].tolist() == [[0, 128, 255], [255] * 3]
+    grey = np.array([[[4095, 65535], [2048, 65535], [2048, 0]]], np.uint16)
+    image = open_rgb(deep_png(grey), LIMIT, 12)
+    assert (np.asarray(image)[0, :, 0].tolist(), image.info["bits"]) == ([255, 128, 255], 12)
+
+
+def test_deep_colour_in_planes_is_refused_not_misread() -> None:
+    tiff = deep_tiff(DEEP, "<", False)
+    planes = tiff.replace(struct.pack("<HHI", 278, 4, 1), struct.pack("<HHI", 284, 3, 1), 1)
+    at = planes.index(struct.pack("<HHI", 284, 3, 1)) + 8
+    planes = planes[:at] + struct.pack("<Hxx", 2) + planes[at + 4 :]
+    with pytest.raises(BadItem, match="interleaved channels"):
+        open_rgb(planes, LIMIT)
+
+
+def test_deep_colour_is_turned_upright_like_any_other() -> None:
+    tiff = deep_tiff(DEEP[:1], "<", False)
+    turned = tiff.replace(struct.pack("<HHI", 278, 4, 1), struct.pack("<HHI", 274, 3, 1), 1)  # rows a strip …
+    at = turned.index(struct.pack("<HHI", 274, 3, 1)) + 8
+    turned = turned[:at] + struct.pack("<Hxx", 6) + turned[at + 4 :]  # … make room for the orientation
+    image = open_rgb(turned, LIMIT, 12)
+    assert image.size == (1, 2)
+    assert np.asarray(image)[:, 0].tolist() == OF_DEEP
 
 
 def test_a_pool_takes_the_bits_of_its_deepest_image() -> None:

@@ -1,6 +1,7 @@
 """Items are read below the allowed roots, and nowhere else."""
 
 import errno
+import json
 import random
 import tempfile
 import tracemalloc
@@ -13,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from service.content import rows
-from service.content.reader import ItemBytes
+from service.content.reader import ItemBytes, content_hash_of
 from service.errors import NoItemColumn, SourceNotAllowed, SourceUnreachable, SourceUnreadable
 from service.settings import Settings
 from tests.pictures import write_parquet
@@ -286,9 +288,25 @@ def test_a_row_group_is_not_in_memory_as_it_is_stored(tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
-def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+def test_what_is_too_large_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * 101)
-    settings = Settings(source_roots=(str(tmp_path),), max_item_bytes=100)
-    with pytest.raises(SourceUnreadable, match="101 bytes are more than 100 allowed") as raised:
-        ItemBytes(settings).read(str(tmp_path / "a"))
-    assert not isinstance(raised.value, SourceUnreachable)  # it will not pass
+    write_parquet(tmp_path / "a.parquet", {"image": [b"x" * 101]})
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "x" * 101}))
+    folder = f"memory://large-{tmp_path.name}"
+    with fsspec.open(f"{folder}/a", "wb") as file:
+        file.write(b"x" * 101)
+    settings = Settings(source_roots=(str(tmp_path), folder), max_item_bytes=100)
+    for place in (tmp_path / "a", f"{tmp_path}/a.parquet#row=0", f"{tmp_path}/a.jsonl#row=0", f"{folder}/a"):
+        for known in (None, content_hash_of(b"x" * 101)):
+            with pytest.raises(SourceUnreadable, match=r"101 bytes are more.*100.*MAX_ITEM_BYTES") as raised:
+                ItemBytes(settings).read(str(place), known)
+            assert not isinstance(raised.value, SourceUnreachable)  # it will not pass
+
+
+def test_of_a_large_object_nothing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = f"memory://unread-{tmp_path.name}"
+    with fsspec.open(f"{folder}/a", "wb") as file:
+        file.write(b"x" * 101)
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", lambda *_: pytest.fail("it was fetched"))
+    with pytest.raises(SourceUnreadable, match="101 bytes"):
+        ItemBytes(Settings(source_roots=(folder,), max_item_bytes=100)).read(f"{folder}/a")

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from fsspec.implementations.memory import MemoryFileSystem
@@ -578,4 +579,27 @@ def test_an_archive_and_the_folder_that_it_was_made_of_are_known_again(
     (root / "00002.png").unlink()
     pack()
     assert told(importing(place)) == {"changed": 1, "moved": 1, "missing": 1}
+    check_labels_are_under_their_bytes(importing, given)
+
+
+@on_sqlite
+def test_slices_of_a_volume_are_items_by_their_own_bytes(importing: Importing, tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel", reason="the extra `medical` is not installed")
+    values = np.random.default_rng(0).integers(0, 256, (8, 8, 5), dtype=np.uint8)
+    root = write_pictures(tmp_path / "pool", 1)
+
+    def save(name: str) -> None:
+        image = nibabel.Nifti1Image(values, np.eye(4))
+        image.header["cal_max"] = 255
+        nibabel.save(image, root / name)
+
+    save("scan.nii.gz")
+    assert told(importing(root)) == {"added": 6}
+    given = label_all(importing)
+    assert told(importing(root)) == {"known": 6}
+    values[0, 0, 2] += 1
+    save("scan.nii.gz")
+    assert told(importing(root)) == {"known": 5, "changed": 1}
+    (root / "scan.nii.gz").rename(root / "renamed.nii.gz")
+    assert told(importing(root)) == {"known": 1, "moved": 5}
     check_labels_are_under_their_bytes(importing, given)

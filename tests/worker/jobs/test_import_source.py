@@ -122,6 +122,21 @@ def test_bad_files_are_quarantined_with_the_reason(importing: Importing, tmp_pat
     assert "SHORTLIST_SOURCE_ROOTS" in str(reasons["out.png"])
 
 
+@on_sqlite
+def test_reasons_that_differ_by_a_name_are_one(
+    importing: Importing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images: list[Any] = [{"bytes": None, "path": f"{number}.png"} for number in range(7)]
+    images += [{"bytes": b"<html>", "path": "page.png"}, {"bytes": b"<html> ", "path": "page-2.png"}]
+    place = write_parquet(tmp_path / "pool.parquet", {"image": images})
+    only_path, page = importing(place)["quarantine_reasons"]
+    assert only_path["items"] == 7
+    assert only_path["reason"].startswith("the row has no bytes, only the path '0.png'")
+    assert page == {"reason": page["reason"], "items": 2}
+    monkeypatch.setattr(import_source, "_KINDS_OF_REASONS", 1)
+    assert importing(place)["quarantine_reasons"][1] == {"reason": import_source._OTHER_REASONS, "items": 2}
+
+
 def test_again_adds_what_is_new_and_decodes_nothing_else(
     importing: Importing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,6 +259,15 @@ def test_parquet(importing: Importing, tmp_path: Path) -> None:
     hashes = [content_hash_of(one) for one in data]
     assert importing.keys() == sorted(["a", "b", "d", *hashes])
     assert {item.key: item.uri for item in importing.items()}["a"] == f"{keyed}#row=0"
+
+
+@on_sqlite
+def test_a_row_that_is_too_large_is_quarantined(importing: Importing, tmp_path: Path) -> None:
+    importing.settings = importing.settings.model_copy(update={"max_item_bytes": 1_000})
+    images = [encoded(picture(1)), encoded(picture(2, 50, 50))]
+    result = importing(write_parquet(tmp_path / "pool.parquet", {"image": images}))
+    assert counts(result) == (1, 0, 1)
+    assert "SHORTLIST_MAX_ITEM_BYTES" in result["quarantine_reasons"][0]["reason"]
 
 
 @on_sqlite

@@ -22,6 +22,7 @@ half of it. Whether a key is gone is known once all was seen: what may have move
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -56,6 +57,10 @@ from worker.modalities import modalities as decodable
 _CHUNK = 256  # items a transaction
 _AWAY = 32  # items in a row that are out of reach: the source is, and no more are tried
 _REASONS_TOLD = 5  # the commonest, why items are quarantined
+# Names and numbers in a reason: "only the path 'a.png'" and "only the path 'b.png'" are one kind of it.
+_PARTICULARS = re.compile(r"'[^']*'|\"[^\"]*\"|\d[\d.,]*")
+_KINDS_OF_REASONS = 1_000  # whatever a decoder may say, a pool of broken files does not fill the memory
+_OTHER_REASONS = "other reasons, which the items say"
 
 
 def run(context: JobContext) -> dict[str, Any]:
@@ -138,7 +143,10 @@ class _Plan:
 
 def _is_text(text: str) -> bool:
     """No lone surrogates (file names of another encoding), no NUL: neither database stores them."""
-    return not any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in text)
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 class _Import:
@@ -166,7 +174,8 @@ class _Import:
         self.late = Late(context.settings.data_dir / "cache")
         self.counts = dict.fromkeys(("added", "known", "changed", "moved", "quarantined"), 0)
         self.missing = 0
-        self.reasons: Counter[str] = Counter()  # why items are quarantined
+        self.reasons: Counter[str] = Counter()  # why items are quarantined, by the kind of the reason …
+        self.examples: dict[str, str] = {}  # … with the first of each kind
         self.seen: set[int] = set()  # items that were found, by id
         self.again = False  # the place was imported before
         self.out_of_reach: ImportIncomplete | None = None
@@ -182,7 +191,7 @@ class _Import:
             while self.misses < _AWAY and (chunk := list(islice(candidates, _CHUNK))):
                 seen += len(chunk)
                 self._take(chunk, threads)
-                of_all = f" of {total:,}" if total else ""
+                of_all = f" of {total:,}" if total and seen <= total else ""  # a file may hold several
                 self.context.report(min(1.0, seen / total) if total else 0.0, f"{seen:,}{of_all} {self.kind}")
         if self.out_of_reach is not None:
             raise self.out_of_reach
@@ -198,7 +207,7 @@ class _Import:
         told = self.reasons.most_common(_REASONS_TOLD)
         return self._all_counts() | {
             "refusals": self.listing.refusals,
-            "quarantine_reasons": [{"reason": reason, "items": count} for reason, count in told],
+            "quarantine_reasons": [{"reason": self.examples[kind], "items": count} for kind, count in told],
         }
 
     def _all_counts(self) -> dict[str, int]:
@@ -331,7 +340,11 @@ class _Import:
 
     def _decide(self, plan: _Plan, found: Candidate, item: KnownItem | None, look: Look) -> None:
         if look.reason is not None:
-            self.reasons[look.reason] += 1
+            kind = _PARTICULARS.sub("…", look.reason)
+            if kind not in self.examples and len(self.examples) >= _KINDS_OF_REASONS:
+                kind = _OTHER_REASONS
+            self.reasons[kind] += 1
+            self.examples.setdefault(kind, look.reason if kind != _OTHER_REASONS else kind)
         if item is None:
             plan.rows.append(self._row(found, look, came_by="added"))
         elif item.split != self.source.split:

@@ -48,6 +48,7 @@ class Looker:
         try:
             if found.data is not None:
                 data = found.data
+                self._item_bytes.check_size(found.uri, len(data))
             else:
                 stamp = self._item_bytes.stamp(found.uri)
                 if known and good and stamp is not None and (known.uri, known.stamp) == (found.uri, stamp):

@@ -33,7 +33,7 @@ class Image(Modality):
     foundation: ClassVar[ImageFoundation] = ImageFoundation()
 
     image_size: int | None = Field(None, ge=8, le=1024, description="pixels a side")
-    bits: int = Field(16, ge=1, le=16, description="that the grey values of the pool's 16-bit files take")
+    bits: int = Field(16, ge=1, le=16, description="that the values of the pool's 16-bit files take")
 
     def resolved(self, facts: Sequence[Facts], device: torch.device) -> Self:
         bits = bits_of(facts) or self.bits
