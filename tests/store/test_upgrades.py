@@ -126,9 +126,6 @@ def schema(connection: sa.Connection) -> set[str]:
 
 # Columns whose values a revision changes, and changes back.
 REWRITTEN = {("0006", "projects"): "settings", ("0012", "projects"): "settings"}
-    ("0006", "projects"): "settings",
-    ("0012", "projects"): "settings",
-}  # a column whose values a revision changes, and changes back
 
 
 @pytest.mark.parametrize(("before", "after"), STEPS)
