@@ -124,7 +124,8 @@ def schema(connection: sa.Connection) -> set[str]:
     return found
 
 
-REWRITTEN = {("0006", "projects"): "settings"}  # a column whose values a revision changes, and changes back
+# Columns whose values a revision changes, and changes back.
+REWRITTEN = {("0006", "projects"): "settings", ("0011", "projects"): "settings"}
 
 
 @pytest.mark.parametrize(("before", "after"), STEPS)
@@ -382,23 +383,39 @@ class TestIdentity:
             connection.execute(sa.update(table(connection, "items")).values(state="missing"))
 
 
-def test_projects_of_before_keep_the_small_backbone(empty: sa.Engine) -> None:
-    """From 0005 to 0006 and back: the default of `backbone` changed."""
+def _settings_after(engine: sa.Engine, before: str, after: str, given: list[Any]) -> list[Any]:
+    """The settings of projects after an upgrade, which on the way back are as they were."""
 
     def settings() -> list[Any]:
-        with empty.begin() as connection:
+        with engine.begin() as connection:
             found = table(connection, "projects")
             return list(connection.scalars(sa.select(found.c.settings).order_by(found.c.id)))
 
-    before = [{}, {"seed": 3}, {"backbone": "resnet18"}]
-    migrate.upgrade(empty, "0005")
-    with empty.begin() as connection:
-        rows = [{"id": n, "name": str(n), "settings": each} for n, each in enumerate(before, 1)]
+    migrate.upgrade(engine, before)
+    with engine.begin() as connection:
+        rows = [{"id": n, "name": str(n), "settings": each} for n, each in enumerate(given, 1)]
         insert(connection, "projects", *rows)
-    migrate.upgrade(empty, "0006")
-    assert settings() == [{"backbone": "small"}, {"seed": 3, "backbone": "small"}, {"backbone": "resnet18"}]
-    migrate.downgrade(empty, "0005")
-    assert settings() == before
+    migrate.upgrade(engine, after)
+    found = settings()
+    migrate.downgrade(engine, before)
+    assert settings() == given
+    return found
+
+
+def test_projects_of_before_keep_the_small_backbone(empty: sa.Engine) -> None:
+    """From 0005 to 0006 and back: the default of `backbone` changed."""
+    found = _settings_after(empty, "0005", "0006", [{}, {"seed": 3}, {"backbone": "resnet18"}])
+    assert found == [{"backbone": "small"}, {"seed": 3, "backbone": "small"}, {"backbone": "resnet18"}]
+
+
+def test_projects_of_before_keep_their_linear_head(empty: sa.Engine) -> None:
+    """From 0010 to 0011 and back: the default of `head` changed."""
+    linear, mlp = ({"head": {"name": name, "params": {}}} for name in ("linear", "mlp"))
+    assert _settings_after(empty, "0010", "0011", [{}, {"seed": 3}, mlp]) == [
+        linear,
+        {"seed": 3} | linear,
+        mlp,
+    ]
 
 
 class TestSeveralClasses:
