@@ -20,7 +20,7 @@ def main() -> None:
         points = project.curve()
         print(f"{project.name}: {project.metrics().labels_used} labels, {len(points)} measured rounds")
         for point in points:
-            print(f"{point.labels_used:6} {bar(point)} {100 * point.accuracy:5.1f} %")
+            print(f"{point.labels_used:6} {bar(point)} {100 * (point.accuracy or 0):5.1f} %")
         if not points:
             print("There is nothing to show before the first round is measured.")
 

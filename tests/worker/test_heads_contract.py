@@ -339,7 +339,8 @@ class TestSeveralClasses:
     def test_probabilities_are_probabilities(self, head: Head, n: int) -> None:
         found = self.fitted(head, n).probabilities(clusters(40, seed=1).inputs(head))
 
-        assert (found.shape, found.dtype) == ((40, 3), np.float32)
+        assert found.shape == (40, 3)
+        assert found.dtype == np.float32
         assert ((found > 0) & (found < 1)).all()
 
     @every_able_head
