@@ -203,6 +203,7 @@ class Graphs:
 
     name: ClassVar[str] = "graph"
     suffixes: ClassVar[frozenset[str]] = frozenset({".graphml"})
+    shared_suffixes: ClassVar[frozenset[str]] = frozenset()
     columns: ClassVar[tuple[str, ...]] = ("graph", "graphml", "node_link")
     formats: ClassVar[tuple[str, ...]] = ("GraphML", "node-link JSON")
     binary: ClassVar[bool] = False

@@ -77,6 +77,7 @@ class Images:
 
     name: ClassVar[str] = "image"
     suffixes: ClassVar[frozenset[str]] = SUFFIXES
+    shared_suffixes: ClassVar[frozenset[str]] = frozenset()
     columns: ClassVar[tuple[str, ...]] = ("image", "img")
     formats: ClassVar[tuple[str, ...]] = FORMATS
     binary: ClassVar[bool] = True

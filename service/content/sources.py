@@ -50,7 +50,9 @@ from service.errors import SourceNotAllowed, SourceUnreachable, SourceUnreadable
 PARQUET = (".parquet", ".pq")
 _PLACES = ("uri", "path")  # columns that say where a file is, in any case …
 # … and those of other tools, where there is none of these; for what is no bytes, an item's own column goes before.
-_OTHER_PLACES = ("file_name", "filename", "image", "image_path", "audio", "audio_path", "file", "filepath")
+_OTHER_PLACES = (
+    "file_name", "filename", "image", "image_path", "audio", "audio_path", "video", "video_path", "file", "filepath",
+)  # fmt: skip
 _LEFT_OUT = frozenset({"@eaDir", "__MACOSX"})  # folders of other programs, with their thumbnails
 _CLASS_BYTES = 1_000  # of a file that says an item's class
 _NOTES = frozenset({".json", ".md", ".txt", ".yaml", ".yml", ""})  # that lie beside shards
@@ -129,6 +131,10 @@ def content_of_most(names: Iterable[str]) -> Content | None:
 def _content_of(name: str) -> Content | None:
     suffix = _suffix(name)
     return next((content for content in contents().values() if suffix in content.suffixes), None)
+
+
+def _is_taken(name: str, content: Content) -> bool:
+    return _suffix(name) in content.suffixes | content.shared_suffixes
 
 
 def _suffix(name: str) -> str:
@@ -252,7 +258,7 @@ class _Folder(Listing):
         content = self._wanted()
         for file in self._files():
             key, name = file.key, PurePosixPath(file.key).name
-            if not name.startswith(".") and _suffix(name) in content.suffixes:
+            if not name.startswith(".") and _is_taken(name, content):
                 if file.kind is None:
                     yield Candidate(key, file.place, self._class_of(file))
                 else:
@@ -410,8 +416,8 @@ class ArchiveFiles(_Folder):
             self._with_classes = False
 
     def total(self) -> int:
-        wanted = self._wanted().suffixes
-        return sum(_suffix(file.key) in wanted for file in self._files())
+        content = self._wanted()
+        return sum(_is_taken(file.key, content) for file in self._files())
 
     def _class_of(self, file: _File) -> str | None:
         return self._classes.get(file.place)

@@ -49,6 +49,7 @@ class Text:
 
     name: ClassVar[str] = "text"
     suffixes: ClassVar[frozenset[str]] = frozenset({".txt", ".text", ".md"})
+    shared_suffixes: ClassVar[frozenset[str]] = frozenset()
     columns: ClassVar[tuple[str, ...]] = (
         "text", "sentence", "content", "body", "document", "review", "comment", "message", "tweet", "question",
     )  # fmt: skip
