@@ -4,6 +4,7 @@ import importlib.util
 import io
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -58,7 +59,7 @@ class Film:
         self._errors = (av.error.FFmpegError, ValueError, OSError)
         try:
             # The format is named, so that FFmpeg never takes a file for a playlist, which could name other files.
-            self._container = av.open(
+            self._container: Any = av.open(
                 io.BytesIO(data),
                 format=kind,
                 options={"protocol_whitelist": "none"},
@@ -198,9 +199,7 @@ class Videos:
             shown = [pixels_of(frame, _SMALL).mean(axis=2) for frame in film.shown_at(times)]
             if len(shown) < 2:
                 raise BadItem(reason="it has one frame only: such items belong into a project of images")
-            changes = [
-                float(np.abs(one - other).mean()) for one, other in zip(shown, shown[1:], strict=False)
-            ]
+            changes = [float(np.abs(one - other).mean()) for one, other in pairwise(shown)]
             apart = np.diff(times)
             motion = float(
                 np.mean([change for change, s in zip(changes, apart, strict=True) if s < 1.5 * step])

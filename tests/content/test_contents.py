@@ -13,7 +13,16 @@ HOSTILE = (
     b"<script>alert(1)</script>", b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
     b"%PDF-1.4 /JavaScript", b"GIF89a/*<script>*/=alert(1)", b"\0" * 100, b"", b"\xff\xfe<\0s\0>\0",
 )  # fmt: skip
-HARMLESS = ("audio/", "video/", "text/plain", "image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp")
+HARMLESS = (
+    "audio/",
+    "video/",
+    "text/plain",
+    "image/png",
+    "image/jpeg",
+    "image/gif",
+    "image/webp",
+    "image/bmp",
+)
 each = pytest.mark.parametrize("content", contents().values(), ids=contents().keys())
 
 

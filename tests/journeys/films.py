@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -49,7 +50,7 @@ def encoded(
     buffer = io.BytesIO()
     codec = codec or _CODECS[form]
     container = av.open(buffer, "w", format=form)
-    stream = container.add_stream(codec, rate=rate)
+    stream: Any = container.add_stream(codec, rate=rate)
     stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
     stream.options = options
     stream.codec_context.thread_count = 1
