@@ -26,6 +26,7 @@ _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _HEAD_BYTES = 4_096  # of a Matroska file, in which its segment begins
 _AHEAD_S = 2.0  # what is nearer is decoded up to, what is farther is sought
 _MOST_FORWARD = 300  # frames that are decoded to come from a key frame to the time that is wanted
+_EARLY = 0.25  # of a frame's time, by which a frame may come later than it is wanted: containers round times
 _STEP_S = 1 / 8  # between two frames whose difference is motion
 _PLACES = 4  # of a video, at which motion is looked for
 _SMALL = 32  # pixels a side of frames that are compared
@@ -129,6 +130,7 @@ class Film:
         """Seconds from its beginning, ascending -> the frame that is shown at each. From the key frame before it no
         more than 300 frames are decoded; where there are more, the last of these stands for it.
         """
+        slack = _EARLY / self.rate
         walk: Iterator[tuple[float, Frame]] | None = None
         shown: Frame | None = None
         ahead: tuple[float, Frame] | None = None
@@ -138,7 +140,7 @@ class Film:
                     walk, shown = self._from(time), None
                     ahead = next(walk, None)
                 for _ in range(_MOST_FORWARD):
-                    if ahead is None or (shown is not None and ahead[0] > time + 1e-6):
+                    if ahead is None or (shown is not None and ahead[0] > time + slack):
                         break
                     shown, ahead = ahead[1], next(walk, None)
             except self._errors as error:
