@@ -90,6 +90,21 @@ const audio: Viewer = {
   preload: image.preload,
 };
 
-const VIEWERS: Record<string, Viewer> = { image, text, audio, graph: image };
+/** A player; what the browser cannot play it may show as a picture (GIF), else a frame above a strip of others is shown. */
+function Player({ content, name }: { content: Content; name: string }) {
+  const [shown, setShown] = useState<"film" | "animation" | "strip">("film");
+  if (shown === "strip") return <Picture source={sized(content)} name={name} />;
+  if (shown === "animation") return <img src={content.url} alt={name} draggable={false} onLoad={crisp} onError={() => setShown("strip")} />;
+  const moves = !matchMedia("(prefers-reduced-motion: reduce)").matches;
+  return <video controls loop muted playsInline autoPlay={moves} src={content.url} aria-label={name} onError={() => setShown("animation")} />;
+}
+
+const video: Viewer = {
+  Full: ({ content, name }) => <Player key={content.url} content={content} name={name} />,
+  Tile: audio.Tile,
+  preload: async () => "",
+};
+
+const VIEWERS: Record<string, Viewer> = { image, text, audio, graph: image, video };
 
 export const viewerOf = (content: Content): Viewer => VIEWERS[content.kind ?? "image"] ?? text;
