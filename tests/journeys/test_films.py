@@ -55,7 +55,7 @@ def can_be_played(site: Site, content: Json) -> None:
     assert part.content == whole.content[4:12]
     picture = httpx.get(address + content["preview_url"], timeout=PATIENCE_S)
     assert picture.headers["content-type"] == "image/jpeg"
-    assert max(Image.open(io.BytesIO(picture.content)).size) == 256
+    assert 250 < max(Image.open(io.BytesIO(picture.content)).size) <= 256
 
 
 def test_broken_videos_are_told_and_stop_nothing(site: Site) -> None:
@@ -63,7 +63,9 @@ def test_broken_videos_are_told_and_stop_nothing(site: Site) -> None:
     folder.mkdir()
     good = {
         f"good-{number}.{ending}": film("left", number, form=form)
-        for number, (ending, form) in enumerate({"mp4": "mp4", "webm": "webm", "mkv": "matroska", "avi": "avi"}.items())
+        for number, (ending, form) in enumerate(
+            {"mp4": "mp4", "webm": "webm", "mkv": "matroska", "avi": "avi"}.items()
+        )
     }
     good |= {"animation.gif": film("left", 9, form="gif"), "long.mp4": ten_hours()}
     buffer = io.BytesIO()
