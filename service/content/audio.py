@@ -133,6 +133,7 @@ class Audio:
     columns: ClassVar[tuple[str, ...]] = ("audio", "recording", "sound", "wav")
     formats: ClassVar[tuple[str, ...]] = ("WAV", "FLAC", "OGG", "MP3")
     binary: ClassVar[bool] = True
+    has_text: ClassVar[bool] = False
     default_task: ClassVar[str] = "simclr"
     shown_as: ClassVar[str | None] = None
 

@@ -37,6 +37,7 @@ class Content(Protocol):
     columns          of tables and manifests that hold such items themselves, the likeliest first
     formats          as people call them, for sentences
     binary           whether a cell of a table holds bytes; else it holds a string
+    has_text         whether answers carry a text of it
     default_task     the pretext task of a project that names none, as the worker's side of the modality has it
     shown_as         the media type of all previews; None where only an item's name or bytes tell
     """
@@ -47,6 +48,7 @@ class Content(Protocol):
     columns: ClassVar[tuple[str, ...]]
     formats: ClassVar[tuple[str, ...]]
     binary: ClassVar[bool]
+    has_text: ClassVar[bool]
     default_task: ClassVar[str]
     shown_as: ClassVar[str | None]
 

@@ -207,6 +207,7 @@ class Graphs:
     columns: ClassVar[tuple[str, ...]] = ("graph", "graphml", "node_link")
     formats: ClassVar[tuple[str, ...]] = ("GraphML", "node-link JSON")
     binary: ClassVar[bool] = False
+    has_text: ClassVar[bool] = False
     default_task: ClassVar[str] = "attribute_masking"
     shown_as: ClassVar[str | None] = "image/png"
 

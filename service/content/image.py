@@ -81,6 +81,7 @@ class Images:
     columns: ClassVar[tuple[str, ...]] = ("image", "img")
     formats: ClassVar[tuple[str, ...]] = FORMATS
     binary: ClassVar[bool] = True
+    has_text: ClassVar[bool] = False
     default_task: ClassVar[str] = "rotation"
     shown_as: ClassVar[str | None] = None
 

@@ -55,6 +55,7 @@ class Text:
     )  # fmt: skip
     formats: ClassVar[tuple[str, ...]] = ("plain text", "Markdown")
     binary: ClassVar[bool] = False
+    has_text: ClassVar[bool] = True
     default_task: ClassVar[str] = "masked_tokens"
     shown_as: ClassVar[str | None] = "text/plain; charset=utf-8"
 

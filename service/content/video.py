@@ -186,6 +186,7 @@ class Videos:
     columns: ClassVar[tuple[str, ...]] = ("video", "clip", "movie", "film")
     formats: ClassVar[tuple[str, ...]] = ("MP4", "WebM", "MKV", "AVI", "GIF")
     binary: ClassVar[bool] = True
+    has_text: ClassVar[bool] = False
     default_task: ClassVar[str] = "temporal_order"
     shown_as: ClassVar[str | None] = None
 
