@@ -1,8 +1,9 @@
-"""Pools of recordings, videos, graphs and texts, decoded as a project decodes them by default."""
+"""Pools of recordings, videos, graphs, texts and pairs, decoded as a project decodes them by default."""
 
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from benchmarks.labels.pools import FASHION_MNIST, fashion_mnist
 from service.content import contents, limits_of
+from service.content.pair import packed
 from service.settings import Settings
 from worker.arrays import Bools, Ints
 from worker.modalities import Modality, modalities
@@ -25,6 +27,10 @@ DATA = Path(__file__).parents[3] / "shared" / "data"
 _TESTED = 1 / 3  # of the items, where no group is
 _UNHEARD = ("theo", "yweweler")  # speakers of the test items
 _FACTS = 512
+_EMOJI_FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
+_EMOJI_NAMES = Path("/usr/share/unicode/emoji/emoji-test.txt")
+_EMOJI_LINE = re.compile(r"(?P<points>[0-9A-F ]+?) *; fully-qualified +# \S+ E[\d.]+ (?P<name>.+)")
+_EMOJI_SIDE, _DRAWN = 48, 109  # pixels; the only size that the font has
 _MOVING, _SIDE, _FRAMES, _RATE = 1_200, 32, 32, 16  # videos, pixels a side, frames, frames a second
 _MOTIONS = ("left", "right", "up", "down", "grow", "shrink", "clockwise", "anticlockwise")
 
@@ -145,6 +151,33 @@ def _mp4(frames: Iterator[npt.NDArray[np.uint8]]) -> bytes:
     return buffer.getvalue()
 
 
+def emoji() -> Pool:
+    """Pictures of emoji and their names, without variants of skin and without flags; the class is Unicode's group, of
+    eight (Noto Color Emoji, OFL 1.1).
+    """
+    for path, package in ((_EMOJI_FONT, "fonts-noto-color-emoji"), (_EMOJI_NAMES, "unicode-data")):
+        if not path.exists():
+            raise Missing(f"{path.name} is missing: apt-get install {package}.")
+    font = ImageFont.truetype(_EMOJI_FONT, _DRAWN)
+    group, data, groups = "", [], []
+    for line in _EMOJI_NAMES.read_text().splitlines():
+        if line.startswith("# group: "):
+            group = line.removeprefix("# group: ")
+        found = _EMOJI_LINE.fullmatch(line)
+        if found is None or group in ("Component", "Flags") or "skin tone" in line:
+            continue
+        picture = Image.new("RGB", (136, 128), "white")
+        drawn = "".join(chr(int(point, 16)) for point in found["points"].split())
+        ImageDraw.Draw(picture).text((0, 0), drawn, font=font, embedded_color=True)
+        if np.asarray(picture).min() == 255:
+            continue  # the font is older than the list
+        buffer = io.BytesIO()
+        picture.resize((_EMOJI_SIDE, _EMOJI_SIDE)).save(buffer, "PNG")
+        data.append(packed(buffer.getvalue(), found["name"].encode()))
+        groups.append(group)
+    return _pool("pair", data, groups)
+
+
 POOLS: dict[str, Callable[[], Pool]] = {
     "mutag": lambda: graphs("MUTAG"),
     "proteins": lambda: graphs("PROTEINS"),
@@ -152,4 +185,5 @@ POOLS: dict[str, Callable[[], Pool]] = {
     "spoken_digits_by_speaker": lambda: spoken_digits(by_speaker=True),
     "subjectivity": subjectivity,
     "moving_fashion": moving_fashion,
+    "emoji": emoji,
 }

@@ -105,6 +105,23 @@ const video: Viewer = {
   preload: async () => "",
 };
 
-const VIEWERS: Record<string, Viewer> = { image, text, audio, graph: image, video };
+/** Both halves side by side: the image, and the text that belongs to it. */
+const pair: Viewer = {
+  Full: ({ content, name, source }) => (
+    <div class="pair">
+      <Picture source={source ?? sized(content)} name={name} />
+      <text.Full content={content} name={name} />
+    </div>
+  ),
+  Tile: ({ content, name }) => (
+    <span class="pair">
+      <Picture source={content.preview_url} name={name} lazy />
+      <text.Tile content={content} name={name} />
+    </span>
+  ),
+  preload: image.preload,
+};
+
+const VIEWERS: Record<string, Viewer> = { image, text, audio, graph: image, video, pair };
 
 export const viewerOf = (content: Content): Viewer => VIEWERS[content.kind ?? "image"] ?? text;

@@ -10,7 +10,7 @@ from worker.modalities.image.sketches import ImageSketcher
 from worker.modalities.text.sketches import MinHash
 
 _OF_TEXT = 128  # bytes, the last of a sketch
-_GREY = 64.0  # levels that two images differ by, as much as two texts without a common word
+_GREY = 16.0  # levels that two images differ by and are as far apart as two texts without a common word
 
 
 class BothSketches(Sketcher):
@@ -41,10 +41,10 @@ class BothSketches(Sketcher):
         return np.concatenate([found / scale, words / np.sqrt(max(words.shape[1], 1))], axis=1)
 
     def differences(self, sketches: Bytes, first: Ints, others: Ints) -> Floats:
-        """That of the halves which differ more: grey levels of images count in units of 64."""
+        """That of the halves which differ more, 0 to 1."""
         images = np.ascontiguousarray(sketches[:, :-_OF_TEXT])
         texts = np.ascontiguousarray(sketches[:, -_OF_TEXT:])
-        of_image = self._image.differences(images, first, others) / _GREY
+        of_image = np.minimum(self._image.differences(images, first, others) / _GREY, 1)
         found: Floats = np.maximum(of_image, self._text.differences(texts, first, others))
         return found
 
