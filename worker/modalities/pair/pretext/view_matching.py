@@ -64,8 +64,7 @@ class ViewMatching(PretextTask):
     def losses(self, net: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
         net = cast(MatchingNet, net)
         if net.training:
-            modality = cast(Modality, net.modality)
-            batch = modality.view(batch, generator, each=True, share=(0.5, 1.0))
+            batch = net.modality.view(batch, generator, each=True, share=(0.5, 1.0))
         images, texts = net(batch).unbind(1)
         with torch.autocast(batch.device.type, enabled=False):
             if net.training:
