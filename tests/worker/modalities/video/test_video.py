@@ -108,19 +108,20 @@ def test_the_same_film_encoded_again_is_a_copy_and_another_one_is_not() -> None:
             film("left", 1, 2.0, form="webm"),
             film("right", 1, 2.0),
             film("left", 2, 2.0),
-        )  # fmt: skip
+        )
     )
     same, backwards, other = sketcher.differences(sketches, np.array([0]), np.array([[1, 2, 3]]))[0]
 
     assert same < 4 < 15 < min(backwards, other)
 
 
-def test_a_video_has_the_mean_of_its_clips() -> None:
+def test_a_video_is_the_mean_of_its_clips_and_their_change() -> None:
     torch.manual_seed(0)
     net = SmallVideoBackbone().eval()
     batch = VIDEO.prepare(VIDEO.dummy(3))
     with torch.no_grad():
-        torch.testing.assert_close(net(batch), net.with_clips(batch).mean(1))
+        clips = net.with_clips(batch)
+        torch.testing.assert_close(net(batch), torch.cat([clips.mean(1), clips[:, -1] - clips[:, 0]], 1))
         torch.testing.assert_close(
             net.with_clips(batch)[:, 1], net.clip_net(batch[:, 1]), rtol=1e-4, atol=1e-5
         )

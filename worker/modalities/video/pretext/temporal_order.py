@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from worker.modalities import Modality
 from worker.modalities.video import Video
-from worker.modalities.video.backbones import SmallVideoBackbone
+from worker.modalities.video.backbones import CLIP_DIMENSIONS, SmallVideoBackbone
 from worker.pretext import PretextTask
 from worker.pretext.projection import hidden, mlp
 
@@ -23,7 +23,7 @@ class OrderNet(nn.Module):
     def __init__(self, backbone: nn.Module, dimensions: int, clips: int) -> None:
         super().__init__()
         self.backbone = backbone
-        self.projection = nn.Linear(dimensions, _WIDTH)
+        self.projection = nn.Linear(CLIP_DIMENSIONS, _WIDTH)
         self.head = mlp(clips * _WIDTH, hidden(dimensions), len(orders(clips)))
 
     def forward(self, batch: Tensor) -> Tensor:
