@@ -51,7 +51,7 @@ class Pairs:
     shown_as: ClassVar[str | None] = None
 
     def inspect(self, data: bytes, limits: Limits) -> Facts:
-        """What both halves tell."""
+        """The facts of both halves."""
         image, text = halves(data)
         return _of("image", IMAGES.inspect, image, limits) | _of("text", TEXTS.inspect, text, limits)
 

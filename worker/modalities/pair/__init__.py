@@ -104,7 +104,7 @@ class Pair(Modality):
         return self._of(self.image.for_raw_features(facts), self.text.for_raw_features(facts))
 
     def raw_features(self, items: Iterable[Tensor], rng: np.random.Generator) -> Floats:
-        """Of both halves, each with a total variance of 1."""
+        """The raw features of both halves, each with a total variance of 1."""
         texts: list[Tensor] = []  # token ids take little room, pixels are read a part at a time
 
         def images() -> Iterator[Tensor]:

@@ -41,7 +41,7 @@ class BothSketches(Sketcher):
         return np.concatenate([found / scale, words / np.sqrt(max(words.shape[1], 1))], axis=1)
 
     def differences(self, sketches: Bytes, first: Ints, others: Ints) -> Floats:
-        """That of the halves which differ more, 0 to 1."""
+        """The difference of the halves which differ more, 0 to 1."""
         images = np.ascontiguousarray(sketches[:, :-_OF_TEXT])
         texts = np.ascontiguousarray(sketches[:, -_OF_TEXT:])
         of_image = np.minimum(self._image.differences(images, first, others) / _GREY, 1)
@@ -55,5 +55,5 @@ class BothSketches(Sketcher):
         return torch.cat([images.reshape(len(images), -1), texts.contiguous().view(torch.uint8)], 1)
 
     def appearance(self, sketches: Bytes) -> Bytes:
-        """Of the images."""
+        """The thumbnails of the images."""
         return np.ascontiguousarray(sketches[:, :-_OF_TEXT])
