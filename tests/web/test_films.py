@@ -7,8 +7,6 @@ from tests.web.test_page import Desk
 from tests.web.test_recordings import shot
 
 _PLAYER = "const player = document.querySelector('.item video'); return player ? player.videoWidth : null"
-    "const one = document.querySelector('.item img'); return one && one.complete ? one.naturalWidth : null"
-)
 
 
 def test_a_video_plays(browser: Browser, site: Site) -> None:
