@@ -92,7 +92,7 @@ bench-gpu: venv ## on a machine with a GPU: the tests of CUDA, then speed agains
 bench-pages: venv ## the page with a million items: first paint, scrolling, map, desk, bytes of each poll; needs Chromium
 	$(BIN)/python -m benchmarks.page $(ARGS)
 
-bench-modalities: venv ## recordings, graphs and texts: probes and label efficiency; ARGS=--quick; goes on where it was stopped
+bench-modalities: venv ## recordings, videos, graphs, texts and pairs: probes and label efficiency; ARGS=--quick; goes on where it was stopped
 	$(BIN)/python -m benchmarks.modalities $(ARGS)
 
 clean: ## remove what was built; data folders stay

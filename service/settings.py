@@ -83,6 +83,9 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(
         64_000_000, ge=1, description="an image with more pixels is quarantined, never decoded"
     )
+    max_video_pixels: int = Field(
+        4096 * 2304, ge=1, description="a video whose frames have more pixels is quarantined, never decoded"
+    )
     max_text_bytes: int = Field(1_000_000, ge=1, description="a text with more bytes is quarantined")
     max_graph_bytes: int = Field(
         16 * 2**20, ge=1, description="a graph with more bytes of JSON or GraphML is quarantined"

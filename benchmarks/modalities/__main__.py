@@ -1,7 +1,7 @@
-"""Recordings, graphs and texts: probes, correlation of losses, label efficiency. Resumable.
+"""Recordings, videos, graphs, texts and pairs: probes, correlation of losses, label efficiency. Resumable.
 
 .venv/bin/python -m benchmarks.modalities            all pools, five seeds, an hour and a half or so
-.venv/bin/python -m benchmarks.modalities --quick    recordings and graphs, fewer epochs, budgets and strategies
+.venv/bin/python -m benchmarks.modalities --quick    all but texts, fewer epochs, budgets and strategies
 """
 
 import argparse
@@ -18,10 +18,16 @@ from benchmarks.report import Figure, write_report
 _CACHE = CACHE / "modalities"
 _BUDGETS = (20, 50, 100, 200, 500, 1_000)
 _STRATEGIES = ("shortlist", "pt4al", "typiclust", "uherding", "margin")
-_QUICK_POOLS = ("mutag", "proteins", "spoken_digits")
+_QUICK_POOLS = ("mutag", "proteins", "spoken_digits", "moving_fashion", "emoji")
 _QUICK_BUDGETS = (20, 50, 100)
 _QUICK_STRATEGIES = ("shortlist", "pt4al", "typiclust")
-_QUICK_SEEN = {"audio": 8_000, "graph": 10_000, "text": 20_000}  # items, in all epochs
+_QUICK_SEEN = {
+    "audio": 8_000,
+    "graph": 10_000,
+    "text": 20_000,
+    "video": 6_000,
+    "pair": 12_000,
+}  # items, in all epochs
 
 
 def figures(name: str, *, quick: bool, seeds: int, tasks: list[str]) -> dict[str, Figure]:

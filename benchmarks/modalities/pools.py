@@ -1,17 +1,24 @@
-"""Pools of recordings, graphs and texts, decoded as a project decodes them by default."""
+"""Pools of recordings, videos, graphs, texts and pairs, decoded as a project decodes them by default."""
 
 import csv
+import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import numpy as np
+import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from benchmarks.labels.pools import FASHION_MNIST, fashion_mnist
 from service.content import contents, limits_of
+from service.content.pair import packed
 from service.settings import Settings
 from worker.arrays import Bools, Ints
 from worker.modalities import Modality, modalities
@@ -20,6 +27,12 @@ DATA = Path(__file__).parents[3] / "shared" / "data"
 _TESTED = 1 / 3  # of the items, where no group is
 _UNHEARD = ("theo", "yweweler")  # speakers of the test items
 _FACTS = 512
+_EMOJI_FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
+_EMOJI_NAMES = Path("/usr/share/unicode/emoji/emoji-test.txt")
+_EMOJI_LINE = re.compile(r"(?P<points>[0-9A-F ]+?) *; fully-qualified +# \S+ E[\d.]+ (?P<name>.+)")
+_EMOJI_SIDE, _DRAWN = 48, 109  # pixels; the only size that the font has
+_MOVING, _SIDE, _FRAMES, _RATE = 1_200, 32, 32, 16  # videos, pixels a side, frames, frames a second
+_MOTIONS = ("left", "right", "up", "down", "grow", "shrink", "clockwise", "anticlockwise")
 
 
 class Missing(Exception):
@@ -92,10 +105,85 @@ def subjectivity() -> Pool:
     return _pool("text", [row["text"].encode() for row in rows], [row["label"] for row in rows])
 
 
+def moving_fashion() -> Pool:
+    """1,200 videos of two seconds, each of one of Fashion-MNIST's images before a grey noise that stands still. The
+    class is how it moves, one of eight ways; what moves, where, and how fast is random.
+    """
+    if not FASHION_MNIST.exists():
+        raise Missing("Fashion-MNIST is missing: apt-get install dataset-fashion-mnist.")
+    rng = np.random.default_rng(0)
+    pixels = fashion_mnist()[0].sample(rng, _MOVING).pixels[:, 0]
+    motions = [_MOTIONS[number % len(_MOTIONS)] for number in range(_MOVING)]
+    return _pool(
+        "video", [_mp4(_moving(one, how, rng)) for one, how in zip(pixels, motions, strict=True)], motions
+    )
+
+
+def _moving(
+    pixels: npt.NDArray[np.uint8], motion: str, rng: np.random.Generator
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """(28, 28) -> frames (32, 32)"""
+    thing = Image.fromarray(pixels)
+    ground = Image.fromarray(rng.integers(0, 80, (_SIDE, _SIDE), dtype=np.uint8))
+    way, turn, swell = rng.uniform(8, 16), rng.uniform(60, 150), rng.uniform(1.5, 2.2)
+    size, place = rng.uniform(12, 16), rng.uniform(0.35, 0.65, 2) * _SIDE
+    across = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}.get(motion, (0, 0))
+    for share in np.linspace(-0.5, 0.5, _FRAMES):
+        middle = place + share * way * np.array(across)
+        scale = size * swell ** (share * {"grow": 1, "shrink": -1}.get(motion, 0)) / 28
+        angle = np.deg2rad(share * turn * {"clockwise": 1, "anticlockwise": -1}.get(motion, 0))
+        cosine, sine = np.cos(angle) / scale, np.sin(angle) / scale
+        x, y = middle  # of the frame, where the thing's middle is
+        lines = (cosine, sine, 14 - cosine * x - sine * y, -sine, cosine, 14 + sine * x - cosine * y)
+        shown = thing.transform((_SIDE, _SIDE), Image.Transform.AFFINE, lines, Image.Resampling.BILINEAR)
+        yield np.maximum(np.asarray(ground), np.asarray(shown))
+
+
+def _mp4(frames: Iterator[npt.NDArray[np.uint8]]) -> bytes:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as file:
+        stream = file.add_stream("libx264", rate=_RATE, options={"preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = _SIDE, _SIDE, "yuv420p"
+        stream.codec_context.thread_count = 1
+        for frame in frames:
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray")))
+        file.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def emoji() -> Pool:
+    """Pictures of emoji and their names, without variants of skin and without flags; the class is Unicode's group, of
+    eight (Noto Color Emoji, OFL 1.1).
+    """
+    for path, package in ((_EMOJI_FONT, "fonts-noto-color-emoji"), (_EMOJI_NAMES, "unicode-data")):
+        if not path.exists():
+            raise Missing(f"{path.name} is missing: apt-get install {package}.")
+    font = ImageFont.truetype(_EMOJI_FONT, _DRAWN)
+    group, data, groups = "", [], []
+    for line in _EMOJI_NAMES.read_text().splitlines():
+        if line.startswith("# group: "):
+            group = line.removeprefix("# group: ")
+        found = _EMOJI_LINE.fullmatch(line)
+        if found is None or group in ("Component", "Flags") or "skin tone" in line:
+            continue
+        picture = Image.new("RGB", (136, 128), "white")
+        drawn = "".join(chr(int(point, 16)) for point in found["points"].split())
+        ImageDraw.Draw(picture).text((0, 0), drawn, font=font, embedded_color=True)
+        if np.asarray(picture).min() == 255:
+            continue  # the font is older than the list
+        buffer = io.BytesIO()
+        picture.resize((_EMOJI_SIDE, _EMOJI_SIDE)).save(buffer, "PNG")
+        data.append(packed(buffer.getvalue(), found["name"].encode()))
+        groups.append(group)
+    return _pool("pair", data, groups)
+
+
 POOLS: dict[str, Callable[[], Pool]] = {
     "mutag": lambda: graphs("MUTAG"),
     "proteins": lambda: graphs("PROTEINS"),
     "spoken_digits": spoken_digits,
     "spoken_digits_by_speaker": lambda: spoken_digits(by_speaker=True),
     "subjectivity": subjectivity,
+    "moving_fashion": moving_fashion,
+    "emoji": emoji,
 }

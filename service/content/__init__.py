@@ -26,4 +26,5 @@ def limits_of(settings: Settings) -> Limits:
         max_pixels=settings.max_image_pixels,
         max_text_bytes=settings.max_text_bytes,
         max_graph_bytes=settings.max_graph_bytes,
+        max_video_pixels=settings.max_video_pixels,
     )

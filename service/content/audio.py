@@ -129,9 +129,11 @@ class Audio:
     suffixes: ClassVar[frozenset[str]] = (
         frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3"}) | _OTHER_SUFFIXES
     )
+    shared_suffixes: ClassVar[frozenset[str]] = frozenset()
     columns: ClassVar[tuple[str, ...]] = ("audio", "recording", "sound", "wav")
     formats: ClassVar[tuple[str, ...]] = ("WAV", "FLAC", "OGG", "MP3")
     binary: ClassVar[bool] = True
+    has_text: ClassVar[bool] = False
     default_task: ClassVar[str] = "simclr"
     shown_as: ClassVar[str | None] = None
 

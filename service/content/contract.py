@@ -17,6 +17,7 @@ class Limits:
     max_pixels: int
     max_text_bytes: int
     max_graph_bytes: int = 16 * 2**20
+    max_video_pixels: int = 4096 * 2304
 
 
 @dataclass(frozen=True)
@@ -30,20 +31,24 @@ class Preview:
 class Content(Protocol):
     """The content of one modality: its formats, and the inspection of its bytes.
 
-    name          of the modality
-    suffixes      of files that hold such an item, in lower case
-    columns       of tables and manifests that hold such items themselves, the likeliest first
-    formats       as people call them, for sentences
-    binary        whether a cell of a table holds bytes; else it holds a string
-    default_task  the pretext task of a project that names none, as the worker's side of the modality has it
-    shown_as      the media type of all previews; None where only an item's name or bytes tell
+    name             of the modality
+    suffixes         of files that hold such an item, in lower case; they tell which content a source is of
+    shared_suffixes  by which another content is told: taken where the project is known to be of this one
+    columns          of tables and manifests that hold such items themselves, the likeliest first
+    formats          as people call them, for sentences
+    binary           whether a cell of a table holds bytes; else it holds a string
+    has_text         whether answers carry a text of it
+    default_task     the pretext task of a project that names none, as the worker's side of the modality has it
+    shown_as         the media type of all previews; None where only an item's name or bytes tell
     """
 
     name: ClassVar[str]
     suffixes: ClassVar[frozenset[str]]
+    shared_suffixes: ClassVar[frozenset[str]]
     columns: ClassVar[tuple[str, ...]]
     formats: ClassVar[tuple[str, ...]]
     binary: ClassVar[bool]
+    has_text: ClassVar[bool]
     default_task: ClassVar[str]
     shown_as: ClassVar[str | None]
 

@@ -203,9 +203,11 @@ class Graphs:
 
     name: ClassVar[str] = "graph"
     suffixes: ClassVar[frozenset[str]] = frozenset({".graphml"})
+    shared_suffixes: ClassVar[frozenset[str]] = frozenset()
     columns: ClassVar[tuple[str, ...]] = ("graph", "graphml", "node_link")
     formats: ClassVar[tuple[str, ...]] = ("GraphML", "node-link JSON")
     binary: ClassVar[bool] = False
+    has_text: ClassVar[bool] = False
     default_task: ClassVar[str] = "attribute_masking"
     shown_as: ClassVar[str | None] = "image/png"
 

@@ -84,9 +84,11 @@ class Images:
 
     name: ClassVar[str] = "image"
     suffixes: ClassVar[frozenset[str]] = SUFFIXES
+    shared_suffixes: ClassVar[frozenset[str]] = frozenset()
     columns: ClassVar[tuple[str, ...]] = ("image", "img")
     formats: ClassVar[tuple[str, ...]] = FORMATS
     binary: ClassVar[bool] = True
+    has_text: ClassVar[bool] = False
     default_task: ClassVar[str] = "rotation"
     shown_as: ClassVar[str | None] = None
 

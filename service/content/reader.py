@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Iterable
 from functools import lru_cache
 from hashlib import blake2b
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote, unquote_to_bytes
 
@@ -17,6 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from service.content import contents
 from service.content.archives import MEMBER, Archives, member_name
 from service.content.lines import LineRows, NoFile, TooLarge, check_file
+from service.content.pair import packed
 from service.content.rows import ParquetRows
 from service.content.volumes import FRAME, Volumes
 from service.errors import SourceNotAllowed, SourceUnreachable, SourceUnreadable
@@ -36,6 +37,7 @@ _UPLOAD = re.compile(r"upload:(?P<project>\d{1,19})/(?P<path>.+)", re.DOTALL)
 UPLOAD_FOLDER = "uploads"
 INLINE_FOLDER = "inline"
 INLINE_COLUMN = "text"
+_BOTH, _PLACE = ",", "@"  # of the columns of a pair; in names they are quoted
 _FILE_URLS = ("file://", "local://")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _RESTED_NS = 2 * 10**9  # a file younger than that may change again and keep its times
@@ -58,6 +60,12 @@ _CHANGED = "its bytes are not those that were imported: import its source again"
 def row_uri(file: str, row: int, column: str | None = None) -> str:
     """The URI of one cell; without `column`, of that with images in a Parquet file."""
     return f"{file}#row={row}" + (f"&column={quote(column, safe='')}" if column is not None else "")
+
+
+def pair_uri(file: str, row: int, image: str, text: str, *, by_place: bool) -> str:
+    """The URI of a row with a pair, by its two columns; by_place: the first one says where the image is."""
+    columns = f"{_PLACE if by_place else ''}{quote(image, safe='')}{_BOTH}{quote(text, safe='')}"
+    return f"{file}#row={row}&column={columns}"
 
 
 def inline_uri(file: str, row: int) -> str:
@@ -215,7 +223,31 @@ class ItemBytes:
             raise self._unreadable(uri, allowed, error) from error
 
     def _read_row(self, uri: str, file: str, found: re.Match[str]) -> bytes:
-        row, column = int(found["row"]), unquote(found["column"]) if found["column"] else None
+        row, quoted = int(found["row"]), found["column"]
+        if quoted and _BOTH in quoted:
+            image, text = (self._read_half(uri, file, found, column) for column in quoted.split(_BOTH, 1))
+            return packed(image, text)
+        return self._read_cell(uri, file, row, unquote(quoted) if quoted else None)
+
+    def _read_half(self, uri: str, file: str, found: re.Match[str], column: str) -> bytes:
+        """Nothing where the cell is empty: whoever looks at the pair says so."""
+        try:
+            cell = self._read_cell(uri, file, int(found["row"]), unquote(column.removeprefix(_PLACE)))
+        except SourceUnreachable:
+            raise
+        except SourceUnreadable as error:
+            if error.__cause__ is not None:
+                raise
+            return b""  # there is no such cell in the row
+        if not column.startswith(_PLACE) or not cell.strip():
+            return cell
+        place = cell.decode(errors="replace").strip()
+        if _ROW.fullmatch(place):
+            raise SourceUnreadable(uri=uri, reason=f"{place!r} is a row of a table, not an image")
+        beside = not is_url(place) and not Path(place).is_absolute()
+        return self._read(f"{found['file'].rpartition('/')[0]}/{PurePosixPath(place)}" if beside else place)
+
+    def _read_cell(self, uri: str, file: str, row: int, column: str | None) -> bytes:
         try:
             if file.lower().endswith((".parquet", ".pq")):
                 return self._parquet.read(file, row, column)

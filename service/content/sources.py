@@ -33,7 +33,8 @@ from service.content.lines import (
     text_bytes,
 )
 from service.content.mistaken import HEAD_BYTES, mistaken
-from service.content.reader import ItemBytes, filesystem_of, is_below, is_url, row_uri
+from service.content.pair import IMAGE_COLUMNS, TEXT_COLUMNS
+from service.content.reader import ItemBytes, filesystem_of, is_below, is_url, pair_uri, row_uri
 from service.content.row_keys import ContentKeys
 from service.content.rows import (
     cell_bytes,
@@ -51,7 +52,9 @@ from service.errors import SourceNotAllowed, SourceUnreachable, SourceUnreadable
 PARQUET = (".parquet", ".pq")
 _PLACES = ("uri", "path")  # columns that say where a file is, in any case …
 # … and those of other tools, where there is none of these; for what is no bytes, an item's own column goes before.
-_OTHER_PLACES = ("file_name", "filename", "image", "image_path", "audio", "audio_path", "file", "filepath")
+_OTHER_PLACES = (
+    "file_name", "filename", "image", "image_path", "audio", "audio_path", "video", "video_path", "file", "filepath",
+)  # fmt: skip
 _LEFT_OUT = frozenset({"@eaDir", "__MACOSX"})  # folders of other programs, with their thumbnails
 _CLASS_BYTES = 1_000  # of a file that says an item's class
 _NOTES = frozenset({".json", ".md", ".txt", ".yaml", ".yml", ""})  # that lie beside shards
@@ -132,6 +135,10 @@ def _content_of(name: str) -> Content | None:
     return next((content for content in contents().values() if suffix in content.suffixes), None)
 
 
+def _is_taken(name: str, content: Content) -> bool:
+    return _suffix(name) in content.suffixes | content.shared_suffixes
+
+
 def _suffix(name: str) -> str:
     compressed = next((ending for ending in NIFTI if name.lower().endswith(ending)), None)
     return compressed or PurePosixPath(name).suffix.lower()
@@ -202,10 +209,11 @@ def _list_file(
         reason := _mistaken_file(uri, place)
     ) is not None:
         raise SourceUnreadable(uri=uri, reason=reason)
+    of_pairs = content is not None and content.name == "pair"
     if suffix in PARQUET:
-        return ParquetFile(place, label_column, content)
+        return (ParquetPairs if of_pairs else ParquetFile)(place, label_column, content)
     if suffix in ENDINGS:
-        return Manifest(place, label_column, content)
+        return (ManifestPairs if of_pairs else Manifest)(place, label_column, content)
     if is_archive(place):
         return ArchiveFiles(place, label_column, content, [place], item_bytes.archives)
     known = ", ".join(ENDINGS + PARQUET + ARCHIVES)
@@ -268,7 +276,7 @@ class _Folder(Listing):
         content = self._wanted()
         for file in self._files():
             key, name = file.key, PurePosixPath(file.key).name
-            if not name.startswith(".") and _suffix(name) in content.suffixes:
+            if not name.startswith(".") and _is_taken(name, content):
                 yield from self._candidates(file)
             elif self.told and not name.startswith(".") and (other := _content_of(name)) is not None:
                 self.refuse(
@@ -449,8 +457,8 @@ class ArchiveFiles(_Folder):
             self._with_classes = False
 
     def total(self) -> int:
-        wanted = self._wanted().suffixes
-        return sum(_suffix(file.key) in wanted for file in self._files())
+        content = self._wanted()
+        return sum(_is_taken(file.key, content) for file in self._files())
 
     def _class_of(self, file: _File) -> str | None:
         return self._classes.get(file.place)
@@ -748,3 +756,66 @@ def _class_name(cell: object, names: Sequence[str] | None) -> str | None:
     if cell == -1:
         return None
     return names[cell] if 0 <= cell < len(names) else str(cell)
+
+
+def _pair_columns(
+    uri: str, images: Sequence[str], texts: Sequence[str], there: Sequence[str]
+) -> tuple[str, str]:
+    """The columns of a pair's image and text, of those that may be. Raises `SourceUnreadable`."""
+    image = next((name for name in (same_name(one, images) for one in IMAGE_COLUMNS) if name), None)
+    text = next((name for name in (same_name(one, texts) for one in TEXT_COLUMNS) if name), None)
+    if image is None or text is None:
+        raise SourceUnreadable(
+            uri=uri,
+            reason="a table of pairs has a column of images or their places (`image`, `image_path`, `uri`, …) and one "
+            f"of texts (`caption`, `text`, …); its columns are {', '.join(map(repr, there))}",
+        )
+    return image, text
+
+
+class ManifestPairs(Manifest):
+    """JSONL, CSV or TSV, a pair a row: one column says where the image is, another holds the text. A row in which one
+    of them is empty is a candidate, too: people are told.
+    """
+
+    def __iter__(self) -> Iterator[Candidate]:
+        columns = self._columns()
+        image, text = _pair_columns(self.uri, columns, columns, columns)
+        keys = ContentKeys()
+        for number, _, row in self._rows():
+            key = keys.key(
+                "\0".join(str(row.get(name) or "") for name in (image, text)).encode(errors="replace")
+            )
+            yield self._candidate(row, key, pair_uri(self.uri, number, image, text, by_place=True))
+
+
+class ParquetPairs(ParquetFile):
+    """A pair a row: a column of images, as bytes, or of strings that say where they are, and one of texts."""
+
+    def __iter__(self) -> Iterator[Candidate]:
+        file = open_parquet(self.uri)
+        schema = file.schema_arrow
+        kinds = contents()
+        images, strings = usable_columns(schema, kinds["image"]), usable_columns(schema, kinds["text"])
+        there = [f"{field.name} ({field.type})" for field in schema]
+        image, text = _pair_columns(self.uri, images or strings, strings, there)
+        key_column = same_name("key", schema.names)
+        label_column, names = self._label_column(schema)
+        others = [name for name in (key_column, label_column) if name is not None]
+        keys = ContentKeys()
+        number = 0
+        for batch in self._batches(file, list(dict.fromkeys([image, text, *others]))):
+            known = {name: batch.column(name).to_pylist() for name in others}
+            halves = zip(*(cell_bytes(batch.column(name)).to_pylist() for name in (image, text)), strict=True)
+            for row, cells in enumerate(halves):
+                own = known[key_column][row] if key_column is not None else None
+                class_cell = known[label_column][row] if label_column is not None else None
+                yield Candidate(
+                    str(own)
+                    if own not in (None, "")
+                    else keys.key(b"\0".join(cell or b"" for cell in cells)),
+                    pair_uri(self.uri, number, image, text, by_place=not images),
+                    _class_name(class_cell, names),
+                    has_own_key=own not in (None, ""),
+                )
+                number += 1

@@ -49,11 +49,13 @@ class Text:
 
     name: ClassVar[str] = "text"
     suffixes: ClassVar[frozenset[str]] = frozenset({".txt", ".text", ".md"})
+    shared_suffixes: ClassVar[frozenset[str]] = frozenset()
     columns: ClassVar[tuple[str, ...]] = (
         "text", "sentence", "content", "body", "document", "review", "comment", "message", "tweet", "question",
     )  # fmt: skip
     formats: ClassVar[tuple[str, ...]] = ("plain text", "Markdown")
     binary: ClassVar[bool] = False
+    has_text: ClassVar[bool] = True
     default_task: ClassVar[str] = "masked_tokens"
     shown_as: ClassVar[str | None] = "text/plain; charset=utf-8"
 

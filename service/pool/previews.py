@@ -87,8 +87,10 @@ def media_type(content: Content, uri: str) -> str | None:
 def text(
     item_bytes: ItemBytes, content: Content, uri: str, content_hash: str | None, limits: Limits
 ) -> str | None:
-    """The text of a text item; None where it is too long or cannot be read, and for other items, which are not read."""
-    if content.shown_as is None or not content.shown_as.startswith("text/"):
+    """The text of an item that has one; None where it is too long or cannot be read, and for other items, which are
+    not read.
+    """
+    if not content.has_text:
         return None
     try:
         found = content.text(item_bytes.read(uri, content_hash), limits)

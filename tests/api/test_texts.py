@@ -185,7 +185,7 @@ class TestModality:
         )
         unknown = admin.post("/projects", json={"name": "e", "classes": ["a", "b"], "modality": "smell"})
         assert (unknown.status_code, unknown.json()["code"]) == (422, "unknown_modality")
-        assert "image, audio, graph, text" in unknown.json()["detail"]
+        assert "image, audio, graph, pair, text, video" in unknown.json()["detail"]
 
     def test_it_changes_until_there_are_items(self, admin: TestClient) -> None:
         created(admin, modality="text")

@@ -65,7 +65,7 @@ def test_a_folder_without_images(site: Site) -> None:
     (folder / "notes.pdf").touch()
     job = site.ended(site.post(f"{project.at}/sources", {"uri": str(folder)}))
     assert job["state"] == "failed"
-    assert "There are no images, audios, graphs or texts in" in job["error"]
+    assert "There are no images, audios, graphs, pairs, texts or videos in" in job["error"]
     assert str(folder) in job["error"]
 
     problem = site.refused(f"{project.at}/pretrain")

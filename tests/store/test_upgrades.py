@@ -410,7 +410,7 @@ def test_projects_of_before_keep_the_small_backbone(empty: sa.Engine) -> None:
 
 def test_projects_of_before_keep_their_linear_head(empty: sa.Engine) -> None:
     """From 0010 to 0011 and back: the default of `head` changed."""
-    linear, mlp = [{"head": {"name": name, "params": {}}} for name in ("linear", "mlp")]
+    linear, mlp = [dict[str, Any](head={"name": name, "params": {}}) for name in ("linear", "mlp")]
     assert _settings_after(empty, "0010", "0011", [{}, {"seed": 3}, mlp]) == [
         linear,
         {"seed": 3} | linear,

@@ -24,6 +24,8 @@ SMALL = {
     "text": {"tokens": 16},
     "graph": {"nodes": 16, "edges": 32},
     "audio": {"rate": 8_000, "seconds": 0.5, "windows": 2},
+    "video": {"side": 16, "frames": 4},
+    "pair": {"image_size": 16, "tokens": 16},
 }  # what would take longer than a test should
 every_modality = pytest.mark.parametrize("name", modalities())
 

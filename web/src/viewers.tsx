@@ -90,6 +90,38 @@ const audio: Viewer = {
   preload: image.preload,
 };
 
-const VIEWERS: Record<string, Viewer> = { image, text, audio, graph: image };
+/** A player; what the browser cannot play it may show as a picture (GIF), else a frame above a strip of others is shown. */
+function Player({ content, name }: { content: Content; name: string }) {
+  const [shown, setShown] = useState<"film" | "animation" | "strip">("film");
+  if (shown === "strip") return <Picture source={sized(content)} name={name} />;
+  if (shown === "animation") return <img src={content.url} alt={name} draggable={false} onLoad={crisp} onError={() => setShown("strip")} />;
+  const moves = !matchMedia("(prefers-reduced-motion: reduce)").matches;
+  return <video controls loop muted playsInline autoPlay={moves} src={content.url} aria-label={name} onError={() => setShown("animation")} />;
+}
+
+const video: Viewer = {
+  Full: ({ content, name }) => <Player key={content.url} content={content} name={name} />,
+  Tile: audio.Tile,
+  preload: async () => "",
+};
+
+/** Both halves side by side: the image, and the text that belongs to it. */
+const pair: Viewer = {
+  Full: ({ content, name, source }) => (
+    <div class="pair">
+      <Picture source={source ?? sized(content)} name={name} />
+      <text.Full content={content} name={name} />
+    </div>
+  ),
+  Tile: ({ content, name }) => (
+    <span class="pair">
+      <Picture source={content.preview_url} name={name} lazy />
+      <text.Tile content={content} name={name} />
+    </span>
+  ),
+  preload: image.preload,
+};
+
+const VIEWERS: Record<string, Viewer> = { image, text, audio, graph: image, video, pair };
 
 export const viewerOf = (content: Content): Viewer => VIEWERS[content.kind ?? "image"] ?? text;

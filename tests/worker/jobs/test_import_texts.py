@@ -172,7 +172,9 @@ def test_a_manifest_of_images_stays_one(importing: Importing, tmp_path: Path) ->
 @on_sqlite
 def test_nothing_of_any_kind(importing: Importing, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(JobFailed, match=r"There are no images, audios, graphs or texts.*JPEG.*plain text"):
+    with pytest.raises(
+        JobFailed, match=r"There are no images, audios, graphs, pairs, texts or videos.*JPEG.*plain text"
+    ):
         importing(tmp_path / "empty")
     assert project(importing).modality is None
 

@@ -1,0 +1,1 @@
+"""Pretext tasks made for videos."""
