@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from benchmarks.page.site import Site
@@ -76,10 +75,10 @@ class Tab:
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
-    def shot(self, to: Path, *, whole: bool) -> None:
-        """A picture of the window, or of the whole page."""
-        data = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": whole})["data"]
-        to.write_bytes(base64.b64decode(data))
+    def shot(self, *, whole: bool) -> bytes:
+        """A PNG of the window, or of the whole page."""
+        given = {"captureBeyondViewport": whole}
+        return base64.b64decode(self.driver.execute_cdp_cmd("Page.captureScreenshot", given)["data"])
 
 
 @contextmanager

@@ -136,10 +136,10 @@ def test_a_lost_connection_loses_nothing_and_doubles_nothing(browser: Browser, s
     before = desk.label(3)
     desk.saved()
     browser.offline(True)
-    during = desk.label(12)
-    browser.see("//*[@data-testid='sending'][contains(., '12 labels kept here')]")
+    during = desk.label(20)
+    browser.see("//*[@data-testid='sending'][contains(., '20 labels kept here')]")
     browser.press("Backspace")  # never sent: nobody hears of it
-    browser.see("//*[@data-testid='sending'][contains(., '11 labels kept here')]")
+    browser.see("//*[@data-testid='sending'][contains(., '19 labels kept here')]")
     assert desk.stored().keys() == set(before)
     browser.offline(False)
     desk.saved()

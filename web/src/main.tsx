@@ -12,7 +12,7 @@ import { NewProject } from "./NewProject";
 import { Empty } from "./parts";
 import { href, NEW_PROJECT, route, takeKey, type Route } from "./route";
 import { Setup } from "./setup/Setup";
-import { mayLabel, mayManage, mayRead, session, signIn, signOut, unreached, whoIsIt } from "./session";
+import { ended, mayLabel, mayManage, mayRead, session, signIn, signOut, unreached, whoIsIt } from "./session";
 import "./style.css";
 import { theme, toggleTheme } from "./theme";
 
@@ -251,6 +251,11 @@ function SignIn() {
           </svg>
           Shortlist
         </h1>
+        {ended.value && (
+          <p class="notice" role="status">
+            Your sign-in has ended. Sign in again, and you go on where you were; labels that were not sent are kept.
+          </p>
+        )}
         <label for="key">Key</label>
         <input id="key" type="password" autocomplete="current-password" placeholder="sl_…" value={key} onInput={(event) => setKey(event.currentTarget.value)} required autofocus />
         <button class="primary">Sign in</button>
