@@ -102,11 +102,7 @@ def test_folders_are_classes_and_their_files_labeled(
     if zipped:
         root = Path(shutil.make_archive(str(root), "zip", tmp_path, "pets"))
     name = f"from {root.name}"
-    for name in ("one", "another"):  # the only project would be opened at once, in place of the list
-        site.post("/projects", {"name": name, "classes": CLASSES})
-    browser.sign_in()
-    browser.open("/")
-    press(browser, "New project")
+    browser.sign_in().open("/?new")
     fill(browser, "//input[@id='name']", name)
     drop(browser, root)
     browser.see("//select[@id='folders']/option[@value='labels']").click()

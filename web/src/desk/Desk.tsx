@@ -264,10 +264,16 @@ function AtDesk({ project, annotator, mode, setMode, rename }: { project: Projec
           <aside class={`beside ${whyOpen ? "open" : ""}`}>
             <div class="beside-buttons">
               <button aria-pressed={whyOpen} onClick={() => setWhyOpen(!whyOpen)} title="In words, where it comes from">
-                {!many && <kbd>i</kbd>} Why<span class="hide-small"> this item</span>?
+                {!many && <kbd>i</kbd>}
+                <span>
+                  Why<span class="hide-small"> this item</span>?
+                </span>
               </button>
               <button aria-pressed={shown === "shown"} onClick={() => show(shown === "shown" ? "hidden" : "shown")} title="What the head takes items for">
-                {!many && <kbd>p</kbd>} Predictions<span class="hide-small"> {shown === "shown" ? "shown" : "hidden"}</span>
+                {!many && <kbd>p</kbd>}
+                <span>
+                  Predictions<span class="hide-small"> {shown === "shown" ? "shown" : "hidden"}</span>
+                </span>
               </button>
               <button
                 aria-pressed={beside}

@@ -88,10 +88,10 @@ export function SettingsForm({ project, onChange }: { project: Project; onChange
             const set = (text: string) => setGiven(text === textOf(now[name]) ? without(given, name) : { ...given, [name]: text });
             return (
               <div key={name} class={name in given ? "setting changed" : "setting"}>
-                <label for={`setting-${name}`}>{words(name)}</label>
+                <label for={`setting-${name}`}>{words(name.replace(/_s$/, ", in seconds"))}</label>
                 <Control name={name} schema={schema} value={value} set={set} options={name in PLUG_INS ? catalogue.filter((one) => one.kind === PLUG_INS[name]) : undefined} />
                 <p class="quiet" id={`help-${name}`}>
-                  {schema.description}
+                  {schema.description?.replaceAll("`", "")}
                 </p>
                 {refused[name] && <p class="bad" role="alert">{refused[name]}</p>}
               </div>
