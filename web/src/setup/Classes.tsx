@@ -56,7 +56,7 @@ export function Classes({ project, onChange }: { project: string; onChange: () =
   };
   if (!uses) return refused ? <p class="bad">{refused}</p> : <div aria-busy="true" />;
   return (
-    <div class="stack classes">
+    <div class="stack class-changes">
       <ul class="class-list">
         {uses.map((use) => (
           <li key={use.name} class={chosen.includes(use.name) ? "chosen" : ""}>
