@@ -99,7 +99,7 @@ def test_a_project_without_anything(browser: Browser, site: Site) -> None:
         browser.size(*size)
         for view, sentence in {
             "": "Import items.", "/gallery": "No items here", "/desk": "Nothing to label right now",
-            "/map": "map", "/setup": "Rename", "/gallery?state=done&class=red": "Nothing fits these filters",
+            "/map": "No map yet", "/setup": "each change says first what it does", "/gallery?state=done&class=red": "Nothing fits these filters",
         }.items():  # fmt: skip
             browser.open(f"{at}{view}")
             browser.says(sentence)
@@ -150,5 +150,5 @@ def test_an_archive_of_a_hundred_thousand_files(browser: Browser, site: Site, tm
     place = packed_in_folders(tmp_path / "many.zip", 100_000, CLASSES)
     browser.sign_in().open("/?new")
     choose(browser, place)
-    browser.see("//label[@for='folders'][text()='The 3 folders']")
+    browser.see("//label[@for='folders'][normalize-space()='The 3 folders']")
     assert browser.see("//textarea[@id='classes']").get_property("value") == "blue, green, red"
