@@ -85,7 +85,7 @@ def test_from_dropped_files_to_exported_labels(
     browser.driver.refresh()
     labeled = [*labeled[:-1], *work(desk, 16)]
     desk.saved()
-    browser.offline(True)
+    desk.cut_off()
     during = work(desk, 20)
     browser.says("20 labels kept here")
     browser.offline(False)

@@ -209,7 +209,7 @@ function AtDesk({ project, annotator, mode, setMode, rename }: { project: Projec
 
   const used = answered.value?.project === project.id ? answered.value.labelsUsed : null;
   return (
-    <div class="desk">
+    <div class="desk" data-ahead={queue.items.length}>
       <header class="desk-bar">
         <span>
           <b>{annotator}</b>{" "}
