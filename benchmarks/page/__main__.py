@@ -138,7 +138,7 @@ def _measured(tab: Tab, site: Site, project: str, points: int) -> dict[str, Any]
 
 
 def _frames(tab: Tab, seconds: float, what: str) -> dict[str, Any]:
-    """`main_thread_ms` of a frame says what is possible; `frames_per_s`, what this machine drew without a graphics card."""
+    """`main_thread_ms` a frame says what is possible, `frames_per_s` what was drawn without a graphics card."""
     before = tab.main_thread_ms()
     found: dict[str, Any] = tab.driver.execute_async_script(_FRAMES, seconds, what)
     return found | {"main_thread_ms": (tab.main_thread_ms() - before) / found["frames"]}

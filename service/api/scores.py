@@ -36,7 +36,9 @@ class Histogram(Answer):
     labeled: list[int] | None = Field(
         description=f"of these, the labeled ones; null where they are more than {scores.MOST_COUNTED:,}"
     )
-    ranked: list[int] = Field(description="of these, the next `round_size` of the ranking that are not labeled")
+    ranked: list[int] = Field(
+        description="of these, the next `round_size` of the ranking that are not labeled"
+    )
 
 
 class GateAnswer(Answer):

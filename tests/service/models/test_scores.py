@@ -7,9 +7,7 @@ from service.errors import GoneMeanwhile
 from service.models import scores
 from service.store.session import read_session, write_session
 from service.store.tables import Project, ScoreRun
-from tests.factories import (
-    make_item, make_project, make_ranking, make_score, make_score_run
-)  # fmt: skip
+from tests.factories import make_item, make_project, make_ranking, make_score, make_score_run  # fmt: skip
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -46,7 +44,12 @@ def test_the_histogram_tells_what_is_labeled_and_what_comes_next(
         make_score(session, score_run=score_run, item=aside, pretext_loss=0.1)
         for item in (items[0], items[5], items[6]):
             item.state, item.class_name = "done", "x"
-        ranked = [items[6], items[4], items[1], items[2]]  # the first is labeled, the last is of a later round
+        ranked = [
+            items[6],
+            items[4],
+            items[1],
+            items[2],
+        ]  # the first is labeled, the last is of a later round
         project.ranking_id = make_ranking(session, project=project, score_run=score_run, items=ranked).id
         project.score_run_id = score_run.id
     with read_session(engine) as session:
