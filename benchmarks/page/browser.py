@@ -66,7 +66,7 @@ class Tab:
         self.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved"} | at)
 
     def main_thread_ms(self) -> float:
-        """The milliseconds a page has computed so far, by its thread's clock: other work of the machine does not count."""
+        """The milliseconds a page has computed so far, by the clock of its thread, whatever else runs."""
         self.driver.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
         found = self.driver.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
         return 1000 * float(next(each["value"] for each in found if each["name"] == "TaskDuration"))
