@@ -112,14 +112,14 @@ def _measured(tab: Tab, site: Site, project: str, points: int) -> dict[str, Any]
         found[f"{name}_first_paint_ms"] = tab.driver.execute_script(
             "return performance.getEntriesByName('first-contentful-paint')[0].startTime"
         )
-    found["gallery_scroll"] = tab.driver.execute_async_script(_FRAMES, _SCROLLED_S, "scroll")
+    found["gallery_scroll"] = _frames(tab, _SCROLLED_S, "scroll")
     tab.open(f"{at}/map?by=loss")
     begun = time.perf_counter()
     tab.see("//*[@data-testid='map'][@data-frames]")
     found["map"] = {
         "points": points,
         "drawn_after_s": time.perf_counter() - begun,
-    } | tab.driver.execute_async_script(_FRAMES, _MOVED_S, "map")
+    } | _frames(tab, _MOVED_S, "map")
     tab.annotator("bench")
     tab.open(f"{at}/desk")
     tab.see("//*[@data-testid='item']//img")
@@ -137,6 +137,13 @@ def _measured(tab: Tab, site: Site, project: str, points: int) -> dict[str, Any]
     return found | {"polls": polls}
 
 
+def _frames(tab: Tab, seconds: float, what: str) -> dict[str, Any]:
+    """`main_thread_ms` a frame says what is possible, `frames_per_s` what was drawn without a graphics card."""
+    before = tab.main_thread_ms()
+    found: dict[str, Any] = tab.driver.execute_async_script(_FRAMES, seconds, what)
+    return found | {"main_thread_ms": (tab.main_thread_ms() - before) / found["frames"]}
+
+
 # Frames in so many seconds, while the page is scrolled, or the map is moved and zoomed.
 _FRAMES = """
 const [seconds, what, done] = arguments;
@@ -147,7 +154,7 @@ function step(now) {
   times.push(now);
   if (now - begun > 1000 * seconds) {
     const gaps = times.slice(1).map((time, index) => time - times[index]).sort((a, b) => a - b);
-    return done({ frames_per_s: 1000 * gaps.length / (times.at(-1) - times[0]),
+    return done({ frames: gaps.length, frames_per_s: 1000 * gaps.length / (times.at(-1) - times[0]),
       gap_p95_ms: gaps[Math.floor(.95 * gaps.length)], drawn: canvas ? Number(canvas.dataset.frames) : null });
   }
   if (what === 'scroll') scrollBy(0, 60);

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from benchmarks.page.site import Site
@@ -66,6 +65,12 @@ class Tab:
         }
         self.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved"} | at)
 
+    def main_thread_ms(self) -> float:
+        """The milliseconds a page has computed so far, by the clock of its thread, whatever else runs."""
+        self.driver.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
+        found = self.driver.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+        return 1000 * float(next(each["value"] for each in found if each["name"] == "TaskDuration"))
+
     def annotator(self, name: str) -> None:
         self.driver.execute_script("localStorage.setItem('shortlist.annotator', arguments[0])", name)
 
@@ -76,10 +81,10 @@ class Tab:
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
-    def shot(self, to: Path, *, whole: bool) -> None:
-        """A picture of the window, or of the whole page."""
-        data = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": whole})["data"]
-        to.write_bytes(base64.b64decode(data))
+    def shot(self, *, whole: bool) -> bytes:
+        """A PNG of the window, or of the whole page."""
+        given = {"captureBeyondViewport": whole}
+        return base64.b64decode(self.driver.execute_cdp_cmd("Page.captureScreenshot", given)["data"])
 
 
 @contextmanager

@@ -1,12 +1,14 @@
 """Pictures of every view of the page, light and dark, on a desk and on a phone, of a project that people work in.
 
-    python -m benchmarks.page.shots POOL.parquet --to FOLDER [--data FOLDER]
+    python -m benchmarks.page.shots POOL.parquet --to FOLDER [--data FOLDER] [--docs]
 
 POOL has the columns `key`, `label` and `image`. Four annotators, who err now and then, label it for some rounds; with
-`--data` that project is kept, and only the pictures are taken again the next time. Needs Chromium and selenium.
+`--data` that project is kept, and only the pictures are taken again the next time. `--docs` writes those of the
+documentation, too. Needs Chromium and selenium.
 """
 
 import argparse
+import io
 import random
 import tempfile
 import time
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from PIL import Image
 
 from benchmarks.page.browser import Tab, opened
 from benchmarks.page.site import Site, running
@@ -24,6 +27,12 @@ ANNOTATORS = {"Ada": 0.02, "Grace": 0.03, "Linus": 0.06, "Zoë": 0.15}  # how of
 ROUNDS, ROUND_SIZE = 12, 60
 SIZES = {"wide": (1440, 900), "phone": (390, 844)}
 _BROKEN, _UNSURE = 0.004, 0.01
+_DOCS = Path(__file__).parents[2] / "docs"
+# Of the documentation: the view, and the window it is seen in.
+_OF_DOCS = {
+    "page-dashboard": ("dashboard", (1280, 1180)), "page-desk": ("desk-why", (1280, 800)),
+    "page-map": ("map-class", (1440, 900)), "page-phone": ("desk", (390, 800)),
+}  # fmt: skip
 
 
 def main() -> None:
@@ -34,6 +43,7 @@ def main() -> None:
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--only", default="", help="views whose name begins so")
+    parser.add_argument("--docs", action="store_true", help="write those of the documentation, too")
     asked = parser.parse_args()
     asked.to.mkdir(parents=True, exist_ok=True)
     with _folder(asked.data) as folder, running(folder, asked.pool.resolve().parent) as site:
@@ -44,8 +54,22 @@ def main() -> None:
                     tab.size(width, height)
                     tab.theme(theme)
                     for name in _views(tab, project, asked.only):
-                        tab.shot(asked.to / f"{name}-{theme}-{size}.png", whole=name.startswith("dashboard"))
+                        whole = name.startswith(("dashboard", "setup", "new-project"))
+                        picture = tab.shot(whole=whole)
+                        (asked.to / f"{name}-{theme}-{size}.png").write_bytes(picture)
                         print(f"{name}-{theme}-{size}", flush=True)
+            if asked.docs:
+                tab.theme("light")
+                _write_docs(tab, project)
+
+
+def _write_docs(tab: Tab, project: dict[str, Any]) -> None:
+    for name, (view, window) in _OF_DOCS.items():
+        tab.size(*window)
+        for shown in _views(tab, project, view.partition("-")[0]):
+            if shown == view:
+                picture = Image.open(io.BytesIO(tab.shot(whole=False)))
+                picture.save(_DOCS / f"{name}.webp", quality=80, method=6)
 
 
 @contextmanager
@@ -64,10 +88,12 @@ def _project(site: Site, pool: Path) -> dict[str, Any]:
     classes = sorted({row["label"] for row in truth})
     projects = site.get("/projects")["items"]
     known = [each for each in projects if each["name"] == "Road signs"]
-    if not [each for each in projects if each["name"] == "Skies"]:  # of one project alone there is no list
+    empty = [each for each in projects if each["name"] == "Skies"] or [
         site.post("/projects", {"name": "Skies", "classes": ["cloudy", "rain", "shine", "sunrise"]})
+    ]
+    empty_id = {"empty": empty[0]["id"]}
     if known and site.get(f"/projects/{known[0]['id']}/metrics")["labels_used"] >= ROUNDS * ROUND_SIZE:
-        return dict(known[0])
+        return dict(known[0]) | empty_id
     project = (
         known[0]
         if known
@@ -88,7 +114,7 @@ def _project(site: Site, pool: Path) -> dict[str, Any]:
         site.settled(at)
     _label(site, at, {row["key"]: row["label"] for row in truth}, classes)
     site.settled(at)
-    return dict(project)
+    return dict(project) | empty_id
 
 
 def _label(site: Site, at: str, truth: dict[str, str], classes: list[str]) -> None:
@@ -133,10 +159,28 @@ def _views(tab: Tab, project: dict[str, Any], only: str) -> Iterator[str]:
     def wanted(name: str) -> bool:
         return name.startswith(only)
 
+    if wanted("sign-in"):
+        cookies = tab.driver.get_cookies()
+        tab.driver.delete_all_cookies()
+        tab.open("/")
+        tab.see("//input[@id='key']")
+        yield "sign-in"
+        for cookie in cookies:
+            tab.driver.add_cookie(cookie)
     if wanted("projects"):
         tab.open("/")
-        tab.see("//h1[text()='Projects']")
+        tab.see("//ul[@class='project-list']//*[contains(., ' labels')]")
         yield "projects"
+    if wanted("new-project"):
+        tab.open("/?new")
+        tab.see("//input[@id='name']")
+        yield "new-project"
+    if wanted("empty"):
+        for view in ("", "/gallery", "/map", "/desk"):
+            tab.open(f"/projects/{project['empty']}{view}")
+            tab.see("//*[@class='empty'] | //*[@data-testid='next']")
+            time.sleep(0.5)
+            yield f"empty{view.replace('/', '-')}"
     if wanted("dashboard"):
         tab.open(at)
         tab.see("//*[@data-testid='curve']//canvas")
@@ -165,13 +209,18 @@ def _views(tab: Tab, project: dict[str, Any], only: str) -> Iterator[str]:
                 tab.hover("//*[@data-testid='map']", 0.06, -0.08)
                 time.sleep(1)
             yield f"map-{by}"
+    if wanted("setup"):
+        tab.open(f"{at}/setup")
+        tab.see("//input[@id='setting-round_size']")
+        tab.see("//ul[@class='class-list']")
+        yield "setup"
     if wanted("desk"):
         tab.annotator("Ada")
         tab.open(f"{at}/desk")
         tab.see("//*[@data-testid='item']//img")
         tab.pictures()
         yield "desk"
-        tab.see("//button[text()='Why this item?']").click()
+        tab.see("//button[starts-with(normalize-space(), 'Why')]").click()
         time.sleep(0.3)
         yield "desk-why"
         tab.choose("One by one, or as a grid", "Grid: likeliest class")

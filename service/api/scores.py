@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from typing import Any, Literal, Self
@@ -32,6 +33,12 @@ class Histogram(Answer):
 
     edges: list[float]
     counts: list[int]
+    labeled: list[int] | None = Field(
+        description=f"of these, the labeled ones; null where they are more than {scores.MOST_COUNTED:,}"
+    )
+    ranked: list[int] = Field(
+        description="of these, the next `round_size` of the ranking that are not labeled"
+    )
 
 
 class GateAnswer(Answer):
@@ -73,7 +80,9 @@ class ScoresAnswer(Answer):
     model_config = with_example(
         {
             "score_run": "s_2", "pretext_model": "m_1", "pretext_model_version": 1, "items": 8000,
-            "dimensions": 192, "histogram": {"edges": [0.0, 1.0, 2.0], "counts": [6400, 1600]},
+            "dimensions": 192, "histogram": {
+                "edges": [0.0, 1.0, 2.0], "counts": [6400, 1600], "labeled": [40, 160], "ranked": [12, 88]
+            },
         }
     )  # fmt: skip
 
@@ -103,13 +112,14 @@ def get_scores(
     if media_type != "application/json":
         tables = exports.pages(parts.engine, partial(_page, score_run.id))
         return exports.streamed(f"scores-{project_id}", media_type, _COLUMNS, tables)
+    histogram = scores.histogram(session, project, score_run)
     return ScoresAnswer(
         score_run=public_id("s", score_run.id),
         pretext_model=public_id("m", pretext_model.id),
         pretext_model_version=pretext_model.version,
         items=score_run.items,
         dimensions=score_run.dimensions,
-        histogram=Histogram(**score_run.histogram) if score_run.histogram else None,
+        histogram=Histogram(**asdict(histogram)) if histogram else None,
         gate=GateAnswer.of(score_run.gate),
         created_at=score_run.created_at,
         finished_at=score_run.finished_at,

@@ -1,14 +1,20 @@
 """The score run that is being served: pretext losses, as a histogram and item by item."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.errors import GoneMeanwhile, NoScoreRun
 from service.store.ids import public_id
 from service.store.own_embeddings import is_own
-from service.store.tables import Item, Json, PretextModel, Project, Score, ScoreRun
+from service.store.project_settings import ProjectSettings
+from service.store.tables import Item, Json, PretextModel, Project, RankedItem, Score, ScoreRun
+
+MOST_COUNTED = 50_000  # labeled items; more would keep each call waiting
+_DONE = sa.text("items.state = 'done' AND items.split = 'pool'")  # as its index says it
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,51 @@ def current(session: Session, project: Project) -> tuple[ScoreRun, PretextModel]
     if score_run.pretext_model_id is None:  # provisional: it has no losses
         raise NoScoreRun(project=public_id("p", project.id))
     return score_run, session.get_one(PretextModel, score_run.pretext_model_id)
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Pool items by pretext loss: `counts[k]` between `edges[k]` and `edges[k + 1]`.
+
+    labeled   of these, those that are labeled; None where these are more than `MOST_COUNTED`
+    ranked    of these, the next `round_size` of the ranking that nobody has labeled
+    """
+
+    edges: list[float]
+    counts: list[int]
+    labeled: list[int] | None
+    ranked: list[int]
+
+
+def histogram(session: Session, project: Project, score_run: ScoreRun) -> Histogram | None:
+    """None where the run has no losses."""
+    if score_run.histogram is None:
+        return None
+    edges = score_run.histogram["edges"]
+
+    def by_bin(losses: Sequence[float]) -> list[int]:
+        counts: list[int] = np.histogram(np.array(losses, np.float64), edges)[0].tolist()
+        return counts
+
+    of_run = sa.select(Score.pretext_loss).where(Score.score_run_id == score_run.id)
+    labeled = session.scalars(
+        of_run.join(Item, Item.id == Score.item_id)
+        .where(Item.project_id == project.id, _DONE)
+        .limit(MOST_COUNTED + 1)
+    ).all()
+    ranked = session.scalars(
+        of_run.join(RankedItem, RankedItem.item_id == Score.item_id)
+        .join(Item, Item.id == RankedItem.item_id)
+        .where(RankedItem.ranking_id == project.ranking_id, Item.state == "available")
+        .order_by(RankedItem.rank)
+        .limit(ProjectSettings.model_validate(project.settings).round_size)
+    ).all()
+    return Histogram(
+        edges=edges,
+        counts=score_run.histogram["counts"],
+        labeled=by_bin(labeled) if len(labeled) <= MOST_COUNTED else None,
+        ranked=by_bin(ranked),
+    )
 
 
 _SPACES = {

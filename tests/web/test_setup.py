@@ -1,5 +1,6 @@
 """Set-up in the page: a project from files of this machine, classes that change, settings, webhooks."""
 
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -21,6 +22,30 @@ def fill(browser: Browser, xpath: str, text: str) -> None:
 
 def press(browser: Browser, text: str) -> None:
     browser.see(f"//button[normalize-space()={text!r}]").click()
+
+
+def drop(browser: Browser, *places: Path) -> None:
+    """From a window of the operating system, over the place for files."""
+    box = browser.see("//*[@data-testid='drop']").rect
+    at = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    data = {"items": [], "files": [str(place) for place in places], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        browser.driver.execute_cdp_cmd("Input.dispatchDragEvent", {"type": kind, "data": data} | at)
+
+
+def choose(browser: Browser, place: Path) -> None:
+    """In the dialog for files, or for a folder."""
+    name = "A folder to upload" if place.is_dir() else "Files to upload"
+    browser.see("//*[@data-testid='drop']")
+    browser.driver.find_element("xpath", f"//input[@aria-label='{name}']").send_keys(str(place))
+
+
+def packed_in_folders(place: Path, count: int, classes: tuple[str, ...]) -> Path:
+    """A zip of so many empty pictures in folders, below one folder that holds them all."""
+    with zipfile.ZipFile(place, "w") as file:
+        for number in range(count):
+            file.writestr(f"all/{classes[number % len(classes)]}/{number:06}.png", b"")
+    return place
 
 
 def api(site: Site, path: str) -> dict[str, object]:
@@ -49,7 +74,7 @@ def test_a_project_from_a_dropped_archive_to_the_first_label(
     browser.open("/")
     press(browser, "New project")
     fill(browser, "//input[@id='name']", "from a zip")
-    browser.driver.find_element("xpath", "//input[@aria-label='Files to upload']").send_keys(str(packed))
+    drop(browser, packed)
     browser.says("photographs.zip")
     fill(browser, "//textarea[@id='classes']", ", ".join((*CLASSES, '"odd, or ""none"""')))
     press(browser, "Make it")
@@ -68,22 +93,24 @@ def test_a_project_from_a_dropped_archive_to_the_first_label(
     until(lambda: "train_pretext" in str(site.http.get("/jobs", params={"project": found["id"]}).json()))
 
 
-def test_folders_are_classes_and_their_files_labeled(browser: Browser, site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("zipped", [False, True], ids=["folder", "zip"])
+def test_folders_are_classes_and_their_files_labeled(
+    browser: Browser, site: Site, tmp_path: Path, zipped: bool
+) -> None:
     root = tmp_path / "pets"
     write_images(root, 6, classes=CLASSES[:2])
-    for name in ("one", "another"):  # the only project would be opened at once, in place of the list
-        site.post("/projects", {"name": name, "classes": CLASSES})
-    browser.sign_in()
-    browser.open("/")
-    press(browser, "New project")
-    fill(browser, "//input[@id='name']", "from folders")
-    browser.driver.find_element("xpath", "//input[@aria-label='A folder to upload']").send_keys(str(root))
+    if zipped:
+        root = Path(shutil.make_archive(str(root), "zip", tmp_path, "pets"))
+    name = f"from {root.name}"
+    browser.sign_in().open("/?new")
+    fill(browser, "//input[@id='name']", name)
+    drop(browser, root)
     browser.see("//select[@id='folders']/option[@value='labels']").click()
     assert browser.see("//textarea[@id='classes']").get_property("value") == ", ".join(sorted(CLASSES[:2]))
     press(browser, "Make it")
     browser.says("Imported: 6 added.")
     browser.see("//a[text()='Label']")
-    (found,) = [one for one in site.http.get("/projects").json()["items"] if one["name"] == "from folders"]
+    (found,) = [one for one in site.http.get("/projects").json()["items"] if one["name"] == name]
 
     def done() -> list[dict[str, str]]:
         items: list[dict[str, str]] = site.http.get(
@@ -92,7 +119,7 @@ def test_folders_are_classes_and_their_files_labeled(browser: Browser, site: Sit
         return items
 
     until(lambda: len(done()) == 6)
-    assert {(item["key"].split("/")[0], item["class"]) for item in done()} == {
+    assert {(item["key"].split("/")[-2], item["class"]) for item in done()} == {
         (name, name) for name in CLASSES[:2]
     }
 

@@ -1,11 +1,11 @@
 // A new project: its name, its classes, and its items: dropped here, or where the service may read them.
 
-import { useState } from "preact/hooks";
+import { useRef, useState } from "preact/hooks";
 
 import { get, send, type Job, type Metrics, type Project } from "./api";
 import { href } from "./route";
 import { DropZone, Importing, Sending } from "./setup/Upload";
-import { ended, foldersOf, labelByFolder, upload, type Chosen, type Sent } from "./setup/uploading";
+import { ended, entriesOf, foldersOf, labelByFolder, upload, type Chosen, type Entry, type Sent } from "./setup/uploading";
 
 type Folders = "names" | "labels" | "test";
 
@@ -21,14 +21,15 @@ export function classesIn(text: string): string[] {
 
 const written = (names: string[]) => names.map((name) => (/[,"]/.test(name) ? `"${name.replaceAll('"', '""')}"` : name)).join(", ");
 
-export function NewProject() {
-  const [open, setOpen] = useState(false);
+export function NewProject({ open, setOpen }: { open: boolean; setOpen: (open: boolean) => void }) {
   const [name, setName] = useState("");
   const [kind, setKind] = useState("");
   const [classes, setClasses] = useState("");
   const [several, setSeveral] = useState(false);
   const [uri, setUri] = useState("");
   const [files, setFiles] = useState<Chosen[]>([]);
+  const [entries, setEntries] = useState<Entry[]>([]); // what the files become
+  const newest = useRef<Chosen[]>([]);
   const [folders, setFolders] = useState<Folders>("names");
   const [refused, setRefused] = useState<string | null>(null);
   const [made, setMade] = useState<Project | null>(null);
@@ -37,10 +38,16 @@ export function NewProject() {
   const [jobs, setJobs] = useState<Job[]>([]);
   const [then, setThen] = useState<string | null>(null); // what goes on once items are there
   if (!open) return <button onClick={() => setOpen(true)}>New project</button>;
-  const inFolders = foldersOf(files);
-  const choose = (found: Chosen[]) => {
+  const inFolders = foldersOf(entries);
+  const choose = async (found: Chosen[]) => {
+    newest.current = found;
     setFiles(found);
-    if (foldersOf(found).length > 1 && !classes.trim()) setClasses(written(foldersOf(found)));
+    setEntries([]);
+    const inside = await entriesOf(found);
+    if (newest.current !== found) return;
+    setEntries(inside);
+    const names = foldersOf(inside);
+    if (names.length > 1) setClasses((before) => (before.trim() ? before : written(names)));
   };
   const make = async () => {
     setBusy(true);
@@ -69,7 +76,7 @@ export function NewProject() {
     const failed = done.find((job) => job.state !== "succeeded");
     if (failed) throw new Error(failed.error ?? "The import was cancelled.");
     if (folders === "test" && !several) return setThen("The test split is there. Now add the items to label, under Settings.");
-    if (folders === "labels" && !several) await labelByFolder(project.id, files);
+    if (folders === "labels" && !several) await labelByFolder(project.id, entries);
     setThen("Ranking the items for the first time …");
     await ranked(project);
     await send<Job>("POST", `/projects/${project.id}/pretrain`, {});
@@ -89,7 +96,7 @@ export function NewProject() {
       {!sent && jobs.length === 0 && (
         <>
           <span class="label">Items</span>
-          <DropZone files={files} onFiles={choose} />
+          <DropZone files={files} onFiles={(found) => void choose(found)} />
           {files.length === 0 && (
             <>
               <input id="uri" aria-label="Or a folder, table, archive or bucket that the service may read" placeholder="or where the service may read them: /data/photographs" value={uri} onInput={(event) => setUri(event.currentTarget.value)} />

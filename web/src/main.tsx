@@ -1,5 +1,5 @@
 import { render } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useErrorBoundary, useState } from "preact/hooks";
 
 import { get, Unreached, type Metrics, type Page, type Project } from "./api";
 import { figureOf } from "./classes";
@@ -11,13 +11,14 @@ import { Gallery } from "./gallery/Gallery";
 import { MapView } from "./map/MapView";
 import { NewProject } from "./NewProject";
 import { Empty } from "./parts";
-import { href, route, takeKey, type Route } from "./route";
+import { href, NEW_PROJECT, route, takeKey, type Route } from "./route";
 import { Setup } from "./setup/Setup";
-import { mayLabel, mayManage, mayRead, session, signIn, signOut, unreached, whoIsIt } from "./session";
+import { ended, mayLabel, mayManage, mayRead, session, signIn, signOut, unreached, whoIsIt } from "./session";
 import "./style.css";
 import { theme, toggleTheme } from "./theme";
 
 function App() {
+  const [broken] = useErrorBoundary();
   useEffect(() => {
     if (session.value) void flush(); // what an earlier visit could not send
   }, [session.value?.key]);
@@ -26,11 +27,28 @@ function App() {
     const timer = setInterval(() => void whoIsIt(), 3000);
     return () => clearInterval(timer);
   }, [unreached.value]);
+  if (broken) return <Broken error={broken as Error} />;
   if (session.value === undefined) return unreached.value ? <p class="notice bad">The service does not answer. Is it running?</p> : <div aria-busy="true" />;
   if (session.value === null) return <SignIn />;
   const { project } = route.value;
   return project ? <OfProject key={project} id={project} /> : <Projects />;
 }
+
+/** In place of a blank page, where the page itself is wrong. */
+function Broken({ error }: { error: Error }) {
+  return (
+    <main class="projects">
+      <p class="notice bad" role="alert">
+        This page came upon an error of its own: {error.message} Labels that were not sent are kept in this browser.{" "}
+        <button class="link" onClick={() => location.reload()}>
+          Load it again
+        </button>
+      </p>
+    </main>
+  );
+}
+
+const mayMake = () => mayManage() && session.value?.project === null;
 
 function Bar({ project, view }: { project: Project | null; view: Route["view"] }) {
   const tabs: [Route["view"], string][] = [
@@ -38,6 +56,7 @@ function Bar({ project, view }: { project: Project | null; view: Route["view"] }
     ...(mayLabel() ? ([["desk", "Label"]] as [Route["view"], string][]) : []),
     ...(mayManage() ? ([["setup", "Settings"]] as [Route["view"], string][]) : []),
   ];
+  const [stays, setStays] = useState(false); // signing out did not reach the service
   return (
     <header class="bar">
       <a class="logo" href="#/" aria-label="Shortlist: all projects">
@@ -61,14 +80,24 @@ function Bar({ project, view }: { project: Project | null; view: Route["view"] }
         </nav>
       )}
       <span class="end">
+        {project && mayMake() && (
+          <a href={NEW_PROJECT} aria-label="New project" title="New project">
+            <span aria-hidden="true">+</span>
+            <span class="hide-small"> New project</span>
+          </a>
+        )}
         <a class="hide-small" href="/docs">
           API
         </a>
         <button class="link" onClick={toggleTheme} aria-label={theme.value === "dark" ? "Light colours" : "Dark colours"} title={theme.value === "dark" ? "Light colours" : "Dark colours"}>
           {theme.value === "dark" ? "☀" : "☾"}
         </button>
-        <button class="link" onClick={() => void signOut()} title={`Signed in with the key “${session.value?.name}”, ${session.value?.role}`}>
-          Sign out
+        <button
+          class={`link ${stays ? "bad" : ""}`}
+          onClick={() => signOut().catch(() => setStays(true))}
+          title={stays ? "The service does not answer: you are signed in still" : `Signed in with the key “${session.value?.name}”, ${session.value?.role}`}
+        >
+          {stays ? "Not signed out" : "Sign out"}
         </button>
       </span>
     </header>
@@ -123,7 +152,7 @@ function OfProject({ id }: { id: string }) {
         {project && view === "gallery" && <Gallery project={project} />}
         {project && view === "map" && <MapView project={project} />}
         {project && view === "desk" && <Desk project={project} />}
-        {project && view === "setup" && <Setup id={project.id} />}
+        {project && view === "setup" && <Setup project={project} />}
       </main>
     </>
   );
@@ -138,7 +167,7 @@ function Projects() {
         setError(null);
         setPages((before) => ({ items: cursor && before ? [...before.items, ...page.items] : page.items, next_cursor: page.next_cursor }));
         const only = page.items[0];
-        if (!cursor && page.items.length === 1 && page.next_cursor === null && only && !seen.has(only.id)) {
+        if (!cursor && page.items.length === 1 && page.next_cursor === null && only && !seen.has(only.id) && !route.value.query.has("new")) {
           seen.add(only.id); // once: the way back to this list stays open
           location.replace(href(only.id));
         }
@@ -158,7 +187,7 @@ function Projects() {
       <main class="projects">
         <header>
           <h1>Projects</h1>
-          {mayManage() && session.value?.project === null && <NewProject />}
+          {mayMake() && <NewProject open={route.value.query.has("new")} setOpen={(open) => (location.hash = open ? NEW_PROJECT : href(null))} />}
         </header>
         {error && <p class="notice bad">{error.message}</p>}
         {pages?.items.length === 0 && (
@@ -223,6 +252,11 @@ function SignIn() {
           </svg>
           Shortlist
         </h1>
+        {ended.value && (
+          <p class="notice" role="status">
+            Your sign-in has ended. Sign in again, and you go on where you were; labels that were not sent are kept.
+          </p>
+        )}
         <label for="key">Key</label>
         <input id="key" type="password" autocomplete="current-password" placeholder="sl_…" value={key} onInput={(event) => setKey(event.currentTarget.value)} required autofocus />
         <button class="primary">Sign in</button>

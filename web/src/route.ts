@@ -14,15 +14,26 @@ function read(): Route {
   const [path = "", query = ""] = location.hash.slice(1).split("?", 2);
   const [, first, project, view] = path.split("/");
   if (first === "projects" && project) {
-    return { project: decodeURIComponent(project), view: VIEWS.find((known) => known === view) ?? "dashboard", query: new URLSearchParams(query) };
+    return { project: decoded(project), view: VIEWS.find((known) => known === view) ?? "dashboard", query: new URLSearchParams(query) };
   }
   const before = new URLSearchParams(location.hash.slice(1)).get("project"); // addresses of the first page
   if (before) return { project: before, view: "dashboard", query: new URLSearchParams() };
-  return { project: null, view: "projects", query: new URLSearchParams() };
+  return { project: null, view: "projects", query: new URLSearchParams(query) };
+}
+
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part; // no address of this page's
+  }
 }
 
 export const route = signal<Route>(read());
 addEventListener("hashchange", () => (route.value = read()));
+
+/** Where a new project is made. */
+export const NEW_PROJECT = "#/?new";
 
 export function href(project: string | null, view?: Route["view"], query?: URLSearchParams | Record<string, string>): string {
   if (!project) return "#/";

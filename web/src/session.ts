@@ -5,21 +5,26 @@ import { forgetAnswers, get, Refused, send, whenSignedOut, type SignedIn } from 
 /** undefined: not known yet; null: nobody is signed in. */
 export const session = signal<SignedIn | null | undefined>(undefined);
 export const unreached = signal(false);
+export const ended = signal(false); // the sign-in ran out, or its key was revoked
 
 whenSignedOut(() => {
-  if (session.value) session.value = null; // the page asks for a key, and what was not sent is kept
+  if (!session.value) return;
+  session.value = null; // the page asks for a key, and what was not sent is kept
+  ended.value = true;
 });
 
 export async function signIn(key: string): Promise<void> {
   if (!/^[ -~]+$/.test(key)) throw new Error("A key has ASCII characters only, and this has others. Copy it once more.");
   forgetAnswers();
   session.value = await send<SignedIn>("POST", "/session", { key });
+  ended.value = false;
 }
 
 export async function signOut(): Promise<void> {
   await send("DELETE", "/session");
   forgetAnswers();
   session.value = null;
+  ended.value = false;
 }
 
 export async function whoIsIt(): Promise<void> {

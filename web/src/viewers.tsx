@@ -1,6 +1,6 @@
 // How an item is shown, by its kind. A viewer of another kind is one entry in VIEWERS.
 
-import type { ComponentChildren, JSX } from "preact";
+import type { JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
 
 import type { Content } from "./api";
@@ -24,14 +24,36 @@ function crisp(event: JSX.TargetedEvent<HTMLImageElement>): void {
   image.classList.toggle("crisp", Math.max(image.naturalWidth, image.naturalHeight) <= SMALL);
 }
 
-function Missing({ children }: { children: ComponentChildren }) {
-  return <span class="missing">{children}</span>;
+/** Why there is nothing to see, in the service's words where it has some. */
+function Missing({ what, source }: { what: string; source: string }) {
+  const [reason, setReason] = useState("");
+  useEffect(() => {
+    let over = false;
+    void whyNot(source).then((found) => over || setReason(found));
+    return () => {
+      over = true;
+    };
+  }, [source]);
+  return (
+    <span class="missing">
+      {what} cannot be shown. {reason}
+    </span>
+  );
+}
+
+async function whyNot(source: string): Promise<string> {
+  try {
+    const response = await fetch(source);
+    return response.ok ? "" : ((await response.json()).detail ?? "");
+  } catch {
+    return "";
+  }
 }
 
 function Picture({ source, name, lazy }: { source: string; name: string; lazy?: boolean }) {
   const [failed, setFailed] = useState(false);
   useEffect(() => setFailed(false), [source]);
-  if (failed) return <Missing>This picture cannot be shown.</Missing>;
+  if (failed) return <Missing what="This picture" source={source} />;
   return <img src={source} alt={name} draggable={false} decoding={lazy ? "async" : "sync"} onLoad={crisp} onError={() => setFailed(true)} />;
 }
 
@@ -50,18 +72,18 @@ const image: Viewer = {
 };
 
 function LongText({ content }: { content: Content }) {
-  const [text, setText] = useState<string | null>(null);
+  const [text, setText] = useState<string | null>("…");
   useEffect(() => {
     let over = false;
     fetch(content.url)
-      .then(async (response) => (response.ok ? response.text() : "This text cannot be shown."))
-      .catch(() => "This text cannot be shown.")
+      .then(async (response) => (response.ok ? response.text() : null))
+      .catch(() => null)
       .then((found) => over || setText(found));
     return () => {
       over = true;
     };
   }, [content.url]);
-  return <p dir="auto">{text ?? "…"}</p>;
+  return text === null ? <Missing what="This text" source={content.url} /> : <p dir="auto">{text}</p>;
 }
 
 const text: Viewer = {

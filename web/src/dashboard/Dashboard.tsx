@@ -316,13 +316,18 @@ function Losses({ histogram, project }: { histogram: NonNullable<Scores["histogr
           const from = (100 * below) / all;
           below += number;
           const to = (100 * below) / all;
-          const said = `${plural(number, "item")} with a loss of ${figure(low)} to ${figure(high)}`;
+          const [labeled, ranked] = [histogram.labeled?.[index] ?? 0, histogram.ranked[index] ?? 0];
+          const parts = [labeled && `${count(labeled)} labeled`, ranked && `${count(ranked)} next in the ranking`].filter(Boolean);
+          const said = `${plural(number, "item")} with a loss of ${figure(low)} to ${figure(high)}${parts.length ? `: ${parts.join(", ")}` : ""}`;
+          const height = (part: number) => ({ height: `${part && Math.max(2, (100 * Math.log1p(part)) / most)}%` });
           const query = { sort: "-pretext_loss", pretext_loss_percentile_min: from.toFixed(2), pretext_loss_percentile_max: to.toFixed(2) };
           return number === 0 ? (
             <span key={index} />
           ) : (
             <a key={index} href={href(project, "gallery", query)} title={said} aria-label={said}>
-              <span style={{ height: `${Math.max(2, (100 * Math.log1p(number)) / most)}%` }} />
+              <span style={height(number)} />
+              <span class="labeled" style={height(labeled)} />
+              <span class="ranked" style={height(ranked)} />
             </a>
           );
         })}
@@ -332,6 +337,11 @@ function Losses({ histogram, project }: { histogram: NonNullable<Scores["histogr
         <span>pretext loss; heights are logarithmic</span>
         <span>{figure(histogram.edges.at(-1) ?? 0)}</span>
       </div>
+      <figcaption class="legend blocks">
+        <span>all</span>
+        {histogram.labeled && <span class="labeled">labeled</span>}
+        <span class="ranked">next in the ranking</span>
+      </figcaption>
     </figure>
   );
 }
@@ -348,10 +358,13 @@ function Confusion({ round, project }: { round: Round | null; project: Project }
   }
   return (
     <div class="scroll" role="region" aria-label="Confusion matrix" tabIndex={0}>
-      <table class="confusion">
+      <table class={`confusion ${names.length > 12 ? "dense" : ""}`}>
         <thead>
           <tr>
-            <th scope="col">true class ↓</th>
+            <td class="corner">
+              taken for →<br />
+              true class ↓
+            </td>
             {names.map((name) => (
               <th key={name} scope="col" title={`predicted ${name}`}>
                 <span dir="auto">{name}</span>

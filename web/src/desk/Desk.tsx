@@ -231,7 +231,7 @@ function AtDesk({ project, annotator, mode, setMode, rename }: { project: Projec
 
   const used = answered.value?.project === project.id ? answered.value.labelsUsed : null;
   return (
-    <div class="desk">
+    <div class="desk" data-ahead={queue.items.length}>
       <header class="desk-bar">
         <span>
           <b>{annotator}</b>{" "}
@@ -285,19 +285,25 @@ function AtDesk({ project, annotator, mode, setMode, rename }: { project: Projec
         {on && !grid && (
           <aside class={`beside ${whyOpen ? "open" : ""}`}>
             <div class="beside-buttons">
-              <button aria-pressed={whyOpen} onClick={() => setWhyOpen(!whyOpen)} title="Why this item? (i)">
-                Why this item?
+              <button aria-pressed={whyOpen} onClick={() => setWhyOpen(!whyOpen)} title="In words, where it comes from">
+                {!many && <kbd>i</kbd>}
+                <span>
+                  Why<span class="hide-small"> this item</span>?
+                </span>
               </button>
-              <button aria-pressed={shown === "shown"} onClick={() => show(shown === "shown" ? "hidden" : "shown")} title="Show predictions (p)">
-                Predictions {shown === "shown" ? "shown" : "hidden"}
+              <button aria-pressed={shown === "shown"} onClick={() => show(shown === "shown" ? "hidden" : "shown")} title="What the head takes items for">
+                {!many && <kbd>p</kbd>}
+                <span>
+                  Predictions<span class="hide-small"> {shown === "shown" ? "shown" : "hidden"}</span>
+                </span>
               </button>
               <button
                 aria-pressed={beside}
                 disabled={on.item.arm === "control"}
                 onClick={() => setBeside(!beside)}
-                title={on.item.arm === "control" ? "Not for items drawn at random: they are labeled without hints" : "The three labeled items most like it (n)"}
+                title={on.item.arm === "control" ? "Not for items drawn at random: they are labeled without hints" : "The three labeled items most like it"}
               >
-                Similar
+                {!many && <kbd>n</kbd>} Similar
               </button>
               {on.item.content.kind === "image" && (
                 <button aria-pressed={lightOpen} onClick={() => setLightOpen(!lightOpen)} title="Brightness and contrast" aria-label="Brightness and contrast">

@@ -44,7 +44,7 @@ export function Grid({ grid, wrong, toggle }: { grid: OfOneClass; wrong: Readonl
       <h2>
         Which of these are not <b dir="auto">{grid.class}</b>?
       </h2>
-      <p class="quiet">Tap the wrong ones (or arrows and Space); Enter confirms the rest. Items drawn at random are left out, and follow one by one.</p>
+      <p class="quiet">Tap the wrong ones<span class="hide-small"> (or arrows and Space); Enter confirms the rest</span>. Items drawn at random are left out, and follow one by one.</p>
       <ul ref={holder} onKeyDown={move} data-testid="desk-grid">
         {grid.items.map(({ item }) => {
           const { Tile } = viewerOf(item.content);

@@ -4,9 +4,9 @@ import { send, type Batch, type BatchItem } from "../api";
 import { viewerOf } from "../viewers";
 import { pendingItems } from "./outbox";
 
-export const BATCH = 20;
+export const BATCH = 12;
 export const GRID = 30;
-const LOW = 10; // so many left: the next ones are asked for
+const LOW = 20; // so many left: the next ones are asked for. Without a connection there is as much to label
 const RENEW_MS = 5 * 60_000; // a reservation that ends sooner is renewed, while somebody labels
 const IDLE_MS = 10 * 60_000;
 const RETRY_MS = 10_000; // where there was nothing more

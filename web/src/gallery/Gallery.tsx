@@ -5,7 +5,7 @@ import { classOf, guessOf } from "../classes";
 import { percent, plural } from "../format";
 import { Empty } from "../parts";
 import { href, replaceQuery, route } from "../route";
-import { mayManage } from "../session";
+import { mayManage, session } from "../session";
 import { viewerOf } from "../viewers";
 import { Detail } from "./Detail";
 
@@ -322,12 +322,15 @@ function Choice({ label, value, options, onChange }: { label: string; value: str
   );
 }
 
+/** The annotator of what is said of an item outside the desk: who labels in this browser, or else the key. */
+const whoSays = () => session.value?.annotator ?? (localStorage.getItem("shortlist.annotator") || session.value?.name || "page");
+
 function Selection({ project, ids, clear, changed }: { project: Project; ids: string[]; clear: () => void; changed: () => void }) {
   const [refused, setRefused] = useState<string | null>(null);
   const at = `/projects/${project.id}`;
-  const act = async (path: string, entry: (id: string) => unknown = (id) => id) => {
+  const act = async (path: string, entry: (id: string) => unknown = (id) => id, field = "items") => {
     try {
-      for (let from = 0; from < ids.length; from += 1000) await send("POST", path, { items: ids.slice(from, from + 1000).map(entry) });
+      for (let from = 0; from < ids.length; from += 1000) await send("POST", path, { [field]: ids.slice(from, from + 1000).map(entry) });
       changed();
     } catch (error) {
       setRefused((error as Error).message);
@@ -341,6 +344,9 @@ function Selection({ project, ids, clear, changed }: { project: Project; ids: st
       </button>
       <button onClick={() => void act(`${at}/items/withdraw`)} title="Nobody is asked for them, no head trains on them">
         Withdraw
+      </button>
+      <button onClick={() => void act(`${at}/labels`, (id) => ({ item: id, skip: "broken", annotator: whoSays() }), "labels")} title="As annotators do: they leave the pool, and what looks like them comes last">
+        Broken
       </button>
       <button onClick={() => void act(`${at}/items/restore`)} title="Put withdrawn, broken or quarantined items back">
         Restore

@@ -133,7 +133,7 @@ function Sheet({ project, data }: { project: Project; data: MapData }) {
           <Legend project={project.id} by={by} colouring={colouring} only={only} setOnly={setOnly} />
         </div>
         <p class="quiet map-help">
-          Drag to move, wheel or two fingers to come closer, click a point to open it. By keyboard: arrows, + and −, 0 for all, Enter opens the point in the middle, V takes what is in view. Near means alike; how far apart groups lie means little.
+          Drag to move, wheel or two fingers to come closer, click a point to open it. <span class="hide-small">By keyboard: arrows, + and −, 0 for all, Enter opens the point in the middle, V takes what is in view. </span>Near means alike; how far apart groups lie means little.
         </p>
       </div>
       {shown && <Detail key={shown} project={project} id={shown} close={() => set("item", null)} changed={() => {}} />}
@@ -334,7 +334,7 @@ function Tip({ project, data, at }: { project: string; data: MapData; at: { row:
   }, [id]);
   const Tile = item?.id === id ? viewerOf(item.content).Tile : null;
   return (
-    <div class="map-tip" style={{ left: `${at.x}px`, top: `${at.y}px` }} data-testid="map-tip">
+    <div class="map-tip" style={{ "--x": `${at.x}px`, "--y": `${at.y}px` }} data-testid="map-tip">
       <div class="tip-picture">{item && Tile && <Tile content={item.content} name={item.key} />}</div>
       <span>{said(data, at.row)}</span>
     </div>

@@ -56,7 +56,7 @@ export function Classes({ project, onChange }: { project: string; onChange: () =
   };
   if (!uses) return refused ? <p class="bad">{refused}</p> : <div aria-busy="true" />;
   return (
-    <div class="stack classes">
+    <div class="stack class-changes">
       <ul class="class-list">
         {uses.map((use) => (
           <li key={use.name} class={chosen.includes(use.name) ? "chosen" : ""}>
@@ -140,7 +140,10 @@ export function Classes({ project, onChange }: { project: string; onChange: () =
 
 const DONE = { rename: "renamed", merge: "merged", add: "added", remove: "removed" };
 
+const NAMED = 5; // of many classes, so many are named
+
 function said(change: ClassChange): string {
-  const names = change.classes.map((name) => `“${name}”`).join(", ");
+  const more = change.classes.length - NAMED;
+  const names = change.classes.slice(0, NAMED).map((name) => `“${name}”`).join(", ") + (more > 0 ? ` and ${plural(more, "other")}` : "");
   return `${names} ${DONE[change.kind]}${change.to ? ` to “${change.to}”` : ""}`;
 }

@@ -37,10 +37,13 @@ export function SettingsForm({ project, onChange }: { project: Project; onChange
   const [refused, setRefused] = useState<Record<string, string>>({});
   const [said, setSaid] = useState<string | null>(null);
   useEffect(() => {
-    void get<{ components: { schemas: Record<string, { properties: Record<string, Schema> }> } }>("/openapi.json").then((found) => setSchemas(found.components.schemas.ProjectChange?.properties ?? {}));
+    get<{ components: { schemas: Record<string, { properties: Record<string, Schema> }> } }>("/openapi.json").then(
+      (found) => setSchemas(found.components.schemas.ProjectChange?.properties ?? {}),
+      (error: Error) => setRefused({ "": error.message }),
+    );
     void get<{ items: PlugIn[] }>("/catalogue").then((found) => setCatalogue(found.items), () => {});
   }, []);
-  if (!schemas) return <div aria-busy="true" />;
+  if (!schemas) return refused[""] ? <p class="bad">{refused[""]}</p> : <div aria-busy="true" />;
   const now = project as unknown as Record<string, unknown>;
   const names = Object.keys(schemas).filter((name) => !NOT_HERE.has(name) && name in now);
   const save = async () => {
@@ -85,10 +88,10 @@ export function SettingsForm({ project, onChange }: { project: Project; onChange
             const set = (text: string) => setGiven(text === textOf(now[name]) ? without(given, name) : { ...given, [name]: text });
             return (
               <div key={name} class={name in given ? "setting changed" : "setting"}>
-                <label for={`setting-${name}`}>{words(name)}</label>
+                <label for={`setting-${name}`}>{words(name.replace(/_s$/, ", in seconds"))}</label>
                 <Control name={name} schema={schema} value={value} set={set} options={name in PLUG_INS ? catalogue.filter((one) => one.kind === PLUG_INS[name]) : undefined} />
                 <p class="quiet" id={`help-${name}`}>
-                  {schema.description}
+                  {schema.description?.replaceAll("`", "")}
                 </p>
                 {refused[name] && <p class="bad" role="alert">{refused[name]}</p>}
               </div>

@@ -12,11 +12,11 @@ import { Snippets } from "./Snippets";
 import { UploadCard } from "./Upload";
 import { Webhooks } from "./Webhooks";
 
-export function Setup({ id }: { id: string }) {
-  const [project, setProject] = useState<Project | null>(null);
-  const load = () => void get<Project>(`/projects/${id}`).then(setProject, () => {});
-  useEffect(load, [id]);
-  if (!project) return <div class="dashboard loading" aria-busy="true" />;
+export function Setup({ project: known }: { project: Project }) {
+  const [project, setProject] = useState(known);
+  useEffect(() => setProject(known), [known]);
+  const { id } = project;
+  const load = () => void get<Project>(`/projects/${id}`).then(setProject, () => {}); // what is shown was saved: it stays
   return (
     <div class="dashboard setup">
       <Card title="Classes" note="each change says first what it does">

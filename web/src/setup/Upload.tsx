@@ -13,6 +13,7 @@ const bytesOf = (files: Chosen[]) => files.reduce((sum, { file }) => sum + file.
 
 export function DropZone({ files, onFiles }: { files: Chosen[]; onFiles: (files: Chosen[]) => void }) {
   const [over, setOver] = useState(false);
+  const [unread, setUnread] = useState<string | null>(null);
   const chooser = useRef<HTMLInputElement>(null);
   const folders = useRef<HTMLInputElement>(null);
   return (
@@ -24,7 +25,8 @@ export function DropZone({ files, onFiles }: { files: Chosen[]; onFiles: (files:
       onDrop={(event) => {
         event.preventDefault();
         setOver(false);
-        if (event.dataTransfer) void dropped(event.dataTransfer).then(onFiles);
+        setUnread(null);
+        if (event.dataTransfer) dropped(event.dataTransfer).then(onFiles, (error: Error) => setUnread(error.message));
       }}
     >
       {files.length ? (
@@ -38,6 +40,11 @@ export function DropZone({ files, onFiles }: { files: Chosen[]; onFiles: (files:
         <p>
           <b>Drop files, folders or archives here</b>
           <span class="quiet">images, texts, CSV, JSONL, Parquet, zip, tar; of any size</span>
+        </p>
+      )}
+      {unread && (
+        <p class="bad" role="alert">
+          What was dropped cannot be read: {unread}
         </p>
       )}
       <span class="row">

@@ -1,10 +1,17 @@
 // Files on their way from this browser to the service: collected, sent a few at a time, imported, watched.
 
 import { get, Refused, send, Unreached, type Job } from "../api";
+import { namesIn } from "./zipped";
 
 export interface Chosen {
   path: string; // with its folders
   file: File;
+}
+
+/** What a file, or a member of an archive, becomes: its key as an item, and the folder that may be its class. */
+export interface Entry {
+  key: string;
+  folder: string | null;
 }
 
 export interface Sent {
@@ -45,18 +52,37 @@ export function picked(files: FileList): Chosen[] {
 
 /** Without what other programs hide, and without the one folder that holds all the others. */
 function tidied(found: Chosen[]): Chosen[] {
-  const shown = found.filter(({ path }) => !path.split("/").some((name) => name.startsWith(".") || name === "__MACOSX" || name === "Thumbs.db"));
+  const shown = found.filter(({ path }) => isShown(path));
   const tops = new Set(shown.map(({ path }) => path.split("/", 1)[0]));
   const deep = shown.every(({ path }) => path.includes("/")) && shown.some(({ path }) => path.split("/").length > 2);
   return tops.size === 1 && deep ? shown.map(({ path, file }) => ({ path: path.slice(path.indexOf("/") + 1), file })) : shown;
 }
 
-export const folderOf = (path: string): string | null => (path.includes("/") ? (path.split("/", 1)[0] as string) : null);
+const isShown = (path: string): boolean => !path.split("/").some((name) => name.startsWith(".") || name === "__MACOSX" || name === "Thumbs.db");
 
-/** The first folders of the files, where all of them are in one: they may be classes. */
-export function foldersOf(files: Chosen[]): string[] {
-  const found = files.map(({ path }) => folderOf(path));
-  return found.includes(null) ? [] : [...new Set(found as string[])].sort();
+const folderOf = (path: string): string | null => (path.includes("/") ? (path.split("/", 1)[0] as string) : null);
+
+/** As the import reads them: of a zip its members, below the one folder that holds all of them, if there is one. */
+export async function entriesOf(files: Chosen[]): Promise<Entry[]> {
+  const found: Entry[] = [];
+  for (const { path, file } of files) {
+    if (!/\.zip$/i.test(path)) found.push({ key: path, folder: folderOf(path) });
+    else found.push(...membersOf((await namesIn(file).catch(() => null)) ?? []));
+  }
+  return found;
+}
+
+function membersOf(names: string[]): Entry[] {
+  const keys = names.filter((name) => !name.startsWith("/") && !name.split(/[/\\]/).includes("..")).map((name) => (name.includes("/") ? name : name.replaceAll("\\", "/")));
+  const shown = keys.map((key) => key.split("/").filter((part) => part && part !== ".").join("/")).filter(isShown);
+  const packed = new Set(shown.map((key) => key.split("/", 1)[0])).size === 1 && shown.some((key) => key.split("/").length > 2);
+  return shown.map((key) => ({ key, folder: folderOf(packed ? key.slice(key.indexOf("/") + 1) : key) }));
+}
+
+/** The folders, where most entries are in one: they may be classes. */
+export function foldersOf(entries: Entry[]): string[] {
+  const found = entries.flatMap(({ folder }) => (folder === null ? [] : [folder]));
+  return 2 * found.length > entries.length ? [...new Set(found)].sort() : [];
 }
 
 /** Send the files and queue their import. `told` hears how far it is; where it fails nothing is left behind. */
@@ -130,8 +156,9 @@ export async function ended(jobs: Job[], told: (jobs: Job[]) => void): Promise<J
 }
 
 /** Labels that the folders imply, as imported ones. */
-export async function labelByFolder(project: string, files: Chosen[]): Promise<void> {
-  const lines = files.map(({ path }) => JSON.stringify({ key: path.normalize("NFC"), class: folderOf(path), annotator: "folders" }));
-  const answer = await fetch(`/projects/${project}/labels/import`, { method: "POST", headers: { "X-Shortlist": "page", "Content-Type": "application/x-ndjson" }, body: `${lines.join("\n")}\n` });
+export async function labelByFolder(project: string, entries: Entry[]): Promise<void> {
+  const inFolders = entries.filter(({ folder }) => folder !== null);
+  const lines = inFolders.map(({ key, folder }) => `${JSON.stringify({ key: key.normalize("NFC"), class: folder, annotator: "folders" })}\n`);
+  const answer = await fetch(`/projects/${project}/labels/import`, { method: "POST", headers: { "X-Shortlist": "page", "Content-Type": "application/x-ndjson" }, body: new Blob(lines) });
   if (!answer.ok) throw new Error((await answer.json().catch(() => null))?.detail ?? "The labels of the folders were not taken.");
 }
