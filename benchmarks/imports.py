@@ -76,9 +76,12 @@ def _measure(kind: str, folder: Path, rows: int, files: int) -> dict[str, Figure
         job = jobs.claim(engine, "bench", ("short",), lease_s=7_200, has=has)
         assert job is not None
         context = JobContext(
-            job=job, settings=settings, engine=engine, artifacts=Artifacts(settings.artifacts, folder / "cache"),
+            job=job,
+            settings=settings,
+            engine=engine,
+            artifacts=Artifacts(settings.artifacts, folder / "cache"),
             report=lambda fraction, message: None,
-        )  # fmt: skip
+        )
         start, used = time.monotonic(), time.process_time()
         result = import_source.run(context)
         took, used = time.monotonic() - start, time.process_time() - used

@@ -116,24 +116,37 @@ class _Oracle:
         with write_session(self._engine) as session:
             rows = [
                 {
-                    "project_id": self._project_id, "key": f"{number:08}.png", "uri": f"/bench/{number:08}.png",
+                    "project_id": self._project_id,
+                    "key": f"{number:08}.png",
+                    "uri": f"/bench/{number:08}.png",
                     "shuffle": int(place),
                 }
                 for number, place in enumerate(rng.integers(2**31, size=items))
-            ]  # fmt: skip
+            ]
             session.execute(sa.insert(Item), rows)
             found = sa.select(Item.id).where(Item.project_id == self._project_id).order_by(Item.id)
             ids = np.fromiter(session.scalars(found), np.int64)
             model = PretextModel(
-                project_id=self._project_id, version=1, state="ready", task={"name": "none", "params": {}},
-                backbone="none", config={}, history=[], diagnostics={},
-            )  # fmt: skip
+                project_id=self._project_id,
+                version=1,
+                state="ready",
+                task={"name": "none", "params": {}},
+                backbone="none",
+                config={},
+                history=[],
+                diagnostics={},
+            )
             session.add(model)
             session.flush()
             run = ScoreRun(
-                project_id=self._project_id, pretext_model_id=model.id, state="complete", items=items,
-                artifact="scores/bench", dimensions=DIMENSIONS, last_item_id=int(ids[-1]),
-            )  # fmt: skip
+                project_id=self._project_id,
+                pretext_model_id=model.id,
+                state="complete",
+                items=items,
+                artifact="scores/bench",
+                dimensions=DIMENSIONS,
+                last_item_id=int(ids[-1]),
+            )
             session.add(run)
             session.flush()
             percentiles = losses.argsort().argsort() / items * 100

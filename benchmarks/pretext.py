@@ -356,16 +356,29 @@ def _insert(engine: sa.Engine, uris: list[str], side: int, backbone: str) -> Pre
         shuffle = np.random.default_rng(0).integers(2**31, size=len(uris)).tolist()
         for start in range(0, len(uris), 50_000):
             rows = [
-                {"project_id": project.id, "key": f"{number:08}", "uri": uris[number], "shuffle": shuffle[number],
-                 "width": side, "height": side}
+                {
+                    "project_id": project.id,
+                    "key": f"{number:08}",
+                    "uri": uris[number],
+                    "shuffle": shuffle[number],
+                    "width": side,
+                    "height": side,
+                }
                 for number in range(start, min(start + 50_000, len(uris)))
-            ]  # fmt: skip
+            ]
             session.execute(sa.insert(Item), rows)
         config = {"image_size": side, "seed": 0, "pretrained": False, "epochs": 1}
         model = PretextModel(
-            project_id=project.id, version=1, state="ready", task={"name": TASK.name, "params": {}},
-            backbone=backbone, config=config, artifact="bench.safetensors", history=[], diagnostics={},
-        )  # fmt: skip
+            project_id=project.id,
+            version=1,
+            state="ready",
+            task={"name": TASK.name, "params": {}},
+            backbone=backbone,
+            config=config,
+            artifact="bench.safetensors",
+            history=[],
+            diagnostics={},
+        )
         session.add(model)
     return model
 

@@ -103,11 +103,15 @@ def _made(name: str) -> Arrays:
     _, test_trained = score(net, test.pixels, with_losses=False)
     made = foundation()
     return {
-        "losses": losses, "trained": trained, "test_trained": test_trained,
-        "pretrained": _pretrained(made, pool), "test_pretrained": _pretrained(made, test),
-        "classes": pool.classes, "test_classes": test.classes,
+        "losses": losses,
+        "trained": trained,
+        "test_trained": test_trained,
+        "pretrained": _pretrained(made, pool),
+        "test_pretrained": _pretrained(made, test),
+        "classes": pool.classes,
+        "test_classes": test.classes,
         "thumbnails": thumbnails(torch.from_numpy(pool.pixels)),
-    }  # fmt: skip
+    }
 
 
 def _pretrained(made: FoundationNet, split: Split) -> Halves:
@@ -186,10 +190,16 @@ def picks(name: str, spaces: Spaces, data: Arrays) -> None:
 
 def _as_pool(name: str, space: SpaceName, spaces: Spaces, data: Arrays) -> Embedded:
     return Embedded(
-        key=f"{name}-{space}", embeddings=spaces[space][0], pretext_losses=data["losses"],
-        classes=data["classes"], groups=np.arange(len(data["classes"])), copies=np.empty((0, 2), np.int64),
-        thumbnails=data["thumbnails"], test_embeddings=spaces[space][1], test_classes=data["test_classes"],
-    )  # fmt: skip
+        key=f"{name}-{space}",
+        embeddings=spaces[space][0],
+        pretext_losses=data["losses"],
+        classes=data["classes"],
+        groups=np.arange(len(data["classes"])),
+        copies=np.empty((0, 2), np.int64),
+        thumbnails=data["thumbnails"],
+        test_embeddings=spaces[space][1],
+        test_classes=data["test_classes"],
+    )
 
 
 def _curves(pool: Embedded, strategy: str) -> Floats:

@@ -46,10 +46,14 @@ def thin(pool: Embedded, rare: int, count: int) -> Embedded:
     members = np.random.default_rng(0).permutation(np.flatnonzero(pool.classes == rare))
     kept = np.setdiff1d(np.arange(len(pool.classes)), members[count:])
     return replace(
-        pool, embeddings=pool.embeddings[kept], pretext_losses=pool.pretext_losses[kept],
-        classes=pool.classes[kept], groups=pool.groups[kept], thumbnails=np.asarray(pool.thumbnails[kept]),
+        pool,
+        embeddings=pool.embeddings[kept],
+        pretext_losses=pool.pretext_losses[kept],
+        classes=pool.classes[kept],
+        groups=pool.groups[kept],
+        thumbnails=np.asarray(pool.thumbnails[kept]),
         copies=np.empty((0, 2), np.int64),
-    )  # fmt: skip
+    )
 
 
 def labels_until(pool: Embedded, rare: int, name: str, seed: int, most: int) -> tuple[int, int]:
@@ -66,11 +70,17 @@ def labels_until(pool: Embedded, rare: int, name: str, seed: int, most: int) -> 
         taught = LabeledView(pool.embeddings[labeled], known[labeled], pool.n_classes)
         head = LinearHead().fit(taught, np.random.default_rng([seed, 2]))
         view = PoolView(
-            embeddings=pool.embeddings, pretext_losses=pool.pretext_losses, available=known < 0,
-            classes=known.copy(), probabilities=head.probabilities(pool.embeddings), n_classes=pool.n_classes,
-            round_size=ROUND, labels_used=len(labeled), appearance=pool.thumbnails,
+            embeddings=pool.embeddings,
+            pretext_losses=pool.pretext_losses,
+            available=known < 0,
+            classes=known.copy(),
+            probabilities=head.probabilities(pool.embeddings),
+            n_classes=pool.n_classes,
+            round_size=ROUND,
+            labels_used=len(labeled),
+            appearance=pool.thumbnails,
             class_names=tuple(map(str, range(pool.n_classes))),
-        )  # fmt: skip
+        )
         strategy = strategies()[name].model_validate({"class": str(rare)} if name == "rare" else {})
         _label(pool, known, strategy.select(view, ROUND, rng).items)
 

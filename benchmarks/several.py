@@ -122,11 +122,16 @@ def view_of(features: Floats, members: Ints, labeled: Ints, told: Floats | None,
     known = np.zeros(len(features), np.bool_)
     known[labeled] = True
     return PoolView(
-        embeddings=features.astype(np.float16), pretext_losses=np.zeros(len(features), np.float32),
-        available=~known, classes=np.where(known, 0, -1), probabilities=told, n_classes=members.shape[1],
-        round_size=max(round_size, 1), labels_used=len(labeled),
+        embeddings=features.astype(np.float16),
+        pretext_losses=np.zeros(len(features), np.float32),
+        available=~known,
+        classes=np.where(known, 0, -1),
+        probabilities=told,
+        n_classes=members.shape[1],
+        round_size=max(round_size, 1),
+        labels_used=len(labeled),
         members=np.where(known[:, None], members, 0),
-    )  # fmt: skip
+    )
 
 
 def mosaics() -> Pool:

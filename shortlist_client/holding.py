@@ -97,11 +97,13 @@ class Holding:
             )
         milliseconds = int(1000 * (time.monotonic() - handed.since))
         label = {
-            "item": handed.item.id, "batch": handed.held.batch, "duration_ms": min(milliseconds, 2**31 - 1),
+            "item": handed.item.id,
+            "batch": handed.held.batch,
+            "duration_ms": min(milliseconds, 2**31 - 1),
             **({"skip": skip} if skip is not None else _said(class_name)),
             **({"annotator": self._annotator} if self._annotator is not None else {}),
             **({"annotation": annotation} if annotation is not None else {}),
-        }  # fmt: skip
+        }
         stored = yield from self._project.label([Label.model_validate(label)])
         handed.held.unlabeled.discard(handed.item.id)
         return stored.results[0].outcome

@@ -37,7 +37,7 @@ from service.store.tables import (
     Webhook,
     Worker,
     utc_now,
-)  # fmt: skip
+)
 
 T = TypeVar("T", bound=Table)
 _numbers = itertools.count(1)
@@ -76,9 +76,13 @@ def make_item(session: Session, *, project: Project, **values: Any) -> Item:
 def make_pretext_model(session: Session, *, project: Project, **values: Any) -> PretextModel:
     version = next(_numbers)
     defaults = {
-        "version": version, "state": "ready", "task": {"name": "rotation", "params": {}}, "backbone": "small",
-        "config": {"image_size": 28, "seed": 0}, "artifact": f"models/{version}.safetensors",
-    }  # fmt: skip
+        "version": version,
+        "state": "ready",
+        "task": {"name": "rotation", "params": {}},
+        "backbone": "small",
+        "config": {"image_size": 28, "seed": 0},
+        "artifact": f"models/{version}.safetensors",
+    }
     return _add(session, PretextModel(project_id=project.id, **defaults | values))
 
 
@@ -100,8 +104,11 @@ def make_score_run(
 def make_score_shard(session: Session, *, score_run: ScoreRun, **values: Any) -> ScoreShard:
     number = next(_numbers)
     defaults = {
-        "first_item_id": number, "last_item_id": number, "artifact": f"scores/shards/{number}.npz", "items": 1
-    }  # fmt: skip
+        "first_item_id": number,
+        "last_item_id": number,
+        "artifact": f"scores/shards/{number}.npz",
+        "items": 1,
+    }
     return _add(session, ScoreShard(score_run_id=score_run.id, **defaults | values))
 
 
@@ -120,9 +127,13 @@ def make_ranking(
     """With `items` ranked in the given order."""
     items = items or []
     defaults = {
-        "version": next(_numbers), "strategy": {"name": "shortlist", "params": {}}, "seed": 0,
-        "labels_used": 0, "items": len(items), "seconds": 0.1,
-    }  # fmt: skip
+        "version": next(_numbers),
+        "strategy": {"name": "shortlist", "params": {}},
+        "seed": 0,
+        "labels_used": 0,
+        "items": len(items),
+        "seconds": 0.1,
+    }
     ranking = _add(session, Ranking(project_id=project.id, score_run_id=score_run.id, **defaults | values))
     for rank, item in enumerate(items, start=1):
         make_ranked_item(session, ranking=ranking, item=item, rank=rank, score=1.0 / rank)
@@ -145,9 +156,7 @@ def make_batch(session: Session, *, project: Project, **values: Any) -> Batch:
 
 
 def make_reservation(session: Session, *, batch: Batch, item: Item, **values: Any) -> Reservation:
-    defaults = {
-        "annotator": batch.annotator, "expires_at": batch.expires_at, "position": 1, "arm": "control"
-    }  # fmt: skip
+    defaults = {"annotator": batch.annotator, "expires_at": batch.expires_at, "position": 1, "arm": "control"}
     return _add(
         session,
         Reservation(project_id=batch.project_id, batch_id=batch.id, item_id=item.id, **defaults | values),
@@ -162,9 +171,14 @@ def make_queued_item(session: Session, *, item: Item, **values: Any) -> QueuedIt
 def make_label(session: Session, *, item: Item, **values: Any) -> Label:
     """Also decides the item, unless it is a skip."""
     defaults = {
-        "annotator": "ann", "revision": 1, "current": True, "class_name": "cat", "arm": "control",
-        "outcome": "accepted", "round_number": 1,
-    }  # fmt: skip
+        "annotator": "ann",
+        "revision": 1,
+        "current": True,
+        "class_name": "cat",
+        "arm": "control",
+        "outcome": "accepted",
+        "round_number": 1,
+    }
     label = _add(session, Label(project_id=item.project_id, item_id=item.id, **defaults | values))
     if label.class_name is not None:
         item.state, item.class_name, item.decided_by = "done", label.class_name, label.id
@@ -180,11 +194,18 @@ def make_round(session: Session, *, project: Project, **values: Any) -> Round:
 def make_head(session: Session, *, project: Project, score_run: ScoreRun, **values: Any) -> Head:
     version = next(_numbers)
     defaults = {
-        "version": version, "kind": {"name": "linear", "params": {}}, "classes": project.classes,
+        "version": version,
+        "kind": {"name": "linear", "params": {}},
+        "classes": project.classes,
         "artifact": f"heads/{version}.npz",
-        "labels_used": 10, "trained_on": 10, "trained_digest": "", "last_label_id": 10, "seed": 0,
-        "metrics": {}, "seconds": 0.1,
-    }  # fmt: skip
+        "labels_used": 10,
+        "trained_on": 10,
+        "trained_digest": "",
+        "last_label_id": 10,
+        "seed": 0,
+        "metrics": {},
+        "seconds": 0.1,
+    }
     return _add(session, Head(project_id=project.id, score_run_id=score_run.id, **defaults | values))
 
 
@@ -205,17 +226,23 @@ def make_class_change(session: Session, *, project: Project, **values: Any) -> C
 
 def make_worker(session: Session, **values: Any) -> Worker:
     defaults = {
-        "id": f"worker-{next(_numbers)}", "host": "host", "pid": 1, "device": "cpu",
-        "lanes": ["short", "long"], "has": [],
-    }  # fmt: skip
+        "id": f"worker-{next(_numbers)}",
+        "host": "host",
+        "pid": 1,
+        "device": "cpu",
+        "lanes": ["short", "long"],
+        "has": [],
+    }
     return _add(session, Worker(**defaults | values))
 
 
 def make_catalogue_entry(session: Session, **values: Any) -> CatalogueEntry:
     defaults = {
-        "kind": "strategy", "name": f"strategy-{next(_numbers)}", "help": "Orders items.",
+        "kind": "strategy",
+        "name": f"strategy-{next(_numbers)}",
+        "help": "Orders items.",
         "parameters": {"type": "object", "properties": {}, "additionalProperties": False},
-    }  # fmt: skip
+    }
     return _add(session, CatalogueEntry(**defaults | values))
 
 
@@ -227,9 +254,13 @@ def make_key(session: Session, **values: Any) -> Key:
 
 def make_kept_answer(session: Session, *, key: Key, **values: Any) -> KeptAnswer:
     defaults = {
-        "idempotency_key": f"request {next(_numbers)}", "fingerprint": "0" * 64, "status": 200, "headers": {},
-        "body": "{}", "created_at": utc_now(),
-    }  # fmt: skip
+        "idempotency_key": f"request {next(_numbers)}",
+        "fingerprint": "0" * 64,
+        "status": 200,
+        "headers": {},
+        "body": "{}",
+        "created_at": utc_now(),
+    }
     return _add(session, KeptAnswer(key_id=key.id, **defaults | values))
 
 
@@ -240,13 +271,22 @@ def make_webhook(session: Session, *, project: Project, **values: Any) -> Webhoo
 
 def make_tool_connection(session: Session, *, project: Project, **values: Any) -> ToolConnection:
     config = {
-        "kind": "image", "data_key": "image", "control": "Choices", "from_name": "label", "to_name": "image",
+        "kind": "image",
+        "data_key": "image",
+        "control": "Choices",
+        "from_name": "label",
+        "to_name": "image",
         "classes": project.classes,
-    }  # fmt: skip
+    }
     defaults = {
-        "url": "http://127.0.0.1:9", "tool_project": next(_numbers), "token": "", "nonce": "00", "config": config,
-        "top": 1000, "known_classes": project.classes,
-    }  # fmt: skip
+        "url": "http://127.0.0.1:9",
+        "tool_project": next(_numbers),
+        "token": "",
+        "nonce": "00",
+        "config": config,
+        "top": 1000,
+        "known_classes": project.classes,
+    }
     return _add(session, ToolConnection(project_id=project.id, **defaults | values))
 
 

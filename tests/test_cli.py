@@ -61,9 +61,13 @@ def command(*arguments: str) -> list[str]:
 
 def shortlist(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments), env=os.environ | variables, cwd=REPOSITORY, capture_output=True, text=True,
+        command(*arguments),
+        env=os.environ | variables,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
         timeout=60,
-    )  # fmt: skip
+    )
 
 
 def refused(found: subprocess.CompletedProcess[str]) -> str:
@@ -147,8 +151,9 @@ def test_labels_of_a_file_are_imported(engine: sa.Engine, settings: Settings, tm
         found = shortlist("import-labels", str(file), "--project", "others", **variables)
         outcome = "accepted" if format == "ndjson" else "duplicate"
         assert (found.returncode, found.stdout) == (
-            0, f"Labels of 'others': 3 {outcome}; 0 lines refused.\n",
-        ), found.stderr  # fmt: skip
+            0,
+            f"Labels of 'others': 3 {outcome}; 0 lines refused.\n",
+        ), found.stderr
     with read_session(engine) as session:
         times = session.scalars(sa.select(Label.created_at).order_by(Label.id)).all()
     assert times[3:] == times[:3]
@@ -509,8 +514,9 @@ class TestFolderClasses:
                 )
             )
             assert set(map(tuple, found)) == {
-                ("cat/1.png", "cat", "folders", "imported"), ("pets/dog/2.png", "dog", "folders", "imported"),
-            }  # fmt: skip
+                ("cat/1.png", "cat", "folders", "imported"),
+                ("pets/dog/2.png", "dog", "folders", "imported"),
+            }
 
     def test_after_the_import(self, engine: sa.Engine) -> None:
         with write_session(engine) as session:
@@ -679,9 +685,11 @@ def up_and_running(data_dir: str) -> Iterator[tuple[str, subprocess.Popen[str]]]
     """Its address and the process."""
     process = subprocess.Popen(
         command("up", "--port", "0", "--data-dir", data_dir),
-        env=os.environ | {"SHORTLIST_ADMIN_KEY": ADMIN_KEY}, cwd=REPOSITORY,
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        env=os.environ | {"SHORTLIST_ADMIN_KEY": ADMIN_KEY},
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert process.stdout is not None
         address, _, key = process.stdout.readline().strip().removeprefix("Dashboard: ").partition("/#key=")
@@ -719,9 +727,11 @@ def test_up_runs_once_in_a_folder(data_dir: str) -> None:
 def test_serve_answers_without_a_worker(engine: sa.Engine, settings: Settings) -> None:
     process = subprocess.Popen(
         command("serve", "--port", "0"),
-        env=environment(settings) | {"SHORTLIST_ADMIN_KEY": ADMIN_KEY}, cwd=REPOSITORY,
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        env=environment(settings) | {"SHORTLIST_ADMIN_KEY": ADMIN_KEY},
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert process.stdout is not None
         address = process.stdout.readline().strip()

@@ -165,8 +165,12 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_the_site_builds_and_no_link_or_anchor_is_dead(tmp_path: Path) -> None:
     built = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", tmp_path],
-        cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert built.returncode == 0, built.stderr
     assert {"index.html", "api.html", "benchmarks", "decisions"} <= {path.name for path in tmp_path.iterdir()}
     for page in tmp_path.rglob("*.html"):

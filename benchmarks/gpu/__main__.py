@@ -87,9 +87,18 @@ def tests(device: torch.device, seconds: float) -> bool:
     """tests/cuda with no other conftest: that needs a database. On a CPU those that make sense there."""
     only = ["-m", "cuda"] if device.type == "cuda" else []
     command = [
-        sys.executable, "-m", "pytest", *only, "-q", "--confcutdir=tests/cuda", "tests/cuda",
-        "-p", "no:cacheprovider", "-o", "filterwarnings=default",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "pytest",
+        *only,
+        "-q",
+        "--confcutdir=tests/cuda",
+        "tests/cuda",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "filterwarnings=default",
+    ]
     try:
         return subprocess.run(command, timeout=seconds, check=False).returncode == 0
     except subprocess.TimeoutExpired:

@@ -76,10 +76,16 @@ class Pool:
         with self.artifacts.writing(weights) as file:
             file.write(as_safetensors(new_net(spec), spec, {}))
         return PoolScoring(
-            name=f"scores/{token}", token=token, spec=spec, weights=weights, other_weights=None,
+            name=f"scores/{token}",
+            token=token,
+            spec=spec,
+            weights=weights,
+            other_weights=None,
             settings=self.settings.model_copy(update={"device": device}),
-            cache=CacheNames("none", frozenset()), earlier=(), items=len(self.paths),
-        )  # fmt: skip
+            cache=CacheNames("none", frozenset()),
+            earlier=(),
+            items=len(self.paths),
+        )
 
     def stored(self, shard: StoredShard) -> dict[str, npt.NDArray[Any]]:
         with np.load(self.artifacts.local_path(shard.artifact)) as arrays:

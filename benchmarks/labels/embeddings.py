@@ -94,9 +94,14 @@ def write(path: Path, made: Embedded) -> None:
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
     with unfinished.open("wb") as file:  # named at the end, so that what is there is complete
         np.savez(
-            file, embeddings=made.embeddings, pretext_losses=made.pretext_losses, classes=made.classes,
-            groups=made.groups, test_embeddings=made.test_embeddings, test_classes=made.test_classes,
-        )  # fmt: skip
+            file,
+            embeddings=made.embeddings,
+            pretext_losses=made.pretext_losses,
+            classes=made.classes,
+            groups=made.groups,
+            test_embeddings=made.test_embeddings,
+            test_classes=made.test_classes,
+        )
     unfinished.rename(path)
 
 

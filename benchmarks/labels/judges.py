@@ -105,9 +105,12 @@ class NetworkJudge:
     def right(self, labeled: Ints) -> Bools:
         pool = self._drawn.pool
         net = from_scratch(
-            self._pixels[self._drawn.rows[labeled]], pool.classes[labeled], pool.n_classes, self._seed,
+            self._pixels[self._drawn.rows[labeled]],
+            pool.classes[labeled],
+            pool.n_classes,
+            self._seed,
             steps_for(len(labeled)),
-        )  # fmt: skip
+        )
         return np.equal(pool.test_classes, told(net, self._pixels[self._drawn.test]))
 
 

@@ -93,11 +93,21 @@ def run(
             accuracy, balanced = float(right.mean()), balanced_accuracy(right, pool.test_classes)
         rows.append(
             Row(
-                pool=name, embeddings=pool.key, strategy=strategy, seed=seed, judge=OWN, budget=budget,
-                labels=len(labeled), accuracy=accuracy, balanced_accuracy=balanced, junk=int(known.broken.sum()),
-                duplicates=repeats(pool.groups[known.picked]), selection_s=wall, selection_cpu_s=cpu,
+                pool=name,
+                embeddings=pool.key,
+                strategy=strategy,
+                seed=seed,
+                judge=OWN,
+                budget=budget,
+                labels=len(labeled),
+                accuracy=accuracy,
+                balanced_accuracy=balanced,
+                junk=int(known.broken.sum()),
+                duplicates=repeats(pool.groups[known.picked]),
+                selection_s=wall,
+                selection_cpu_s=cpu,
             )
-        )  # fmt: skip
+        )
     return rows, np.concatenate(picks)
 
 
@@ -124,9 +134,13 @@ class _Known:
         if not filtered:
             return np.ones(len(self.classes), np.float32)
         unseen = left_out(
-            self._scored, free=~self.picked, done=self.classes >= 0, broken=self.broken,
-            copies=self._pool.copies, rng=rng,
-        )  # fmt: skip
+            self._scored,
+            free=~self.picked,
+            done=self.classes >= 0,
+            broken=self.broken,
+            copies=self._pool.copies,
+            rng=rng,
+        )
         return unseen.stands_for
 
     def view(

@@ -28,9 +28,11 @@ def print_tables(compared: Compared) -> None:
                 table.add_column(column, justify="left" if column == "strategy" else "right", no_wrap=True)
             for arm in arms:
                 table.add_row(
-                    arm.strategy, *(_cell(arm, b) for b in budgets), points(arm.aulc_minus_random),
+                    arm.strategy,
+                    *(_cell(arm, b) for b in budgets),
+                    points(arm.aulc_minus_random),
                     f"{arm.selection_cpu_s:.1f} s",
-                )  # fmt: skip
+                )
             Console(width=max(60, len(title)) + 12 * len(budgets)).print(table)
     for line in summary_lines(compared):
         Console().print(line, markup=False)

@@ -67,9 +67,16 @@ def pretext_model(pool: Pool, task: str, epochs: int, cache: Path) -> dict[str, 
             save=lambda state: None, save_interval_s=math.inf, report=lambda done, text: None, warn=print
         )
         trained = train(
-            spec, Recipe(epochs=epochs, batch_size=64, seed=0), net.train(),
-            Dataset(len(items), lambda rows: items[torch.from_numpy(rows)]), sample, {}, _CPU, callbacks, None,
-        )  # fmt: skip
+            spec,
+            Recipe(epochs=epochs, batch_size=64, seed=0),
+            net.train(),
+            Dataset(len(items), lambda rows: items[torch.from_numpy(rows)]),
+            sample,
+            {},
+            _CPU,
+            callbacks,
+            None,
+        )
         cache.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".tmp")
         with unfinished.open("wb") as file:

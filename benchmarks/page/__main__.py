@@ -126,8 +126,10 @@ def _measured(tab: Tab, site: Site, project: str, points: int) -> dict[str, Any]
     time.sleep(3)  # as an annotator looks at the first: those that follow are fetched meanwhile
     waited = tab.driver.execute_async_script(_PRESSED, _KEYS)
     found["key_to_next_picture_ms"] = {
-        "presses": len(waited), "median": float(np.median(waited)), "p95": float(np.percentile(waited, 95)),
-    }  # fmt: skip
+        "presses": len(waited),
+        "median": float(np.median(waited)),
+        "p95": float(np.percentile(waited, 95)),
+    }
     with site.http() as http:
         polls = {}
         for path in _POLLS:

@@ -30,9 +30,11 @@ _BROKEN, _UNSURE = 0.004, 0.01
 _DOCS = Path(__file__).parents[2] / "docs"
 # Of the documentation: the view, and the window it is seen in.
 _OF_DOCS = {
-    "page-dashboard": ("dashboard", (1280, 1180)), "page-desk": ("desk-why", (1280, 800)),
-    "page-map": ("map-class", (1440, 900)), "page-phone": ("desk", (390, 800)),
-}  # fmt: skip
+    "page-dashboard": ("dashboard", (1280, 1180)),
+    "page-desk": ("desk-why", (1280, 800)),
+    "page-map": ("map-class", (1440, 900)),
+    "page-phone": ("desk", (390, 800)),
+}
 
 
 def main() -> None:
@@ -100,12 +102,20 @@ def _project(site: Site, pool: Path) -> dict[str, Any]:
         else site.post(
             "/projects",
             {
-                "name": "Road signs", "classes": classes, "backbone": "small", "image_size": 32, "pretext_epochs": 2,
-                "round_size": ROUND_SIZE, "retrain_min_interval_s": 0, "budget": 2000, "overlap": 1,
-                "control_fraction": 0.25, "gold_fraction": 0.05,
+                "name": "Road signs",
+                "classes": classes,
+                "backbone": "small",
+                "image_size": 32,
+                "pretext_epochs": 2,
+                "round_size": ROUND_SIZE,
+                "retrain_min_interval_s": 0,
+                "budget": 2000,
+                "overlap": 1,
+                "control_fraction": 0.25,
+                "gold_fraction": 0.05,
             },
         )
-    )  # fmt: skip
+    )
     at = f"/projects/{project['id']}"
     if not known:
         site.post(f"{at}/sources", {"uri": str(pool)})
@@ -187,8 +197,10 @@ def _views(tab: Tab, project: dict[str, Any], only: str) -> Iterator[str]:
         time.sleep(1)
         yield "dashboard"
     for name, query in {
-        "gallery": "", "gallery-doubt": "?sort=predicted_probability", "gallery-suspects": "?show=suspects",
-    }.items():  # fmt: skip
+        "gallery": "",
+        "gallery-doubt": "?sort=predicted_probability",
+        "gallery-suspects": "?show=suspects",
+    }.items():
         if wanted(name):
             tab.open(f"{at}/gallery{query}")
             tab.see("//*[contains(@class, 'tile')]//img | //*[@class='empty']")

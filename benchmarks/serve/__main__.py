@@ -50,9 +50,11 @@ def main() -> None:
 
 def measure(site: Site, empty: str, database: str, options: argparse.Namespace) -> dict[str, Figure]:
     figures: dict[str, Figure] = {
-        f"batches_per_s_{database}": options.batches_per_s, f"think_s_{database}": options.think_s,
-        f"batch_{database}": BATCH, f"seconds_{database}": options.seconds,
-    }  # fmt: skip
+        f"batches_per_s_{database}": options.batches_per_s,
+        f"think_s_{database}": options.think_s,
+        f"batch_{database}": BATCH,
+        f"seconds_{database}": options.seconds,
+    }
     projects = {}
     for items in sorted(options.items):
         projects[items], seconds = sites.register(site, items)

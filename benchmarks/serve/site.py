@@ -82,10 +82,13 @@ def running(kind: str) -> Iterator[Site]:
             engine = make_engine(url)
             upgrade(engine)
             variables = {
-                "SHORTLIST_DATA_DIR": str(folder), "SHORTLIST_DATABASE_URL": url, "SHORTLIST_ADMIN_KEY": key,
-                "SHORTLIST_SOURCE_ROOTS": str(folder), "SHORTLIST_RATE_LIMIT_PER_S": "0",
+                "SHORTLIST_DATA_DIR": str(folder),
+                "SHORTLIST_DATABASE_URL": url,
+                "SHORTLIST_ADMIN_KEY": key,
+                "SHORTLIST_SOURCE_ROOTS": str(folder),
+                "SHORTLIST_RATE_LIMIT_PER_S": "0",
                 "SHORTLIST_LOG_LEVEL": "error",
-            }  # fmt: skip
+            }
             with started([sys.executable, "-m", "service.cli", "serve", "--port", "0"], variables) as (
                 process,
                 address,
@@ -151,9 +154,15 @@ def score_and_rank(site: Site, project: str) -> None:
             row.score_run_id = _scored(session, number)
         version = 1 + (session.scalar(sa.select(sa.func.count()).where(Ranking.project_id == number)) or 0)
         ranking = Ranking(
-            project_id=number, version=version, strategy={"name": "shortlist", "params": {}}, seed=0,
-            score_run_id=row.score_run_id, labels_used=row.labels_used, items=RANKED, seconds=0.1,
-        )  # fmt: skip
+            project_id=number,
+            version=version,
+            strategy={"name": "shortlist", "params": {}},
+            seed=0,
+            score_run_id=row.score_run_id,
+            labels_used=row.labels_used,
+            items=RANKED,
+            seconds=0.1,
+        )
         session.add(ranking)
         session.flush()
         last_first = (
@@ -183,9 +192,13 @@ def settle(site: Site) -> None:
 
 def _scored(session: sa.orm.Session, project_id: int) -> int:
     model = PretextModel(
-        project_id=project_id, version=1, state="ready", task={"name": "none", "params": {}}, backbone="none",
+        project_id=project_id,
+        version=1,
+        state="ready",
+        task={"name": "none", "params": {}},
+        backbone="none",
         config={},
-    )  # fmt: skip
+    )
     session.add(model)
     session.flush()
     run = ScoreRun(

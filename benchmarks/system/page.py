@@ -16,8 +16,12 @@ _ABOUT = {
     "finetune": "the same picks, head `finetune`",
 }
 _COLOURS = {
-    "today": "#222222", "random": "#56B4E9", "linear": "#009E73", "propagate": "#0072B2", "finetune": "#D55E00",
-}  # fmt: skip
+    "today": "#222222",
+    "random": "#56B4E9",
+    "linear": "#009E73",
+    "propagate": "#0072B2",
+    "finetune": "#D55E00",
+}
 
 
 def figures(found: Curves) -> dict[str, Figure]:
@@ -89,13 +93,22 @@ def save_plot(found: Curves, path: Path) -> None:
         means = mean_accuracies(found[arm])
         labels, values = list(means), list(means.values())
         axes.plot(
-            labels, [100 * one.value for one in values], color=_COLOURS[arm], label=about.replace("`", ""),
-            marker="o", markersize=3, linestyle="--" if arm == "today" else "-",
-        )  # fmt: skip
+            labels,
+            [100 * one.value for one in values],
+            color=_COLOURS[arm],
+            label=about.replace("`", ""),
+            marker="o",
+            markersize=3,
+            linestyle="--" if arm == "today" else "-",
+        )
         axes.fill_between(
-            labels, [100 * one.low for one in values], [100 * one.high for one in values],
-            color=_COLOURS[arm], alpha=0.12, linewidth=0,
-        )  # fmt: skip
+            labels,
+            [100 * one.low for one in values],
+            [100 * one.high for one in values],
+            color=_COLOURS[arm],
+            alpha=0.12,
+            linewidth=0,
+        )
     axes.axhline(100 * GOAL, color="#999999", linewidth=0.8)
     axes.set_xscale("log")
     ticks = [20, 50, 100, 300, 1_000, 5_000]

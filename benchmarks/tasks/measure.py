@@ -69,10 +69,19 @@ def key(pool: Pool, task: PretextTask | None, recipe_: Recipe, supervised_epochs
     """A hash of the images, the recipes, and the code that trains and scores; 12 hex digits."""
     found = hashlib.sha256(f"{recipe_!r}{task!r}{supervised_epochs}".encode())
     modules: Iterable[ModuleType | None] = (
-        backbones, loop, recipe, score, pixels, views, import_module("worker.modalities.image.crop_side"),
-        decoder, projection, teacher,
-        supervised, *(inspect.getmodule(kind) for kind in type(task).__mro__[:-3] if task is not None),
-    )  # fmt: skip
+        backbones,
+        loop,
+        recipe,
+        score,
+        pixels,
+        views,
+        import_module("worker.modalities.image.crop_side"),
+        decoder,
+        projection,
+        teacher,
+        supervised,
+        *(inspect.getmodule(kind) for kind in type(task).__mro__[:-3] if task is not None),
+    )
     for module in modules:
         if module is not None:
             found.update(inspect.getsource(module).encode())
@@ -111,13 +120,18 @@ def measure(
     embeddings = torch.cat([part.embeddings for part in scored]).numpy()
     variances = pool.pixels.reshape(len(pixels), -1).astype(np.float32).var(axis=1)
     return _row(
-        name, label, key_, pool, embeddings, _embeddings(net.get_submodule("backbone"), pool.test_pixels),
+        name,
+        label,
+        key_,
+        pool,
+        embeddings,
+        _embeddings(net.get_submodule("backbone"), pool.test_pixels),
         minutes=minutes,
         scored_per_s=len(pixels) / seconds,
         rho_supervised=_rho(losses, others),
         rho_variance=_rho(losses, variances),
         collapsed=collapse(training_.untrained, trained, _SAMPLE) is not None,
-    )  # fmt: skip
+    )
 
 
 def _core_seconds() -> float:
@@ -157,10 +171,19 @@ def _embeddings(embed: nn.Module, pixels: Pixels) -> Floats:
 
 
 def _row(
-    pool_name: str, task: str, key_: str, pool: Pool, embeddings: Floats, test: Floats, *,
-    minutes: float = 0.0, scored_per_s: float = float("nan"), rho_supervised: float = float("nan"),
-    rho_variance: float = float("nan"), collapsed: bool = False,
-) -> Row:  # fmt: skip
+    pool_name: str,
+    task: str,
+    key_: str,
+    pool: Pool,
+    embeddings: Floats,
+    test: Floats,
+    *,
+    minutes: float = 0.0,
+    scored_per_s: float = float("nan"),
+    rho_supervised: float = float("nan"),
+    rho_variance: float = float("nan"),
+    collapsed: bool = False,
+) -> Row:
     mean, spread = embeddings.mean(0), np.maximum(embeddings.std(0), 1e-6)
     inputs, test_inputs = (embeddings - mean) / spread, (test - mean) / spread
     linear = LogisticRegression(C=0.1, max_iter=200, tol=1e-3).fit(inputs, pool.classes)

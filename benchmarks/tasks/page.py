@@ -93,7 +93,7 @@ def page(found: Found, setting: Setting) -> str:
         "hardly counts.",
         "",
         "![Accuracy of linear probe and kNN, and correlations of the losses, by task](pretext-tasks.png)",
-    ]  # fmt: skip
+    ]
     for pool, rows in found.items():
         lines += [
             "",

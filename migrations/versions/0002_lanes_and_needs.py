@@ -65,8 +65,12 @@ def downgrade() -> None:
         queues = [names[lane] for lane in worker.lanes if lane in names]
         connection.execute(sa.update(_workers).where(_workers.c.id == worker.id).values(queues=queues))
     for table, column in (
-        ("jobs", "needs"), ("jobs", "lane"), ("workers", "has"), ("workers", "lanes"), ("catalogue", "lane")
-    ):  # fmt: skip
+        ("jobs", "needs"),
+        ("jobs", "lane"),
+        ("workers", "has"),
+        ("workers", "lanes"),
+        ("catalogue", "lane"),
+    ):
         op.drop_column(table, column)
     _create_index("ix_jobs_ready", ["queue", "priority", "run_at"], _QUEUED)
     _create_index("ix_jobs_lease", ["queue", "lease_until"], _RUNNING)

@@ -58,10 +58,15 @@ def keep(session: Session, claim: Claim, answer: Answer, now: datetime) -> None:
     session.execute(sa.delete(KeptAnswer).where(KeptAnswer.created_at < now - KEPT_FOR))
     session.add(
         KeptAnswer(
-            key_id=claim.key_id, idempotency_key=claim.idempotency_key, fingerprint=claim.fingerprint,
-            status=answer.status, headers=answer.headers, body=answer.body, created_at=now,
+            key_id=claim.key_id,
+            idempotency_key=claim.idempotency_key,
+            fingerprint=claim.fingerprint,
+            status=answer.status,
+            headers=answer.headers,
+            body=answer.body,
+            created_at=now,
         )
-    )  # fmt: skip
+    )
     try:
         session.flush()
     except sa.exc.IntegrityError as error:

@@ -36,13 +36,17 @@ class AnnotatorAnswer(Answer):
 
     model_config = with_example(
         {
-            "annotator": "ann", "labels": 240, "skips": 3, "mean_duration_ms": 910.5,
+            "annotator": "ann",
+            "labels": 240,
+            "skips": 3,
+            "mean_duration_ms": 910.5,
             "newest_at": "2026-01-01T12:00:00Z",
             "gold": {"items": 20, "right": 19, "share": 0.95, "low": 0.764, "high": 0.991},
-            "agreement": {"items": 80, "right": 71, "share": 0.888, "low": 0.8, "high": 0.94}, "quality": 0.91,
+            "agreement": {"items": 80, "right": 71, "share": 0.888, "low": 0.8, "high": 0.94},
+            "quality": 0.91,
             "alike": [],
         }
-    )  # fmt: skip
+    )
 
     annotator: str
     labels: int = Field(description="with a class; gold items not counted")

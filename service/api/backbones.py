@@ -36,6 +36,7 @@ def download_backbone(
     model = backbones.find(session, project, number)
     name = f"{model.backbone.replace('/', '-')}-{project_id}-{number}.zip"
     return StreamingResponse(
-        backbones.read(parts.settings, model), media_type=_ZIP,
+        backbones.read(parts.settings, model),
+        media_type=_ZIP,
         headers={"Content-Disposition": f'attachment; filename="{name}"'},
-    )  # fmt: skip
+    )

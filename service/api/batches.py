@@ -21,12 +21,25 @@ from service.store.tables import Batch, Project, utc_now
 router = APIRouter(tags=["labeling"], route_class=OnceRoute)
 
 _ITEM_EXAMPLE = {
-    "id": "i_2k", "key": "shirts/0012.png", "uri": "/data/shirts/0012.png",
-    "image_url": IMAGE_URL_EXAMPLE, "content": CONTENT_EXAMPLE, "rank": 1, "score": 0.83, "arm": "selected",
-    "why": {"strategy": "shortlist", "ranking": 7, "score_run": "s_2", "head": 4, "seed": 0, "pretext_loss": 1.31,
-            "pretext_loss_percentile": 97.2},
+    "id": "i_2k",
+    "key": "shirts/0012.png",
+    "uri": "/data/shirts/0012.png",
+    "image_url": IMAGE_URL_EXAMPLE,
+    "content": CONTENT_EXAMPLE,
+    "rank": 1,
+    "score": 0.83,
+    "arm": "selected",
+    "why": {
+        "strategy": "shortlist",
+        "ranking": 7,
+        "score_run": "s_2",
+        "head": 4,
+        "seed": 0,
+        "pretext_loss": 1.31,
+        "pretext_loss_percentile": 97.2,
+    },
     "prediction": {"class": "coat", "probability": 0.41, "head": 4},
-}  # fmt: skip
+}
 
 
 class BatchRequest(Body):
@@ -107,10 +120,8 @@ class BatchAnswer(Answer):
     """Items to label, or the reason why there are none."""
 
     model_config = with_example(
-        {
-            "batch": "b_9", "expires_at": "2026-01-01T12:30:00Z", "items": [_ITEM_EXAMPLE], "reason": None
-        }
-    )  # fmt: skip
+        {"batch": "b_9", "expires_at": "2026-01-01T12:30:00Z", "items": [_ITEM_EXAMPLE], "reason": None}
+    )
 
     batch: str | None
     expires_at: datetime | None

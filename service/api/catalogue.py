@@ -14,10 +14,12 @@ router = APIRouter(prefix="/catalogue", tags=["catalogue"], route_class=ETagRout
 class PlugIn(Answer):
     model_config = with_example(
         {
-            "kind": "strategy", "name": "margin", "help": "Smallest margin between the two likeliest classes.",
+            "kind": "strategy",
+            "name": "margin",
+            "help": "Smallest margin between the two likeliest classes.",
             "parameters": {"type": "object", "properties": {}},
         }
-    )  # fmt: skip
+    )
 
     kind: Literal["strategy", "pretext_task", "head", "backbone"]
     name: str

@@ -15,8 +15,13 @@ from service.store.tables import ClassChange
 router = APIRouter(prefix="/projects/{project_id}/classes", tags=["projects"], route_class=ETagRoute)
 
 _EFFECTS = {
-    "labels": 120, "earlier_labels": 4, "items": 118, "test_items": 0, "gold_items": 3, "split_items": 0
-}  # fmt: skip
+    "labels": 120,
+    "earlier_labels": 4,
+    "items": 118,
+    "test_items": 0,
+    "gold_items": 3,
+    "split_items": 0,
+}
 
 
 class EffectsAnswer(Answer):
@@ -69,11 +74,18 @@ class ClassChangeAnswer(Answer):
 
     model_config = with_example(
         {
-            "id": "v_3", "kind": "merge", "classes": ["kitten", "tomcat"], "to": "cat", "effects": _EFFECTS,
+            "id": "v_3",
+            "kind": "merge",
+            "classes": ["kitten", "tomcat"],
+            "to": "cat",
+            "effects": _EFFECTS,
             "says": ["“kitten” and “tomcat” will be called “cat”, in 120 labels, 118 items of the pool. …"],
-            "classes_after": ["cat", "dog"], "by": "lead", "created_at": "2026-01-01T12:00:00Z", "job": "j_8",
+            "classes_after": ["cat", "dog"],
+            "by": "lead",
+            "created_at": "2026-01-01T12:00:00Z",
+            "job": "j_8",
         }
-    )  # fmt: skip
+    )
 
     id: str | None = Field(
         description="null: nothing was changed, by a dry run or as there was nothing to change"
@@ -108,10 +120,15 @@ class PastClassChange(Answer):
 
     model_config = with_example(
         {
-            "id": "v_3", "kind": "merge", "classes": ["kitten", "tomcat"], "to": "cat", "effects": _EFFECTS,
-            "by": "lead", "created_at": "2026-01-01T12:00:00Z",
+            "id": "v_3",
+            "kind": "merge",
+            "classes": ["kitten", "tomcat"],
+            "to": "cat",
+            "effects": _EFFECTS,
+            "by": "lead",
+            "created_at": "2026-01-01T12:00:00Z",
         }
-    )  # fmt: skip
+    )
 
     id: str
     kind: Literal["rename", "merge", "add", "remove"]

@@ -57,9 +57,14 @@ async def post_embeddings(
     artifacts = parts.artifacts
     async with received(request, parts.settings, "embeddings") as upload:
         stored = await run_in_threadpool(
-            own_embeddings.store, parts.engine, artifacts, project.id, upload,
-            ignore_unknown=ignore_unknown, partial=partial,
-        )  # fmt: skip
+            own_embeddings.store,
+            parts.engine,
+            artifacts,
+            project.id,
+            upload,
+            ignore_unknown=ignore_unknown,
+            partial=partial,
+        )
     public = public_id("p", project.id)
     try:
         async with parts.turns.of(public):

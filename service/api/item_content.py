@@ -10,9 +10,12 @@ from service.pool import previews
 
 _AT, _SIGNED = "/projects/p_1/items/i_2k/", "expires=1764000000&signature=kU9…"
 CONTENT_EXAMPLE = {
-    "kind": "image", "url": f"{_AT}content?{_SIGNED}", "preview_url": f"{_AT}content?size=256&{_SIGNED}",
-    "media_type": "image/png", "text": None,
-}  # fmt: skip
+    "kind": "image",
+    "url": f"{_AT}content?{_SIGNED}",
+    "preview_url": f"{_AT}content?size=256&{_SIGNED}",
+    "media_type": "image/png",
+    "text": None,
+}
 IMAGE_URL_EXAMPLE = f"{_AT}image?{_SIGNED}"
 
 

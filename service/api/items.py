@@ -21,11 +21,20 @@ from service.store.tables import Item, Label, Project
 router = APIRouter(prefix="/projects/{project_id}/items", tags=["items"], route_class=ETagRoute)
 
 EXAMPLE = {
-    "id": "i_2k", "key": "shirts/0012.png", "uri": "/data/shirts/0012.png", "split": "pool", "state": "done",
-    "class": "coat", "pretext_loss": 1.31, "pretext_loss_percentile": 97.2,
-    "image_url": IMAGE_URL_EXAMPLE, "content": CONTENT_EXAMPLE, "width": 640, "height": 480,
+    "id": "i_2k",
+    "key": "shirts/0012.png",
+    "uri": "/data/shirts/0012.png",
+    "split": "pool",
+    "state": "done",
+    "class": "coat",
+    "pretext_loss": 1.31,
+    "pretext_loss_percentile": 97.2,
+    "image_url": IMAGE_URL_EXAMPLE,
+    "content": CONTENT_EXAMPLE,
+    "width": 640,
+    "height": 480,
     "facts": {"width": 640, "height": 480},
-}  # fmt: skip
+}
 
 
 _PART: dict[int | str, dict[str, Any]] = {206: {"description": "the part that the header `Range` asks for"}}
@@ -219,8 +228,11 @@ def list_items(
 
 
 _SORTED_BY: dict[Sort, type] = {
-    "pretext_loss": float, "-pretext_loss": float, "rank": int, "predicted_probability": float,
-}  # fmt: skip
+    "pretext_loss": float,
+    "-pretext_loss": float,
+    "rank": int,
+    "predicted_probability": float,
+}
 
 
 def _value(listed: ListedItem, sort: Sort) -> str | float | None:

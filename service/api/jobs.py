@@ -21,10 +21,15 @@ class JobAnswer(Answer):
 
     model_config = with_example(
         {
-            "id": "j_4", "kind": "score_pool", "state": "running", "progress": 0.4, "eta_s": 12.0,
-            "message": "3,200 of 8,000 items", "waits_for": None,
+            "id": "j_4",
+            "kind": "score_pool",
+            "state": "running",
+            "progress": 0.4,
+            "eta_s": 12.0,
+            "message": "3,200 of 8,000 items",
+            "waits_for": None,
         }
-    )  # fmt: skip
+    )
 
     id: str
     project: str | None

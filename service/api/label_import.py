@@ -67,11 +67,17 @@ class ImportAnswer(Answer):
         {
             "outcomes": {"accepted": 1200, "duplicate": 3},
             "refused": [
-                {"line": 4, "code": "unknown_key", "field": "key", "message": "`key`: there is no item 'a' here."}
+                {
+                    "line": 4,
+                    "code": "unknown_key",
+                    "field": "key",
+                    "message": "`key`: there is no item 'a' here.",
+                }
             ],
-            "refused_count": 1, "labels_used": 1460,
+            "refused_count": 1,
+            "labels_used": 1460,
         }
-    )  # fmt: skip
+    )
 
     outcomes: dict[str, int]
     refused: list[RefusedLabel]
@@ -126,9 +132,11 @@ class _Import:
 
     def answer(self) -> ImportAnswer:
         return ImportAnswer(
-            outcomes=dict(self.outcomes), refused=self.refused, refused_count=self.refused_count,
+            outcomes=dict(self.outcomes),
+            refused=self.refused,
+            refused_count=self.refused_count,
             labels_used=self.labels_used,
-        )  # fmt: skip
+        )
 
 
 @router.post("/import", openapi_extra={"requestBody": _BODY})

@@ -50,13 +50,25 @@ def _annotation(value: Any) -> Any:
 
 EXPORT_COLUMNS = pa.schema(
     [
-        ("item", pa.string()), ("key", pa.string()), ("annotator", pa.string()), ("class", pa.string()),
-        ("said", pa.string()), ("skip", pa.string()), ("revision", pa.int64()), ("current", pa.bool_()),
-        ("used", pa.bool_()), ("outcome", pa.string()), ("arm", pa.string()), ("batch", pa.string()),
-        ("ranking", pa.string()), ("round", pa.int64()), ("duration_ms", pa.int64()), ("annotation", pa.string()),
+        ("item", pa.string()),
+        ("key", pa.string()),
+        ("annotator", pa.string()),
+        ("class", pa.string()),
+        ("said", pa.string()),
+        ("skip", pa.string()),
+        ("revision", pa.int64()),
+        ("current", pa.bool_()),
+        ("used", pa.bool_()),
+        ("outcome", pa.string()),
+        ("arm", pa.string()),
+        ("batch", pa.string()),
+        ("ranking", pa.string()),
+        ("round", pa.int64()),
+        ("duration_ms", pa.int64()),
+        ("annotation", pa.string()),
         ("created_at", pa.timestamp("us", "UTC")),
     ]
-)  # fmt: skip
+)
 _LIST = pa.list_(pa.string())
 
 
@@ -145,11 +157,13 @@ class LabelsAnswer(Answer):
 
     model_config = with_example(
         {
-            "accepted": 2, 
+            "accepted": 2,
             "results": [{"item": "i_2k", "outcome": "accepted"}, {"item": "i_2m", "outcome": "accepted"}],
-            "round": 3, "labels_used": 260, "retrain": {"queued": True, "job": "j_8"},
+            "round": 3,
+            "labels_used": 260,
+            "retrain": {"queued": True, "job": "j_8"},
         }
-    )  # fmt: skip
+    )
 
     accepted: int
     results: list[LabelResult]
@@ -300,14 +314,18 @@ def _decided_page(
         (
             item.id,
             {
-                "item": public_id("i", item.id), "key": item.key,
-                **class_sets.as_fields(item.class_name, project.label_kind), "uri": item.uri,
-                "content_hash": item.content_hash, "width": item.width, "height": item.height,
+                "item": public_id("i", item.id),
+                "key": item.key,
+                **class_sets.as_fields(item.class_name, project.label_kind),
+                "uri": item.uri,
+                "content_hash": item.content_hash,
+                "width": item.width,
+                "height": item.height,
                 "annotation": annotation,
             },
         )
         for item, annotation in found
-    ]  # fmt: skip
+    ]
 
 
 def export_pages(

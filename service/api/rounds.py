@@ -22,17 +22,37 @@ from service.store.tables import Head, LabelCheck, Ranking, utc_now
 router = APIRouter(prefix="/projects/{project_id}", tags=["progress"], route_class=ETagRoute)
 
 _MEASURED: dict[str, Any] = {
-    "measured_on": "control", "items": 120, "accuracy": 0.81, "accuracy_low": 0.73, "accuracy_high": 0.87,
-    "macro_f1": 0.79, "nll": 0.61, "ece": 0.04, "recall": {"coat": 0.8, "shirt": 0.82},
-    "confusion": [[48, 12], [11, 49]], "temperature": 1.1,
+    "measured_on": "control",
+    "items": 120,
+    "accuracy": 0.81,
+    "accuracy_low": 0.73,
+    "accuracy_high": 0.87,
+    "macro_f1": 0.79,
+    "nll": 0.61,
+    "ece": 0.04,
+    "recall": {"coat": 0.8, "shirt": 0.82},
+    "confusion": [[48, 12], [11, 49]],
+    "temperature": 1.1,
     "reliability": [
-        {"items": 40, "sureness": 0.55, "accuracy": 0.6}, {"items": 80, "sureness": 0.93, "accuracy": 0.91},
+        {"items": 40, "sureness": 0.55, "accuracy": 0.6},
+        {"items": 80, "sureness": 0.93, "accuracy": 0.91},
     ],
     "pretext_loss_correlation": {"rho": 0.12, "low": -0.06, "high": 0.29, "items": 120},
-    "random_curve": [{"labels": 40, "items": 120, "accuracy": 0.7, "accuracy_low": 0.61, "accuracy_high": 0.77}],
-    "picks_gain": {"gain": 0.04, "low": -0.01, "high": 0.09, "labels": 80, "items": 120, "strategy": "shortlist"},
-    "trained": "linear", "promoted": True, "note": None,
-}  # fmt: skip
+    "random_curve": [
+        {"labels": 40, "items": 120, "accuracy": 0.7, "accuracy_low": 0.61, "accuracy_high": 0.77}
+    ],
+    "picks_gain": {
+        "gain": 0.04,
+        "low": -0.01,
+        "high": 0.09,
+        "labels": 80,
+        "items": 120,
+        "strategy": "shortlist",
+    },
+    "trained": "linear",
+    "promoted": True,
+    "note": None,
+}
 
 _LONG = ("recall", "average_precision", "confusion", "reliability")  # of 200 classes they are 85 kB a round
 
@@ -148,11 +168,17 @@ class RoundAnswer(Answer):
 
     model_config = with_example(
         {
-            "number": 3, "state": "measured", "labels": 50, "labels_used": 150,
-            "arms": {"selected": 45, "control": 5}, "strategy": {"name": "shortlist", "params": {}}, "seed": 0,
-            "head": 4, "metrics": _MEASURED,
+            "number": 3,
+            "state": "measured",
+            "labels": 50,
+            "labels_used": 150,
+            "arms": {"selected": 45, "control": 5},
+            "strategy": {"name": "shortlist", "params": {}},
+            "seed": 0,
+            "head": 4,
+            "metrics": _MEASURED,
         }
-    )  # fmt: skip
+    )
 
     number: int
     state: Literal["open", "closed", "measured"]
@@ -234,10 +260,11 @@ class AdviceAnswer(Answer):
 
     model_config = with_example(
         {
-            "text": "Another 200 labels are expected to add 0.4 ± 0.3 points of accuracy.", "labels": 200,
+            "text": "Another 200 labels are expected to add 0.4 ± 0.3 points of accuracy.",
+            "labels": 200,
             "gain": {"mean": 0.004, "low": 0.001, "high": 0.007},
         }
-    )  # fmt: skip
+    )
 
     text: str
     labels: int = Field(description="how many more")
@@ -345,12 +372,19 @@ class MetricsAnswer(Answer):
 
     model_config = with_example(
         {
-            "labels_used": 150, "budget": 2000, "pool_items": 8000,
-            "items": {"available": 7850, "done": 150}, "test_items": 2000, "round": 4, "round_labels": 0,
-            "round_size": 50, "class_balance": {"coat": 70, "shirt": 80},
-            "label_rate": {"last_hour": 150, "annotators": 2}, "waiting": [],
+            "labels_used": 150,
+            "budget": 2000,
+            "pool_items": 8000,
+            "items": {"available": 7850, "done": 150},
+            "test_items": 2000,
+            "round": 4,
+            "round_labels": 0,
+            "round_size": 50,
+            "class_balance": {"coat": 70, "shirt": 80},
+            "label_rate": {"last_hour": 150, "annotators": 2},
+            "waiting": [],
         }
-    )  # fmt: skip
+    )
 
     labels_used: int
     budget: int | None

@@ -21,11 +21,14 @@ router = APIRouter(prefix="/projects/{project_id}/scores", tags=["items"], route
 
 _COLUMNS = pa.schema(
     [
-        ("item", pa.string()), ("key", pa.string()), ("split", pa.string()),
-        ("pretext_loss", pa.float64()), ("pretext_loss_percentile", pa.float64()),
+        ("item", pa.string()),
+        ("key", pa.string()),
+        ("split", pa.string()),
+        ("pretext_loss", pa.float64()),
+        ("pretext_loss_percentile", pa.float64()),
         ("pretext_loss_spread", pa.float64()),
     ]
-)  # fmt: skip
+)
 
 
 class Histogram(Answer):
@@ -52,12 +55,15 @@ class GateAnswer(Answer):
 
     model_config = with_example(
         {
-            "verdict": "go", "labels": 2000, "items": 200, "judged_on": "control",
+            "verdict": "go",
+            "labels": 2000,
+            "items": 200,
+            "judged_on": "control",
             "reason": "On 200 control items the linear probe of the trained …",
             "linear": {"trained": 0.81, "untrained": 0.76, "raw": 0.74},
             "knn": {"trained": 0.78, "untrained": 0.71, "raw": 0.72},
         }
-    )  # fmt: skip
+    )
 
     verdict: Literal["go", "no-go", "not enough labels"]
     reason: str
@@ -79,12 +85,19 @@ class ScoresAnswer(Answer):
 
     model_config = with_example(
         {
-            "score_run": "s_2", "pretext_model": "m_1", "pretext_model_version": 1, "items": 8000,
-            "dimensions": 192, "histogram": {
-                "edges": [0.0, 1.0, 2.0], "counts": [6400, 1600], "labeled": [40, 160], "ranked": [12, 88]
+            "score_run": "s_2",
+            "pretext_model": "m_1",
+            "pretext_model_version": 1,
+            "items": 8000,
+            "dimensions": 192,
+            "histogram": {
+                "edges": [0.0, 1.0, 2.0],
+                "counts": [6400, 1600],
+                "labeled": [40, 160],
+                "ranked": [12, 88],
             },
         }
-    )  # fmt: skip
+    )
 
     score_run: str
     pretext_model: str
@@ -133,10 +146,13 @@ def _page(
         (
             score.item_id,
             {
-                "item": public_id("i", score.item_id), "key": score.key, "split": score.split,
-                "pretext_loss": score.pretext_loss, "pretext_loss_percentile": score.percentile,
+                "item": public_id("i", score.item_id),
+                "key": score.key,
+                "split": score.split,
+                "pretext_loss": score.pretext_loss,
+                "pretext_loss_percentile": score.percentile,
                 "pretext_loss_spread": score.spread,
             },
         )
         for score in scores.page(session, score_run_id, after, limit)
-    ]  # fmt: skip
+    ]

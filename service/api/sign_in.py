@@ -57,9 +57,13 @@ async def sign_in(body: GivenKey, request: Request, parts: PartsDep, response: R
         sign_ins.begin, secret=parts.secret, key_id=key.id, now=utc_now(), ttl_s=parts.settings.sign_in_ttl_s
     )
     response.set_cookie(
-        sign_ins.cookie_name(parts.secret), await parts.write(begin), max_age=parts.settings.sign_in_ttl_s,
-        httponly=True, samesite="strict", secure=_by_tls(request),
-    )  # fmt: skip
+        sign_ins.cookie_name(parts.secret),
+        await parts.write(begin),
+        max_age=parts.settings.sign_in_ttl_s,
+        httponly=True,
+        samesite="strict",
+        secure=_by_tls(request),
+    )
     response.headers["Cache-Control"] = "no-store"
     return SignedIn.of(key)
 

@@ -42,10 +42,20 @@ class SourceAnswer(Answer):
 
     model_config = with_example(
         {
-            "id": "o_1", "uri": "/data/shirts", "split": "pool", "job": "j_1", "added": 480, "known": 4478,
-            "changed": 12, "moved": 9, "quarantined": 20, "refused": 1, "ignored": 0, "missing": 3,
+            "id": "o_1",
+            "uri": "/data/shirts",
+            "split": "pool",
+            "job": "j_1",
+            "added": 480,
+            "known": 4478,
+            "changed": 12,
+            "moved": 9,
+            "quarantined": 20,
+            "refused": 1,
+            "ignored": 0,
+            "missing": 3,
         }
-    )  # fmt: skip
+    )
 
     id: str
     uri: str

@@ -23,11 +23,17 @@ class SuspectAnswer(Answer):
 
     model_config = with_example(
         {
-            "item": "i_2k", "key": "shirts/0012.png", "class": "coat", "suggested_class": "shirt",
-            "probability": 0.93, "quality": 0.02, "annotators": ["ann"],
-            "image_url": IMAGE_URL_EXAMPLE, "content": CONTENT_EXAMPLE,
+            "item": "i_2k",
+            "key": "shirts/0012.png",
+            "class": "coat",
+            "suggested_class": "shirt",
+            "probability": 0.93,
+            "quality": 0.02,
+            "annotators": ["ann"],
+            "image_url": IMAGE_URL_EXAMPLE,
+            "content": CONTENT_EXAMPLE,
         }
-    )  # fmt: skip
+    )
 
     item: str
     key: str

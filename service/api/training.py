@@ -26,11 +26,16 @@ class PretextModelAnswer(Answer):
 
     model_config = with_example(
         {
-            "id": "m_1", "version": 1, "state": "ready", "task": {"name": "rotation", "params": {}},
-            "backbone": "small", "config": {"image_size": 28, "epochs": 2, "seed": 0},
-            "history": [{"epoch": 1, "loss": 0.61}], "diagnostics": {},
+            "id": "m_1",
+            "version": 1,
+            "state": "ready",
+            "task": {"name": "rotation", "params": {}},
+            "backbone": "small",
+            "config": {"image_size": 28, "epochs": 2, "seed": 0},
+            "history": [{"epoch": 1, "loss": 0.61}],
+            "diagnostics": {},
         }
-    )  # fmt: skip
+    )
 
     id: str
     version: int

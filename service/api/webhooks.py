@@ -20,9 +20,13 @@ router = APIRouter(prefix="/projects/{project_id}/webhooks", tags=["webhooks"], 
 
 _URL = "https://tool.example.com/shortlist"
 _EXAMPLE = {
-    "id": "w_1", "url": _URL, "events": ["round.measured", "job.failed"], "pending": 0, "dead": 0,
+    "id": "w_1",
+    "url": _URL,
+    "events": ["round.measured", "job.failed"],
+    "pending": 0,
+    "dead": 0,
     "created_at": "2026-01-31T12:00:00Z",
-}  # fmt: skip
+}
 
 
 class NewWebhook(Body):
@@ -78,10 +82,16 @@ class DeliveryAnswer(Answer):
 
     model_config = with_example(
         {
-            "id": "msg_5f0c…", "event": "round.measured", "state": "pending", "attempts": 1, "status": 503,
-            "error": "503 Service Unavailable.", "created_at": "2026-01-31T12:00:00Z", "ended_at": None,
+            "id": "msg_5f0c…",
+            "event": "round.measured",
+            "state": "pending",
+            "attempts": 1,
+            "status": 503,
+            "error": "503 Service Unavailable.",
+            "created_at": "2026-01-31T12:00:00Z",
+            "ended_at": None,
         }
-    )  # fmt: skip
+    )
 
     id: str = Field(description="the header `webhook-id`, the same at each attempt")
     event: str

@@ -12,9 +12,11 @@ from service.cli import classes, connect, keys, labels, running, settings
 from service.errors import ShortlistError
 
 app = typer.Typer(
-    help="Which items should people label next?", no_args_is_help=True, add_completion=False,
+    help="Which items should people label next?",
+    no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
-)  # fmt: skip
+)
 app.add_typer(keys.app, name="keys")
 app.add_typer(connect.app, name="connect")
 app.add_typer(classes.app, name="classes")

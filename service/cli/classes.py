@@ -31,8 +31,13 @@ def list_classes(project: OfProject = None, data_dir: DataDir = None) -> None:
             ):
                 before = f"was {', '.join(use.aliases)}" if use.aliases else ""
                 effects = use.effects
-                row = (use.name, f"{effects.labels:,} labels", f"{effects.items:,} items",
-                       f"{effects.test_items:,} test items", before)  # fmt: skip
+                row = (
+                    use.name,
+                    f"{effects.labels:,} labels",
+                    f"{effects.items:,} items",
+                    f"{effects.test_items:,} test items",
+                    before,
+                )
                 print("\t".join(row).rstrip())
 
 

@@ -31,9 +31,13 @@ def add_key(
         with write_session(engine) as session:
             project_id = project_of(session, project).id if project else None
             _, token = key_rules.create(
-                session, key_rules.server_secret(settings), name=name, role=role, project_id=project_id,
+                session,
+                key_rules.server_secret(settings),
+                name=name,
+                role=role,
+                project_id=project_id,
                 annotator=annotator,
-            )  # fmt: skip
+            )
     print(token)
 
 

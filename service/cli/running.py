@@ -74,9 +74,15 @@ def up_command(
         if given:
             with write_session(engine) as session:
                 imported = up.queue_items(
-                    session, settings, given.place, given.name, wanted, project, accept_missing,
+                    session,
+                    settings,
+                    given.place,
+                    given.name,
+                    wanted,
+                    project,
+                    accept_missing,
                     split="test" if test else "pool",
-                )  # fmt: skip
+                )
         # After all that may refuse to start: a key that was made is shown.
         new_key = serving.first_admin_key(engine, settings, make=True)
         run_key = None

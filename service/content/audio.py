@@ -18,9 +18,13 @@ from service.errors import BadItem
 Samples = npt.NDArray[np.float32]
 
 _MEDIA_TYPES = {
-    "WAV": "audio/wav", "WAVEX": "audio/wav", "RF64": "audio/wav", "FLAC": "audio/flac", "OGG": "audio/ogg",
+    "WAV": "audio/wav",
+    "WAVEX": "audio/wav",
+    "RF64": "audio/wav",
+    "FLAC": "audio/flac",
+    "OGG": "audio/ogg",
     "MP3": "audio/mpeg",
-}  # fmt: skip
+}
 _INSTALLED = importlib.util.find_spec("soundfile") is not None  # the extra `audio`
 _REMEDY = "save it as WAV, FLAC, OGG or MP3"
 # MP4 and ASF containers, which libsndfile does not read: people have them, and are told.
@@ -117,9 +121,7 @@ class Recording:
 
 
 def facts_of(recording: Recording) -> Facts:
-    return {
-        "seconds": round(recording.seconds, 3), "rate": recording.rate, "channels": recording.channels
-    }  # fmt: skip
+    return {"seconds": round(recording.seconds, 3), "rate": recording.rate, "channels": recording.channels}
 
 
 class Audio:

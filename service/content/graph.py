@@ -30,8 +30,14 @@ _FINE = 2  # pixels drawn for each that is shown
 _LINE, _RIM = (148, 163, 184), (51, 65, 85)
 # Okabe and Ito 2008: eight colours that people who see fewer colours tell apart, less black.
 _COLOURS = (
-    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
-)  # fmt: skip
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+)
 
 
 @dataclass(frozen=True)

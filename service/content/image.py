@@ -40,10 +40,27 @@ FORMATS = (
 )
 SUFFIXES = frozenset(
     {
-        ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic",
-        ".heif", ".dcm", ".nii", ".nii.gz", ".pgm", ".ppm", ".pnm",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".avif",
+        ".heic",
+        ".heif",
+        ".dcm",
+        ".nii",
+        ".nii.gz",
+        ".pgm",
+        ".ppm",
+        ".pnm",
     }
-)  # fmt: skip
+)
 
 # `open_rgb` compares with its own limit before anything is decoded; Pillow's would warn or refuse below it.
 Image.MAX_IMAGE_PIXELS = None

@@ -13,8 +13,17 @@ from service.errors import BadItem
 
 # Columns of tables, the likeliest first. An image's may hold it, or say where it is.
 IMAGE_COLUMNS = (
-    *IMAGES.columns, "image_path", "uri", "path", "file_name", "filename", "photo", "picture", "file", "filepath",
-)  # fmt: skip
+    *IMAGES.columns,
+    "image_path",
+    "uri",
+    "path",
+    "file_name",
+    "filename",
+    "photo",
+    "picture",
+    "file",
+    "filepath",
+)
 TEXT_COLUMNS = ("caption", *TEXTS.columns, "title", "description")
 
 _MARK = b"shortlist pair\n"

@@ -94,9 +94,11 @@ def named_column(usable: Collection[str], there: Sequence[str], uri: str, conten
     named = likeliest(usable, content)
     if named is None:
         raise ColumnMissing(
-            uri=uri, kind=content.name, columns=", ".join(there) or "none",
+            uri=uri,
+            kind=content.name,
+            columns=", ".join(there) or "none",
             known=", ".join(f"`{name}`" for name in content.columns),
-        )  # fmt: skip
+        )
     return named
 
 

@@ -53,8 +53,17 @@ PARQUET = (".parquet", ".pq")
 _PLACES = ("uri", "path")  # columns that say where a file is, in any case …
 # … and those of other tools, where there is none of these; for what is no bytes, an item's own column goes before.
 _OTHER_PLACES = (
-    "file_name", "filename", "image", "image_path", "audio", "audio_path", "video", "video_path", "file", "filepath",
-)  # fmt: skip
+    "file_name",
+    "filename",
+    "image",
+    "image_path",
+    "audio",
+    "audio_path",
+    "video",
+    "video_path",
+    "file",
+    "filepath",
+)
 _LEFT_OUT = frozenset({"@eaDir", "__MACOSX"})  # folders of other programs, with their thumbnails
 _CLASS_BYTES = 1_000  # of a file that says an item's class
 _NOTES = frozenset({".json", ".md", ".txt", ".yaml", ".yml", ""})  # that lie beside shards

@@ -51,8 +51,17 @@ class Text:
     suffixes: ClassVar[frozenset[str]] = frozenset({".txt", ".text", ".md"})
     shared_suffixes: ClassVar[frozenset[str]] = frozenset()
     columns: ClassVar[tuple[str, ...]] = (
-        "text", "sentence", "content", "body", "document", "review", "comment", "message", "tweet", "question",
-    )  # fmt: skip
+        "text",
+        "sentence",
+        "content",
+        "body",
+        "document",
+        "review",
+        "comment",
+        "message",
+        "tweet",
+        "question",
+    )
     formats: ClassVar[tuple[str, ...]] = ("plain text", "Markdown")
     binary: ClassVar[bool] = False
     has_text: ClassVar[bool] = True

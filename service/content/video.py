@@ -170,9 +170,12 @@ def pixels_of(frame: Frame, side: int) -> Pixels:
 
 def facts_of(film: Film) -> Facts:
     return {
-        "seconds": round(film.seconds, 3), "fps": round(film.rate, 3), "width": film.width, "height": film.height,
+        "seconds": round(film.seconds, 3),
+        "fps": round(film.rate, 3),
+        "width": film.width,
+        "height": film.height,
         "codec": film.codec,
-    }  # fmt: skip
+    }
 
 
 class Videos:

@@ -20,7 +20,7 @@ _STYLE: Any = {
     "font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#b8bcc4",
     "axes.grid": True, "grid.color": "#eceef1", "axes.axisbelow": True,
     "xtick.color": "#555", "ytick.color": "#555",
-}  # fmt: skip
+}
 _EXTREMES = 12
 
 
@@ -128,7 +128,7 @@ def learning_curve_png(means: dict[str, list[MeanPoint]]) -> bytes:
                 [100 * (point.accuracy - point.deviation) for point in points],
                 [100 * (point.accuracy + point.deviation) for point in points],
                 color=COLOURS[strategy], alpha=0.15, lw=0,
-            )  # fmt: skip
+            )
         axes.set_xlabel("labels used")
         axes.set_ylabel("accuracy on the test split, %")
         axes.legend(frameon=False, loc="lower right")

@@ -60,7 +60,7 @@ def run(output: Path = Path("demo"), *, seeds: int = 3, labels: int = 500, round
                     retrain_min_labels=round_size, retrain_min_interval_s=0,
                     pretext_from=first.id if first else None,
                     backbone="small",  # pretrained weights would take it another minute, where there are some
-                )  # fmt: skip
+                )
                 _prepare(project, progress, name)
                 first = first or project
                 bar = progress.add_task(f"{name}: labeling", total=labels // round_size, message="")
@@ -69,7 +69,7 @@ def run(output: Path = Path("demo"), *, seeds: int = 3, labels: int = 500, round
                         project, truth, round_size=round_size, rounds=labels // round_size,
                         done=partial(progress.advance, bar),
                     )
-                )  # fmt: skip
+                )
         assert first is not None
         means = {strategy: mean_curve(curves[strategy]) for strategy in STRATEGIES}
         report = Report.of(first, curves, means, seconds=time.monotonic() - started)
@@ -114,7 +114,7 @@ def _progress(console: Console) -> Progress:
         TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn(), TimeElapsedColumn(),
         TextColumn("left"), TimeRemainingColumn(), TextColumn("[dim]{task.fields[message]}"),
         console=console,
-    )  # fmt: skip
+    )
 
 
 def _table(means: dict[str, list[MeanPoint]], seeds: int, test_items: int) -> Table:
@@ -127,7 +127,7 @@ def _table(means: dict[str, list[MeanPoint]], seeds: int, test_items: int) -> Ta
     for ours, theirs in zip(means["shortlist"], means["random"], strict=True):
         table.add_row(
             str(ours.labels), _cell(ours), _cell(theirs), f"{label_efficiency(ours, means['random'])} ×"
-        )  # fmt: skip
+        )
     return table
 
 
@@ -144,7 +144,7 @@ def _running(data_dir: Path, output: Path) -> Iterator[Shortlist]:
         "SHORTLIST_DATA_DIR": str(data_dir), "SHORTLIST_DATABASE_URL": "", "SHORTLIST_ARTIFACTS_URL": "",
         "SHORTLIST_HOST": "127.0.0.1", "SHORTLIST_PORT": str(port), "SHORTLIST_ADMIN_KEY": key,
         "SHORTLIST_SOURCE_ROOTS": str(EXAMPLE), "SHORTLIST_LOG_FORMAT": "console",
-    }  # fmt: skip
+    }
     command = [sys.executable, "-m", "service.cli"]
     subprocess.run([*command, "migrate"], env=environment, check=True, stdout=subprocess.DEVNULL)
     with contextlib.ExitStack() as stack:

@@ -61,8 +61,14 @@ def _ending(key: str, data: bytes) -> str:
 
 
 _MARKS = (
-    (b"\x89PNG", ".png"), (b"GIF8", ".gif"), (b"BM", ".bmp"), (b"RIFF", ".webp"), (b"II*\0", ".tif"),
-    (b"MM\0*", ".tif"), (b"P5", ".pgm"), (b"\0" * 128 + b"DICM", ".dcm"),
-)  # fmt: skip
+    (b"\x89PNG", ".png"),
+    (b"GIF8", ".gif"),
+    (b"BM", ".bmp"),
+    (b"RIFF", ".webp"),
+    (b"II*\0", ".tif"),
+    (b"MM\0*", ".tif"),
+    (b"P5", ".pgm"),
+    (b"\0" * 128 + b"DICM", ".dcm"),
+)
 
 FORMAT = ImageFolder()

@@ -21,13 +21,18 @@ class Figures:
             "shortlist_requests", "Requests answered", ("method", "route", "status"), registry=registry
         )
         self._seconds = Histogram(
-            "shortlist_request_duration_seconds", "Time to the end of the answer", ("method", "route"),
-            buckets=_BUCKETS_S, registry=registry,
-        )  # fmt: skip
+            "shortlist_request_duration_seconds",
+            "Time to the end of the answer",
+            ("method", "route"),
+            buckets=_BUCKETS_S,
+            registry=registry,
+        )
         self._next_batch = Histogram(
-            "shortlist_next_batch_duration_seconds", "Time to the end of the answer of next-batch",
-            buckets=_BUCKETS_S, registry=registry,
-        )  # fmt: skip
+            "shortlist_next_batch_duration_seconds",
+            "Time to the end of the answer of next-batch",
+            buckets=_BUCKETS_S,
+            registry=registry,
+        )
         self._labels = Counter("shortlist_labels", "Labels that came in", ("outcome",), registry=registry)
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:

@@ -77,6 +77,9 @@ class Observed:
             polled = scope["method"] == "GET" and status < 400  # dashboards ask all day
             _log.log(
                 logging.DEBUG if polled else logging.INFO,
-                "request", method=scope["method"], path=scope["path"], status=status,
+                "request",
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
                 ms=round(1000 * seconds, 1),
-            )  # fmt: skip
+            )

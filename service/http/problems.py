@@ -57,9 +57,15 @@ class ProblemResponse(JSONResponse):
 
 
 _KINDS = (
-    ShortlistError, RequestValidationError, HTTPException, ClientDisconnect, sa.exc.OperationalError,
-    sa.exc.TimeoutError, sa.exc.IntegrityError, Exception,
-)  # fmt: skip
+    ShortlistError,
+    RequestValidationError,
+    HTTPException,
+    ClientDisconnect,
+    sa.exc.OperationalError,
+    sa.exc.TimeoutError,
+    sa.exc.IntegrityError,
+    Exception,
+)
 
 
 def install(app: FastAPI) -> None:

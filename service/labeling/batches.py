@@ -35,9 +35,15 @@ from service.store.tables import (
 )
 
 Reason = Literal[
-    "pool_exhausted", "all_reserved", "budget_spent", "not_your_turn", "annotator_limit", "project_paused",
-    "project_archived", "none_predicted",
-]  # fmt: skip
+    "pool_exhausted",
+    "all_reserved",
+    "budget_spent",
+    "not_your_turn",
+    "annotator_limit",
+    "project_paused",
+    "project_archived",
+    "none_predicted",
+]
 
 _TO_LABEL = sa.or_(AVAILABLE, sa.and_(Item.gold, Item.state == "done"))
 _IMPORT_WAIT_S = 2  # items arrive while a source is being imported
@@ -45,10 +51,23 @@ _IMPORT_WAIT_S = 2  # items arrive while a source is being imported
 # What every call of next-batch runs. Made once: making a statement costs more than running it.
 _SERVED = (
     sa.select(
-        Item.id, Item.key, Item.uri, Item.content_hash, Reservation.arm, Reservation.rank, Reservation.score,
-        Ranking.version, Ranking.strategy, Ranking.seed, Ranking.score_run_id, Head.version,
-        Score.pretext_loss, Score.percentile, Score.spread,
-        RankedItem.predicted_class, RankedItem.predicted_probability,
+        Item.id,
+        Item.key,
+        Item.uri,
+        Item.content_hash,
+        Reservation.arm,
+        Reservation.rank,
+        Reservation.score,
+        Ranking.version,
+        Ranking.strategy,
+        Ranking.seed,
+        Ranking.score_run_id,
+        Head.version,
+        Score.pretext_loss,
+        Score.percentile,
+        Score.spread,
+        RankedItem.predicted_class,
+        RankedItem.predicted_probability,
     )
     .join(Item, Item.id == Reservation.item_id)
     .outerjoin(
@@ -62,7 +81,7 @@ _SERVED = (
     .outerjoin(Head, Head.id == Ranking.head_id)
     .where(Reservation.batch_id == sa.bindparam("batch"), Reservation.state == "open", _TO_LABEL)
     .order_by(Reservation.position)
-)  # fmt: skip
+)
 _EXPIRE = (
     sa.update(Reservation)
     .where(
@@ -333,15 +352,24 @@ def _reserve(
     ordered = _mixed(picked, random.Random(f"{settings.seed}:{batch.id}"))
     rows: list[dict[str, Any]] = [
         {
-            "item_id": pick.item_id, "position": position, "arm": pick.arm, "rank": pick.rank, "score": pick.score,
+            "item_id": pick.item_id,
+            "position": position,
+            "arm": pick.arm,
+            "rank": pick.rank,
+            "score": pick.score,
             "ranking_id": pick.ranking_id,
         }
         for position, pick in enumerate(ordered, start=1)
-    ]  # fmt: skip
+    ]
     _RESERVE.insert(
-        session, rows, project_id=project.id, batch_id=batch.id, annotator=annotator,
-        expires_at=batch.expires_at, state="open",
-    )  # fmt: skip
+        session,
+        rows,
+        project_id=project.id,
+        batch_id=batch.id,
+        annotator=annotator,
+        expires_at=batch.expires_at,
+        state="open",
+    )
     count_served(project, (pick.arm for pick in picked))
     return batch
 

@@ -52,7 +52,9 @@ class ClassTexts:
         found = self._names.now(name)
         if found is None:
             raise UnknownClass(
-                field=field, name=name, classes=", ".join(self._project.classes),
+                field=field,
+                name=name,
+                classes=", ".join(self._project.classes),
                 project=public_id("p", self._project.id),
-            )  # fmt: skip
+            )
         return found

@@ -292,12 +292,23 @@ class _Call:
         if arm == "gold" and not found.item.gold:  # only where it came from
             arm = "imported"
         label = Label(
-            project_id=self.project.id, item_id=found.item.id, annotator=entry.annotator,
-            revision=entry.revision or 1, current=True, used=used, class_name=entry.class_name,
-            said=entry.said, skip=entry.skip, arm=arm, outcome="accepted", duration_ms=entry.duration_ms,
-            annotation=entry.annotation, ranking_id=entry.ranking_id,
-            round_number=self.round_number, created_at=entry.created_at or self.now,
-        )  # fmt: skip
+            project_id=self.project.id,
+            item_id=found.item.id,
+            annotator=entry.annotator,
+            revision=entry.revision or 1,
+            current=True,
+            used=used,
+            class_name=entry.class_name,
+            said=entry.said,
+            skip=entry.skip,
+            arm=arm,
+            outcome="accepted",
+            duration_ms=entry.duration_ms,
+            annotation=entry.annotation,
+            ranking_id=entry.ranking_id,
+            round_number=self.round_number,
+            created_at=entry.created_at or self.now,
+        )
         found.labels.append(label)
         self._new.append(label)
         return label
@@ -356,9 +367,13 @@ class _Call:
                 found.item.decided_by = found.decided_by.id
         for last, labels_used in self._closings:
             self._round = rounds.close(
-                self.session, self.project, self._round,
-                last_label_id=last.id, labels_used=labels_used, now=self.now,
-            )  # fmt: skip
+                self.session,
+                self.project,
+                self._round,
+                last_label_id=last.id,
+                labels_used=labels_used,
+                now=self.now,
+            )
         self._closings.clear()
         gone = {item.id for item in self.changed_items if item.state != "available"}
         self._release(gone)

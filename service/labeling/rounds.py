@@ -16,10 +16,13 @@ _CURVE_POINTS = 300  # about as many as a chart can show; /metrics is polled
 _CURVE_FIGURES = {
     "single": ("accuracy", "accuracy_low", "accuracy_high", "macro_f1"),
     "multi": (
-        "mean_average_precision", "mean_average_precision_low", "mean_average_precision_high", "macro_f1",
+        "mean_average_precision",
+        "mean_average_precision_low",
+        "mean_average_precision_high",
+        "macro_f1",
         "subset_accuracy",
     ),
-}  # fmt: skip
+}
 _OPEN = sa.select(Round).where(Round.project_id == sa.bindparam("project"), Round.closed_at.is_(None))
 
 
@@ -67,9 +70,11 @@ def close(
     session.add(following)
     session.flush()
     outbox.tell(
-        session, project.id, "round.closed",
+        session,
+        project.id,
+        "round.closed",
         {"round": current.number, "labels": current.labels, "labels_used": labels_used},
-    )  # fmt: skip
+    )
     return following
 
 
@@ -100,7 +105,8 @@ def learning_curve(session: Session, project: Project) -> list[dict[str, Any]]:
     every = len(numbers) // _CURVE_POINTS + 1
     query = (
         sa.select(
-            Round.number.label("round"), Head.labels_used,
+            Round.number.label("round"),
+            Head.labels_used,
             Head.metrics["measured_on"].as_string().label("measured_on"),
             Head.metrics["items"].as_integer().label("items"),
             *(Head.metrics[name].as_float().label(name) for name in _CURVE_FIGURES[project.label_kind]),
@@ -109,7 +115,7 @@ def learning_curve(session: Session, project: Project) -> list[dict[str, Any]]:
         .where(Round.project_id == project.id, Round.number.in_({*numbers[::every], *numbers[-1:]}))
         .where(Head.metrics[figure_of(project)].as_float().is_not(None))
         .order_by(Round.number)
-    )  # fmt: skip
+    )
     return [dict(point) for point in session.execute(query).mappings()]
 
 
@@ -168,9 +174,12 @@ def _agreement(session: Session, project: Project, numbers: list[int]) -> dict[i
         return {}
     other = aliased(Label)
     shared = sa.exists().where(
-        other.item_id == Label.item_id, other.annotator != Label.annotator, other.current, other.used,
+        other.item_id == Label.item_id,
+        other.annotator != Label.annotator,
+        other.current,
+        other.used,
         other.class_name.is_not(None),
-    )  # fmt: skip
+    )
     rows = session.execute(
         sa.select(
             Label.round_number, sa.func.count(), sa.func.count().filter(Label.class_name == Item.class_name)

@@ -27,8 +27,11 @@ def page(
     """Newest first; only: the one project a key may see."""
     query = sa.select(Job).order_by(Job.id.desc()).limit(limit)
     for column, value in (
-        (Job.project_id, only), (Job.project_id, project_id), (Job.kind, kind), (Job.state, state)
-    ):  # fmt: skip
+        (Job.project_id, only),
+        (Job.project_id, project_id),
+        (Job.kind, kind),
+        (Job.state, state),
+    ):
         if value is not None:
             query = query.where(column == value)
     return list(session.scalars(query if before is None else query.where(Job.id < before)))

@@ -15,9 +15,13 @@ from service.store.tables import CatalogueEntry
 _KINDS = {"pretext_task": "pretext_task", "strategy": "strategy", "cold_start": "strategy", "head": "head"}
 _NAMES_A_CLASS = "x-class"  # in the schema of a parameter: its value is a class of the project
 _JSON_TYPES: dict[str, tuple[type, ...]] = {
-    "string": (str,), "integer": (int,), "number": (int, float), "null": (type(None),),
-    "array": (list,), "object": (dict,),
-}  # fmt: skip
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "null": (type(None),),
+    "array": (list,),
+    "object": (dict,),
+}
 
 
 def entries(session: Session) -> list[CatalogueEntry]:

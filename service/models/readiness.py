@@ -48,13 +48,21 @@ def gauges(engine: sa.Engine) -> list[Gauge]:
     with read_session(engine) as session:
         now = session.scalars(sa.select(clock(session))).one()
         return [
-            Gauge("shortlist_workers_alive", "Workers that announced themselves lately", (),
-                  {(): len(live_workers(session))}),
+            Gauge(
+                "shortlist_workers_alive",
+                "Workers that announced themselves lately",
+                (),
+                {(): len(live_workers(session))},
+            ),
             *_of_jobs(session, now),
             *_of_projects(session, now),
-            Gauge("shortlist_webhook_deliveries", "Events on their way to webhooks, and given up", ("state",),
-                  _counts(session, Delivery.state, Delivery.state.in_(("pending", "dead")))),
-        ]  # fmt: skip
+            Gauge(
+                "shortlist_webhook_deliveries",
+                "Events on their way to webhooks, and given up",
+                ("state",),
+                _counts(session, Delivery.state, Delivery.state.in_(("pending", "dead"))),
+            ),
+        ]
 
 
 def _of_jobs(session: Session, now: float) -> list[Gauge]:
@@ -67,13 +75,25 @@ def _of_jobs(session: Session, now: float) -> list[Gauge]:
         Job.state == "failed", Job.finished_at > now - _HOUR_S
     )
     return [
-        Gauge("shortlist_jobs", "Jobs that are not ended", ("state", "kind"),
-              {(state, kind): count for state, kind, count in session.execute(by_state)}),
-        Gauge("shortlist_job_oldest_due_seconds", "How long the oldest job has waited for a worker", ("kind",),
-              {(kind,): now - since for kind, since in session.execute(due.group_by(Job.kind))}),
-        Gauge("shortlist_jobs_failed_last_hour", "Jobs that failed for good in the last hour", ("kind",),
-              {(kind,): count for kind, count in session.execute(failed.group_by(Job.kind))}),
-    ]  # fmt: skip
+        Gauge(
+            "shortlist_jobs",
+            "Jobs that are not ended",
+            ("state", "kind"),
+            {(state, kind): count for state, kind, count in session.execute(by_state)},
+        ),
+        Gauge(
+            "shortlist_job_oldest_due_seconds",
+            "How long the oldest job has waited for a worker",
+            ("kind",),
+            {(kind,): now - since for kind, since in session.execute(due.group_by(Job.kind))},
+        ),
+        Gauge(
+            "shortlist_jobs_failed_last_hour",
+            "Jobs that failed for good in the last hour",
+            ("kind",),
+            {(kind,): count for kind, count in session.execute(failed.group_by(Job.kind))},
+        ),
+    ]
 
 
 def _of_projects(session: Session, now: float) -> list[Gauge]:

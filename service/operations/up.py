@@ -208,9 +208,14 @@ def queue_items(
     )
     if waiting is None:  # again also for a known folder: what is new in it comes in
         _, job = sources.add(
-            session, project, ItemBytes(settings), uri=place_as_text(str(items)), split=split, label_column=None,
+            session,
+            project,
+            ItemBytes(settings),
+            uri=place_as_text(str(items)),
+            split=split,
+            label_column=None,
             accept_missing=accept_missing,
-        )  # fmt: skip
+        )
         waiting = job.id
     return project.id, waiting
 

@@ -33,9 +33,16 @@ Split = Literal["pool", "test"]
 State = Literal["available", "done", "broken", "quarantined", "withdrawn", "changed", "missing"]
 Sort = Literal["key", "-key", "pretext_loss", "-pretext_loss", "rank", "predicted_probability"]
 Refusal = Literal[
-    "malformed", "uri_not_allowed", "unknown_class", "class_missing", "class_not_taken", "text_not_taken",
-    "text_too_large", "text_unusable", "label_kind_differs",
-]  # fmt: skip
+    "malformed",
+    "uri_not_allowed",
+    "unknown_class",
+    "class_missing",
+    "class_not_taken",
+    "text_not_taken",
+    "text_too_large",
+    "text_unusable",
+    "label_kind_differs",
+]
 
 
 @dataclass(frozen=True)

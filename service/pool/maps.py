@@ -54,9 +54,14 @@ def read(session: Session, project: Project, artifacts: Artifacts) -> MapOfItems
         guessed[rows >= 0] = now[guesses.classes[rows[rows >= 0]]]
         doubts[rows >= 0] = guesses.doubts[rows[rows >= 0]]
     columns: dict[str, npt.NDArray[Any]] = {
-        "item": found.items.astype(np.float64), "x": found.places[:, 0], "y": found.places[:, 1],
-        "loss": found.losses, "guess": guessed, "doubt": doubts, **known,
-    }  # fmt: skip
+        "item": found.items.astype(np.float64),
+        "x": found.places[:, 0],
+        "y": found.places[:, 1],
+        "loss": found.losses,
+        "guess": guessed,
+        "doubt": doubts,
+        **known,
+    }
     return MapOfItems(score_run.id, head.version if head and guesses else None, project.classes, columns)
 
 
@@ -102,9 +107,11 @@ def _open(session: Session, project: Project, artifacts: Artifacts) -> tuple[Sco
 def _known(session: Session, project: Project, items: Ints) -> dict[str, npt.NDArray[Any]]:
     """State, class, arm and round of the items (m,) that are not just waiting to be labeled."""
     columns: dict[str, npt.NDArray[Any]] = {
-        "state": np.zeros(len(items), np.uint8), "class": np.full(len(items), -1, np.int16),
-        "arm": np.zeros(len(items), np.uint8), "round": np.zeros(len(items), np.uint16),
-    }  # fmt: skip
+        "state": np.zeros(len(items), np.uint8),
+        "class": np.full(len(items), -1, np.int16),
+        "arm": np.zeros(len(items), np.uint8),
+        "round": np.zeros(len(items), np.uint16),
+    }
     query = (
         sa.select(Item.id, Item.state, Item.split, Item.class_name, Label.arm, Label.round_number)
         .outerjoin(Label, Label.id == Item.decided_by)

@@ -66,10 +66,13 @@ def queue(
 ) -> Queued:
     """Queue the items that `find` gives first, of those that nobody labeled and that stand in no queue."""
     wanted = sa.select(Item.id).where(
-        Item.project_id == project.id, Item.split == "pool", Item.state == "available", ~Item.gold,
+        Item.project_id == project.id,
+        Item.split == "pool",
+        Item.state == "available",
+        ~Item.gold,
         ~sa.exists().where(QueuedItem.item_id == Item.id),
         ~sa.exists().where(Label.item_id == Item.id, sa.text("labels.current")),
-    )  # fmt: skip
+    )
     found = _nearest(session, project, artifacts, positive, negative, wanted, count)
     return queues.add(session, project, [public_id("i", number) for number in found], annotator)
 

@@ -35,9 +35,10 @@ def add(
     stored = item_bytes.as_stored(place_as_text(place), projects.uploads_of(project))
     if split == "test" and project.label_kind == "multi":
         raise SingleOnly(
-            what="a source of the test split", project=public_id("p", project.id),
+            what="a source of the test split",
+            project=public_id("p", project.id),
             instead="Send test items with their `classes` (POST …/items), or do without: control items measure then.",
-        )  # fmt: skip
+        )
     source = Source(project_id=project.id, uri=stored, split=split, label_column=label_column)
     session.add(source)
     session.flush()

@@ -108,8 +108,10 @@ def on_stopping(
     if len(newest) < _LEAST_POINTS:
         return Advice(
             f"Too early to tell what more labels will bring: that takes {_LEAST_POINTS} measured rounds, there are "
-            f"{len(newest)}.", more, None,
-        )  # fmt: skip
+            f"{len(newest)}.",
+            more,
+            None,
+        )
     gain = _curves(newest[-_MOST_POINTS:], "labels_used", figure).gain(more)
     half = (gain.high - gain.low) / 2
     points = f"{100 * gain.mean:.1f} ± {100 * half:.1f} points of {_called(figure)}"

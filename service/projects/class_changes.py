@@ -344,9 +344,11 @@ def _become(session: Session, project: Project, wanted: Wanted, after: list[str]
     became = dict.fromkeys(olds, to)
     said = {Label.said: sa.func.coalesce(Label.said, Label.class_name)}
     for table, column, more in (
-        (Label, Label.class_name, said), (Item, Item.class_name, {}), (Suspect, Suspect.class_name, {}),
+        (Label, Label.class_name, said),
+        (Item, Item.class_name, {}),
+        (Suspect, Suspect.class_name, {}),
         (Suspect, Suspect.suggested_class, {}),
-    ):  # fmt: skip
+    ):
         _rewrite(session, project, column, table.project_id == project.id, became, more)
     _rewrite(
         session, project, RankedItem.predicted_class, RankedItem.ranking_id == project.ranking_id, became
@@ -405,9 +407,14 @@ def _record(
     session: Session, project: Project, wanted: Wanted, effects: Effects, by: int | None
 ) -> ClassChange:
     record = ClassChange(
-        project_id=project.id, kind=wanted.kind, classes=list(wanted.classes), became=wanted.to,
-        effects=asdict(effects), key_id=by, created_at=utc_now(),
-    )  # fmt: skip
+        project_id=project.id,
+        kind=wanted.kind,
+        classes=list(wanted.classes),
+        became=wanted.to,
+        effects=asdict(effects),
+        key_id=by,
+        created_at=utc_now(),
+    )
     session.add(record)
     session.flush()
     told = {"kind": wanted.kind, "changed": record.classes, "to": wanted.to, "classes": project.classes}

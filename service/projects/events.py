@@ -98,12 +98,16 @@ def _jobs(session: Session, project_id: int) -> State:
         public_id("j", job.id): Event(
             "job",
             {
-                "id": public_id("j", job.id), "kind": job.kind, "state": job.state,
-                "progress": round(job.progress, 3), "message": job.message, "error": job.error,
+                "id": public_id("j", job.id),
+                "kind": job.kind,
+                "state": job.state,
+                "progress": round(job.progress, 3),
+                "message": job.message,
+                "error": job.error,
             },
         )
         for job in session.scalars(sa.select(Job).where(Job.id.in_(ids)).order_by(Job.id))
-    }  # fmt: skip
+    }
 
 
 def encode(marks: Mapping[str, str]) -> str:

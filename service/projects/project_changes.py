@@ -17,8 +17,14 @@ from service.store.tables import Item, Job, Project, Ranking, Reservation, utc_n
 
 # What the order of the items depends on: a change of these is not left waiting for the next labels.
 _ORDERING = {
-    "strategy", "cold_start", "collapse_duplicates", "control_fraction", "budget", "round_size", "seed",
-}  # fmt: skip
+    "strategy",
+    "cold_start",
+    "collapse_duplicates",
+    "control_fraction",
+    "budget",
+    "round_size",
+    "seed",
+}
 
 
 def change(

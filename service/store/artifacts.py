@@ -86,8 +86,11 @@ class Artifacts:
         path = self._path(prefix)
         if not self._fs.exists(path):
             return []
-        found = (PurePosixPath(str(one["name"])).name for one in self._fs.ls(path, detail=True)
-                 if one["type"] == "directory")  # fmt: skip
+        found = (
+            PurePosixPath(str(one["name"])).name
+            for one in self._fs.ls(path, detail=True)
+            if one["type"] == "directory"
+        )
         return sorted(f"{prefix}/{name}" for name in found)
 
     def idle_s(self, prefix: str) -> float | None:

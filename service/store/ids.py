@@ -6,9 +6,19 @@ _DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUES = {digit: value for value, digit in enumerate(_DIGITS)}
 
 KINDS = {
-    "p": "project", "o": "source", "i": "item", "m": "pretext model", "s": "score run", "r": "ranking",
-    "b": "batch", "j": "job", "k": "key", "h": "head", "w": "webhook", "v": "class change",
-}  # fmt: skip
+    "p": "project",
+    "o": "source",
+    "i": "item",
+    "m": "pretext model",
+    "s": "score run",
+    "r": "ranking",
+    "b": "batch",
+    "j": "job",
+    "k": "key",
+    "h": "head",
+    "w": "webhook",
+    "v": "class change",
+}
 
 
 def public_id(kind: str, number: int) -> str:

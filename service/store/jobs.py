@@ -98,10 +98,16 @@ def enqueue(
     serial_key      at most one job of that key runs at a time
     """
     row = {
-        "kind": kind, "payload": payload, "project_id": project_id, "lane": lane or lane_of(kind),
-        "needs": (f"kind:{kind}", *needs), "priority": priority, "coalesce_key": coalesce_key,
-        "serial_key": serial_key, "max_attempts": max_attempts,
-    }  # fmt: skip
+        "kind": kind,
+        "payload": payload,
+        "project_id": project_id,
+        "lane": lane or lane_of(kind),
+        "needs": (f"kind:{kind}", *needs),
+        "priority": priority,
+        "coalesce_key": coalesce_key,
+        "serial_key": serial_key,
+        "max_attempts": max_attempts,
+    }
     when: dict[str, Any] = {"delay_s": delay_s}
     if min_interval_s > 0:
         when |= {"min_interval_s": min_interval_s, "of_project": project_id, "of_kind": kind}
@@ -174,9 +180,18 @@ def claim(
             return None
         if row.state == "running":
             return ClaimedJob(
-                row.id, row.project_id, row.kind, row.lane, row.payload, row.attempts, row.max_attempts,
-                row.token, row.coalesce_key, row.serial_key, row.needs,
-            )  # fmt: skip
+                row.id,
+                row.project_id,
+                row.kind,
+                row.lane,
+                row.payload,
+                row.attempts,
+                row.max_attempts,
+                row.token,
+                row.coalesce_key,
+                row.serial_key,
+                row.needs,
+            )
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,11 @@ def add(session: Session, webhook_id: int, event: str, data: dict[str, Any]) -> 
     now = utc_now()
     body = {"type": event, "timestamp": now.isoformat().replace("+00:00", "Z"), "data": data}
     delivery = Delivery(
-        webhook_id=webhook_id, message_id=f"msg_{secrets.token_hex(16)}", event=event,
-        body=json.dumps(body, separators=(",", ":")), created_at=now,
-    )  # fmt: skip
+        webhook_id=webhook_id,
+        message_id=f"msg_{secrets.token_hex(16)}",
+        event=event,
+        body=json.dumps(body, separators=(",", ":")),
+        created_at=now,
+    )
     session.add(delivery)
     return delivery

@@ -55,16 +55,32 @@ def _array(name: str, of: sa.types.TypeEngine[Any]) -> sa.BindParameter[Any]:
 
 
 def _from_arrays() -> sa.Insert:
-    new = sa.func.unnest(
-        _array("keys", sa.Text()), _array("uris", sa.Text()), _array("splits", sa.Text()),
-        _array("shuffles", sa.BigInteger()), _array("class_names", sa.Text()), _array("metas", sa.Text()),
-        _array("hashes", sa.Text()), _array("facts", sa.Text()),
-    ).table_valued(*_NAMES[1:]).render_derived()  # fmt: skip
+    new = (
+        sa.func.unnest(
+            _array("keys", sa.Text()),
+            _array("uris", sa.Text()),
+            _array("splits", sa.Text()),
+            _array("shuffles", sa.BigInteger()),
+            _array("class_names", sa.Text()),
+            _array("metas", sa.Text()),
+            _array("hashes", sa.Text()),
+            _array("facts", sa.Text()),
+        )
+        .table_valued(*_NAMES[1:])
+        .render_derived()
+    )
     columns = new.c
     rows = sa.select(
-        _PROJECT, columns.key, columns.uri, columns.split, columns.shuffle, columns["class"],
-        sa.cast(columns.meta, postgresql.JSON), columns.content_hash, sa.cast(columns.facts, postgresql.JSON),
-    )  # fmt: skip
+        _PROJECT,
+        columns.key,
+        columns.uri,
+        columns.split,
+        columns.shuffle,
+        columns["class"],
+        sa.cast(columns.meta, postgresql.JSON),
+        columns.content_hash,
+        sa.cast(columns.facts, postgresql.JSON),
+    )
     return postgresql.insert(_ITEMS).from_select(_NAMES, rows).on_conflict_do_nothing(index_elements=_KNOWN)
 
 
@@ -92,11 +108,17 @@ def _from_json() -> sa.Insert:
 def _json(rows: Sequence[ItemRow]) -> dict[str, Any]:
     values = [
         (
-            row.key, row.uri, row.split, row.shuffle, row.class_name, _text(row.meta), row.content_hash,
+            row.key,
+            row.uri,
+            row.split,
+            row.shuffle,
+            row.class_name,
+            _text(row.meta),
+            row.content_hash,
             _text(row.facts),
         )
         for row in rows
-    ]  # fmt: skip
+    ]
     return {"rows": json.dumps(values, ensure_ascii=False)}
 
 

@@ -37,9 +37,14 @@ log = structlog.get_logger()
 
 class Deliverer:
     def __init__(
-        self, engine: sa.Engine, server_secret: bytes, private_allowed: bool, write_slots: anyio.CapacityLimiter,
-        delays_s: Sequence[float] = DELAYS_S, lease_s: float = LEASE_S,
-    ) -> None:  # fmt: skip
+        self,
+        engine: sa.Engine,
+        server_secret: bytes,
+        private_allowed: bool,
+        write_slots: anyio.CapacityLimiter,
+        delays_s: Sequence[float] = DELAYS_S,
+        lease_s: float = LEASE_S,
+    ) -> None:
         """write_slots: writes of this process queue there. lease_s: longer than SEND_S."""
         self._engine, self._secret, self._private_allowed = engine, server_secret, private_allowed
         self._write_slots, self._delays_s, self._lease_s = write_slots, delays_s, lease_s
@@ -94,9 +99,14 @@ class Deliverer:
             )
             # Not the error: it may repeat the address, and that may hold a secret of the receiver.
             log.info(
-                "webhook", webhook=due.webhook_id, message=due.message_id, about=due.event, attempt=due.attempts + 1,
-                state=state, status=attempt.status,
-            )  # fmt: skip
+                "webhook",
+                webhook=due.webhook_id,
+                message=due.message_id,
+                about=due.event,
+                attempt=due.attempts + 1,
+                state=state,
+                status=attempt.status,
+            )
         except sa.exc.SQLAlchemyError as error:
             log.warning(
                 "delivery not noted, so it is sent again",
@@ -139,9 +149,12 @@ class Deliverer:
             for address in judged:
                 try:
                     async with client.stream(
-                        "POST", url.copy_with(host=address), content=due.body.encode(),
-                        headers=headers | {"Host": url.netloc.decode()}, extensions={"sni_hostname": host},
-                    ) as answer:  # fmt: skip
+                        "POST",
+                        url.copy_with(host=address),
+                        content=due.body.encode(),
+                        headers=headers | {"Host": url.netloc.decode()},
+                        extensions={"sni_hostname": host},
+                    ) as answer:
                         return Attempt(
                             answer.status_code, None if answer.is_success else await _refusal(answer)
                         )

@@ -63,11 +63,16 @@ def take(session: Session, busy: Collection[int], limit: int, lease_s: float) ->
     )
     return [
         Due(
-            delivery.message_id, webhook.id, delivery.event, delivery.body, delivery.attempts,
-            webhook.url, webhook.nonce,
+            delivery.message_id,
+            webhook.id,
+            delivery.event,
+            delivery.body,
+            delivery.attempts,
+            webhook.url,
+            webhook.nonce,
         )
         for delivery, webhook in found
-    ]  # fmt: skip
+    ]
 
 
 def _due(session: Session, busy: Collection[int]) -> tuple[sa.ColumnElement[bool], ...]:
@@ -76,9 +81,11 @@ def _due(session: Session, busy: Collection[int]) -> tuple[sa.ColumnElement[bool
     """
     earlier, now = aliased(Delivery), clock(session)
     before = sa.exists().where(
-        earlier.webhook_id == Delivery.webhook_id, earlier.state == _PENDING, earlier.next_at <= now,
+        earlier.webhook_id == Delivery.webhook_id,
+        earlier.state == _PENDING,
+        earlier.next_at <= now,
         earlier.id < Delivery.id,
-    )  # fmt: skip
+    )
     return Delivery.state == _PENDING, Delivery.next_at <= now, Delivery.webhook_id.not_in(busy), ~before
 
 

@@ -39,9 +39,13 @@ class Callers:
     ) -> TestClient:
         with write_session(self._engine) as session:
             _, token = keys.create(
-                session, self._secret, name=role, role=role,
-                project_id=project.id if project else None, annotator=annotator,
-            )  # fmt: skip
+                session,
+                self._secret,
+                name=role,
+                role=role,
+                project_id=project.id if project else None,
+                annotator=annotator,
+            )
         return self.with_key(token)
 
     def with_key(self, token: str) -> TestClient:

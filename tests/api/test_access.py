@@ -44,7 +44,9 @@ def test_a_reader_only_reads(app: FastAPI, caller: Callers) -> None:
         if path == "/session":
             assert answer.status_code in (200, 204, 422), method  # they may sign in and out
         elif path.endswith(("/similar", "/map")):
-            assert answer.status_code not in (401, 403), method  # a question that needs a body, or a computation
+            assert answer.status_code not in (401, 403), (
+                method
+            )  # a question that needs a body, or a computation
         elif method != "GET" or path.startswith(("/keys", "/batches")) or "/webhooks" in path:
             assert (answer.status_code, answer.json()["code"]) == (403, "role_refused"), (method, path)
         else:
@@ -54,14 +56,25 @@ def test_a_reader_only_reads(app: FastAPI, caller: Callers) -> None:
 def test_an_annotator_only_labels(app: FastAPI, caller: Callers) -> None:
     annotator = caller("annotator")
     allowed = {
-        ("POST", "/next-batch"), ("POST", "/projects/{project_id}/next-batch"), ("POST", "/labels"),
-        ("POST", "/projects/{project_id}/labels"), ("POST", "/projects/{project_id}/labels/import"),
-        ("POST", "/batches/{batch_id}/renew"), ("GET", "/batches/{batch_id}/items/{item_id}/neighbours"),
-        ("DELETE", "/batches/{batch_id}"), ("GET", "/projects"), ("GET", "/projects/{project_id}"),
-        ("GET", "/projects/{project_id}/items/{item_id}/image"), ("GET", "/catalogue"),
+        ("POST", "/next-batch"),
+        ("POST", "/projects/{project_id}/next-batch"),
+        ("POST", "/labels"),
+        ("POST", "/projects/{project_id}/labels"),
+        ("POST", "/projects/{project_id}/labels/import"),
+        ("POST", "/batches/{batch_id}/renew"),
+        ("GET", "/batches/{batch_id}/items/{item_id}/neighbours"),
+        ("DELETE", "/batches/{batch_id}"),
+        ("GET", "/projects"),
+        ("GET", "/projects/{project_id}"),
+        ("GET", "/projects/{project_id}/items/{item_id}/image"),
+        ("GET", "/catalogue"),
         ("GET", "/projects/{project_id}/items/{item_id}/content"),
-        ("GET", "/healthz"), ("GET", "/readyz"), SIGN_IN, ("GET", "/session"), ("DELETE", "/session"),
-    }  # fmt: skip
+        ("GET", "/healthz"),
+        ("GET", "/readyz"),
+        SIGN_IN,
+        ("GET", "/session"),
+        ("DELETE", "/session"),
+    }
     for method, path in routes(app):
         answer = annotator.request(method, re.sub(r"\{.*?\}", "1", path), json={})
         assert (answer.status_code == 403) == ((method, path) not in allowed), (method, path)

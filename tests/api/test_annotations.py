@@ -55,8 +55,10 @@ def test_it_is_part_of_what_a_label_says(pool: TestClient) -> None:
     assert outcomes(None) == ["duplicate"]
     history = exported(pool, "?all=true")
     assert [(row["revision"], row["current"], row["annotation"]) for row in history] == [
-        (1, False, BOXES), (2, False, []), (3, True, None),
-    ]  # fmt: skip
+        (1, False, BOXES),
+        (2, False, []),
+        (3, True, None),
+    ]
     metrics = pool.get("/projects/p_1/metrics").json()
     assert metrics["labels_used"] == 1
 

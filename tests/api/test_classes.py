@@ -52,12 +52,17 @@ def test_a_dry_run_says_what_a_change_then_does(admin: TestClient, project: str)
     assert admin.get(project).json()["classes"] == ["cat", "dog"]
     (change,) = admin.get(f"{project}/classes/changes").json()["items"]
     assert (change["id"], change["kind"], change["classes"], change["to"], change["by"]) == (
-        done["id"], "merge", ["kitten", "tomcat"], "cat", "admin",
-    )  # fmt: skip
+        done["id"],
+        "merge",
+        ["kitten", "tomcat"],
+        "cat",
+        "admin",
+    )
     listed = admin.get(f"{project}/classes").json()["items"]
     assert [(one["name"], one["aliases"], one["labels"], one["test_items"]) for one in listed] == [
-        ("cat", ["kitten", "tomcat"], 2, 1), ("dog", [], 0, 0),
-    ]  # fmt: skip
+        ("cat", ["kitten", "tomcat"], 2, 1),
+        ("dog", [], 0, 0),
+    ]
     first = admin.get(f"{project}/classes", params={"limit": 1}).json()
     second = admin.get(f"{project}/classes", params={"limit": 1, "cursor": first["next_cursor"]}).json()
     assert [first["items"][0]["name"], second["items"][0]["name"]] == ["cat", "dog"]
@@ -73,9 +78,22 @@ def test_history_and_exports_say_what_was_said_and_are_read_again(
     (said,) = admin.get(f"{project}/items/{item['id']}").json()["labels"]
     assert (said["class"], said["said"]) == ("cat", "kitten")
     exported = admin.get(f"{project}/labels", headers={"Accept": "text/csv"}).content
-    assert admin.post(f"{project}/items", json={"items": [
-        {"key": "t2.png", "uri": f"{settings.source_roots[0]}/t2.png", "split": "test", "class": "tomcat"},
-    ]}).json()["added"] == 1  # fmt: skip
+    assert (
+        admin.post(
+            f"{project}/items",
+            json={
+                "items": [
+                    {
+                        "key": "t2.png",
+                        "uri": f"{settings.source_roots[0]}/t2.png",
+                        "split": "test",
+                        "class": "tomcat",
+                    },
+                ]
+            },
+        ).json()["added"]
+        == 1
+    )
 
     elsewhere = created(admin, name="elsewhere", classes=["cat", "dog"])
     at, root = f"/projects/{elsewhere['id']}", settings.source_roots[0]

@@ -111,9 +111,13 @@ def test_wrong_formats_and_files_are_sentences(admin: TestClient, engine: sa.Eng
 
 
 def test_folders_hold_the_images_themselves(
-    admin: TestClient, engine: sa.Engine, settings: Settings, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    admin: TestClient,
+    engine: sa.Engine,
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Through HTTP as a stream, and by the command, which says what is left out."""
     created(admin)
     Image.new("RGB", (8, 6), "red").save(tmp_path / "red.png")

@@ -213,12 +213,21 @@ def test_import_label_change_and_import_again(
     assert items["renamed.png"]["id"] == before["1.png"]
     states = {key: items[key]["state"] for key in (*pool, "2.png")}
     assert states == {
-        "0.png": "available", "3.png": "done", "4.png": "done", "5.png": "done", "renamed.png": "done",
-        "new.png": "available", "2.png": "missing",
-    }  # fmt: skip
+        "0.png": "available",
+        "3.png": "done",
+        "4.png": "done",
+        "5.png": "done",
+        "renamed.png": "done",
+        "new.png": "available",
+        "2.png": "missing",
+    }
     assert dict(shop.exported()) == {
-        "renamed.png": "coat", "2.png": "shirt", "3.png": "coat", "4.png": "shirt", "5.png": "coat"
-    }  # fmt: skip
+        "renamed.png": "coat",
+        "2.png": "shirt",
+        "3.png": "coat",
+        "4.png": "shirt",
+        "5.png": "coat",
+    }
     for key, number in pool.items():  # what is shown is what has the name
         shown = shop.admin.get(f"/projects/p_1/items/{items[key]['id']}/image")
         assert (shown.status_code, shown.content) == (200, encoded(picture(number)))

@@ -52,8 +52,9 @@ def test_annotators_cannot_tell_gold_items(admin: TestClient, engine: sa.Engine)
     assert admin.post("/labels", json=labels_for(batch, "shirt")).json()["labels_used"] == 2
     found = admin.get("/projects/p_1/items", params={"gold": True}).json()["items"]
     assert [(item["id"], item["class"], item["gold"]) for item in found] == [
-        ("i_1", "coat", True), ("i_2", "coat", True),
-    ]  # fmt: skip
+        ("i_1", "coat", True),
+        ("i_2", "coat", True),
+    ]
     assert admin.post("/projects/p_1/gold/unmark", json={"items": ["i_1"]}).json() == {"changed": 1}
     assert admin.get("/projects/p_1/items/i_1").json()["class"] == "shirt"
 
@@ -114,9 +115,13 @@ def test_an_archived_project_changes_no_more(admin: TestClient, engine: sa.Engin
         == "project_archived"
     )
     for path, body in (
-        ("labels", labels_for(batch)), ("pretrain", {}), ("queue", {"items": ["i_1"]}),
-        ("items/withdraw", {"items": ["i_1"]}), ("items", {"items": []}), ("sources", {"uri": "/nowhere"}),
-    ):  # fmt: skip
+        ("labels", labels_for(batch)),
+        ("pretrain", {}),
+        ("queue", {"items": ["i_1"]}),
+        ("items/withdraw", {"items": ["i_1"]}),
+        ("items", {"items": []}),
+        ("sources", {"uri": "/nowhere"}),
+    ):
         refused = admin.post(f"/projects/p_1/{path}", json=body)
         assert (refused.status_code, refused.json()["code"]) == (409, "project_archived"), path
     assert admin.get("/projects/p_1/labels").status_code == 200
@@ -142,7 +147,7 @@ def test_a_lent_pretext_model_keeps_its_project(admin: TestClient, engine: sa.En
     assert [job.payload["folders"] for job in jobs] == [
         ["heads/2", "scores/1", "inline/2", "uploads/2"],
         ["heads/1", "pretext/1", "scores/2", "inline/1", "uploads/1"],
-    ]  # fmt: skip
+    ]
     assert all(job.project_id is None for job in jobs)
 
 
@@ -151,9 +156,11 @@ def test_only_admins_do_that(admin: TestClient, engine: sa.Engine, caller: Calle
     fill(engine, 1)
     annotator = caller("annotator")
     for path, body in (
-        ("queue", {"items": ["i_1"]}), ("gold", {"items": [{"item": "i_1", "class": "coat"}]}),
-        ("items/withdraw", {"items": ["i_1"]}), ("copy", {"name": "x"}),
-    ):  # fmt: skip
+        ("queue", {"items": ["i_1"]}),
+        ("gold", {"items": [{"item": "i_1", "class": "coat"}]}),
+        ("items/withdraw", {"items": ["i_1"]}),
+        ("copy", {"name": "x"}),
+    ):
         assert annotator.post(f"/projects/p_1/{path}", json=body).status_code == 403, path
 
 
@@ -170,9 +177,13 @@ def test_what_waits_in_the_ranking_is_listed_by_rank_and_by_sureness(
             [(4, "coat", 0.9), (2, "shirt", 0.5), (5, "coat", 0.7), (1, None, None)], start=1
         ):
             factories.make_ranked_item(
-                session, ranking=ranking, item=session.get_one(Item, item), rank=rank,
-                predicted_class=name, predicted_probability=probability,
-            )  # fmt: skip
+                session,
+                ranking=ranking,
+                item=session.get_one(Item, item),
+                rank=rank,
+                predicted_class=name,
+                predicted_probability=probability,
+            )
         project.score_run_id, project.ranking_id = score_run.id, ranking.id
         session.get_one(Item, 5).state = "withdrawn"
     at = "/projects/p_1/items"

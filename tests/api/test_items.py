@@ -56,9 +56,15 @@ def test_what_cannot_be_registered_is_refused_by_line(admin: TestClient, tmp_pat
     answer = admin.post("/projects/p_1/items", content="\n".join(lines), headers=NDJSON).json()
     assert (answer["added"], answer["known"], answer["refused_count"]) == (2, 0, 8)
     assert [(refused["line"], refused["code"]) for refused in answer["refused"]] == [
-        (2, "malformed"), (4, "uri_not_allowed"), (5, "uri_not_allowed"), (6, "unknown_class"),
-        (7, "class_missing"), (8, "class_not_taken"), (9, "malformed"), (10, "malformed"),
-    ]  # fmt: skip
+        (2, "malformed"),
+        (4, "uri_not_allowed"),
+        (5, "uri_not_allowed"),
+        (6, "unknown_class"),
+        (7, "class_missing"),
+        (8, "class_not_taken"),
+        (9, "malformed"),
+        (10, "malformed"),
+    ]
     assert admin.get("/projects/p_1/items?split=test&class=coat").json()["items"][0]["key"] == "i"
 
 
@@ -201,9 +207,7 @@ def test_duplicates_are_exported_with_a_suggestion(admin: TestClient, engine: sa
     assert [row["key"] for row in rows("")] == ["2"]
     suggested = rows("?suggestions=true")
     assert [row["key"] for row in suggested] == ["2", "4", "5"]
-    assert suggested[1] == {
-        "item": "i_5", "key": "4", "suggested_class": "shirt", "duplicate_of": "i_3"
-    }  # fmt: skip
+    assert suggested[1] == {"item": "i_5", "key": "4", "suggested_class": "shirt", "duplicate_of": "i_3"}
     with write_session(engine) as session:
         factories.make_label(session, item=session.get_one(Item, 5), class_name="coat")
         factories.make_label(session, item=session.get_one(Item, 8), class_name="coat")
@@ -256,11 +260,21 @@ def test_losses_need_a_score_run(admin: TestClient) -> None:
 @pytest.mark.parametrize(
     "query",
     [
-        "limit=0", "limit=1001", "limit=x", "state=gone", "sort=shuffle", "pretext_loss_percentile_min=nan",
-        "pretext_loss_percentile_max=101", "cursor=x", "cursor=W10", "cursor=WyJhIl0", "cursor=%00", "class=%00",
+        "limit=0",
+        "limit=1001",
+        "limit=x",
+        "state=gone",
+        "sort=shuffle",
+        "pretext_loss_percentile_min=nan",
+        "pretext_loss_percentile_max=101",
+        "cursor=x",
+        "cursor=W10",
+        "cursor=WyJhIl0",
+        "cursor=%00",
+        "class=%00",
         "cursor=WzEsIDk5OTk5OTk5OTk5OTk5OTk5OTk5XQ",
     ],
-)  # fmt: skip
+)
 def test_a_wrong_query_is_named(admin: TestClient, query: str) -> None:
     created(admin)
     answer = admin.get(f"/projects/p_1/items?{query}")

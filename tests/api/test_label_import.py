@@ -48,17 +48,22 @@ def test_lines_are_labels_by_key_or_item(admin: TestClient, engine: sa.Engine) -
     refused = found.pop("refused")
     assert found == {"outcomes": {"accepted": 3, "duplicate": 1}, "refused_count": 5, "labels_used": 2}
     assert [(one["line"], one["code"], one["field"]) for one in refused] == [
-        (7, "malformed", "line"), (8, "annotator_missing", "annotator"), (9, "malformed", "line"),
-        (5, "unknown_key", "key"), (6, "unknown_class", "class"),
-    ]  # fmt: skip
+        (7, "malformed", "line"),
+        (8, "annotator_missing", "annotator"),
+        (9, "malformed", "line"),
+        (5, "unknown_key", "key"),
+        (6, "unknown_class", "class"),
+    ]
     assert "send `class` or `skip`" in refused[0]["message"]
     assert "this is no JSON" in refused[2]["message"]
     assert "nowhere" in refused[3]["message"]
     assert "coat" in refused[4]["message"]  # the classes there are
     labels = [json.loads(line) for line in admin.get("/projects/p_1/labels").text.splitlines()]
     assert [(label["key"], label["class"], label["arm"]) for label in labels] == [
-        ("000", "coat", "imported"), ("001", "shirt", "imported"), ("002", None, "imported"),
-    ]  # fmt: skip
+        ("000", "coat", "imported"),
+        ("001", "shirt", "imported"),
+        ("002", None, "imported"),
+    ]
 
 
 @ONLY_SQLITE
@@ -160,7 +165,7 @@ def test_what_is_exported_is_read_to_the_same_state(
     states = [admin.get(f"/projects/{one}/rounds").json()["items"] for one in (labeled, other)]
     assert [(one["number"], one["labels"]) for one in states[1]] == [
         (one["number"], one["labels"]) for one in states[0]
-    ] or not history  # fmt: skip
+    ] or not history
     counts = [
         admin.get(f"/projects/{one}/items", params={"state": "done"}).json() for one in (labeled, other)
     ]
@@ -217,16 +222,24 @@ def test_a_refused_line_says_which_field_and_why(admin: TestClient, engine: sa.E
     good = {"key": "000", "class": "coat", "annotator": "ann"}
     future = "2999-01-01T00:00:00Z"
     wrong: list[tuple[str, Any]] = [
-        ("line", [good]), ("line", "text"), ("line", {"class": "coat", "annotator": "ann"}),
-        ("revision", {**good, "revision": 0}), ("created_at", {**good, "created_at": future}),
-        ("created_at", {**good, "created_at": "yesterday"}), ("colour", {**good, "colour": "red"}),
-        ("duration_ms", {**good, "duration_ms": "long"}), ("arm", {**good, "arm": "left"}),
+        ("line", [good]),
+        ("line", "text"),
+        ("line", {"class": "coat", "annotator": "ann"}),
+        ("revision", {**good, "revision": 0}),
+        ("created_at", {**good, "created_at": future}),
+        ("created_at", {**good, "created_at": "yesterday"}),
+        ("colour", {**good, "colour": "red"}),
+        ("duration_ms", {**good, "duration_ms": "long"}),
+        ("arm", {**good, "arm": "left"}),
         ("suggested_class", {"key": "000", "item": "i_1", "suggested_class": "coat", "duplicate_of": "i_2"}),
-        ("skip", {"key": "000", "annotator": "ann", "skip": "later"}), ("key", {**good, "key": "nowhere"}),
-        ("item", {"item": "i_99", "class": "coat", "annotator": "ann"}), ("class", {**good, "class": "cot"}),
-        ("annotator", {"key": "000", "class": "coat"}), ("annotator", {**good, "annotator": " "}),
+        ("skip", {"key": "000", "annotator": "ann", "skip": "later"}),
+        ("key", {**good, "key": "nowhere"}),
+        ("item", {"item": "i_99", "class": "coat", "annotator": "ann"}),
+        ("class", {**good, "class": "cot"}),
+        ("annotator", {"key": "000", "class": "coat"}),
+        ("annotator", {**good, "annotator": " "}),
         ("batch", {**good, "batch": "b_9"}),
-    ]  # fmt: skip
+    ]
     answer = send(admin, *(row if not isinstance(row, str) else json.dumps(row) for _, row in wrong)).json()
 
     by_line = sorted(answer["refused"], key=lambda one: one["line"])
@@ -261,9 +274,11 @@ def test_names_that_read_the_same_are_the_same(admin: TestClient, engine: sa.Eng
 
     assert answer["outcomes"] == {"accepted": 4, "duplicate": 1}
     assert [(row["key"], row["class"], row["annotator"]) for row in exported(admin, "p_1")] == [
-        (f"{one}/1.png", other, f"{one} 1"), (f"{other}/2.png", other, "ann"), (f"{one}/3.png", "tea", "ann"),
+        (f"{one}/1.png", other, f"{one} 1"),
+        (f"{other}/2.png", other, "ann"),
+        (f"{one}/3.png", "tea", "ann"),
         (f"{other}/3.png", other, "ann"),
-    ]  # fmt: skip
+    ]
     assert admin.patch("/projects/p_1", json={"classes": ["tea", one, "milk"]}).status_code == 200
     assert admin.get("/projects/p_1").json()["classes"] == ["tea", other, "milk"]
     bound = caller("annotator", annotator=one)
@@ -294,8 +309,9 @@ def test_tables_of_people(admin: TestClient, engine: sa.Engine) -> None:
     assert answer["outcomes"] == {"accepted": 2}
     assert [(one["line"], one["field"]) for one in answer["refused"]] == [(5, "line"), (6, "revision")]
     assert [(row["key"], row["class"], row["skip"], row["revision"]) for row in exported(admin, "p_1")] == [
-        ("000", "coat", None, 1), ("001", None, "unsure", 2),
-    ]  # fmt: skip
+        ("000", "coat", None, 1),
+        ("001", None, "unsure", 2),
+    ]
     floats = pa.table(
         {"key": ["000", "002"], "class": ["coat"] * 2, "annotator": ["ann"] * 2, "revision": [1.0, None]}
     )
@@ -323,13 +339,16 @@ def test_labels_by_key_and_their_withdrawal(admin: TestClient, engine: sa.Engine
     assert admin.get("/projects/p_1/labels").text == ""
     history = [json.loads(line) for line in admin.get("/projects/p_1/labels?all=true").text.splitlines()]
     assert [(row["class"], row["revision"], row["current"]) for row in history] == [
-        ("coat", 1, False), (None, 2, False),
-    ]  # fmt: skip
+        ("coat", 1, False),
+        (None, 2, False),
+    ]
     assert admin.get("/projects/p_1/items/i_1").json()["state"] == "available"
     for bad in (
-        {"item": "i_1"}, {"item": "i_1", "key": "000", "class": "coat"}, {"class": "coat"},
+        {"item": "i_1"},
+        {"item": "i_1", "key": "000", "class": "coat"},
+        {"class": "coat"},
         {"item": "i_1", "class": "coat", "skip": "unsure"},
-    ):  # fmt: skip
+    ):
         assert label(**bad).status_code == 422, bad
     unknown = label(key="nowhere", **{"class": "coat"})
     assert (unknown.status_code, unknown.json()["code"]) == (422, "unknown_key")

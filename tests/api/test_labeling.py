@@ -58,9 +58,15 @@ def test_a_batch_says_why(admin: TestClient, engine: sa.Engine) -> None:
     selected, control = by_arm["selected"], by_arm["control"]
     assert (selected["rank"], selected["score"], selected["key"]) == (1, 1.0, "002")
     assert selected["why"] == {
-        "strategy": "shortlist", "ranking": 7, "score_run": "s_1", "head": 4, "seed": 3, "pretext_loss": 1.31,
-        "pretext_loss_percentile": 97.2, "pretext_loss_spread": None,
-    }  # fmt: skip
+        "strategy": "shortlist",
+        "ranking": 7,
+        "score_run": "s_1",
+        "head": 4,
+        "seed": 3,
+        "pretext_loss": 1.31,
+        "pretext_loss_percentile": 97.2,
+        "pretext_loss_spread": None,
+    }
     assert selected["prediction"] == {"class": "coat", "probability": 0.41, "head": 4}
     assert (control["rank"], control["score"], control["prediction"]) == (None, None, None)
     assert (control["why"]["strategy"], control["why"]["ranking"]) == ("random", None)
@@ -92,19 +98,35 @@ def test_a_round_trip(admin: TestClient, engine: sa.Engine) -> None:
 def test_a_measured_round_shows_its_head(admin: TestClient, engine: sa.Engine) -> None:
     created(admin)
     measured = {
-        "measured_on": "control", "items": 40, "accuracy": 0.8, "accuracy_low": 0.65, "accuracy_high": 0.9,
-        "macro_f1": 0.79, "nll": 0.6, "ece": 0.05, "recall": {"coat": 0.75, "shirt": None}, "reliability": None,
-        "confusion": [[15, 5], [0, 0]], "temperature": 1.2,
+        "measured_on": "control",
+        "items": 40,
+        "accuracy": 0.8,
+        "accuracy_low": 0.65,
+        "accuracy_high": 0.9,
+        "macro_f1": 0.79,
+        "nll": 0.6,
+        "ece": 0.05,
+        "recall": {"coat": 0.75, "shirt": None},
+        "reliability": None,
+        "confusion": [[15, 5], [0, 0]],
+        "temperature": 1.2,
         "pretext_loss_correlation": {"rho": 0.1, "low": -0.2, "high": 0.4, "items": 40},
         "random_curve": [
             {"labels": n, "items": 40, "accuracy": 0.7, "accuracy_low": 0.55, "accuracy_high": 0.82}
             for n in (10, 20, 40)
         ],
         "picks_gain": {
-            "gain": -0.02, "low": -0.1, "high": 0.06, "labels": 40, "items": 40, "strategy": "shortlist",
+            "gain": -0.02,
+            "low": -0.1,
+            "high": 0.06,
+            "labels": 40,
+            "items": 40,
+            "strategy": "shortlist",
         },
-        "trained": "linear", "promoted": False, "note": "Not promoted: less accurate than head 1.",
-    }  # fmt: skip
+        "trained": "linear",
+        "promoted": False,
+        "note": "Not promoted: less accurate than head 1.",
+    }
     with write_session(engine) as session:
         project = session.get_one(Project, 1)
         score_run = factories.make_score_run(session, project=project)
@@ -113,9 +135,15 @@ def test_a_measured_round_shows_its_head(admin: TestClient, engine: sa.Engine) -
         )
         project.head_id = head.id
         first = factories.make_round(
-            session, project=project, number=2, labels=50, labels_before=0, head_id=head.id,
-            closed_at=head.created_at, measured_at=head.created_at,
-        )  # fmt: skip
+            session,
+            project=project,
+            number=2,
+            labels=50,
+            labels_before=0,
+            head_id=head.id,
+            closed_at=head.created_at,
+            measured_at=head.created_at,
+        )
         assert first.number == 2
     found = admin.get("/projects/p_1/rounds/2").json()
     assert (found["state"], found["metrics"], found["training_seconds"]) == ("measured", measured, 2.5)
@@ -158,8 +186,9 @@ def test_reasons_come_with_retry_after_where_waiting_helps(admin: TestClient, en
     created(admin, reservation_ttl_s=100)
     empty = admin.post("/next-batch", json={"annotator": "ann"})
     assert (empty.status_code, empty.json()) == (
-        200, {"batch": None, "expires_at": None, "items": [], "reason": "pool_exhausted"},
-    )  # fmt: skip
+        200,
+        {"batch": None, "expires_at": None, "items": [], "reason": "pool_exhausted"},
+    )
     assert "Retry-After" not in empty.headers
     fill(engine, 2)
     held = admin.post("/next-batch", json={"annotator": "ann"}).json()
@@ -214,8 +243,9 @@ def test_labels_are_exported_in_three_formats(admin: TestClient, engine: sa.Engi
 
     lines = [json.loads(line) for line in export("*/*").text.splitlines()]
     assert [(row["key"], row["class"], row["skip"], row["revision"]) for row in lines] == [
-        ("000", 'Mäntel, "lang" 🧥', None, 2), ("001", None, "unsure", 1),
-    ]  # fmt: skip
+        ("000", 'Mäntel, "lang" 🧥', None, 2),
+        ("001", None, "unsure", 1),
+    ]
     assert lines[0]["created_at"].endswith("Z")
     history = [json.loads(line) for line in export("application/x-ndjson", "?all=true").text.splitlines()]
     assert [(row["class"], row["current"]) for row in history][:2] == [

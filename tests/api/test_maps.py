@@ -72,8 +72,15 @@ def test_what_is_known_of_each_item(
     assert columns["x"].tolist() == [1_000 * step for step in range(22)]
     assert columns["loss"][2] == 20
     assert [header["states"][each] for each in columns["state"]] == [
-        "available", "available", "available", "done", "aside", *["available"] * 15, "test", "test",
-    ]  # fmt: skip
+        "available",
+        "available",
+        "available",
+        "done",
+        "aside",
+        *["available"] * 15,
+        "test",
+        "test",
+    ]
     assert columns["class"][3] == CLASSES.index("owl")
     assert columns["class"][0] == -1
     assert columns["class"][20] == mapped.truth[20]

@@ -74,7 +74,11 @@ def test_annotators_whose_names_read_the_same_are_told(admin: TestClient, settin
         assert admin.post("/projects/p_1/labels", json={"labels": [sent]}).status_code == 200
     found = admin.get("/projects/p_1/annotators").json()["items"]
     assert {each["annotator"]: each["alike"] for each in found} == {
-        "Ann": ["ann"], "ann": ["Ann"], "bob": [], "ann  b": ["Ann B"], "Ann B": ["ann  b"],
-    }  # fmt: skip
+        "Ann": ["ann"],
+        "ann": ["Ann"],
+        "bob": [],
+        "ann  b": ["Ann B"],
+        "Ann B": ["ann  b"],
+    }
     first = admin.get("/projects/p_1/annotators", params={"limit": 1}).json()["items"]
     assert [(each["annotator"], each["alike"]) for each in first] == [("Ann", ["ann"])]

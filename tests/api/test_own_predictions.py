@@ -177,10 +177,20 @@ def test_a_model_of_yesterday_is_told(own: Own) -> None:
     with write_session(own.engine) as session:
         project = session.get_one(Project, own.scored.id)
         head = Head(
-            project_id=project.id, version=1, kind={"name": "linear", "params": {}}, classes=own.classes,
-            score_run_id=project.score_run_id, artifact="heads/1/none.npz", labels_used=20, trained_on=20,
-            trained_digest="", last_label_id=0, seed=0, metrics={}, seconds=0,
-        )  # fmt: skip
+            project_id=project.id,
+            version=1,
+            kind={"name": "linear", "params": {}},
+            classes=own.classes,
+            score_run_id=project.score_run_id,
+            artifact="heads/1/none.npz",
+            labels_used=20,
+            trained_on=20,
+            trained_digest="",
+            last_label_id=0,
+            seed=0,
+            metrics={},
+            seconds=0,
+        )
         session.add(head)
         session.flush()
         project.head_id = head.id

@@ -10,9 +10,15 @@ from tests import factories
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 GATE = {
-    "verdict": "no-go", "reason": "On 60 labeled items …", "labels": 60, "items": 60, "judged_on": "random",
-    "linear": {"trained": 0.5, "pixels": 0.7}, "knn": {"trained": 0.5, "pixels": 0.6}, "better": None,
-}  # fmt: skip
+    "verdict": "no-go",
+    "reason": "On 60 labeled items …",
+    "labels": 60,
+    "items": 60,
+    "judged_on": "random",
+    "linear": {"trained": 0.5, "pixels": 0.7},
+    "knn": {"trained": 0.5, "pixels": 0.6},
+    "better": None,
+}
 SHOWN = {name: value for name, value in GATE.items() if name != "better"}
 
 

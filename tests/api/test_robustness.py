@@ -24,9 +24,29 @@ from tests import factories
 from tests.api.conftest import created
 
 NASTY_VALUES: list[Any] = [
-    None, True, 0, -1, 2**63, 10**30, 1.5, float("nan"), float("inf"), "", " ", "\0", "a\0b", "\ud800", "👕" * 500,
-    "x" * 100_000, [], [[]], {}, {"a": {"b": "\0"}}, "'; DROP TABLE items; --", "../../etc/passwd",
-]  # fmt: skip
+    None,
+    True,
+    0,
+    -1,
+    2**63,
+    10**30,
+    1.5,
+    float("nan"),
+    float("inf"),
+    "",
+    " ",
+    "\0",
+    "a\0b",
+    "\ud800",
+    "👕" * 500,
+    "x" * 100_000,
+    [],
+    [[]],
+    {},
+    {"a": {"b": "\0"}},
+    "'; DROP TABLE items; --",
+    "../../etc/passwd",
+]
 NASTY_IDS = [
     "x",
     "i_",
@@ -43,17 +63,32 @@ NASTY_IDS = [
 
 BODIES: dict[str, dict[str, Any]] = {
     "/projects": {
-        "name": "x", "classes": ["a", "b"], "strategy": {"name": "margin", "params": {}}, "backbone": "small",
-        "seed": 1, "budget": 1, "pretext_from": "p_1", "control_fraction": 0.1,
+        "name": "x",
+        "classes": ["a", "b"],
+        "strategy": {"name": "margin", "params": {}},
+        "backbone": "small",
+        "seed": 1,
+        "budget": 1,
+        "pretext_from": "p_1",
+        "control_fraction": 0.1,
     },
     "/projects/p_1/sources": {"uri": "/x", "split": "pool", "label_column": "class"},
-    "/projects/p_1/items": {"items": [{"key": "a", "uri": "/x", "split": "pool", "class": "a", "meta": {"a": 1}}]},
+    "/projects/p_1/items": {
+        "items": [{"key": "a", "uri": "/x", "split": "pool", "class": "a", "meta": {"a": 1}}]
+    },
     "/projects/p_1/next-batch": {"annotator": "ann", "size": 1, "new": False},
     "/projects/p_1/labels": {
-        "labels": [{
-            "item": "i_1", "class": "coat", "skip": "unsure", "annotator": "ann", "batch": "b_1",
-            "duration_ms": 1, "revision": 1,
-        }]
+        "labels": [
+            {
+                "item": "i_1",
+                "class": "coat",
+                "skip": "unsure",
+                "annotator": "ann",
+                "batch": "b_1",
+                "duration_ms": 1,
+                "revision": 1,
+            }
+        ]
     },
     "/projects/p_1/queue": {"items": ["i_1"], "annotator": "ann"},
     "/projects/p_1/gold": {"items": [{"item": "i_1", "class": "coat"}]},
@@ -61,7 +96,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/projects/p_1/pretrain": {"a": 1},
     "/projects/p_1/webhooks": {"url": "http://127.0.0.1:9/", "events": ["job.failed"]},
     "/keys": {"name": "k", "role": "reader", "project": "p_1", "annotator": "ann"},
-}  # fmt: skip
+}
 
 
 @pytest.fixture

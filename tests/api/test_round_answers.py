@@ -23,17 +23,23 @@ def measured(engine: sa.Engine, artifacts: Artifacts) -> ScoredProject:
     with write_session(engine) as session:
         project = session.get_one(Project, scored.id)
         head = factories.make_head(
-            session, project=project, score_run=session.get_one(ScoreRun, 1), artifact="heads/1/1.npz",
+            session,
+            project=project,
+            score_run=session.get_one(ScoreRun, 1),
+            artifact="heads/1/1.npz",
             classes=["cat", "dog", "owl"],
-        )  # fmt: skip
+        )
         opened = session.scalars(sa.select(Round)).first()
         found = opened or factories.make_round(session, project=project, number=1)
         found.number, found.head_id = 1, head.id
     classes, predicted = np.array([2, 2, 2, 2, 2, 1]), np.array([2, 1, 2, 1, 2, 1])
     HeadAnswers(
-        np.array(scored.pool[:6]), classes == predicted, classes.astype(np.int16), predicted.astype(np.int16),
+        np.array(scored.pool[:6]),
+        classes == predicted,
+        classes.astype(np.int16),
+        predicted.astype(np.int16),
         np.array([0.9, 0.4, 0.8, 0.7, 0.6, 0.95], np.float32),
-    ).store(artifacts, "heads/1/1.npz")  # fmt: skip
+    ).store(artifacts, "heads/1/1.npz")
     return scored
 
 

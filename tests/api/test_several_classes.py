@@ -67,9 +67,12 @@ def test_answers_of_other_projects_have_no_field_for_it(admin: TestClient, engin
 
 def test_a_label_has_any_number_of_classes(admin: TestClient, project: dict[str, Any]) -> None:
     answer = send(
-        admin, {"item": "i_1", "classes": ["shirt", "coat"]}, {"item": "i_2", "classes": []},
-        {"item": "i_3", "classes": ["hat", "hat"]}, {"item": "i_4", "skip": "unsure"},
-    ).json()  # fmt: skip
+        admin,
+        {"item": "i_1", "classes": ["shirt", "coat"]},
+        {"item": "i_2", "classes": []},
+        {"item": "i_3", "classes": ["hat", "hat"]},
+        {"item": "i_4", "skip": "unsure"},
+    ).json()
     assert [one["outcome"] for one in answer["results"]] == ["accepted"] * 4
     assert answer["labels_used"] == 3
     first, second = item(admin, 1), item(admin, 2)
@@ -116,7 +119,7 @@ def test_each_class_is_decided_by_the_majority(admin: TestClient, engine: sa.Eng
         ({"classes": ["coat"], "skip": "unsure"}, "malformed", "labels[0]", "either"),
         ({"classes": "coat"}, "malformed", "labels[0].classes", "list"),
     ],
-)  # fmt: skip
+)
 @ONLY_SQLITE
 def test_what_is_wrong_is_said(
     admin: TestClient, project: dict[str, Any], label: dict[str, Any], code: str, field: str, says: str
@@ -144,9 +147,12 @@ def test_several_are_refused_where_an_item_has_one(admin: TestClient, engine: sa
 def test_tables_come_back(admin: TestClient, project: dict[str, Any], engine: sa.Engine, format: str) -> None:
     drawn = {"boxes": [1, 2]}
     send(
-        admin, {"item": "i_1", "classes": ["shirt", "coat"], "annotation": drawn}, {"item": "i_2", "classes": []},
-        {"item": "i_3", "skip": "unsure"}, {"item": "i_4", "classes": ["hat"]},
-    )  # fmt: skip
+        admin,
+        {"item": "i_1", "classes": ["shirt", "coat"], "annotation": drawn},
+        {"item": "i_2", "classes": []},
+        {"item": "i_3", "skip": "unsure"},
+        {"item": "i_4", "classes": ["hat"]},
+    )
     change = {"kind": "rename", "classes": ["hat"], "to": "cap"}
     assert admin.post("/projects/p_1/classes/changes", json=change).status_code == 200
     before = exported(admin)
@@ -175,16 +181,19 @@ def test_files_of_tools_come_back(
     admin: TestClient, project: dict[str, Any], engine: sa.Engine, format: str
 ) -> None:
     send(
-        admin, {"item": "i_1", "classes": ["shirt", "coat"]}, {"item": "i_2", "classes": []},
+        admin,
+        {"item": "i_1", "classes": ["shirt", "coat"]},
+        {"item": "i_2", "classes": []},
         {"item": "i_4", "classes": ["hat"]},
-    )  # fmt: skip
+    )
     file = admin.get("/projects/p_1/labels", params={"format": format})
     copy = created(admin, name="again", label_kind="multi", classes=["coat", "hat", "shirt"])
     fill_other(engine)
     answer = admin.post(
-        f"/projects/{copy['id']}/labels/import", params={"format": format, "annotator": "file"},
+        f"/projects/{copy['id']}/labels/import",
+        params={"format": format, "annotator": "file"},
         content=file.content,
-    )  # fmt: skip
+    )
     assert answer.json()["refused"] == []
     rows = [json.loads(line) for line in admin.get(f"/projects/{copy['id']}/labels").text.splitlines()]
     found = {row["key"]: row["classes"] for row in rows}
@@ -205,22 +214,28 @@ def test_a_file_of_a_tool_may_say_several_where_an_item_has_one(
     other = created(admin, name="single", classes=["coat", "hat", "shirt"])
     fill_other(engine)
     answer = admin.post(
-        f"/projects/{other['id']}/labels/import", params={"format": "coco", "annotator": "file"},
+        f"/projects/{other['id']}/labels/import",
+        params={"format": "coco", "annotator": "file"},
         content=file.content,
-    ).json()  # fmt: skip
+    ).json()
     assert answer["outcomes"] == {"accepted": 1}
     assert "is of several classes" in answer["refused"][0]["message"]
 
 
 def test_classes_change(admin: TestClient, project: dict[str, Any]) -> None:
     send(
-        admin, {"item": "i_1", "classes": ["coat", "hat"]}, {"item": "i_2", "classes": ["hat", "shirt"]},
-        {"item": "i_3", "classes": []}, {"item": "i_4", "classes": ["shirt"]},
-    )  # fmt: skip
+        admin,
+        {"item": "i_1", "classes": ["coat", "hat"]},
+        {"item": "i_2", "classes": ["hat", "shirt"]},
+        {"item": "i_3", "classes": []},
+        {"item": "i_4", "classes": ["shirt"]},
+    )
     uses = {one["name"]: one for one in admin.get("/projects/p_1/classes").json()["items"]}
     assert {name: (use["labels"], use["items"]) for name, use in uses.items()} == {
-        "coat": (1, 1), "hat": (2, 2), "shirt": (2, 2)
-    }  # fmt: skip
+        "coat": (1, 1),
+        "hat": (2, 2),
+        "shirt": (2, 2),
+    }
     refused = admin.post("/projects/p_1/classes/changes", json={"kind": "remove", "classes": ["shirt"]})
     assert (refused.status_code, refused.json()["code"]) == (409, "class_in_use")
     answer = admin.post(
@@ -228,8 +243,11 @@ def test_classes_change(admin: TestClient, project: dict[str, Any]) -> None:
     )
     assert answer.status_code == 200, answer.text
     assert [item(admin, number)["classes"] for number in (1, 2, 3, 4)] == [
-        ["outer"], ["outer", "shirt"], [], ["shirt"]
-    ]  # fmt: skip
+        ["outer"],
+        ["outer", "shirt"],
+        [],
+        ["shirt"],
+    ]
     assert [row["said"] for row in exported(admin)] == [["coat", "hat"], ["hat", "shirt"], None, None]
     late = send(admin, {"item": "i_5", "classes": ["hat", "coat", "shirt"]})
     assert late.status_code == 200

@@ -78,8 +78,12 @@ def test_a_stream_of_texts(admin: TestClient, settings: Settings, monkeypatch: p
     answer = admin.post("/projects/p_1/items", content="\n".join(lines), headers=NDJSON).json()
     assert (answer["added"], answer["refused_count"]) == (7, 5)
     assert [(refused["line"], refused["code"]) for refused in answer["refused"]] == [
-        (8, "text_too_large"), (9, "malformed"), (10, "malformed"), (11, "text_unusable"), (12, "malformed"),
-    ]  # fmt: skip
+        (8, "text_too_large"),
+        (9, "malformed"),
+        (10, "malformed"),
+        (11, "text_unusable"),
+        (12, "malformed"),
+    ]
     assert len(stored(settings)) == 3
 
 

@@ -59,8 +59,12 @@ def slots_at_writes(app: FastAPI) -> list[int]:
 
 
 def test_every_write_has_a_slot(
-    admin: TestClient, engine: sa.Engine, slots_at_writes: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:  # fmt: skip
+    admin: TestClient,
+    engine: sa.Engine,
+    slots_at_writes: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Any,
+) -> None:
     monkeypatch.setattr("service.api.item_registration._CHUNK_ITEMS", 10)
     monkeypatch.setattr("service.api.label_import._CHUNK_LABELS", 10)
     created(admin)  # … and the key's first use is noted
@@ -83,8 +87,13 @@ def test_every_write_has_a_slot(
 @pytest.mark.anyio
 @pytest.mark.parametrize("path", ["items", "labels/import"])
 async def test_nobody_waits_for_a_body_that_is_slow(
-    app: FastAPI, admin: TestClient, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, path: str
-) -> None:  # fmt: skip
+    app: FastAPI,
+    admin: TestClient,
+    engine: sa.Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Any,
+    path: str,
+) -> None:
     monkeypatch.setattr("service.api.item_registration._CHUNK_ITEMS", 10)
     monkeypatch.setattr("service.api.label_import._CHUNK_LABELS", 10)
     created(admin)

@@ -73,8 +73,9 @@ def test_a_judge_that_comes_later_judges_the_picks_that_were_made(tmp_path: Path
         times(before), abs=1e-5
     )  # rounded on the disk; a new run would differ
     assert {arm.strategy: arm.accuracy[20].value > 0.6 for arm in after["clusters"]["hog"]} == {
-        "kmeans": True, "random": True,
-    }  # fmt: skip
+        "kmeans": True,
+        "random": True,
+    }
 
 
 @pytest.mark.usefixtures("threads")

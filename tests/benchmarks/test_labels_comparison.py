@@ -16,12 +16,22 @@ def make_run(strategy: str, seed: int, curve: Mapping[int, float]) -> Run:
     """By judge `own`: whatever the judge, arms are compared alike."""
     return [
         Row(
-            pool="junk", embeddings="none", strategy=strategy, seed=seed, judge="own", budget=budget, labels=budget,
-            accuracy=accuracy, balanced_accuracy=accuracy / 2, junk=budget // 10, duplicates=seed,
-            selection_s=2.0, selection_cpu_s=1.0,
+            pool="junk",
+            embeddings="none",
+            strategy=strategy,
+            seed=seed,
+            judge="own",
+            budget=budget,
+            labels=budget,
+            accuracy=accuracy,
+            balanced_accuracy=accuracy / 2,
+            junk=budget // 10,
+            duplicates=seed,
+            selection_s=2.0,
+            selection_cpu_s=1.0,
         )
         for budget, accuracy in curve.items()
-    ]  # fmt: skip
+    ]
 
 
 def make_arms(*, gain: float = 0.1, balanced: bool = False) -> list[Arm]:

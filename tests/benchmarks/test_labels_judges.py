@@ -89,9 +89,12 @@ def test_features_are_computed_once_for_an_image_and_go_on_where_they_stopped(
 ) -> None:
     pixels = stripes(30)
     pool = Pool(
-        pixels=pixels[:20], classes=np.arange(20) % 2, groups=np.arange(20), test_pixels=pixels[20:],
+        pixels=pixels[:20],
+        classes=np.arange(20) % 2,
+        groups=np.arange(20),
+        test_pixels=pixels[20:],
         test_classes=np.arange(10) % 2,
-    )  # fmt: skip
+    )
     asked: list[int] = []
 
     def stopping(some: Pixels) -> np.ndarray:

@@ -77,11 +77,19 @@ def test_the_same_generator_makes_the_same_pool(train: Split, test_split: Split)
 
 def test_pools_for_confirmation_are_not_those_for_development() -> None:
     assert set(DEVELOPMENT) == {
-        "fashion-mnist", "cifar10", "long-tail", "junk", "hand_digits", "traffic_signs",
-    }  # fmt: skip
+        "fashion-mnist",
+        "cifar10",
+        "long-tail",
+        "junk",
+        "hand_digits",
+        "traffic_signs",
+    }
     assert {name for name, kind in KINDS.items() if kind.role == "confirmation"} == {
-        "plankton", "weather", "cifar10-long-tail", "cifar10-junk",
-    }  # fmt: skip
+        "plankton",
+        "weather",
+        "cifar10-long-tail",
+        "cifar10-junk",
+    }
 
 
 @pytest.mark.skipif(not PHOTOS.exists(), reason="The photo pools are not beside the project.")

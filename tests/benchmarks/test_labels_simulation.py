@@ -95,8 +95,10 @@ def test_parameters_follow_the_name_of_a_strategy() -> None:
     strategy, filtered = make_strategy("pt4al:rounds=4:filtered=yes")
     assert (strategy.name, strategy.model_dump(), filtered) == ("pt4al", {"rounds": 4}, True)
     assert [make_strategy(name)[1] for name in ("shortlist", "shortlist:filtered=no", "random")] == [
-        True, False, False,
-    ]  # fmt: skip
+        True,
+        False,
+        False,
+    ]
     with pytest.raises(ValueError, match="no strategy 'luck'"):
         make_strategy("luck")
     with pytest.raises(ValueError, match="rounds"):

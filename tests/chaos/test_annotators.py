@@ -72,9 +72,11 @@ class Annotators:
     def __init__(self, folder: Path, services: list[Service], projects: list[str]) -> None:
         self._folder = folder
         self._told = {
-            "ports": [service.port for service in services], "key": ADMIN_KEY, "projects": projects,
+            "ports": [service.port for service in services],
+            "key": ADMIN_KEY,
+            "projects": projects,
             "reservation_ttl_s": RESERVATION_TTL_S,
-        }  # fmt: skip
+        }
         self._started = 0
         self._processes = [self._start(number) for number in range(PROCESSES)]
 
@@ -122,9 +124,12 @@ def services(settings: Settings, count: int) -> Iterator[list[Service]]:
 def make_project(http: httpx.Client, engine: sa.Engine, images: Path, items: int, overlap: int) -> str:
     """Half of the items are ranked."""
     body = {
-        "name": f"overlap {overlap}", "classes": CLASSES, "overlap": overlap, "round_size": 100,
+        "name": f"overlap {overlap}",
+        "classes": CLASSES,
+        "overlap": overlap,
+        "round_size": 100,
         "reservation_ttl_s": RESERVATION_TTL_S,
-    }  # fmt: skip
+    }
     project: str = http.post("/projects", json=body).json()["id"]
     lines = [json.dumps({"key": f"{number:05}", "uri": f"{images}/{number}.png"}) for number in range(items)]
     ndjson = {"Content-Type": "application/x-ndjson"}

@@ -42,9 +42,13 @@ def write_tar(path: Path, files: Files) -> Path:
 
 Write = Callable[[Path, Files], Path]
 KINDS: list[tuple[str, Write]] = [
-    ("pool.zip", write_zip), ("pool.tar", write_tar), ("pool.tar.gz", write_tar), ("pool.TGZ", write_tar),
-    ("pool.tar.bz2", write_tar), ("pool.tar.xz", write_tar),
-]  # fmt: skip
+    ("pool.zip", write_zip),
+    ("pool.tar", write_tar),
+    ("pool.tar.gz", write_tar),
+    ("pool.TGZ", write_tar),
+    ("pool.tar.bz2", write_tar),
+    ("pool.tar.xz", write_tar),
+]
 
 
 @pytest.fixture
@@ -70,8 +74,10 @@ def test_members_are_items(name: str, write: Write, tmp_path: Path, item_bytes: 
         write(place, FILES)
     found, listing = listed(place, item_bytes)
     assert [(one.key, one.class_name) for one in found] == [
-        ("cat/1.png", "cat"), ("cat/2.png", "cat"), ("dog/ö, 3.png", "dog"),
-    ]  # fmt: skip
+        ("cat/1.png", "cat"),
+        ("cat/2.png", "cat"),
+        ("dog/ö, 3.png", "dog"),
+    ]
     assert [item_bytes.read(one.uri) for one in found] == [b"one", b"two", b"three"]
     assert (listing.ignored, listing.refused, listing.total()) == (1, 0, 3)
     assert item_bytes.stamp(found[0].uri) == item_bytes.stamp(str(place))
@@ -160,10 +166,15 @@ def test_a_broken_archive_is_called_so(name: str, damage: str, tmp_path: Path, i
     (write_zip if name.endswith("zip") else write_tar)(
         place, {"1.png": os.urandom(5_000), "2.png": os.urandom(5_000)}
     )
-    place.write_bytes({
-        "empty": b"", "text": b"this is no archive" * 100, "cut": place.read_bytes()[:7_000],
-        "lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "page": b"<!DOCTYPE html><html>",
-    }[damage])  # fmt: skip
+    place.write_bytes(
+        {
+            "empty": b"",
+            "text": b"this is no archive" * 100,
+            "cut": place.read_bytes()[:7_000],
+            "lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "page": b"<!DOCTYPE html><html>",
+        }[damage]
+    )
     with pytest.raises(SourceUnreadable) as caught:
         listed(place, item_bytes)
     assert not isinstance(caught.value, SourceUnreachable), caught.value

@@ -10,9 +10,14 @@ from tests.pictures import encoded, picture
 
 LIMITS = limits_of(Settings(max_image_pixels=10_000, max_text_bytes=10_000))
 HOSTILE = (
-    b"<script>alert(1)</script>", b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
-    b"%PDF-1.4 /JavaScript", b"GIF89a/*<script>*/=alert(1)", b"\0" * 100, b"", b"\xff\xfe<\0s\0>\0",
-)  # fmt: skip
+    b"<script>alert(1)</script>",
+    b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
+    b"%PDF-1.4 /JavaScript",
+    b"GIF89a/*<script>*/=alert(1)",
+    b"\0" * 100,
+    b"",
+    b"\xff\xfe<\0s\0>\0",
+)
 HARMLESS = (
     "audio/",
     "video/",

@@ -133,10 +133,12 @@ def deep_png(values: np.ndarray[Any, np.dtype[np.uint16]], clear: tuple[int, ...
     head = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head)
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
         + (chunk(b"tRNS", struct.pack(">HHH", *clear)) if clear else b"")
-        + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    )  # fmt: skip
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 def deep_tiff(values: np.ndarray[Any, np.dtype[np.uint16]], order: str, packed: bool) -> bytes:
@@ -145,9 +147,16 @@ def deep_tiff(values: np.ndarray[Any, np.dtype[np.uint16]], order: str, packed: 
     strip = values.astype(f"{order}u2").tobytes()
     strip = zlib.compress(strip) if packed else strip
     entries = [
-        (256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, 8), (259, 3, 1, 8 if packed else 1),
-        (262, 3, 1, 2), (273, 4, 1, 14), (277, 3, 1, channels), (278, 4, 1, height), (279, 4, 1, len(strip)),
-    ]  # fmt: skip
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, 3, 8),
+        (259, 3, 1, 8 if packed else 1),
+        (262, 3, 1, 2),
+        (273, 4, 1, 14),
+        (277, 3, 1, channels),
+        (278, 4, 1, height),
+        (279, 4, 1, len(strip)),
+    ]
     head = struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, 14 + len(strip))
     data = head + struct.pack(f"{order}3H", 16, 16, 16) + strip + struct.pack(f"{order}H", len(entries))
     for tag, kind, count, value in entries:
@@ -164,11 +173,12 @@ OPAQUE = np.full((2, 2, 1), 65535, np.uint16)
 @pytest.mark.parametrize(
     "data",
     [
-        deep_png(DEEP), deep_png(np.dstack([DEEP, OPAQUE])),
+        deep_png(DEEP),
+        deep_png(np.dstack([DEEP, OPAQUE])),
         *(deep_tiff(DEEP, order, packed) for order in "<>" for packed in (False, True)),
     ],
     ids=["png", "png-alpha", "tiff-little", "tiff-little-packed", "tiff-big", "tiff-big-packed"],
-)  # fmt: skip
+)
 def test_colour_of_twelve_bits_is_stretched_too(data: bytes) -> None:
     assert CONTENT.inspect(data, LIMITS) == {"width": 2, "height": 2, "bits": 12}
     assert np.asarray(open_rgb(data, LIMIT, 12))[0].tolist() == OF_DEEP
@@ -300,8 +310,15 @@ def test_floats_that_are_no_numbers_are_bad() -> None:
 def test_exif_rotation_is_applied(orientation: int, format: str) -> None:
     upright = picture(3, 8, 5)
     undo = {
-        1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4,
-    }[orientation]  # fmt: skip
+        1: None,
+        2: 0,
+        3: 3,
+        4: 1,
+        5: 5,
+        6: 2,
+        7: 6,
+        8: 4,
+    }[orientation]
     stored = upright if undo is None else upright.transpose(Image.Transpose(undo))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -340,7 +357,7 @@ def test_odd_metadata_neither_warn_nor_harm() -> None:
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "supported format"),
         (encoded(picture(5, 64, 64))[:700], "truncated"),
         (encoded(picture(5, 64, 64), "JPEG")[:700], "truncated"),
-        (encoded(picture(5)) [:30], "truncated|supported"),
+        (encoded(picture(5))[:30], "truncated|supported"),
         (
             encoded(Image.new("L", (1001, 1000))),
             r"1001 x 1000 pixels are more than 1000000 allowed \(SHORTLIST_MAX_IMAGE_PIXELS\)",
@@ -349,7 +366,7 @@ def test_odd_metadata_neither_warn_nor_harm() -> None:
         (b"\xef\xbb\xbf\n<!doctype HTML><html><title>Log in</title>", "it is a saved web page"),
     ],
     ids=["empty", "text", "svg", "cut png", "cut jpeg", "cut header", "too large", "lfs", "html"],
-)  # fmt: skip
+)
 def test_bad_images_say_why(data: bytes, reason: str) -> None:
     with pytest.raises(BadItem, match=reason) as caught:
         open_rgb(data, LIMIT)

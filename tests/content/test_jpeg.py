@@ -12,9 +12,15 @@ from tests.pictures import encoded, picture
 
 MOST = 10**8
 OPTIONS: list[dict[str, Any]] = [
-    {}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1}, {"quality": 30}, {"quality": 98},
-    {"optimize": True, "comment": b"hello"}, {"restart_marker_blocks": 1},
-]  # fmt: skip
+    {},
+    {"progressive": True},
+    {"subsampling": 0},
+    {"subsampling": 1},
+    {"quality": 30},
+    {"quality": 98},
+    {"optimize": True, "comment": b"hello"},
+    {"restart_marker_blocks": 1},
+]
 
 
 def smooth(width: int, height: int) -> Image.Image:
@@ -61,9 +67,15 @@ def test_all_else_is_left_to_pillow() -> None:
     whole = encoded(image, "JPEG")
     xmp = b"http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation='6'/>"
     for data in (
-        encoded(image), encoded(image.convert("CMYK"), "JPEG"), b"", b"\xff\xd8", b"\xff\xd8\xff\xc0",
-        encoded(image, "JPEG", exif=with_orientation(6)), encoded(image, "JPEG", exif=b"Exif\0\0MM"),
-        whole[:2] + b"\xff\xe1" + (len(xmp) + 2).to_bytes(2, "big") + xmp + whole[2:], whole[: len(whole) // 2],
-    ):  # fmt: skip
+        encoded(image),
+        encoded(image.convert("CMYK"), "JPEG"),
+        b"",
+        b"\xff\xd8",
+        b"\xff\xd8\xff\xc0",
+        encoded(image, "JPEG", exif=with_orientation(6)),
+        encoded(image, "JPEG", exif=b"Exif\0\0MM"),
+        whole[:2] + b"\xff\xe1" + (len(xmp) + 2).to_bytes(2, "big") + xmp + whole[2:],
+        whole[: len(whole) // 2],
+    ):
         assert plain_jpeg(data, 32, MOST) is None
     assert plain_jpeg(whole, 32, 32 * 32 - 1) is None

@@ -15,9 +15,17 @@ from service.errors import SourceNotAllowed, SourceUnreadable
 from service.settings import Settings
 
 ODD = (
-    "plain", "two\nlines", 'a "quote"', "comma, comma", "", "cr\rlf\r\nend",
-    "日本語 🙂", 'mid"dle', " spaces ", "x" * 200_000,
-)  # fmt: skip
+    "plain",
+    "two\nlines",
+    'a "quote"',
+    "comma, comma",
+    "",
+    "cr\rlf\r\nend",
+    "日本語 🙂",
+    'mid"dle',
+    " spaces ",
+    "x" * 200_000,
+)
 
 
 def write_csv(path: Path, texts: list[str], ending: str = "\r\n", mark: str = "") -> Path:

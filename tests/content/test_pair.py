@@ -45,8 +45,12 @@ def test_both_halves_are_looked_at_and_shown() -> None:
 
     assert halves(data) == (RED, WORDS.encode())
     assert CONTENT.inspect(data, LIMITS) == {
-        "width": 24, "height": 24, "characters": len(WORDS), "words": 5, "encoding": "utf-8"
-    }  # fmt: skip
+        "width": 24,
+        "height": 24,
+        "characters": len(WORDS),
+        "words": 5,
+        "encoding": "utf-8",
+    }
     assert CONTENT.preview(data, LIMITS, None).data == RED
     assert CONTENT.preview(data, LIMITS, 16).media_type == "image/png"
     assert CONTENT.text(data, LIMITS) == WORDS
@@ -109,9 +113,14 @@ def test_a_parquet_file_of_bytes_and_texts(tmp_path: Path) -> None:
 def test_rows_without_a_half_are_told_and_not_left_out(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(RED)
     table = write_jsonl(
-        tmp_path, {"image": "a.png", "text": WORDS}, {"image": "a.png"}, {"text": WORDS}, {"image": "", "text": "x"},
-        {"image": "a.png", "text": None}, {"image": "gone.png", "text": WORDS},
-    )  # fmt: skip
+        tmp_path,
+        {"image": "a.png", "text": WORDS},
+        {"image": "a.png"},
+        {"text": WORDS},
+        {"image": "", "text": "x"},
+        {"image": "a.png", "text": None},
+        {"image": "gone.png", "text": WORDS},
+    )
     found = candidates(table)
     assert len(found) == len({one.key for one in found}) == 6
 

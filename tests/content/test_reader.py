@@ -40,12 +40,25 @@ def test_reads_a_file_below_a_root(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "uri",
     [
-        "{other}/secret", "{root}/../other/secret", "{root}/link/secret", "{root}/file", "{root}2/secret",
-        "file://{other}/secret", "relative/secret", "", "\0", "{root}/\0", "/" + "x" * 5000,
-        "zip://a::file://{other}/secret", "memory://secret", "s3://bucket/secret", "https://example.org/x",
-        "{other}/a.parquet#row=0", "simplecache::file://{root}/secret",
+        "{other}/secret",
+        "{root}/../other/secret",
+        "{root}/link/secret",
+        "{root}/file",
+        "{root}2/secret",
+        "file://{other}/secret",
+        "relative/secret",
+        "",
+        "\0",
+        "{root}/\0",
+        "/" + "x" * 5000,
+        "zip://a::file://{other}/secret",
+        "memory://secret",
+        "s3://bucket/secret",
+        "https://example.org/x",
+        "{other}/a.parquet#row=0",
+        "simplecache::file://{root}/secret",
     ],
-)  # fmt: skip
+)
 def test_refuses_what_lies_elsewhere(uri: str, tmp_path: Path) -> None:
     root, other = tmp_path / "root", tmp_path / "other"
     for folder in (root, other, tmp_path / "root2"):

@@ -131,9 +131,10 @@ def test_only_files_are_opened(tmp_path: Path) -> None:
     assert [one.key for one in listing] == ["0.png", "gone.png"]
     assert (listing.refused, listing.ignored) == (3, 2)
     assert listing.refusals == [
-        "'link.png' is a named pipe and no file.", "'pipe.png' is a named pipe and no file.",
+        "'link.png' is a named pipe and no file.",
+        "'pipe.png' is a named pipe and no file.",
         "'socket.png' is a socket and no file.",
-    ]  # fmt: skip
+    ]
     read = ItemBytes(Settings(source_roots=(str(tmp_path),))).read
     for name in ("pipe.png", "link.png", "pipe.csv#row=0", "pipe.parquet#row=0"):
         if name == "pipe.parquet#row=0":

@@ -49,12 +49,15 @@ STRUCTS = [{"bytes": cell, "path": "x.png"} for cell in CELLS]
 @pytest.mark.parametrize(
     "column",
     [
-        pa.array(CELLS, pa.binary()), pa.array(CELLS, pa.large_binary()), pa.array(CELLS, pa.binary_view()),
-        pa.array(CELLS, pa.binary()).dictionary_encode(), pa.array(STRUCTS, STRUCT),
+        pa.array(CELLS, pa.binary()),
+        pa.array(CELLS, pa.large_binary()),
+        pa.array(CELLS, pa.binary_view()),
+        pa.array(CELLS, pa.binary()).dictionary_encode(),
+        pa.array(STRUCTS, STRUCT),
         pa.array(STRUCTS, STRUCT_OF_VIEWS),
     ],
     ids=lambda column: str(column.type).replace("\n", " ")[:60],
-)  # fmt: skip
+)
 @pytest.mark.parametrize(("name", "batch_rows"), [("image", 256), ("Image", 2), ("anything", 4)])
 def test_bytes_of_any_arrow_type(
     name: str, batch_rows: int, column: pa.Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

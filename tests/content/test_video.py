@@ -19,9 +19,13 @@ from tests.journeys.films import RATE, SIDE, Pictures, encoded, film, pictures
 
 LIMITS = limits_of(Settings())
 FORMS = {
-    "mp4": "video/mp4", "mov": "video/mp4", "webm": "video/webm", "matroska": "video/x-matroska",
-    "avi": "video/x-msvideo", "gif": "image/gif",
-}  # fmt: skip
+    "mp4": "video/mp4",
+    "mov": "video/mp4",
+    "webm": "video/webm",
+    "matroska": "video/x-matroska",
+    "avi": "video/x-msvideo",
+    "gif": "image/gif",
+}
 
 
 def sound_alone() -> bytes:

@@ -110,11 +110,13 @@ def test_a_slice_keeps_its_bytes(tmp_path: Path, item_bytes: ItemBytes) -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "no NIfTI file"), (b"\x1f\x8b junk", "."), (b"x" * 600, "no NIfTI file"),
+        (b"", "no NIfTI file"),
+        (b"\x1f\x8b junk", "."),
+        (b"x" * 600, "no NIfTI file"),
         (VOLUME[..., None].repeat(2, -1), r"4 dimensions \(2 x 3 x 4 x 2\): split it"),
         (VOLUME.astype(np.complex64), "type complex64, and not grey"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_volume_is_one_item_with_a_reason(
     data: Any, reason: str, tmp_path: Path, item_bytes: ItemBytes
 ) -> None:
@@ -197,8 +199,10 @@ def test_frames_of_an_enhanced_file_have_windows_of_their_own(tmp_path: Path, it
         return outer
 
     shared = group("PixelValueTransformationSequence", RescaleSlope=2, RescaleIntercept=0)
-    own = [group("FrameVOILUTSequence", WindowCenter=width / 2, WindowWidth=width, VOILUTFunction="LINEAR_EXACT")
-           for width in (2048, 4096, 8190)]  # fmt: skip
+    own = [
+        group("FrameVOILUTSequence", WindowCenter=width / 2, WindowWidth=width, VOILUTFunction="LINEAR_EXACT")
+        for width in (2048, 4096, 8190)
+    ]
     path = tmp_path / "a.dcm"
     path.write_bytes(
         frames(

@@ -222,18 +222,28 @@ def test_two_trainers_train_together(apart: bool, device: torch.device, tmp_path
     modality = spec.make_modality()
     items = smooth(modality, 40)
     settings = Settings(
-        data_dir=tmp_path, devices=2, threads=1, device=named if device.type == "cuda" else "cpu",
+        data_dir=tmp_path,
+        devices=2,
+        threads=1,
+        device=named if device.type == "cuda" else "cpu",
         checkpoint_interval_s=1e-9,
-    )  # fmt: skip
+    )
     assignment = Assignment(
-        spec=spec, recipe=Recipe(epochs=2, batch_size=16, seed=0), settings=settings,
-        pool=SharedPool(len(items), modality), sample=items[:16].numpy(), traits={}, checkpoint=None,
-    )  # fmt: skip
+        spec=spec,
+        recipe=Recipe(epochs=2, batch_size=16, seed=0),
+        settings=settings,
+        pool=SharedPool(len(items), modality),
+        sample=items[:16].numpy(),
+        traits={},
+        checkpoint=None,
+    )
     saved: list[int] = []
     told = Callbacks(
-        save=lambda state: saved.append(state["step"]), save_interval_s=0.0,
-        report=lambda done, message: None, warn=lambda sentence: None,
-    )  # fmt: skip
+        save=lambda state: saved.append(state["step"]),
+        save_interval_s=0.0,
+        report=lambda done, message: None,
+        warn=lambda sentence: None,
+    )
     with TemporaryFile() as file:
         file.write(items.numpy().tobytes())
         file.flush()

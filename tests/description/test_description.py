@@ -24,25 +24,50 @@ CONFIG = Path(__file__).with_name("schemathesis.toml")
 @pytest.mark.timeout(900)
 def test_answers_are_as_described(tmp_path: Path, sqlite_url: str) -> None:
     settings = {
-        "rate_limit_per_s": 0, "log_level": "error",
+        "rate_limit_per_s": 0,
+        "log_level": "error",
         "event_stream_s": 0.01,  # streams end by themselves
         "webhooks_to_private_addresses": True,  # to nobody: see hooks.py
-    }  # fmt: skip
+    }
     with Site(tmp_path / "site", sqlite_url, **settings) as site:
         fill(site)
         site.start_service()
         run = subprocess.run(
             [
-                sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG), "run",
-                f"{str(site.http.base_url).rstrip('/')}/openapi.json", "--header", f"Authorization: Bearer {ADMIN_KEY}",
+                sys.executable,
+                "-m",
+                "schemathesis.cli",
+                "--config-file",
+                str(CONFIG),
+                "run",
+                f"{str(site.http.base_url).rstrip('/')}/openapi.json",
+                "--header",
+                f"Authorization: Bearer {ADMIN_KEY}",
                 # `deleted_is_gone` in hooks.py stands in for the check that is left out.
-                "--checks", "all", "--exclude-checks", "use_after_free",
-                "--phases", "examples,coverage,fuzzing,stateful", "--mode", "all",
-                "--max-examples", str(EXAMPLES), "--seed", "1", "--generation-deterministic",
-                "--warnings", "off", "--no-color", "--suppress-health-check", "all",
+                "--checks",
+                "all",
+                "--exclude-checks",
+                "use_after_free",
+                "--phases",
+                "examples,coverage,fuzzing,stateful",
+                "--mode",
+                "all",
+                "--max-examples",
+                str(EXAMPLES),
+                "--seed",
+                "1",
+                "--generation-deterministic",
+                "--warnings",
+                "off",
+                "--no-color",
+                "--suppress-health-check",
+                "all",
             ],
-            cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True,
-        )  # fmt: skip
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+            capture_output=True,
+            text=True,
+        )
         assert run.returncode == 0, run.stdout[-20_000:] + run.stderr[-2_000:]
         assert site.live_workers() == 1
     counted = re.search(r"([\d,]+) generated", run.stdout)

@@ -66,9 +66,14 @@ def truth(key: str) -> str:
 
 def run(name: str, *arguments: str, typed: str = "") -> str:
     found = subprocess.run(
-        [sys.executable, EXAMPLES / name, *arguments], input=typed, capture_output=True, text=True, timeout=120,
-        env=os.environ | {"PYTHONPATH": str(EXAMPLES.parent), "PYTHONIOENCODING": "utf-8"}, check=False,
-    )  # fmt: skip
+        [sys.executable, EXAMPLES / name, *arguments],
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"PYTHONPATH": str(EXAMPLES.parent), "PYTHONIOENCODING": "utf-8"},
+        check=False,
+    )
     assert found.returncode == 0, found.stderr
     return found.stdout
 
@@ -138,9 +143,16 @@ def test_the_curve(project: Project, engine: sa.Engine) -> None:
                 session, project=row, score_run=score_run, metrics=metrics, labels_used=10 * number
             )
             factories.make_round(
-                session, project=row, number=number, labels_before=0, labels=10, last_label_id=1,
-                head_id=head.id, closed_at=utc_now(), measured_at=utc_now(),
-            )  # fmt: skip
+                session,
+                project=row,
+                number=number,
+                labels_before=0,
+                labels=10,
+                last_label_id=1,
+                head_id=head.id,
+                closed_at=utc_now(),
+                measured_at=utc_now(),
+            )
     heading, first, second = run("learning_curve.py", "colours").splitlines()
     assert heading == "colours: 0 labels, 2 measured rounds"
     assert first.split()[0] == "20"
@@ -175,5 +187,5 @@ def test_the_notebook(project: Project) -> None:
     assert notebook.cells[-1].outputs[0]["data"]["text/plain"] == "2"
     assert [(each["key"], each["class"]) for each in project.labels()] == [
         (key, name) for key, name in zip(keys_seen, ("red", "green", None), strict=True)
-    ]  # fmt: skip
+    ]
     assert project.metrics().items["available"] == 4

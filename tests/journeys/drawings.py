@@ -18,8 +18,10 @@ def graph(kind: str, seed: int) -> dict[str, Any]:
         {"id": node, "tag": str(rng.choice(["C", "N", "O"], p=[0.8, 0.1, 0.1]))} for node in range(n + tail)
     ]
     return {
-        "directed": False, "nodes": nodes, "edges": [{"source": one, "target": other} for one, other in pairs]
-    }  # fmt: skip
+        "directed": False,
+        "nodes": nodes,
+        "edges": [{"source": one, "target": other} for one, other in pairs],
+    }
 
 
 def write_graphs(path: Path, count: int) -> Path:

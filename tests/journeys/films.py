@@ -16,8 +16,13 @@ Pictures = Iterable[npt.NDArray[np.uint8]]
 
 SIDE, RATE = 32, 16
 _CODECS = {
-    "mp4": "libx264", "mov": "mpeg4", "webm": "libvpx-vp9", "matroska": "libx264", "avi": "mpeg4", "gif": "gif"
-}  # fmt: skip
+    "mp4": "libx264",
+    "mov": "mpeg4",
+    "webm": "libvpx-vp9",
+    "matroska": "libx264",
+    "avi": "mpeg4",
+    "gif": "gif",
+}
 
 
 def film(kind: str, seed: int, seconds: float = 1.5, *, form: str = "mp4") -> bytes:

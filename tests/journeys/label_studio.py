@@ -80,11 +80,22 @@ class RealLabelStudio:
         with (self._folder / "log.txt").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    PROGRAM, "start", "--no-browser", "--internal-host", "127.0.0.1", "-p", str(self._port),
-                    "--data-dir", self._data,
+                    PROGRAM,
+                    "start",
+                    "--no-browser",
+                    "--internal-host",
+                    "127.0.0.1",
+                    "-p",
+                    str(self._port),
+                    "--data-dir",
+                    self._data,
                 ],
-                env=environment, cwd=self._folder, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                env=environment,
+                cwd=self._folder,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         with httpx.Client(base_url=self.url, timeout=30) as client:
             until(lambda: _is_up(client), _START_S)
 
@@ -105,8 +116,10 @@ class RealLabelStudio:
         with httpx.Client(base_url=self.url, timeout=120, follow_redirects=True) as browser:
             browser.get(invited).raise_for_status()
             form = {
-                "email": email, "password": secrets.token_hex(12), "csrfmiddlewaretoken": browser.cookies["csrftoken"],
-            }  # fmt: skip
+                "email": email,
+                "password": secrets.token_hex(12),
+                "csrfmiddlewaretoken": browser.cookies["csrftoken"],
+            }
             browser.post(invited, data=form, headers={"Referer": self.url}).raise_for_status()
             token = browser.get("/api/current-user/token").raise_for_status().json()["token"]
         return self.user(token)

@@ -38,9 +38,14 @@ class Site:
         self.images.mkdir(parents=True)
         self.data_dir.mkdir()
         given = {
-            "data_dir": self.data_dir, "database_url": database_url, "source_roots": self.images,
-            "admin_key": ADMIN_KEY, "device": "cpu", "threads": 1, "poll_s": 0.05,
-        } | settings  # fmt: skip
+            "data_dir": self.data_dir,
+            "database_url": database_url,
+            "source_roots": self.images,
+            "admin_key": ADMIN_KEY,
+            "device": "cpu",
+            "threads": 1,
+            "poll_s": 0.05,
+        } | settings
         outside = {name: value for name, value in os.environ.items() if not name.startswith("SHORTLIST_")}
         self._environment = outside | {
             f"SHORTLIST_{name.upper()}": str(value) for name, value in given.items()
@@ -103,9 +108,12 @@ class Site:
         """One that is expected to end by itself."""
         return subprocess.run(
             [sys.executable, "-m", "worker", "--until-idle"],
-            env=self._environment | variables, cwd=REPOSITORY, capture_output=True, text=True,
+            env=self._environment | variables,
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
             timeout=PATIENCE_S,
-        )  # fmt: skip
+        )
 
     def _start(self, module: str, *arguments: str, stdout: int | None = None) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", module, *arguments]

@@ -76,10 +76,17 @@ def test_broken_graphs_are_told_and_stop_nothing(site: Site) -> None:
     reasons = {item["key"]: item["quarantine_reason"] for item in project.items(state="quarantined")}
     assert set(reasons) == set(bad)
     for name, words in {
-        "empty": "empty", "cut": "truncated XML", "nothing": "no nodes", "text": "not a graph", "page": "web page",
-        "bomb": "entities", "dangling": "names the node n7", "other": "no GraphML", "twins": "two of its nodes",
+        "empty": "empty",
+        "cut": "truncated XML",
+        "nothing": "no nodes",
+        "text": "not a graph",
+        "page": "web page",
+        "bomb": "entities",
+        "dangling": "names the node n7",
+        "other": "no GraphML",
+        "twins": "two of its nodes",
         "million": "SHORTLIST_MAX_GRAPH_BYTES",
-    }.items():  # fmt: skip
+    }.items():
         assert words in reasons[f"{name}.graphml"], reasons[f"{name}.graphml"]
     facts = {item["key"]: item["facts"] for item in project.items(state="available")}
     assert facts["loops.graphml"] == {"nodes": 3, "edges": 2, "tags": 1, "loops": 1}

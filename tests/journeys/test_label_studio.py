@@ -52,9 +52,22 @@ def pictures(folder: Path, count: int) -> list[dict[str, Any]]:
 def connect(site: Site, tool: RealLabelStudio, token: str, into: str) -> None:
     """By the command, as a person would."""
     command = [
-        sys.executable, "-m", "service.cli", "connect", "label-studio", "--url", tool.url, "--token", token,
-        "--project", str(tool.project), "--into", into, "--callback", str(site.http.base_url).rstrip("/"),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "service.cli",
+        "connect",
+        "label-studio",
+        "--url",
+        tool.url,
+        "--token",
+        token,
+        "--project",
+        str(tool.project),
+        "--into",
+        into,
+        "--callback",
+        str(site.http.base_url).rstrip("/"),
+    ]
     told = subprocess.run(
         command, env=site._environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_S
     )

@@ -68,8 +68,10 @@ def label(project: Project, batch: Json) -> None:
 def test_broken_recordings_are_told_and_stop_nothing(site: Site) -> None:
     folder = site.images / "broken-recordings"
     folder.mkdir()
-    good = {f"good-{number}.{form.lower()}": recording("rise", number, form=form)
-            for number, form in enumerate(("WAV", "FLAC", "OGG", "MP3"))}  # fmt: skip
+    good = {
+        f"good-{number}.{form.lower()}": recording("rise", number, form=form)
+        for number, form in enumerate(("WAV", "FLAC", "OGG", "MP3"))
+    }
     bad = broken()
     for name, data in (good | bad).items():
         (folder / name).write_bytes(data)
@@ -82,10 +84,18 @@ def test_broken_recordings_are_told_and_stop_nothing(site: Site) -> None:
     reasons = {item["key"]: item["quarantine_reason"] for item in project.items(state="quarantined")}
     assert set(reasons) == set(bad)
     for name, words in {
-        "empty.wav": "empty", "cut.wav": "truncated", "cut.flac": "truncated", "cut.ogg": "truncated",
-        "cut.mp3": "truncated", "text.mp3": "not a recording", "page.ogg": "web page", "movie.m4a": "AAC",
-        "codec.wav": "codec", "nan.wav": "not numbers", "one-sample.wav": "too short",
-    }.items():  # fmt: skip
+        "empty.wav": "empty",
+        "cut.wav": "truncated",
+        "cut.flac": "truncated",
+        "cut.ogg": "truncated",
+        "cut.mp3": "truncated",
+        "text.mp3": "not a recording",
+        "page.ogg": "web page",
+        "movie.m4a": "AAC",
+        "codec.wav": "codec",
+        "nan.wav": "not numbers",
+        "one-sample.wav": "too short",
+    }.items():
         assert words in reasons[name], reasons[name]
     assert project.next_batch("ann", 3)["items"]
 

@@ -147,9 +147,13 @@ def program(name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml"),
-                  ("check", "config", "--syntax-only", "prometheus.yml")]
-)  # fmt: skip
+    "arguments",
+    [
+        ("check", "rules", "alerts.yml"),
+        ("test", "rules", "alerts_test.yml"),
+        ("check", "config", "--syntax-only", "prometheus.yml"),
+    ],
+)
 def test_promtool_takes_what_stands_in_ops(arguments: tuple[str, ...]) -> None:
     checked = subprocess.run(
         [program("promtool"), *arguments], cwd=OPS, capture_output=True, text=True, check=False
@@ -169,8 +173,13 @@ def prometheus(folder: Path, target: str, key: str) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         at = f"127.0.0.1:{probe.getsockname()[1]}"
-    command = [program("prometheus"), "--config.file=prometheus.yml", f"--storage.tsdb.path={folder / 'data'}",
-               f"--web.listen-address={at}", "--log.level=error"]  # fmt: skip
+    command = [
+        program("prometheus"),
+        "--config.file=prometheus.yml",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address={at}",
+        "--log.level=error",
+    ]
     process = subprocess.Popen(command, cwd=folder)
     try:
         yield f"http://{at}"

@@ -30,17 +30,30 @@ class Chaos:
     def __init__(self, session: Session, seed: int, overlap: int) -> None:
         self.session, self.rng, self.now, self.overlap = session, random.Random(seed), NOON, overlap
         self.project: Project = factories.make_project(
-            session, classes=list(CLASSES),
+            session,
+            classes=list(CLASSES),
             settings={"overlap": overlap, "round_size": 7, "gold_fraction": 0.2, "reservation_ttl_s": 60},
-        )  # fmt: skip
+        )
         self.items = [factories.make_item(session, project=self.project) for _ in range(8)]
 
     def step(self) -> None:
         self.now += timedelta(seconds=self.rng.choice((1, 1, 1, 40)))
         steps: list[Callable[[], object]] = [
-            self.label, self.label, self.label, self.undo, self.skip, self.take, self.take, self.queue,
-            self.withdraw, self.restore, self.mark, self.unmark, self.revise_out_of_order, self.change_overlap,
-        ]  # fmt: skip
+            self.label,
+            self.label,
+            self.label,
+            self.undo,
+            self.skip,
+            self.take,
+            self.take,
+            self.queue,
+            self.withdraw,
+            self.restore,
+            self.mark,
+            self.unmark,
+            self.revise_out_of_order,
+            self.change_overlap,
+        ]
         self.rng.choice(steps)()
         self.session.flush()
         self.session.expire_all()

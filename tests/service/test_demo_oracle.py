@@ -19,7 +19,15 @@ def test_labeling_waits_for_the_ranking_by_the_pretext_model_and_all_labels(
     ranking: dict[str, Any] | None, current: bool
 ) -> None:
     metrics = Metrics(
-        labels_used=50, pool_items=100, items={}, test_items=0, round=2, learning_curve=[], class_balance={},
-        jobs=[], score_run={"id": "s_2"}, ranking=ranking,
-    )  # fmt: skip
+        labels_used=50,
+        pool_items=100,
+        items={},
+        test_items=0,
+        round=2,
+        learning_curve=[],
+        class_balance={},
+        jobs=[],
+        score_run={"id": "s_2"},
+        ranking=ranking,
+    )
     assert ranking_is_current(metrics) is current

@@ -45,8 +45,10 @@ def test_label_after_undo_without_asking_again(session: Session) -> None:
 def test_undo_twice_is_a_duplicate(session: Session) -> None:
     project, (item,) = make_pool(session, 1)
     assert store(session, project, entry(item), undo(item), undo(item)).outcomes == [
-        "accepted", "revised", "duplicate",
-    ]  # fmt: skip
+        "accepted",
+        "revised",
+        "duplicate",
+    ]
 
 
 def test_an_undo_that_overtakes_its_label(session: Session) -> None:

@@ -129,8 +129,15 @@ def test_the_curve_has_a_point_a_measured_round(project: Project, engine: sa.Eng
         }
         head = factories.make_head(session, project=row, score_run=run, metrics=measured)
         factories.make_round(
-            session, project=row, number=2, labels_before=0, labels=50, last_label_id=1, head_id=head.id,
-            closed_at=utc_now(), measured_at=utc_now(),
-        )  # fmt: skip
+            session,
+            project=row,
+            number=2,
+            labels_before=0,
+            labels=50,
+            last_label_id=1,
+            head_id=head.id,
+            closed_at=utc_now(),
+            measured_at=utc_now(),
+        )
     (point,) = project.curve()
     assert (point.labels_used, point.accuracy, point.accuracy_high) == (10, 0.8, 0.9)

@@ -84,9 +84,14 @@ def test_a_request_is_sent_again_with_the_same_key(ask: Ask) -> None:
     twice_at_once = problem(409, "idempotency_key_in_use")
     twice_at_once.headers["Retry-After"] = "0"
     script = Script(
-        httpx.ConnectError("refused"), httpx.ReadError("broken off"), httpx.Response(502, text="<h1>Bad</h1>"),
-        busy, often, twice_at_once, httpx.Response(200, json={"good": True}),
-    )  # fmt: skip
+        httpx.ConnectError("refused"),
+        httpx.ReadError("broken off"),
+        httpx.Response(502, text="<h1>Bad</h1>"),
+        busy,
+        often,
+        twice_at_once,
+        httpx.Response(200, json={"good": True}),
+    )
     assert ask(script, "post", "/projects", {"a": 1}) == {"good": True}
     assert len(script.asked) == 7
     assert len({request.headers["Idempotency-Key"] for request in script.asked}) == 1
@@ -130,10 +135,18 @@ def test_nobody_there_is_told_in_the_end(ask: Ask) -> None:
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        (401, Unauthorized), (403, Forbidden), (404, NotFound), (409, Conflict), (412, Conflict), (422, Invalid),
-        (413, Invalid), (500, ServerError), (507, ServerError), (418, ApiError),
+        (401, Unauthorized),
+        (403, Forbidden),
+        (404, NotFound),
+        (409, Conflict),
+        (412, Conflict),
+        (422, Invalid),
+        (413, Invalid),
+        (500, ServerError),
+        (507, ServerError),
+        (418, ApiError),
     ],
-)  # fmt: skip
+)
 def test_errors_carry_the_sentence_of_the_problem(status: int, kind: type[ApiError], ask: Ask) -> None:
     errors = [{"field": "labels[3].class", "message": "unknown"}]
     with pytest.raises(ShortlistError) as raised:

@@ -21,15 +21,24 @@ def test_values_come_back_as_they_were(engine: sa.Engine) -> None:
         project = make_project(session)
         rows = [
             {
-                "item_id": make_item(session, project=project).id, "annotator": name, "revision": 1,
-                "current": number % 2 == 0, "used": number % 3 == 0, "class_name": None if number % 2 else name,
-                "said": None, "skip": "unsure" if number % 2 else None, "arm": "imported", "outcome": "accepted",
-                "batch_id": None, "ranking_id": 2**40 + number, "round_number": 1,
+                "item_id": make_item(session, project=project).id,
+                "annotator": name,
+                "revision": 1,
+                "current": number % 2 == 0,
+                "used": number % 3 == 0,
+                "class_name": None if number % 2 else name,
+                "said": None,
+                "skip": "unsure" if number % 2 else None,
+                "arm": "imported",
+                "outcome": "accepted",
+                "batch_id": None,
+                "ranking_id": 2**40 + number,
+                "round_number": 1,
                 "duration_ms": None if number % 2 else number,
                 "annotation": None if number % 3 == 0 else {"text": name, "boxes": [[0.5, number], []]},
             }
             for number, name in enumerate(names)
-        ]  # fmt: skip
+        ]
         numbers = NewRows(Label, OWN, SAME).insert(session, rows, project_id=project.id, created_at=now)
         project_id = project.id
     with read_session(engine) as session:
@@ -44,13 +53,24 @@ def test_numbers_are_those_of_the_rows_in_their_order(engine: sa.Engine) -> None
         item = make_item(session, project=project)
         rows = [
             {
-                "item_id": item.id, "annotator": f"ann {number}", "revision": 1, "current": True, "used": True,
-                "class_name": "cat", "said": None, "skip": None, "arm": "imported", "outcome": "accepted",
+                "item_id": item.id,
+                "annotator": f"ann {number}",
+                "revision": 1,
+                "current": True,
+                "used": True,
+                "class_name": "cat",
+                "said": None,
+                "skip": None,
+                "arm": "imported",
+                "outcome": "accepted",
                 "batch_id": None,
-                "ranking_id": None, "round_number": 1, "duration_ms": number, "annotation": None,
+                "ranking_id": None,
+                "round_number": 1,
+                "duration_ms": number,
+                "annotation": None,
             }
             for number in range(1000)
-        ]  # fmt: skip
+        ]
         new = NewRows(Label, OWN, SAME)
         numbers = new.insert(session, rows[:1], project_id=project.id, created_at=utc_now())
         numbers += new.insert(session, rows[1:], project_id=project.id, created_at=utc_now())

@@ -20,9 +20,23 @@ from tests.factories import make_project
 from tests.pictures import encoded, picture, write_parquet, write_pictures
 
 NAMES = [
-    b"run?1", b"a#b", b"100%", b"50%41", b"two  words ", b"~", b"a::b", b"s3:", b"a&b=c;d", b"[x]*", b"x.csv#row=1",
-    "ü".encode(), b"latin-\xfc\xff", b"a,b", b'quo"te\'s', b"back\\slash",
-]  # fmt: skip
+    b"run?1",
+    b"a#b",
+    b"100%",
+    b"50%41",
+    b"two  words ",
+    b"~",
+    b"a::b",
+    b"s3:",
+    b"a&b=c;d",
+    b"[x]*",
+    b"x.csv#row=1",
+    "ü".encode(),
+    b"latin-\xfc\xff",
+    b"a,b",
+    b"quo\"te's",
+    b"back\\slash",
+]
 
 
 @pytest.fixture(params=NAMES, ids=repr)

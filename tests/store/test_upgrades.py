@@ -377,8 +377,10 @@ class TestIdentity:
             connection.execute(sa.update(table(connection, "items")).values(split="dancing"))
         migrate.downgrade(empty, "0003")
         assert self.rows(empty, "items", "id", "state") == [
-            (1, "withdrawn"), (2, "withdrawn"), (3, "available")
-        ]  # fmt: skip
+            (1, "withdrawn"),
+            (2, "withdrawn"),
+            (3, "available"),
+        ]
         with pytest.raises(sa.exc.IntegrityError), empty.begin() as connection:
             connection.execute(sa.update(table(connection, "items")).values(state="missing"))
 
@@ -444,5 +446,6 @@ class TestSeveralClasses:
             migrate.downgrade(upgraded, "0008")
         with upgraded.begin() as connection:
             assert connection.scalars(sa.text("SELECT label_kind FROM projects ORDER BY id")).all() == [
-                "single", "multi"
-            ]  # fmt: skip
+                "single",
+                "multi",
+            ]

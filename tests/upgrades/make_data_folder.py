@@ -41,9 +41,13 @@ CLASSES = ("circle", "cross", "square")
 COLOURS = ((210, 70, 60), (60, 170, 80), (70, 90, 210), (220, 180, 50))
 SIDE, IMAGES, COPIES = 24, 60, 6
 SETTINGS = {
-    "pretext_epochs": 1, "image_size": 24, "round_size": 10, "retrain_min_interval_s": 0, "retrain_min_labels": 10,
+    "pretext_epochs": 1,
+    "image_size": 24,
+    "round_size": 10,
+    "retrain_min_interval_s": 0,
+    "retrain_min_labels": 10,
     "control_fraction": 0.3,
-}  # fmt: skip
+}
 MADE_FRESH = ("workers", "kept_answers")  # tables that say nothing of the project
 PATIENCE_S = 120.0
 
@@ -240,9 +244,13 @@ def run(folder: Path) -> None:
     write_images(images)
     outside = {name: value for name, value in os.environ.items() if not name.startswith("SHORTLIST_")}
     environment = outside | {
-        "SHORTLIST_ADMIN_KEY": KEY, "SHORTLIST_DEVICE": "cpu", "SHORTLIST_THREADS": "1",
-        "SHORTLIST_PORT": "0", "SHORTLIST_DATA_DIR": str(data_dir), "SHORTLIST_SOURCE_ROOTS": str(images),
-    }  # fmt: skip
+        "SHORTLIST_ADMIN_KEY": KEY,
+        "SHORTLIST_DEVICE": "cpu",
+        "SHORTLIST_THREADS": "1",
+        "SHORTLIST_PORT": "0",
+        "SHORTLIST_DATA_DIR": str(data_dir),
+        "SHORTLIST_SOURCE_ROOTS": str(images),
+    }
     command = [sys.executable, "-m", "service.cli", "up"]
     with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as up:
         try:

@@ -47,8 +47,12 @@ def settings(tmp_path: Path) -> Settings:
     with tarfile.open(BEFORE / "data-folder.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
     settings = Settings(
-        data_dir=tmp_path / "data", source_roots=(str(tmp_path / "images"),), device="cpu", threads=1, poll_s=0.02
-    )  # fmt: skip
+        data_dir=tmp_path / "data",
+        source_roots=(str(tmp_path / "images"),),
+        device="cpu",
+        threads=1,
+        poll_s=0.02,
+    )
     move(tmp_path / "data" / "shortlist.db", tmp_path / "images")
     engine = make_engine(settings.database)
     migrate.upgrade(engine)
@@ -63,8 +67,9 @@ def move(database: Path, images: Path) -> None:
     with engine.begin() as connection:
         for table in ("items", "sources"):
             connection.execute(
-                sa.text(f"UPDATE {table} SET uri = replace(uri, :then, :now)"), {"then": POOL, "now": str(images)}
-            )  # fmt: skip
+                sa.text(f"UPDATE {table} SET uri = replace(uri, :then, :now)"),
+                {"then": POOL, "now": str(images)},
+            )
     engine.dispose()
 
 
@@ -155,13 +160,16 @@ def ranked(session: Session) -> list[Json]:
     """The order that is served."""
     rows = session.execute(
         sa.select(
-            RankedItem.rank, Item.key, RankedItem.score, RankedItem.predicted_class,
+            RankedItem.rank,
+            Item.key,
+            RankedItem.score,
+            RankedItem.predicted_class,
             RankedItem.predicted_probability,
         )
         .join(Item, Item.id == RankedItem.item_id)
         .join(Project, Project.ranking_id == RankedItem.ranking_id)
         .order_by(RankedItem.rank)
-    )  # fmt: skip
+    )
     names = ("rank", "key", "score", "class", "probability")
     return [dict(zip(names, row, strict=True)) for row in rows]
 
@@ -184,8 +192,10 @@ def in_use(engine: sa.Engine) -> Json:
 def test_a_worker_has_nothing_to_do(settings: Settings, engine: sa.Engine, recorded: Json) -> None:
     before = in_use(engine)
     assert (before["score_run"], before["head"], before["ranking"]) == (
-        1, recorded["head"], recorded["ranking"],
-    )  # fmt: skip
+        1,
+        recorded["head"],
+        recorded["ranking"],
+    )
     assert before["jobs"] == len(recorded["jobs"])
 
     run_worker(settings)

@@ -62,10 +62,16 @@ def truth_of(pool: str) -> tuple[PoolView, np.ndarray]:
     thumbnails = (looks[cluster] + rng.normal(0, 25, (ITEMS, SIDE**2 + 2))).round().clip(0, 255)
     losses = (1 + 0.2 * cluster + rng.gamma(2, 0.3, ITEMS)).astype(np.float32)
     view = PoolView(
-        embeddings=embeddings, pretext_losses=losses, available=np.ones(ITEMS, np.bool_),
-        classes=np.full(ITEMS, -1), probabilities=None, n_classes=CLASSES, round_size=10, labels_used=0,
+        embeddings=embeddings,
+        pretext_losses=losses,
+        available=np.ones(ITEMS, np.bool_),
+        classes=np.full(ITEMS, -1),
+        probabilities=None,
+        n_classes=CLASSES,
+        round_size=10,
+        labels_used=0,
         appearance=thumbnails.astype(np.uint8),
-    )  # fmt: skip
+    )
     return view, cluster % CLASSES
 
 

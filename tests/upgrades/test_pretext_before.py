@@ -150,11 +150,18 @@ def test_training_leads_where_it_led_before(name: str) -> None:
         return normalised(augmented(pixels, generator) if generator else pixels)
 
     training = Training(
-        net=new_net(task), task=task, dataset=Dataset(len(pool), lambda rows: pool[torch.from_numpy(rows)]),
-        recipe=Recipe(epochs=2, batch_size=16, seed=0), device=CPU, prepare=prepare, sample=pool[:48],
-        save=lambda state: None, save_interval_s=1e9, report=lambda done, message: None,
+        net=new_net(task),
+        task=task,
+        dataset=Dataset(len(pool), lambda rows: pool[torch.from_numpy(rows)]),
+        recipe=Recipe(epochs=2, batch_size=16, seed=0),
+        device=CPU,
+        prepare=prepare,
+        sample=pool[:48],
+        save=lambda state: None,
+        save_interval_s=1e9,
+        report=lambda done, message: None,
         warn=lambda sentence: pytest.fail(sentence),
-    )  # fmt: skip
+    )
     trained = training.run()
 
     found = named(f"trained/{name}", scored_by(training.result, task))

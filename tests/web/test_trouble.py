@@ -98,10 +98,13 @@ def test_a_project_without_anything(browser: Browser, site: Site) -> None:
     for size in (WIDE, PHONE):
         browser.size(*size)
         for view, sentence in {
-            "": "Import items.", "/gallery": "No items here", "/desk": "Nothing to label right now",
-            "/map": "No map yet", "/setup": "each change says first what it does",
+            "": "Import items.",
+            "/gallery": "No items here",
+            "/desk": "Nothing to label right now",
+            "/map": "No map yet",
+            "/setup": "each change says first what it does",
             "/gallery?state=done&class=red": "Nothing fits these filters",
-        }.items():  # fmt: skip
+        }.items():
             browser.open(f"{at}{view}")
             browser.says(sentence)
             assert browser.overflow() == 0, view

@@ -9,9 +9,16 @@ from worker.selection.pool_view import PoolView
 
 
 def make_pool(
-    *, n: int = 120, dimensions: int = 6, n_classes: int = 3, labeled: int = 0, head: bool = False,
-    seed: int = 0, several: bool = False, **values: Any,
-) -> PoolView:  # fmt: skip
+    *,
+    n: int = 120,
+    dimensions: int = 6,
+    n_classes: int = 3,
+    labeled: int = 0,
+    head: bool = False,
+    seed: int = 0,
+    several: bool = False,
+    **values: Any,
+) -> PoolView:
     """`labeled` random items are labeled truly; `head` gives probabilities that follow the clusters. several: items of
     a cluster have its class and the next one, but for the first cluster, which has none.
     """

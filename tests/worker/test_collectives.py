@@ -42,9 +42,12 @@ class LosingNumbers(Rotation):
 
 
 TASKS: dict[str, Callable[[], PretextTask]] = {
-    "rotation": Rotation, "simclr": simclr.SimCLR, "vicreg": vicreg.VICReg, "dino": dino.DINO,
+    "rotation": Rotation,
+    "simclr": simclr.SimCLR,
+    "vicreg": vicreg.VICReg,
+    "dino": dino.DINO,
     "byol": byol.BYOL,
-}  # fmt: skip
+}
 
 
 @dataclass
@@ -61,10 +64,15 @@ def train(task: PretextTask, **values: Any) -> Found:
     net = task.make_net(*make_backbone("small", pretrained=False, image_size=12), Image(image_size=12))
     saved, warnings = list[int](), list[str]()
     training = make_training(
-        IMAGES, task=task, recipe=RECIPE, prepare=lambda batch, _: normalised(batch),
+        IMAGES,
+        task=task,
+        recipe=RECIPE,
+        prepare=lambda batch, _: normalised(batch),
         net=synced(net, torch.device("cpu")) if collectives.world_size() > 1 else net,
-        save=lambda state: saved.append(state["step"]), warn=warnings.append, **values,
-    )  # fmt: skip
+        save=lambda state: saved.append(state["step"]),
+        warn=warnings.append,
+        **values,
+    )
     training.run()
     history = without_speed(training.history)
     return Found(training.net.state_dict(), training.result.state_dict(), history, saved, warnings)

@@ -70,9 +70,15 @@ def clusters(n: int, n_classes: int = CLASSES, seed: int = 0) -> Pool:
 
 
 def view_of(
-    head: Head, pool: Pool, classes: Ints | None = None, *, labels: int | None = None,
-    n_classes: int = CLASSES, reported: list[float] | None = None, seed: int = 0,
-) -> LabeledView:  # fmt: skip
+    head: Head,
+    pool: Pool,
+    classes: Ints | None = None,
+    *,
+    labels: int | None = None,
+    n_classes: int = CLASSES,
+    reported: list[float] | None = None,
+    seed: int = 0,
+) -> LabeledView:
     """As the job gives it: the first items of the pool are labeled, and the graph is of the pool and of twins."""
     labels = len(pool.classes) if labels is None else labels
     told: list[float] = [] if reported is None else reported

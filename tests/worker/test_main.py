@@ -370,8 +370,10 @@ def test_a_device_that_is_not_there_is_one_sentence(engine: sa.Engine, settings:
 def test_a_worker_stops_when_whoever_started_it_is_gone(engine: sa.Engine, settings: Settings) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "worker", "--stop-on-eof"],
-        env=environment(settings), stdin=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        env=environment(settings),
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     wait_until(lambda: live_workers(engine), timeout_s=120)
     _, logged = process.communicate(timeout=60)  # closes its stdin
     assert process.returncode == 0

@@ -84,9 +84,10 @@ def test_dummies_are_decoded_items(name: str) -> None:
     assert items.shape == (5, *modality.item_shape)
     assert items.dtype == modality.dtype
     assert torch.equal(items, modality.dummy(5))
-    assert torch.equal(modality.augment(items, torch.Generator().manual_seed(1)), modality.augment(
-        items, torch.Generator().manual_seed(1)
-    ))  # fmt: skip
+    assert torch.equal(
+        modality.augment(items, torch.Generator().manual_seed(1)),
+        modality.augment(items, torch.Generator().manual_seed(1)),
+    )
 
 
 @every_modality

@@ -164,10 +164,15 @@ def test_a_stored_net_gives_the_same_losses(task: PretextTask) -> None:
 @every_task
 @pytest.mark.parametrize(
     "pool",
-    [_images(1), _images(3), _images(1).repeat(5, 1, 1, 1), _images(5).mean(1, keepdim=True).repeat(1, 3, 1, 1),
-     normalised(torch.zeros(4, 3, SIZE, SIZE, dtype=torch.uint8))],
+    [
+        _images(1),
+        _images(3),
+        _images(1).repeat(5, 1, 1, 1),
+        _images(5).mean(1, keepdim=True).repeat(1, 3, 1, 1),
+        normalised(torch.zeros(4, 3, SIZE, SIZE, dtype=torch.uint8)),
+    ],
     ids=["one item", "three items", "identical", "grey", "black"],
-)  # fmt: skip
+)
 def test_poor_pools_give_numbers(task: PretextTask, pool: Tensor) -> None:
     net = _net(task)
     _learn(task, net, pool, 3)

@@ -35,9 +35,18 @@ from worker.selection.pool_view import PoolView
 from worker.strategies.shortlist import Shortlist
 
 ROOMS = (
-    "models", "selection", "strategies", "pretext", "modalities", "scoring", "heads", "pool", "evaluation", "engines",
+    "models",
+    "selection",
+    "strategies",
+    "pretext",
+    "modalities",
+    "scoring",
+    "heads",
+    "pool",
+    "evaluation",
+    "engines",
     "pretraining",
-)  # fmt: skip
+)
 ITEMS = Image(image_size=12)
 SPEC = ModelSpec({"name": "rotation", "params": {}}, "small", input_of(ITEMS), seed=0)
 COUNT, WEIGHTS = 16, "models/1.safetensors"

@@ -24,9 +24,17 @@ _FOLDS = 5
 _SEED = 0  # of the bootstrap, so that the same answers have the same figures
 
 _NOTHING_MEASURED: dict[str, Any] = {
-    "items": 0, "accuracy": None, "accuracy_low": None, "accuracy_high": None, "macro_f1": None, "nll": None,
-    "ece": None, "recall": None, "confusion": [], "reliability": [],
-}  # fmt: skip
+    "items": 0,
+    "accuracy": None,
+    "accuracy_low": None,
+    "accuracy_high": None,
+    "macro_f1": None,
+    "nll": None,
+    "ece": None,
+    "recall": None,
+    "confusion": [],
+    "reliability": [],
+}
 
 
 @dataclass(frozen=True)

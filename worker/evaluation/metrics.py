@@ -110,11 +110,19 @@ def measure_several(probabilities: Floats, members: Ints, rng: np.random.Generat
     low, high = wilson_interval(exact, n)
     mean, mean_f1 = (_plain(mean_of_known(each[None])[0]) for each in (precisions, f1))
     return MeasuresOfSeveral(
-        n, mean, *percentiles(means, mean, n), mean_f1, *percentiles(means_f1, mean_f1, n), exact / n, low, high,
-        nll=float(losses_of(probabilities, members).mean()), ece=_calibration_error(reliability),
+        n,
+        mean,
+        *percentiles(means, mean, n),
+        mean_f1,
+        *percentiles(means_f1, mean_f1, n),
+        exact / n,
+        low,
+        high,
+        nll=float(losses_of(probabilities, members).mean()),
+        ece=_calibration_error(reliability),
         recall=[float(f / h) if h else None for f, h in zip(found, have, strict=True)],
         average_precision=[_plain(each) for each in precisions],
-    )  # fmt: skip
+    )
 
 
 def mean_average_precision(

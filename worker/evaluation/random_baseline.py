@@ -53,7 +53,12 @@ def random_curve(
         of_all = np.concatenate(right)
         low, high = wilson_interval(int(of_all.sum()), len(of_all))
         points.append(
-            {"labels": len(seen), "items": len(of_all), "accuracy": float(of_all.mean()),
-             "accuracy_low": low, "accuracy_high": high}
-        )  # fmt: skip
+            {
+                "labels": len(seen),
+                "items": len(of_all),
+                "accuracy": float(of_all.mean()),
+                "accuracy_low": low,
+                "accuracy_high": high,
+            }
+        )
     return points

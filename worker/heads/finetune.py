@@ -109,9 +109,16 @@ class FinetuneHead(Head):
         return FittedFinetuneHead(net, float(arrays["temperature"]), None, None)
 
     def _train(
-        self, net: "_Net", items: LabeledItems, decoded: Tensor, targets: Tensor, shares: _Doubles, n_labels: int,
-        rng: np.random.Generator, report: Callable[[float], None],
-    ) -> None:  # fmt: skip
+        self,
+        net: "_Net",
+        items: LabeledItems,
+        decoded: Tensor,
+        targets: Tensor,
+        shares: _Doubles,
+        n_labels: int,
+        rng: np.random.Generator,
+        report: Callable[[float], None],
+    ) -> None:
         """Targets (m, c) of the decoded items (m, *shape); shares (m,): how often each is drawn, the labeled ones
         first. Where all are 0 there is nothing to learn from.
         """

@@ -61,17 +61,28 @@ class FittedLinearHead:
     held_out: Floats | None = None
 
     def __init__(
-        self, weights: Floats, bias: Floats, temperature: float, held_out_loss: float | None, name: str,
+        self,
+        weights: Floats,
+        bias: Floats,
+        temperature: float,
+        held_out_loss: float | None,
+        name: str,
         several: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._weights, self._bias, self.temperature = weights, bias, temperature
         self.held_out_loss, self.name, self._several = held_out_loss, name, several
 
     @classmethod
     def on_raw(
-        cls, weights: Floats, bias: Floats, mean: Floats, scale: Floats, temperature: float | Floats,
-        held_out_loss: float, name: str,
-    ) -> "FittedLinearHead":  # fmt: skip
+        cls,
+        weights: Floats,
+        bias: Floats,
+        mean: Floats,
+        scale: Floats,
+        temperature: float | Floats,
+        held_out_loss: float,
+        name: str,
+    ) -> "FittedLinearHead":
         """From a solution for standardised inputs. Standardising and the temperature fold into the weights, so
         that one product is all that is left to do.
         """

@@ -58,12 +58,16 @@ class _State:
             labeled=labeled_items(session, project.id, project.classes, "single"),
             votes=_shared_votes(session, project),
             gold=np.array(
-                session.scalars(sa.select(Item.id).where(Item.project_id == project.id, sa.text("items.gold"))).all(),
+                session.scalars(
+                    sa.select(Item.id).where(Item.project_id == project.id, sa.text("items.gold"))
+                ).all(),
                 np.int64,
             ),
-            last_label_id=session.scalar(sa.select(sa.func.max(Label.id)).where(Label.project_id == project.id))
+            last_label_id=session.scalar(
+                sa.select(sa.func.max(Label.id)).where(Label.project_id == project.id)
+            )
             or 0,
-        )  # fmt: skip
+        )
 
 
 def _shared_votes(session: Session, project: Project) -> list[tuple[int, str, int]]:
@@ -149,9 +153,12 @@ class _Crowd:
             return _Crowd(rows, votes, annotators, None, None)
         enough = len(rows) >= _LEAST_SHARED
         return _Crowd(
-            rows, votes, annotators, consensus(votes, probabilities[rows]) if enough else None,
+            rows,
+            votes,
+            annotators,
+            consensus(votes, probabilities[rows]) if enough else None,
             agreement(votes, probabilities.shape[1]),
-        )  # fmt: skip
+        )
 
     def classes(self, known: KnownItems) -> Ints:
         """(n,) Classes of the known items: the consensus where somebody voted for it, else the current class."""
@@ -199,12 +206,15 @@ def _suspects(
     worst = worst[np.argsort(quality[worst], kind="stable")][:_MOST_SUSPECTS]
     return [
         {
-            "item_id": int(known.ids[row]), "project_id": state.project.id, "class_name": int(classes[row]),
-            "suggested_class": int(likeliest[row]), "probability": float(probabilities[row, likeliest[row]]),
+            "item_id": int(known.ids[row]),
+            "project_id": state.project.id,
+            "class_name": int(classes[row]),
+            "suggested_class": int(likeliest[row]),
+            "probability": float(probabilities[row, likeliest[row]]),
             "quality": float(quality[row]),
         }
         for row in worst
-    ]  # fmt: skip
+    ]
 
 
 def _called(suspects: list[dict[str, Any]], names: list[str]) -> list[dict[str, Any]]:

@@ -31,9 +31,19 @@ _SAME_ITEM = (
     "gold",
 )
 _SAME_LABEL = (
-    "annotator", "revision", "current", "used", "class", "said", "skip", "arm", "outcome", "duration_ms",
-    "annotation", "created_at",
-)  # fmt: skip
+    "annotator",
+    "revision",
+    "current",
+    "used",
+    "class",
+    "said",
+    "skip",
+    "arm",
+    "outcome",
+    "duration_ms",
+    "annotation",
+    "created_at",
+)
 
 
 def run(context: JobContext) -> dict[str, Any]:

@@ -50,8 +50,12 @@ def write_backbone(backbone: nn.Module, spec: ModelSpec, folder: Path) -> None:
     kind, data = type(backbone), dict[str, Any]()
     if (size := spec.input.get("image_size")) is not None:
         data = {
-            "input_size": (3, size, size), "mean": MEAN, "std": STD, "interpolation": "bilinear", "crop_pct": 1.0
-        }  # fmt: skip
+            "input_size": (3, size, size),
+            "mean": MEAN,
+            "std": STD,
+            "interpolation": "bilinear",
+            "crop_pct": 1.0,
+        }
     config_file = folder / "config.json"
     if kind.__module__.startswith("worker."):  # no timm model
         safetensors.torch.save_file(backbone.state_dict(), folder / "model.safetensors")

@@ -58,8 +58,11 @@ def run(context: JobContext) -> dict[str, Any]:
             context.report(_GROUPED + (1 - _GROUPED) * start / len(order), "writing the similarity index")
     starts = np.concatenate([[0], np.cumsum(np.bincount(cells, minlength=len(centers)))])
     arrays: dict[str, npt.NDArray[Any]] = {
-        "items": scored.ids[order], "rows": rows, "centers": centers, "starts": starts.astype(np.int64)
-    }  # fmt: skip
+        "items": scored.ids[order],
+        "rows": rows,
+        "centers": centers,
+        "starts": starts.astype(np.int64),
+    }
     for name, array in arrays.items():  # the starts last: they tell that it is complete
         with context.artifacts.writing(f"{folder}/{name}.npy") as file:
             np.save(file, array, allow_pickle=False)

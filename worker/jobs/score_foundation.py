@@ -84,9 +84,15 @@ def run(context: JobContext) -> dict[str, Any]:
     store(context, artifact, ids, embeddings, sketches, more)
     network, source = modality.foundation.name, search.weights.source
     return serve(
-        context, score_run, net.modality, ids, pool, artifact, embeddings.shape[1],
+        context,
+        score_run,
+        net.modality,
+        ids,
+        pool,
+        artifact,
+        embeddings.shape[1],
         more={"network": network, "source": source, "sha256": search.weights.sha256},
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)

@@ -62,9 +62,17 @@ def run(context: JobContext) -> dict[str, Any]:
         for start in range(0, len(rows), _ROWS):
             file.write(embeddings[rows[start : start + _ROWS]].tobytes())
     return serve(
-        context, score_run, artifact, modality, seed,
-        ids=ids, pool=pool, losses=losses, spreads=None, dimensions=int(embeddings.shape[1]),
-    )  # fmt: skip
+        context,
+        score_run,
+        artifact,
+        modality,
+        seed,
+        ids=ids,
+        pool=pool,
+        losses=losses,
+        spreads=None,
+        dimensions=int(embeddings.shape[1]),
+    )
 
 
 def _items(

@@ -84,10 +84,11 @@ def labels_asked_by(session: Session, project_id: int, strategy: str) -> Ints:
         sa.select(Label.id)
         .join(Ranking, Label.ranking_id == Ranking.id)
         .where(
-            Label.project_id == project_id, Label.arm == "selected",
+            Label.project_id == project_id,
+            Label.arm == "selected",
             Ranking.strategy["name"].as_string() == strategy,
         )
-    )  # fmt: skip
+    )
     return np.fromiter(session.scalars(query), np.int64)
 
 

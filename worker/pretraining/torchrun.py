@@ -24,12 +24,19 @@ def main() -> None:
     die_with_parent(int(runner_pid))
     torchrun(
         [
-            f"--nproc-per-node={trainers}", "--local-addr=127.0.0.1", "--rdzv-backend=c10d",
-            f"--rdzv-endpoint={Path(address).with_name('rendezvous')}", f"--rdzv-conf={_RENDEZVOUS}",
-            f"--max-restarts={_RESTARTS}", f"--log-dir={os.devnull}",
-            "--module", "worker.pretraining.trainer", str(os.getpid()), address,
+            f"--nproc-per-node={trainers}",
+            "--local-addr=127.0.0.1",
+            "--rdzv-backend=c10d",
+            f"--rdzv-endpoint={Path(address).with_name('rendezvous')}",
+            f"--rdzv-conf={_RENDEZVOUS}",
+            f"--max-restarts={_RESTARTS}",
+            f"--log-dir={os.devnull}",
+            "--module",
+            "worker.pretraining.trainer",
+            str(os.getpid()),
+            address,
         ]
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -49,9 +49,14 @@ def two_dimensions(
         report(0.1 + 0.9 * min(1.0, done / (_EARLY + _LATE)))
 
     layout = TSNEEmbedding(
-        start.astype(np.float64), affinities, negative_gradient_method="auto", n_jobs=jobs,
-        random_state=int(rng.integers(2**31)), callbacks=[step], callbacks_every_iters=_REPORTED_EVERY,
-    )  # fmt: skip
+        start.astype(np.float64),
+        affinities,
+        negative_gradient_method="auto",
+        n_jobs=jobs,
+        random_state=int(rng.integers(2**31)),
+        callbacks=[step],
+        callbacks_every_iters=_REPORTED_EVERY,
+    )
     layout.optimize(_EARLY, exaggeration=12, momentum=0.5, inplace=True, propagate_exception=True)
     late = 2 if len(points) > _MANY else 1
     layout.optimize(_LATE, exaggeration=late, momentum=0.8, inplace=True, propagate_exception=True)

@@ -60,8 +60,12 @@ def k_means_centers(points: Floats, k: int, rng: np.random.Generator) -> Floats:
     sample = np.ascontiguousarray(sample)
     starts = plus_plus([sample], k, int(rng.integers(len(sample))), rng)
     clusters = faiss.Kmeans(
-        points.shape[1], k, niter=_ITERATIONS, seed=int(rng.integers(2**31)),
-        min_points_per_centroid=1, max_points_per_centroid=len(sample),
-    )  # fmt: skip
+        points.shape[1],
+        k,
+        niter=_ITERATIONS,
+        seed=int(rng.integers(2**31)),
+        min_points_per_centroid=1,
+        max_points_per_centroid=len(sample),
+    )
     clusters.train(sample, init_centroids=sample[starts])
     return np.asarray(clusters.centroids, dtype=np.float32)

@@ -60,9 +60,14 @@ class Shortlist(Strategy):
             return herd(pool, n, weights, rng, references=MORE_REFERENCES, space_of=PoolSpace)
         rarity = self._rarity(pool, probabilities)
         return herd(
-            pool, n, one_minus_margin(probabilities, pool.several) * rarity * weights, rng,
-            references=MORE_REFERENCES, factors=rarity, space_of=PoolSpace,
-        )  # fmt: skip
+            pool,
+            n,
+            one_minus_margin(probabilities, pool.several) * rarity * weights,
+            rng,
+            references=MORE_REFERENCES,
+            factors=rarity,
+            space_of=PoolSpace,
+        )
 
     def _rarity(self, pool: PoolView, probabilities: Floats) -> Floats:
         """(n,) Expected rarity of an item's class among the labels; 1 where the pool is not skewed."""

@@ -77,8 +77,10 @@ class RunnerProcess:
             # A session of its own: Ctrl-C reaches the supervisor only, a kill takes along what it started.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "worker.supervision.runner", str(theirs.fileno()), str(os.getpid())],
-                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True,
-            )  # fmt: skip
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
         self._send(start)
 
     def fileno(self) -> int:

@@ -70,9 +70,13 @@ class Supervisor:
         self._settings, self._engine = settings, engine
         host = socket.gethostname()
         self._worker = Worker(
-            id=f"{host}-{os.getpid()}-{uuid.uuid4().hex[:6]}", host=host, pid=os.getpid(),
-            device=settings.device, lanes=list(settings.lanes), has=[],
-        )  # fmt: skip
+            id=f"{host}-{os.getpid()}-{uuid.uuid4().hex[:6]}",
+            host=host,
+            pid=os.getpid(),
+            device=settings.device,
+            lanes=list(settings.lanes),
+            has=[],
+        )
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._lanes = [
             _Lane(settings, engine, Start(settings, jobs_package, plug_ins, lane), self._worker.id, self)

@@ -32,9 +32,13 @@ class _Entry:
 
 
 def store(
-    session: Session, project: Project, connection: ToolConnection, config: LabelingConfig,
-    tasks: Sequence[Task], people: Mapping[int, str],
-) -> int:  # fmt: skip
+    session: Session,
+    project: Project,
+    connection: ToolConnection,
+    config: LabelingConfig,
+    tasks: Sequence[Task],
+    people: Mapping[int, str],
+) -> int:
     """The number of labels that were looked at, as an annotation was new, changed or deleted. The tasks are registered,
     the project is locked.
     """
@@ -75,10 +79,16 @@ def _items(session: Session, connection: ToolConnection, numbers: Sequence[int])
 
 
 def _of_task(
-    session: Session, project: Project, connection: ToolConnection, config: LabelingConfig, task: Task,
-    people: Mapping[int, str], seen: dict[int, ToolAnnotation], shown: ToolTask,
+    session: Session,
+    project: Project,
+    connection: ToolConnection,
+    config: LabelingConfig,
+    task: Task,
+    people: Mapping[int, str],
+    seen: dict[int, ToolAnnotation],
+    shown: ToolTask,
     entries: list[_Entry],
-) -> int:  # fmt: skip
+) -> int:
     there = {annotation.id: annotation for annotation in task.annotations}
     changed = {}  # annotators, in the order in which they are come upon
     for number, known in seen.items():
@@ -107,9 +117,13 @@ def _of_task(
 
 
 def _noted(
-    session: Session, connection: ToolConnection, task: Task, annotation: Annotation, annotator: str,
+    session: Session,
+    connection: ToolConnection,
+    task: Task,
+    annotation: Annotation,
+    annotator: str,
     row: ToolAnnotation | None,
-) -> ToolAnnotation:  # fmt: skip
+) -> ToolAnnotation:
     if row is None:
         row = ToolAnnotation(connection_id=connection.id, annotation_id=annotation.id, task_id=task.id)
         session.add(row)
@@ -119,9 +133,13 @@ def _noted(
 
 
 def _label(
-    project: Project, config: LabelingConfig, shown: ToolTask, annotator: str,
-    annotation: Annotation, row: ToolAnnotation,
-) -> NewLabel | None:  # fmt: skip
+    project: Project,
+    config: LabelingConfig,
+    shown: ToolTask,
+    annotator: str,
+    annotation: Annotation,
+    row: ToolAnnotation,
+) -> NewLabel | None:
     """None, and a refusal in the row, where it names no class or several, and an item has one."""
     class_name = classes = None
     if not annotation.cancelled and project.label_kind == "multi":

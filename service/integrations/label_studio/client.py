@@ -118,9 +118,11 @@ class LabelStudio:
         query: dict[str, Any] = {"ordering": ["tasks:id"]}
         if since is not None:
             changed = {
-                "filter": "filter:tasks:updated_at", "operator": "greater", "type": "Datetime",
+                "filter": "filter:tasks:updated_at",
+                "operator": "greater",
+                "type": "Datetime",
                 "value": since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-            }  # fmt: skip
+            }
             query["filters"] = {"conjunction": "and", "items": [changed]}
         async for rows in self._pages(project, {"fields": "all", "query": json.dumps(query)}, PAGE):
             yield [_task(row) for row in rows]
@@ -158,9 +160,11 @@ class LabelStudio:
     async def import_predictions(self, project: int, predictions: Sequence[Mapping[str, Any]]) -> None:
         for first in range(0, len(predictions), _PREDICTIONS):
             await self._call(
-                "POST", f"/api/projects/{project}/import/predictions", timeout=_IMPORT_S,
+                "POST",
+                f"/api/projects/{project}/import/predictions",
+                timeout=_IMPORT_S,
                 json=predictions[first : first + _PREDICTIONS],
-            )  # fmt: skip
+            )
 
     async def webhooks(self, project: int) -> list[dict[str, Any]]:
         found = await self._call("GET", "/api/webhooks/", params={"project": str(project)})
@@ -171,9 +175,14 @@ class LabelStudio:
     ) -> bool:
         """False where the tool refuses the address."""
         body = {
-            "url": url, "project": project, "send_payload": True, "send_for_all_actions": False,
-            "actions": list(actions), "headers": dict(headers), "is_active": True,
-        }  # fmt: skip
+            "url": url,
+            "project": project,
+            "send_payload": True,
+            "send_for_all_actions": False,
+            "actions": list(actions),
+            "headers": dict(headers),
+            "is_active": True,
+        }
         return await self._call("POST", "/api/webhooks/", json=body, refused=(400, 403)) is not None
 
     async def change_webhook(self, number: int, headers: Mapping[str, str]) -> None:

@@ -75,10 +75,18 @@ def store(
 
     def step(session: Session) -> ToolConnection:
         return connections.create(
-            session, project_of(session), url=found.url, tool_project=wanted.tool_project,
-            token=vault.encrypted(secret, wanted.token), config=found.config, callback_url=callback,
-            top=wanted.top, add_classes=wanted.add_classes, tool_version=found.version, warning=found.warning,
-        )  # fmt: skip
+            session,
+            project_of(session),
+            url=found.url,
+            tool_project=wanted.tool_project,
+            token=vault.encrypted(secret, wanted.token),
+            config=found.config,
+            callback_url=callback,
+            top=wanted.top,
+            add_classes=wanted.add_classes,
+            tool_version=found.version,
+            warning=found.warning,
+        )
 
     return step
 
@@ -109,10 +117,14 @@ def connected(engine: sa.Engine, settings: Settings, wanted: Wanted, into: str |
         if named is not None or into is not None:
             return named or projects.find(session, str(into))
         return projects.create(
-            session, name=found.title, classes=found.config.classes, settings=ProjectSettings(),
-            pretext_from=None, modality=found.config.kind,
+            session,
+            name=found.title,
+            classes=found.config.classes,
+            settings=ProjectSettings(),
+            pretext_from=None,
+            modality=found.config.kind,
             label_kind="multi" if found.config.several else "single",
-        )  # fmt: skip
+        )
 
     with write_session(engine) as session:
         connection = store(secret, wanted, found, project_of)(session)

@@ -53,9 +53,19 @@ class Claim:
 
 
 def create(
-    session: Session, project: Project, *, url: str, tool_project: int, token: str, config: LabelingConfig,
-    callback_url: str | None, top: int, add_classes: bool, tool_version: str | None, warning: str | None,
-) -> ToolConnection:  # fmt: skip
+    session: Session,
+    project: Project,
+    *,
+    url: str,
+    tool_project: int,
+    token: str,
+    config: LabelingConfig,
+    callback_url: str | None,
+    top: int,
+    add_classes: bool,
+    tool_version: str | None,
+    warning: str | None,
+) -> ToolConnection:
     """token: encrypted. Raises `ConnectedAlready`, `ToolClassesUnknown`, `ModalityFixed`, `ProjectArchived`, and what
     changing a project raises.
     """
@@ -69,14 +79,27 @@ def create(
         raise ToolClassesUnknown(field="tool_project", project=project.name, missing=", ".join(missing))
     if missing:
         project_changes.change(
-            session, project, changes={}, name=None, classes=[*project.classes, *missing], state=None,
+            session,
+            project,
+            changes={},
+            name=None,
+            classes=[*project.classes, *missing],
+            state=None,
             if_match=None,
-        )  # fmt: skip
+        )
     connection = ToolConnection(
-        project_id=project.id, url=url, tool_project=tool_project, token=token, nonce=secrets.token_hex(16),
-        callback_url=callback_url, config=config.as_row(), top=top, tool_version=tool_version, warning=warning,
+        project_id=project.id,
+        url=url,
+        tool_project=tool_project,
+        token=token,
+        nonce=secrets.token_hex(16),
+        callback_url=callback_url,
+        config=config.as_row(),
+        top=top,
+        tool_version=tool_version,
+        warning=warning,
         known_classes=list(project.classes),
-    )  # fmt: skip
+    )
     session.add(connection)
     try:
         session.flush()

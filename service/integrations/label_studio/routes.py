@@ -42,13 +42,27 @@ _LAST = 1.0  # the score of a task that is in no ranking: shown after all that a
 _NONE = "shortlist"  # the version before there is a ranking
 _URL = "https://label-studio.example.com"
 _EXAMPLE = {
-    "project": "p_1", "url": _URL, "tool_project": 7, "tool_version": "1.23.2", "control": "Choices",
-    "data_key": "image", "webhook": "https://shortlist.example.com/integrations/label-studio/p_1/webhook",
-    "webhook_accepted": True, "warning": None, "error": None, "failures": 0, "tasks": 5000, "tasks_gone": 2,
-    "annotations": 312, "refused": 1, "refusals": ["Annotation 9 of task 4: it names no class with Choices 'label'."],
-    "model_version": "shortlist-12", "predictions": 1000, "synced_at": "2026-01-31T12:00:00Z",
+    "project": "p_1",
+    "url": _URL,
+    "tool_project": 7,
+    "tool_version": "1.23.2",
+    "control": "Choices",
+    "data_key": "image",
+    "webhook": "https://shortlist.example.com/integrations/label-studio/p_1/webhook",
+    "webhook_accepted": True,
+    "warning": None,
+    "error": None,
+    "failures": 0,
+    "tasks": 5000,
+    "tasks_gone": 2,
+    "annotations": 312,
+    "refused": 1,
+    "refusals": ["Annotation 9 of task 4: it names no class with Choices 'label'."],
+    "model_version": "shortlist-12",
+    "predictions": 1000,
+    "synced_at": "2026-01-31T12:00:00Z",
     "created_at": "2026-01-31T09:00:00Z",
-}  # fmt: skip
+}
 
 
 class NewConnection(Body):

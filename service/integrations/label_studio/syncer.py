@@ -51,9 +51,14 @@ MOST_UNFETCHED = 20  # tasks in a look
 SAMPLING = "Uncertainty sampling"
 SECRET_HEADER = "X-Shortlist-Secret"
 ACTIONS = (
-    "ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED", "TASKS_CREATED",
-    "TASKS_DELETED", "PROJECT_UPDATED",
-)  # fmt: skip
+    "ANNOTATION_CREATED",
+    "ANNOTATIONS_CREATED",
+    "ANNOTATION_UPDATED",
+    "ANNOTATIONS_DELETED",
+    "TASKS_CREATED",
+    "TASKS_DELETED",
+    "PROJECT_UPDATED",
+)
 # Looked back further than to the last look: what was being written then may carry an earlier time.
 MARGIN = timedelta(seconds=5)
 LONG_MARGIN = timedelta(minutes=5)

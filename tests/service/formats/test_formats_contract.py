@@ -36,35 +36,59 @@ SCHEMA = pa.schema(
 REGIONS: dict[str, Any] = {
     "coco": {
         "coco": [
-            {"category": "coat", "bbox": [1.5, 2, 30, 40], "area": 1200, "iscrowd": 0, "segmentation": [[1, 2, 3, 4]]},
+            {
+                "category": "coat",
+                "bbox": [1.5, 2, 30, 40],
+                "area": 1200,
+                "iscrowd": 0,
+                "segmentation": [[1, 2, 3, 4]],
+            },
             {"category": "coat", "bbox": [0, 0, 5, 5], "attributes": {"occluded": False}},
         ]
     },
     "voc": {
         "voc": [
-            {"name": "coat", "pose": "Left", "bndbox": {"xmin": "48", "ymin": "240.5", "xmax": "195", "ymax": "371"}},
+            {
+                "name": "coat",
+                "pose": "Left",
+                "bndbox": {"xmin": "48", "ymin": "240.5", "xmax": "195", "ymax": "371"},
+            },
             {"name": "coat", "bndbox": {"xmin": "1"}, "part": [{"name": "collar"}, {"name": "sleeve"}]},
         ]
     },
     "yolo": {
         "yolo": [
-            {"class": "coat", "values": "0.50 0.5 0.25 0.125"}, {"class": "coat", "values": "0.1 0.1 0.2 0.2 0.3 0.1"},
+            {"class": "coat", "values": "0.50 0.5 0.25 0.125"},
+            {"class": "coat", "values": "0.1 0.1 0.2 0.2 0.3 0.1"},
         ]
     },
     "cvat": {
         "cvat": [
-            {"shape": "box", "label": "coat", "xtl": "1.00", "ytl": "2", "xbr": "3", "ybr": "4",
-             "attributes": {"size": "L & <XL>"}},
+            {
+                "shape": "box",
+                "label": "coat",
+                "xtl": "1.00",
+                "ytl": "2",
+                "xbr": "3",
+                "ybr": "4",
+                "attributes": {"size": "L & <XL>"},
+            },
             {"shape": "polygon", "label": "coat", "points": "1,2;3,4;5,6"},
         ]
     },
     "label-studio": {
         "result": [
-            {"id": "x", "from_name": "box", "to_name": "image", "type": "rectanglelabels", "original_width": 640,
-             "value": {"x": 1.5, "y": 2, "width": 3, "height": 4, "rectanglelabels": ["coat"]}},
+            {
+                "id": "x",
+                "from_name": "box",
+                "to_name": "image",
+                "type": "rectanglelabels",
+                "original_width": 640,
+                "value": {"x": 1.5, "y": 2, "width": 3, "height": 4, "rectanglelabels": ["coat"]},
+            },
         ]
     },
-}  # fmt: skip
+}
 
 
 def png() -> bytes:
@@ -165,9 +189,20 @@ def test_the_same_labels_give_the_same_bytes(format: Format) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\xff\xfe\x00", b"{", b"[1, 2]", b'{"images": 3, "annotations": 4}', b"<annotations><image/>", b"<a/>",
-     b"PK\x03\x04broken", b"PAR1", b'<!DOCTYPE a [<!ENTITY b "c">]><annotations>&b;</annotations>', b"[" * 100_000],
-)  # fmt: skip
+    [
+        b"",
+        b"\xff\xfe\x00",
+        b"{",
+        b"[1, 2]",
+        b'{"images": 3, "annotations": 4}',
+        b"<annotations><image/>",
+        b"<a/>",
+        b"PK\x03\x04broken",
+        b"PAR1",
+        b'<!DOCTYPE a [<!ENTITY b "c">]><annotations>&b;</annotations>',
+        b"[" * 100_000,
+    ],
+)
 def test_a_file_that_is_none_is_refused_with_a_sentence(
     content: bytes, format: Format, tmp_path: Path
 ) -> None:
@@ -240,12 +275,16 @@ def test_boxes_of_several_classes_are_refused_with_their_names(tmp_path: Path) -
 
 def test_what_people_do_in_label_studio(tmp_path: Path) -> None:
     choice = {"type": "choices", "from_name": "c", "to_name": "i", "value": {"choices": ["coat"]}}
-    task = {"id": 3, "data": {"image": "/data/local-files/?d=shirts/0%201.png"}, "annotations": [
-        {"id": 1, "result": [choice], "completed_by": {"id": 4, "email": "ann@example.com"}},
-        {"id": 2, "result": [], "was_cancelled": True, "completed_by": 5},
-        {"id": 3, "result": []},
-        {"id": 4, "result": [{**choice, "value": {"choices": ["coat", "shirt"]}}]},
-    ]}  # fmt: skip
+    task = {
+        "id": 3,
+        "data": {"image": "/data/local-files/?d=shirts/0%201.png"},
+        "annotations": [
+            {"id": 1, "result": [choice], "completed_by": {"id": 4, "email": "ann@example.com"}},
+            {"id": 2, "result": [], "was_cancelled": True, "completed_by": 5},
+            {"id": 3, "result": []},
+            {"id": 4, "result": [{**choice, "value": {"choices": ["coat", "shirt"]}}]},
+        ],
+    }
     path = tmp_path / "tasks.json"
     path.write_text(json.dumps([task]))
     assert format_of(path).name == "label-studio"
@@ -263,8 +302,9 @@ def test_an_image_folder_of_others_is_read_by_path(tmp_path: Path) -> None:
         for name in ("train/coat/1.PNG", "train/shirt/2.jpg", "__MACOSX/train/coat/._1.png", "README.md"):
             archive.writestr(name, b"")
     assert rows_of(format_of(path), path) == [
-        {"key": "train/coat/1.PNG", "class": "coat"}, {"key": "train/shirt/2.jpg", "class": "shirt"}
-    ]  # fmt: skip
+        {"key": "train/coat/1.PNG", "class": "coat"},
+        {"key": "train/shirt/2.jpg", "class": "shirt"},
+    ]
 
 
 def test_yolo_as_ultralytics_writes_it(tmp_path: Path) -> None:
@@ -278,8 +318,9 @@ def test_yolo_as_ultralytics_writes_it(tmp_path: Path) -> None:
         archive.writestr("labels/train/4.txt", "0 0.5 x 0.1 0.1\n")
     found = [row for _, row in format_of(path).read(path)]
     assert found[0] == {
-        "key": "train/1.jpg", "class": "shirt",
+        "key": "train/1.jpg",
+        "class": "shirt",
         "annotation": {"yolo": [{"class": "shirt", "values": "0.5 0.5 0.1 0.1"}]},
-    }  # fmt: skip
+    }
     assert [row.field for row in found[1:] if isinstance(row, NoRow)] == ["class", "line"]
     assert len(found) == 3

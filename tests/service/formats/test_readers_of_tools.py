@@ -58,10 +58,13 @@ def test_coco_of_pycocotools(tmp_path: Path) -> None:
     }
     file.write_text(
         json.dumps(
-            {"images": [{"id": 3, "file_name": "a.png", "height": 6, "width": 8}], "annotations": [annotation],
-             "categories": [{"id": 18, "name": "coat", "supercategory": "clothes"}]}
+            {
+                "images": [{"id": 3, "file_name": "a.png", "height": 6, "width": 8}],
+                "annotations": [annotation],
+                "categories": [{"id": 18, "name": "coat", "supercategory": "clothes"}],
+            }
         )
-    )  # fmt: skip
+    )
     ((_, row),) = formats()["coco"].read(file)
     assert isinstance(row, dict)
     again = json.loads(written(formats()["coco"], tmp_path, labels(row)).read_text())["annotations"][0]
@@ -93,8 +96,10 @@ def test_folders_by_torchvision(tmp_path: Path) -> None:
     found = torchvision.datasets.ImageFolder(str(folder))
     assert found.classes == ["coat", "sneaker %2F boot"]
     assert sorted((Path(path).name, found.classes[number]) for path, number in found.samples) == [
-        ("2.png", "sneaker %2F boot"), ("no ending.png", "coat"), ("shirts%2F1.png", "coat")
-    ]  # fmt: skip
+        ("2.png", "sneaker %2F boot"),
+        ("no ending.png", "coat"),
+        ("shirts%2F1.png", "coat"),
+    ]
     assert found[0][0].size == (8, 6)
 
 

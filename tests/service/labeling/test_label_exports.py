@@ -31,8 +31,10 @@ def test_it_is_what_is_current(session: Session) -> None:
     keys = {item.id: item.key for item in items}
     assert exported(session, project.id, last) == [(keys[one.item_id], one.class_name) for one in current]
     assert exported(session, project.id, last) == [
-        (items[0].key, "dog"), (items[2].key, None), (items[3].key, "dog"),
-    ]  # fmt: skip
+        (items[0].key, "dog"),
+        (items[2].key, None),
+        (items[3].key, "dog"),
+    ]
 
 
 def test_labels_that_change_while_it_is_read(session: Session) -> None:

@@ -94,8 +94,9 @@ def test_an_older_revision_is_stale_and_not_used(session: Session) -> None:
     store(session, project, entry(item, class_name="dog", revision=5))
     assert store(session, project, entry(item, revision=3)).outcomes == ["stale"]
     assert [(label.revision, label.current, label.used) for label in rows(session)] == [
-        (5, True, True), (3, False, False),
-    ]  # fmt: skip
+        (5, True, True),
+        (3, False, False),
+    ]
     assert item.class_name == "dog"
 
 
@@ -116,8 +117,10 @@ def test_a_late_label_is_used_unless_the_item_is_done(session: Session) -> None:
     assert store(session, project, entry(second), after_s=63).outcomes == ["late"]
     assert second.class_name == "dog"
     assert [(label.used, label.arm) for label in rows(session)] == [
-        (True, "control"), (True, "control"), (False, "control"),
-    ]  # fmt: skip
+        (True, "control"),
+        (True, "control"),
+        (False, "control"),
+    ]
     assert project.labels_used == counted(session, project) == 2
 
 
@@ -176,9 +179,14 @@ def test_overlap_asks_until_two_agree(session: Session) -> None:
     project.classes = ["cat", "dog", "bee", "ant"]
     names = {name[0]: name for name in project.classes}
     decisions = {
-        "c": None, "cc": "cat", "cd": None, "cdd": "dog", "cdb": None, "cdbd": "dog",
+        "c": None,
+        "cc": "cat",
+        "cd": None,
+        "cdd": "dog",
+        "cdb": None,
+        "cdbd": "dog",
         "dcba": "dog",  # four labels, overlap + 2: of equals the earliest
-    }  # fmt: skip
+    }
     for item, (votes, decision) in zip(items, decisions.items(), strict=True):
         for number, vote in enumerate(votes):
             store(session, project, entry(item, f"annotator {number}", class_name=names[vote]))

@@ -10,9 +10,13 @@ from service.store.tables import Project, utc_now
 from tests import factories
 
 FIGURES = {
-    "measured_on": "control", "items": 40, "accuracy": 0.8, "accuracy_low": 0.65, "accuracy_high": 0.9,
+    "measured_on": "control",
+    "items": 40,
+    "accuracy": 0.8,
+    "accuracy_low": 0.65,
+    "accuracy_high": 0.9,
     "macro_f1": 0.7891,
-}  # fmt: skip
+}
 
 
 def _measured(session: Session, accuracies: list[float | None]) -> Project:
@@ -23,13 +27,21 @@ def _measured(session: Session, accuracies: list[float | None]) -> Project:
     for number, accuracy in enumerate(accuracies, 2):
         figures: dict[str, Any] = nothing if accuracy is None else FIGURES | {"accuracy": accuracy}
         head = factories.make_head(
-            session, project=project, score_run=score_run, labels_used=50 * number - 50,
+            session,
+            project=project,
+            score_run=score_run,
+            labels_used=50 * number - 50,
             metrics=figures | {"confusion": [[15, 5], [0, 20]]},
-        )  # fmt: skip
+        )
         factories.make_round(
-            session, project=project, number=number, labels=50, labels_before=50 * number - 100,
-            head_id=head.id, closed_at=utc_now(),
-        )  # fmt: skip
+            session,
+            project=project,
+            number=number,
+            labels=50,
+            labels_before=50 * number - 100,
+            head_id=head.id,
+            closed_at=utc_now(),
+        )
     return project
 
 

@@ -7,7 +7,7 @@ from service.errors import GoneMeanwhile
 from service.models import scores
 from service.store.session import read_session, write_session
 from service.store.tables import Project, ScoreRun
-from tests.factories import make_item, make_project, make_ranking, make_score, make_score_run  # fmt: skip
+from tests.factories import make_item, make_project, make_ranking, make_score, make_score_run
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

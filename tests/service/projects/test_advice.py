@@ -15,9 +15,13 @@ def _true(labels: Any, limit: float = 0.85, span: float = 1.5, speed: float = 0.
 def _point(labels: float, accuracy: float, error: float = 0.005, measured_on: str = "test") -> dict[str, Any]:
     low, high = accuracy - 1.96 * error, accuracy + 1.96 * error
     return {
-        "labels_used": labels, "labels": labels, "measured_on": measured_on, "accuracy": accuracy,
-        "accuracy_low": low, "accuracy_high": high,
-    }  # fmt: skip
+        "labels_used": labels,
+        "labels": labels,
+        "measured_on": measured_on,
+        "accuracy": accuracy,
+        "accuracy_low": low,
+        "accuracy_high": high,
+    }
 
 
 @pytest.mark.parametrize("error", [0.003, 0.02])

@@ -69,13 +69,16 @@ def test_a_renamed_class_has_its_new_name_wherever_it_stands(session: Session) -
     assert "1 label, 2 items of the pool, 1 gold item among them, 1 item of the test split" in tried.says[0]
     assert (project.classes, project.version) == (["cat", "tomcat", "dog"], version + 1)
     assert [(label.class_name, label.said, label.current) for label in rows(session)[1:]] == [
-        ("dog", None, False), ("cat", "kitten", True), ("dog", None, True),
-    ]  # fmt: skip
+        ("dog", None, False),
+        ("cat", "kitten", True),
+        ("dog", None, True),
+    ]
     assert [item.class_name for item in (*items[:3], test_item)] == ["cat", "dog", "cat", "cat"]
     assert session.scalars(sa.select(Suspect)).one().suggested_class == "cat"
     assert (head.classes, list(head.metrics["recall"].items())) == (
-        ["cat", "tomcat", "dog"], [("cat", 0.5), ("tomcat", None), ("dog", 0.75)],
-    )  # fmt: skip
+        ["cat", "tomcat", "dog"],
+        [("cat", 0.5), ("tomcat", None), ("dog", 0.75)],
+    )
     assert elsewhere.class_name == "kitten"
     assert session.scalars(sa.select(Job)).all() == []  # nothing to compute
 
@@ -134,8 +137,11 @@ def test_merged_classes_are_one_and_a_head_is_trained_on_it(session: Session) ->
     assert changed.effects == Effects(labels=4, split_items=1)
     assert project.classes == ["cat", "dog"]
     assert [(item.state, item.class_name) for item in items[:4]] == [
-        ("done", "cat"), ("available", None), ("available", None), ("done", "dog"),
-    ]  # fmt: skip
+        ("done", "cat"),
+        ("available", None),
+        ("available", None),
+        ("done", "dog"),
+    ]
     assert session.get_one(Label, items[0].decided_by).annotator == "bob"
     assert project.labels_used == used == counted(session, project)
     assert [label.said for label in rows(session)] == [
@@ -262,9 +268,10 @@ def test_every_change_is_on_record_and_told(session: Session) -> None:
         for record, by in class_changes.page(session, project, None, 10)
     ]
     assert found == [
-        ("add", ["bird"], None, "lead"), ("remove", ["dog"], None, "lead"),
+        ("add", ["bird"], None, "lead"),
+        ("remove", ["dog"], None, "lead"),
         ("merge", ["kitten", "tomcat"], "cat", "lead"),
-    ]  # fmt: skip
+    ]
     assert [delivery.event for delivery in session.scalars(sa.select(Delivery))] == ["classes.changed"] * 3
     (newest,) = class_changes.page(session, project, None, 1)
     assert class_changes.page(session, project, newest[0].id, 1)[0][0].kind == "remove"
@@ -339,6 +346,7 @@ def test_each_class_is_listed_with_what_has_it(session: Session) -> None:
     store(session, project, entry(items[0], class_name="dog"))
     change(session, project, "rename", "kitten", to="cat")
     assert [(use.name, use.aliases, use.effects) for use in class_changes.uses(session, project)] == [
-        ("cat", ["kitten"], Effects(earlier_labels=1)), ("tomcat", [], Effects()),
+        ("cat", ["kitten"], Effects(earlier_labels=1)),
+        ("tomcat", [], Effects()),
         ("dog", [], Effects(labels=1, items=1)),
-    ]  # fmt: skip
+    ]

@@ -35,9 +35,12 @@ def found(item: Item) -> tuple[str, str | None]:
 def test_items_that_have_labels_enough_are_done(session: Session) -> None:
     """As if the project had asked for so few from the start, but for what came later, which counts all the same."""
     cases = {
-        "": ("available", None), "c": ("available", None), "cd": ("available", None), "cc": ("done", "cat"),
+        "": ("available", None),
+        "c": ("available", None),
+        "cd": ("available", None),
+        "cc": ("done", "cat"),
         "dcdc": ("done", "dog"),  # four labels, overlap + 2: of equals the earliest
-    }  # fmt: skip
+    }
     project, items = make_pool(session, len(cases), overlap=3)
     other, (untouched,) = make_pool(session, 1, overlap=3)
     for item, classes in zip(items, cases, strict=True):
@@ -50,15 +53,18 @@ def test_items_that_have_labels_enough_are_done(session: Session) -> None:
     assert [found(item) for item in items] == list(cases.values())
     deciding = [session.get_one(Label, item.decided_by) for item in items[3:]]
     assert [(label.item_id, label.annotator) for label in deciding] == [
-        (items[3].id, "bob"), (items[4].id, "dan"),
-    ]  # fmt: skip
+        (items[3].id, "bob"),
+        (items[4].id, "dan"),
+    ]
     assert found(untouched) == ("available", None)
     assert {each.item_id for each in take(session, project, "eve")} == {item.id for item in items[:3]}
 
     change_overlap(session, project, 1)
     assert [found(item) for item in items[:3]] == [
-        ("available", None), ("done", "cat"), ("done", "cat"),
-    ]  # fmt: skip
+        ("available", None),
+        ("done", "cat"),
+        ("done", "cat"),
+    ]
 
 
 def test_all_that_counts_labels_stays_as_it_is(session: Session) -> None:

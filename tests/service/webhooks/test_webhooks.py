@@ -338,15 +338,34 @@ class TestAddresses:
     @pytest.mark.parametrize(
         "url",
         [
-            "http://127.0.0.1/", "http://localhost:8000/", "https://printer.local/x", "http://10.0.0.3/",
-            "http://169.254.169.254/latest/meta-data", "http://[::1]/", "http://[::ffff:192.168.0.1]/",
-            "http://[64:ff9b::7f00:1]/", "http://[2002:7f00:1::]/", "http://0.0.0.0/", "http://224.0.0.1/",
-            "http://[::127.0.0.1]/", "http://[::ffff:0:127.0.0.1]/", "http://[64:ff9b:1::7f00:1]/",
-            "http://[fec0::1]/", "http://[ff0e::1]/", "http://localhost./", "http://127.0.0.1./",
-            "ftp://example.com/", "https:///path", "nonsense", "https://me:secret@example.com/",
-            "https://example.com/#here", "https://example.com:99999/", "https://exa mple.com/", "",
+            "http://127.0.0.1/",
+            "http://localhost:8000/",
+            "https://printer.local/x",
+            "http://10.0.0.3/",
+            "http://169.254.169.254/latest/meta-data",
+            "http://[::1]/",
+            "http://[::ffff:192.168.0.1]/",
+            "http://[64:ff9b::7f00:1]/",
+            "http://[2002:7f00:1::]/",
+            "http://0.0.0.0/",
+            "http://224.0.0.1/",
+            "http://[::127.0.0.1]/",
+            "http://[::ffff:0:127.0.0.1]/",
+            "http://[64:ff9b:1::7f00:1]/",
+            "http://[fec0::1]/",
+            "http://[ff0e::1]/",
+            "http://localhost./",
+            "http://127.0.0.1./",
+            "ftp://example.com/",
+            "https:///path",
+            "nonsense",
+            "https://me:secret@example.com/",
+            "https://example.com/#here",
+            "https://example.com:99999/",
+            "https://exa mple.com/",
+            "",
         ],
-    )  # fmt: skip
+    )
     def test_refused(self, url: str) -> None:
         with pytest.raises(WebhookAddressRefused):
             addresses.checked_url(url, False, "url")
@@ -354,10 +373,14 @@ class TestAddresses:
     @pytest.mark.parametrize(
         "url",
         [
-            "https://example.com/hook?x=1", "http://1.1.1.1:8080/", "https://bücher.example/",
-            "https://notlocalhost.example/", "http://[2606:4700::1]/", "http://[64:ff9b::101:101]/",
+            "https://example.com/hook?x=1",
+            "http://1.1.1.1:8080/",
+            "https://bücher.example/",
+            "https://notlocalhost.example/",
+            "http://[2606:4700::1]/",
+            "http://[64:ff9b::101:101]/",
         ],
-    )  # fmt: skip
+    )
     def test_accepted(self, url: str) -> None:
         assert addresses.checked_url(url, False, "url") == url
 

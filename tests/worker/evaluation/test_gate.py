@@ -80,9 +80,14 @@ def test_verdicts(
     features = [clusters(n, signal, seed)[0] for seed, signal in enumerate((trained, untrained, raw))]
 
     gate = judge(
-        features[0], {"untrained": features[1], "raw": features[2]}, clusters(n, 0)[1],
-        taught=all_of(n), judged=all_of(n), judged_on="random", labels=n,
-    )  # fmt: skip
+        features[0],
+        {"untrained": features[1], "raw": features[2]},
+        clusters(n, 0)[1],
+        taught=all_of(n),
+        judged=all_of(n),
+        judged_on="random",
+        labels=n,
+    )
 
     assert (gate.verdict, gate.better) == (verdict, better)
     assert set(gate.linear) == set(gate.knn) == {"trained", "untrained", "raw"}
@@ -175,15 +180,27 @@ def test_another_space_takes_the_place_only_where_it_is_surely_better() -> None:
     good, _ = clusters(300, signal=3, seed=3)
 
     found = judge(
-        served, {"raw": noise, "joined": alike, "trained": noise}, classes, everything, everything, "control", 300,
+        served,
+        {"raw": noise, "joined": alike, "trained": noise},
+        classes,
+        everything,
+        everything,
+        "control",
+        300,
         "pretrained",
-    )  # fmt: skip
+    )
     assert (found.verdict, found.better, found.served) == ("go", None, "pretrained")
 
     found = judge(
-        served, {"raw": noise, "joined": good, "trained": noise}, classes, everything, everything, "control", 300,
+        served,
+        {"raw": noise, "joined": good, "trained": noise},
+        classes,
+        everything,
+        everything,
+        "control",
+        300,
         "pretrained",
-    )  # fmt: skip
+    )
     assert (found.verdict, found.better) == ("go", "joined")
     assert "surely worse than the trained backbone joined with pretrained weights" in found.reason
     assert set(found.linear) == {"pretrained", "raw", "joined", "trained"}

@@ -79,9 +79,14 @@ class Bench:
 
 
 def make_scored_project(
-    engine: sa.Engine, artifacts: Artifacts, *, pool: int = 120, test: int = 0, spread: float = 1.0,
+    engine: sa.Engine,
+    artifacts: Artifacts,
+    *,
+    pool: int = 120,
+    test: int = 0,
+    spread: float = 1.0,
     settings: dict[str, Any] | None = None,
-) -> ScoredProject:  # fmt: skip
+) -> ScoredProject:
     """Without rankings or heads. `spread` of the clusters, whose centers are about 6 apart."""
     rng = np.random.default_rng(0)
     truth = rng.integers(len(CLASSES), size=pool + test)
@@ -90,12 +95,14 @@ def make_scored_project(
         project = factories.make_project(session, classes=CLASSES, settings=settings or {})
         rows = [
             factories.make_item(
-                session, project=project, shuffle=int(rng.integers(2**31)),
+                session,
+                project=project,
+                shuffle=int(rng.integers(2**31)),
                 split="pool" if number < pool else "test",
                 class_name=None if number < pool else CLASSES[truth[number]],
             )
             for number in range(pool + test)
-        ]  # fmt: skip
+        ]
         ids = [row.id for row in rows]
         run = factories.make_score_run(session, project=project, artifact="scores/1/arrays", items=len(ids))
         project.score_run_id = run.id
@@ -106,10 +113,11 @@ def make_scored_project(
 
 def write_scores(artifacts: Artifacts, prefix: str, ids: Ints, embeddings: Floats) -> None:
     arrays: dict[str, npt.NDArray[Any]] = {
-        "ids": ids, "embeddings": embeddings.astype(np.float16),
+        "ids": ids,
+        "embeddings": embeddings.astype(np.float16),
         "losses": np.random.default_rng(1).random(len(ids), np.float32),
         "thumbnails": np.zeros((len(ids), 8 * 8 + 2), np.uint8),
-    }  # fmt: skip
+    }
     for name, array in arrays.items():
         with artifacts.writing(f"{prefix}/{name}.npy") as file:
             np.save(file, array)

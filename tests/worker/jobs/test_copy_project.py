@@ -27,15 +27,22 @@ def source(engine: sa.Engine) -> int:
         pool[5].state = "quarantined"
         pool[6].gold, pool[6].state, pool[6].class_name = True, "done", "dog"
         entries = [
-            (0, "ann", "cat", None), (0, "bob", "dog", None), (0, "cleo", "dog", None), (1, "ann", "cat", None),
-            (2, "ann", None, "broken"), (3, "ann", "cat", None), (3, "ann", "dog", None), (3, "bob", "dog", None),
-        ]  # fmt: skip
+            (0, "ann", "cat", None),
+            (0, "bob", "dog", None),
+            (0, "cleo", "dog", None),
+            (1, "ann", "cat", None),
+            (2, "ann", None, "broken"),
+            (3, "ann", "cat", None),
+            (3, "ann", "dog", None),
+            (3, "bob", "dog", None),
+        ]
         for item, annotator, class_name, skip in entries:
             labels.store(
-                session, project,
+                session,
+                project,
                 [NewLabel(public_id("i", pool[item].id), annotator, class_name=class_name, skip=skip)],  # type: ignore[arg-type]
                 utc_now(),
-            )  # fmt: skip
+            )
         score_run = factories.make_score_run(session, project=project)
         project.score_run_id = score_run.id
         return project.id
@@ -45,13 +52,21 @@ def item_rows(engine: sa.Engine, project_id: int) -> list[Any]:
     deciding = sa.orm.aliased(Label)
     query = (
         sa.select(
-            Item.key, Item.uri, Item.split, Item.state, Item.class_name, Item.shuffle, Item.meta, Item.gold,
-            deciding.annotator, deciding.revision,
+            Item.key,
+            Item.uri,
+            Item.split,
+            Item.state,
+            Item.class_name,
+            Item.shuffle,
+            Item.meta,
+            Item.gold,
+            deciding.annotator,
+            deciding.revision,
         )
         .outerjoin(deciding, deciding.id == Item.decided_by)
         .where(Item.project_id == project_id)
         .order_by(Item.key)
-    )  # fmt: skip
+    )
     with read_session(engine) as session:
         return [tuple(row) for row in session.execute(query)]
 
@@ -59,13 +74,20 @@ def item_rows(engine: sa.Engine, project_id: int) -> list[Any]:
 def label_rows(engine: sa.Engine, project_id: int) -> list[Any]:
     query = (
         sa.select(
-            Item.key, Label.annotator, Label.revision, Label.current, Label.used, Label.class_name, Label.skip,
-            Label.arm, Label.created_at,
+            Item.key,
+            Label.annotator,
+            Label.revision,
+            Label.current,
+            Label.used,
+            Label.class_name,
+            Label.skip,
+            Label.arm,
+            Label.created_at,
         )
         .join(Item, Item.id == Label.item_id)
         .where(Label.project_id == project_id)
         .order_by(Label.id)
-    )  # fmt: skip
+    )
     with read_session(engine) as session:
         return [tuple(row) for row in session.execute(query)]
 
@@ -94,8 +116,9 @@ def test_items_labels_and_decisions(
         opened = session.scalars(sa.select(Round).where(Round.project_id == copy)).one()
         assert (opened.number, opened.labels_before) == (1, new.labels_used)
         assert session.scalars(sa.select(Job.kind).where(Job.project_id == copy).order_by(Job.id)).all() == [
-            "copy_project", "score_pool",
-        ]  # fmt: skip
+            "copy_project",
+            "score_pool",
+        ]
 
 
 def test_after_a_crash_it_goes_on(
@@ -127,8 +150,11 @@ def test_without_labels_all_is_open_again(
             sa.select(Item.state, Item.class_name).where(Item.project_id == copy).order_by(Item.key)
         )
         assert [tuple(row) for row in states] == [
-            *[("available", None)] * 5, ("quarantined", None), ("done", "dog"), ("available", "cat"),
-        ]  # fmt: skip
+            *[("available", None)] * 5,
+            ("quarantined", None),
+            ("done", "dog"),
+            ("available", "cat"),
+        ]
         assert session.get_one(Project, copy).labels_used == 0
     assert label_rows(engine, copy) == []
 

@@ -34,10 +34,13 @@ def test_it_loads_in_plain_timm(
 ) -> None:
     with write_session(engine) as session:
         model = factories.make_pretext_model(
-            session, project=factories.make_project(session), version=1, backbone=backbone,
+            session,
+            project=factories.make_project(session),
+            version=1,
+            backbone=backbone,
             artifact="pretext/1/model.safetensors",
             config={"image_size": 32, "seed": 0, "pretrained": False, "layer": "stage2"},
-        )  # fmt: skip
+        )
         net = new_net(spec_of(model))
         store_net(net, model, artifacts, str(model.artifact))
     with write_session(engine) as session:

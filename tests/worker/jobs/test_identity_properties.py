@@ -120,15 +120,23 @@ class Told:
 )
 @example(  # an item that cannot be decoded stands in another row
     changes=[
-        ("delete", "b.png", "", 0), ("put", "d.png", "", 6), ("put", "b.png", "", 5), ("import", "", "", 0),
-        ("swap", "d.png", "a.png", 0), ("rename", "a.png", "d.png", 0),
+        ("delete", "b.png", "", 0),
+        ("put", "d.png", "", 6),
+        ("put", "b.png", "", 5),
+        ("import", "", "", 0),
+        ("swap", "d.png", "a.png", 0),
+        ("rename", "a.png", "d.png", 0),
     ]
-)  # fmt: skip
+)
 @given(changes=st.lists(change, min_size=1, max_size=14))
 def test_any_sequence_of_changes(
-    write: Callable[[Path, Pool], Path], changes: list[Change], engine: sa.Engine, settings: Settings,
-    artifacts: Artifacts, tmp_path: Path,
-) -> None:  # fmt: skip
+    write: Callable[[Path, Pool], Path],
+    changes: list[Change],
+    engine: sa.Engine,
+    settings: Settings,
+    artifacts: Artifacts,
+    tmp_path: Path,
+) -> None:
     importing = Importing(engine, settings, artifacts)
     with write_session(engine) as session:
         importing.project = make_project(session, classes=[f"picture {n}" for n in range(len(PICTURES))])

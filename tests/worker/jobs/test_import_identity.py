@@ -121,8 +121,9 @@ def test_equal_rows_without_keys_are_items_of_their_own(importing: Importing, tm
     assert told(importing(table)) == {"added": 4}
     assert told(importing(table)) == {"known": 4}
     assert {item.key for item in importing.items()} == {
-        *(content_hash_of(one) for one in RED[:2]), *(f"{content_hash_of(RED[0])}-{n}" for n in (2, 3))
-    }  # fmt: skip
+        *(content_hash_of(one) for one in RED[:2]),
+        *(f"{content_hash_of(RED[0])}-{n}" for n in (2, 3)),
+    }
 
 
 @on_sqlite
@@ -391,8 +392,10 @@ def test_a_second_class_for_a_test_item_is_refused_and_named(importing: Importin
         for sentence in result["refusals"]
     )
     assert {item.key: (item.state, item.class_name) for item in importing.items()} == {
-        "a": ("available", "cat"), "b": ("available", "dog"), "c": ("available", "cat")
-    }  # fmt: skip
+        "a": ("available", "cat"),
+        "b": ("available", "dog"),
+        "c": ("available", "cat"),
+    }
 
 
 @on_sqlite
@@ -513,8 +516,11 @@ def test_withdrawn_items_stay_withdrawn(importing: Importing, tmp_path: Path) ->
     (root / "00001.png").unlink()
     assert told(importing(root)) == {"known": 2, "moved": 1}
     assert {item.key: item.state for item in importing.items()} == {
-        "00001.png": "withdrawn", "00002.png": "available", "00003.png": "available", "x.png": "withdrawn"
-    }  # fmt: skip
+        "00001.png": "withdrawn",
+        "00002.png": "available",
+        "00003.png": "available",
+        "x.png": "withdrawn",
+    }
 
 
 @on_sqlite

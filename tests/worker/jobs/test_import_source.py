@@ -305,8 +305,9 @@ def test_a_test_split_by_column(importing: Importing, tmp_path: Path) -> None:
 
     assert counts(importing(path, "test", "kind")) == (2, 0, 0)
     assert {item.key: item.class_name for item in importing.items()} == {
-        f"test/{content_hash_of(data[0])}": "cat", f"test/{content_hash_of(data[1])}": "dog"
-    }  # fmt: skip
+        f"test/{content_hash_of(data[0])}": "cat",
+        f"test/{content_hash_of(data[1])}": "dog",
+    }
 
 
 @on_sqlite
@@ -426,9 +427,11 @@ def test_what_is_out_of_reach_is_left_out_and_fails_the_import(
 
 @on_sqlite
 def test_an_import_stops_once_its_source_is_away_and_goes_on_when_it_is_back(
-    importing: Importing, tmp_path: Path, out_of_reach: tuple[set[str], list[str]],
+    importing: Importing,
+    tmp_path: Path,
+    out_of_reach: tuple[set[str], list[str]],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr(import_source, "_CHUNK", 4)
     monkeypatch.setattr(import_source, "_AWAY", 6)
     root = write_pictures(tmp_path / "pool", 30)

@@ -191,10 +191,12 @@ def test_a_model_that_scored_before_stays_as_it_was(scoring: Scoring) -> None:
         model = session.get_one(PretextModel, scoring.model_id)
         make_score_run(session, project=project, pretext_model=model, state="complete", artifact="scores/0")
     empty: list[tuple[str, np.ndarray]] = [
-        ("ids", np.empty(0, np.int64)), ("losses", np.empty(0, np.float32)),
-        ("spreads", np.empty(0, np.float32)), ("embeddings", np.empty((0, 96), np.float16)),
+        ("ids", np.empty(0, np.int64)),
+        ("losses", np.empty(0, np.float32)),
+        ("spreads", np.empty(0, np.float32)),
+        ("embeddings", np.empty((0, 96), np.float16)),
         ("thumbnails", np.empty((0, 1026), np.uint8)),
-    ]  # fmt: skip
+    ]
     for name, array in empty:
         with scoring.artifacts.writing(f"scores/0/{name}.npy") as file:
             np.save(file, array)

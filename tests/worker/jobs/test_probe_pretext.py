@@ -35,9 +35,17 @@ class Labeled:
     """
 
     def __init__(
-        self, bench: Bench, folder: Path, labels: int, knows: bool, epochs: int = 2, selected: int = 0,
-        by: str = "shortlist", test: int = 0, control_fraction: float = 0,
-    ) -> None:  # fmt: skip
+        self,
+        bench: Bench,
+        folder: Path,
+        labels: int,
+        knows: bool,
+        epochs: int = 2,
+        selected: int = 0,
+        by: str = "shortlist",
+        test: int = 0,
+        control_fraction: float = 0,
+    ) -> None:
         self.bench = bench
         folder.mkdir()
         rng = np.random.default_rng(0)

@@ -325,9 +325,12 @@ def test_the_pretext_loss_weighs_by_the_end_of_its_interval_nearest_0(
         run = score_run_of(session, scored)
         for version, found in ((1, correlation), (2, None)):  # the newest was not measured
             factories.make_head(
-                session, project=session.get_one(Project, scored.id), score_run=run, version=version,
+                session,
+                project=session.get_one(Project, scored.id),
+                score_run=run,
+                version=version,
                 metrics={"measured_on": "control" if found else None, "pretext_loss_correlation": found},
-            )  # fmt: skip
+            )
 
     bench.rank(scored)
 
@@ -358,9 +361,13 @@ def test_random_takes_over_from_picks_that_teach_less(
         run = score_run_of(session, scored)
         for number, found in enumerate(gains, 1):
             factories.make_head(
-                session, project=session.get_one(Project, scored.id), score_run=run, version=number,
-                round_number=number, metrics={"picks_gain": {"strategy": "pt4al-easy"} | found},
-            )  # fmt: skip
+                session,
+                project=session.get_one(Project, scored.id),
+                score_run=run,
+                version=number,
+                round_number=number,
+                metrics={"picks_gain": {"strategy": "pt4al-easy"} | found},
+            )
 
     bench.rank(scored)
 

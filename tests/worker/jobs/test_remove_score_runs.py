@@ -32,7 +32,7 @@ from tests.factories import (
     make_score,
     make_score_run,
     make_score_shard,
-)  # fmt: skip
+)
 from tests.worker.running import claim, run
 from worker.jobs import remove_score_runs
 

@@ -69,9 +69,13 @@ class Scoring:
             for number in range(first, first + count):
                 path = self.folder / f"{number:05}.png"
                 make_item(
-                    session, project=project, key=path.name, uri=str(path), split=split,
+                    session,
+                    project=project,
+                    key=path.name,
+                    uri=str(path),
+                    split=split,
                     **{"content_hash": content_hash_of(path.read_bytes())} | values,
-                )  # fmt: skip
+                )
 
     def claim(self, **settings: Any) -> JobContext:
         with write_session(self.engine) as session:
@@ -365,8 +369,12 @@ def test_what_cannot_be_decoded_is_quarantined_and_left_out(scoring: Scoring) ->
     items = scoring.items()
     assert found.ids.tolist() == [items[0].id, items[3].id, items[4].id]
     assert [item.state for item in items] == [
-        "available", "quarantined", "quarantined", "available", "available",
-    ]  # fmt: skip
+        "available",
+        "quarantined",
+        "quarantined",
+        "available",
+        "available",
+    ]
     assert "supported format" in str(items[1].quarantine_reason)
     assert "no such file" in str(items[2].quarantine_reason)
     assert (items[0].width, items[0].height) == (12, 12)

@@ -45,8 +45,11 @@ def test_a_head_of_several_classes_is_trained_measured_and_ranks(bench: Bench) -
     (head,) = bench.heads(scored)
     metrics = head.metrics
     assert (metrics["measured_on"], metrics["items"], metrics["accuracy"], metrics["confusion"]) == (
-        "test", 60, None, []
-    )  # fmt: skip
+        "test",
+        60,
+        None,
+        [],
+    )
     for figure in ("mean_average_precision", "macro_f1", "subset_accuracy"):
         assert 0.85 < metrics[figure] <= 1
         assert metrics[f"{figure}_low"] <= metrics[figure] <= metrics[f"{figure}_high"]

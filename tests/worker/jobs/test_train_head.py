@@ -24,10 +24,25 @@ from worker.jobs import train_head
 from worker.jobs.train_head.measure_head import HeadMeasurer
 
 METRICS = {
-    "measured_on", "items", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "nll", "ece", "recall",
-    "confusion", "reliability", "temperature", "pretext_loss_correlation", "random_curve", "picks_gain",
-    "trained", "promoted", "note",
-}  # fmt: skip
+    "measured_on",
+    "items",
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "macro_f1",
+    "nll",
+    "ece",
+    "recall",
+    "confusion",
+    "reliability",
+    "temperature",
+    "pretext_loss_correlation",
+    "random_curve",
+    "picks_gain",
+    "trained",
+    "promoted",
+    "note",
+}
 
 
 def _close_round(session: Session, scored: ScoredProject, last_label_id: int, labels: int) -> None:
@@ -38,9 +53,11 @@ def _close_round(session: Session, scored: ScoredProject, last_label_id: int, la
     closed.last_label_id, closed.labels, closed.closed_at = last_label_id, labels, utc_now()
     session.flush()
     factories.make_round(
-        session, project=session.get_one(Project, scored.id), number=closed.number + 1,
+        session,
+        project=session.get_one(Project, scored.id),
+        number=closed.number + 1,
         labels_before=closed.labels_before + labels,
-    )  # fmt: skip
+    )
 
 
 def _control_of(bench: Bench, scored: ScoredProject) -> list[int]:

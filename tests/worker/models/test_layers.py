@@ -31,8 +31,11 @@ def test_the_layers_of_small_are_its_stages() -> None:
         found = embeddings_at(small, [None, *candidates(small)], images())
 
     assert {layer: values.shape[1] for layer, values in found.items()} == {
-        None: 192, "stage1": 32, "stage2": 64, "stage3": 128
-    }  # fmt: skip
+        None: 192,
+        "stage1": 32,
+        "stage2": 64,
+        "stage3": 128,
+    }
     assert torch.equal(found[None], torch.cat([found["stage2"], found["stage3"]], 1))
 
 

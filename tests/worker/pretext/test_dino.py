@@ -91,8 +91,9 @@ def test_small_crops_are_small_and_the_teacher_never_sees_them() -> None:
 
     assert [tuple(shown.shape) for shown in teacher.shown] == [(8, 3, SIZE, SIZE)]
     assert [tuple(shown.shape) for shown in student.shown] == [
-        (8, 3, SIZE, SIZE), (12, 3, SIZE // 2, SIZE // 2),
-    ]  # fmt: skip
+        (8, 3, SIZE, SIZE),
+        (12, 3, SIZE // 2, SIZE // 2),
+    ]
 
 
 def test_the_teacher_follows_and_gets_no_gradients() -> None:

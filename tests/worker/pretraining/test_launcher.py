@@ -184,18 +184,24 @@ class Heard:
     def __init__(self) -> None:
         self.all: list[object] = []
         self.told = Callbacks(
-            save=self.all.append, save_interval_s=1.0,
-            report=lambda fraction, message: self.all.append(message), warn=self.all.append,
-        )  # fmt: skip
+            save=self.all.append,
+            save_interval_s=1.0,
+            report=lambda fraction, message: self.all.append(message),
+            warn=self.all.append,
+        )
 
 
 @pytest.fixture
 def assignment(settings: Settings) -> Assignment:
     return Assignment(
         spec=ModelSpec({"name": "rotation"}, "small", {"modality": "image", "image_size": 8}, seed=0),
-        recipe=Recipe(epochs=1, batch_size=2, seed=0), settings=settings, pool=SharedPool(3, Image(image_size=8)),
-        sample=np.zeros((1, 3, 8, 8), np.uint8), traits={}, checkpoint=None,
-    )  # fmt: skip
+        recipe=Recipe(epochs=1, batch_size=2, seed=0),
+        settings=settings,
+        pool=SharedPool(3, Image(image_size=8)),
+        sample=np.zeros((1, 3, 8, 8), np.uint8),
+        traits={},
+        checkpoint=None,
+    )
 
 
 @contextmanager

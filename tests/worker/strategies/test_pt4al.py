@@ -42,9 +42,13 @@ def test_a_later_round_takes_the_least_sure_of_its_stratum() -> None:
     losses = np.arange(100, 0, -1, dtype=np.float32)
     sure = np.random.default_rng(1).permutation(np.linspace(0.5, 1, 100)).astype(np.float32)
     pool = make_pool(
-        n=100, n_classes=2, pretext_losses=losses, round_size=4, labels_used=9,
+        n=100,
+        n_classes=2,
+        pretext_losses=losses,
+        round_size=4,
+        labels_used=9,
         probabilities=np.column_stack([sure, 1 - sure]),
-    )  # fmt: skip
+    )
 
     selection = PT4AL(rounds=5).select(pool, 4, _rng())
 

@@ -61,9 +61,13 @@ def test_items_of_rare_classes_count_more_where_the_pool_is_skewed() -> None:
     probabilities = np.where(truth[:, None] == np.arange(2), 0.97, 0.03).astype(np.float32)
     classes = np.where(np.arange(1_000) < 50, truth, -1)
     pool = make_pool(
-        n=1_000, n_classes=2, embeddings=embeddings, probabilities=probabilities, classes=classes,
+        n=1_000,
+        n_classes=2,
+        embeddings=embeddings,
+        probabilities=probabilities,
+        classes=classes,
         available=classes < 0,
-    )  # fmt: skip
+    )
 
     balanced, not_balanced = (
         truth[_picks(pool)].mean(),

@@ -212,9 +212,7 @@ class _Import:
 
     def _all_counts(self) -> dict[str, int]:
         listing = self.listing
-        return self.counts | {
-            "refused": listing.refused, "ignored": listing.ignored, "missing": self.missing
-        }  # fmt: skip
+        return self.counts | {"refused": listing.refused, "ignored": listing.ignored, "missing": self.missing}
 
     def store_counts(self, session: Session) -> None:
         update = sa.update(Source).where(Source.id == self.source.id)

@@ -41,10 +41,25 @@ class KnownItems:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._mine = sa.func.coalesce(Source.uri == source.uri, sa.false())
-        self._columns = sa.select(
-            Item.id, Item.key, Item.uri, Item.split, Item.state, Item.class_name, Item.content_hash, Item.stamp,
-            Item.came_by, Item.source_id, Item.quarantine_reason, Item.facts.is_(None), self._mine,
-        ).outerjoin(Source, Source.id == Item.source_id).where(Item.project_id == source.project_id)  # fmt: skip
+        self._columns = (
+            sa.select(
+                Item.id,
+                Item.key,
+                Item.uri,
+                Item.split,
+                Item.state,
+                Item.class_name,
+                Item.content_hash,
+                Item.stamp,
+                Item.came_by,
+                Item.source_id,
+                Item.quarantine_reason,
+                Item.facts.is_(None),
+                self._mine,
+            )
+            .outerjoin(Source, Source.id == Item.source_id)
+            .where(Item.project_id == source.project_id)
+        )
         self._of_place = (
             sa.select(Item.id, Item.source_id, Item.came_by)
             .join(Source, Source.id == Item.source_id)

@@ -192,9 +192,12 @@ def run(context: JobContext) -> dict[str, Any] | None:
     rows = _ranked_items(state, seen, pool, selection)
     barred = barred_items(scored, unseen)
     result = {
-        "items": len(rows), "strategy": choice.name, "note": note,
-        "barred": len(barred), "duplicates": int(unseen.copies.sum()),
-    }  # fmt: skip
+        "items": len(rows),
+        "strategy": choice.name,
+        "note": note,
+        "barred": len(barred),
+        "duplicates": int(unseen.copies.sum()),
+    }
     bar(context, state.project.id, barred)
     _store_guesses(context, state, scored, unseen.seen, pool)
     indexed = similarity_index.is_there(context.artifacts, str(state.score_run.artifact))
@@ -203,12 +206,17 @@ def run(context: JobContext) -> dict[str, Any] | None:
             sa.select(sa.func.max(Ranking.version)).where(Ranking.project_id == state.project.id)
         )
         ranking = Ranking(
-            project_id=state.project.id, version=(version or 0) + 1, strategy=choice.model_dump(),
-            seed=state.settings.seed, score_run_id=state.score_run.id,
+            project_id=state.project.id,
+            version=(version or 0) + 1,
+            strategy=choice.model_dump(),
+            seed=state.settings.seed,
+            score_run_id=state.score_run.id,
             head_id=state.head.id if state.head is not None else None,
-            labels_used=state.project.labels_used, items=len(rows), note=note,
+            labels_used=state.project.labels_used,
+            items=len(rows),
+            note=note,
             seconds=time.perf_counter() - started,
-        )  # fmt: skip
+        )
         session.add(ranking)
         session.flush()
         names = ClassNames(session.get_one(Project, state.project.id))  # some may have other names by now
@@ -258,9 +266,12 @@ def _store_guesses(
 def _told(ranking: Ranking) -> dict[str, Any]:
     """To webhooks."""
     return {
-        "ranking": public_id("r", ranking.id), "version": ranking.version, "items": ranking.items,
-        "strategy": ranking.strategy["name"], "labels_used": ranking.labels_used,
-    }  # fmt: skip
+        "ranking": public_id("r", ranking.id),
+        "version": ranking.version,
+        "items": ranking.items,
+        "strategy": ranking.strategy["name"],
+        "labels_used": ranking.labels_used,
+    }
 
 
 @contextmanager

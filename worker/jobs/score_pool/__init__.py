@@ -289,9 +289,17 @@ def _switch(context: JobContext, score_run: ScoreRun, model: PretextModel) -> di
         open_spreads(context.artifacts, artifact) if spec_of(model).make_task().scoring_views > 1 else None
     )
     return serve(
-        context, score_run, artifact, spec_of(model).make_modality(), model.config["seed"],
-        ids=ids, pool=pool, losses=losses, spreads=spreads, dimensions=dimensions,
-    )  # fmt: skip
+        context,
+        score_run,
+        artifact,
+        spec_of(model).make_modality(),
+        model.config["seed"],
+        ids=ids,
+        pool=pool,
+        losses=losses,
+        spreads=spreads,
+        dimensions=dimensions,
+    )
 
 
 def serve(
@@ -316,9 +324,13 @@ def serve(
             part = slice(start, start + _ROWS_A_TRANSACTION)
             with context.publish() as session:
                 load_scores(
-                    session, score_run.id, ids[part], losses[part], percentiles[part],
+                    session,
+                    score_run.id,
+                    ids[part],
+                    losses[part],
+                    percentiles[part],
                     None if spreads is None else spreads[part],
-                )  # fmt: skip
+                )
     context.report(_DUPLICATES, "looking for duplicates")
     copies, largest = find_duplicates(context, modality, seed, ids, pool, artifact)
     for start in range(0, len(copies), _ROWS_A_TRANSACTION):

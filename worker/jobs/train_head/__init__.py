@@ -86,9 +86,10 @@ class _State:
             Round.project_id == project.id, Round.head_id.is_not(None)
         )
         unmeasured = sa.select(Round).where(
-            Round.project_id == project.id, Round.last_label_id.is_not(None),
+            Round.project_id == project.id,
+            Round.last_label_id.is_not(None),
             Round.number > sa.func.coalesce(measured.scalar_subquery(), 0),
-        )  # fmt: skip
+        )
         newest = newest_head(session, project.id)
         check = session.get(LabelCheck, project.id)
         labeled = labeled_items(session, project.id, project.classes, project.label_kind)
@@ -179,10 +180,15 @@ class _Trainer:
         self._scored = scored = ScoredItems.open(context.artifacts, str(state.score_run.artifact))
         self._labeled = state.labeled.keep(scored.where(state.labeled.ids) >= 0)
         self._measurer = HeadMeasurer(
-            context, state.project, state.settings, state.score_run, scored,
-            test=state.test.keep(scored.where(state.test.ids) >= 0), control=state.control,
+            context,
+            state.project,
+            state.settings,
+            state.score_run,
+            scored,
+            test=state.test.keep(scored.where(state.test.ids) >= 0),
+            control=state.control,
             picked_by=state.picked_by,
-        )  # fmt: skip
+        )
 
     def wanted(self) -> tuple[list[_Wanted], str | None]:
         """In the order of their labels, the last on all labels; and what is missing for that one, in a
@@ -248,13 +254,21 @@ class _Trainer:
             for by_class in {"recall", "average_precision"} & metrics.keys():
                 metrics[by_class] = dict(zip(classes, metrics[by_class].values(), strict=True))
             head = Head(
-                project_id=state.project.id, version=version, kind=state.settings.head.model_dump(),
-                classes=classes, score_run_id=state.score_run.id, artifact=artifact,
-                labels_used=wanted.labels_used, trained_on=len(training),
+                project_id=state.project.id,
+                version=version,
+                kind=state.settings.head.model_dump(),
+                classes=classes,
+                score_run_id=state.score_run.id,
+                artifact=artifact,
+                labels_used=wanted.labels_used,
+                trained_on=len(training),
                 last_label_id=wanted.last_label_id,
-                trained_digest=training.digest(), round_number=wanted.round_number,
-                seed=state.settings.seed, metrics=metrics, seconds=seconds,
-            )  # fmt: skip
+                trained_digest=training.digest(),
+                round_number=wanted.round_number,
+                seed=state.settings.seed,
+                metrics=metrics,
+                seconds=seconds,
+            )
             session.add(head)
             session.flush()
             if wanted.round_number is not None:

@@ -257,10 +257,14 @@ def _by_trainers(
             return train(spec, recipe, net, dataset, sample, traits, device, callbacks, resume)
         threads = max(1, (settings.threads or available_cores()) // trainers)
         assignment = Assignment(
-            spec=spec, recipe=recipe,
+            spec=spec,
+            recipe=recipe,
             settings=settings.model_copy(update={"devices": trainers, "threads": threads}),
-            pool=shared, sample=sample.numpy(), traits=traits, checkpoint=packed(resume) if resume else None,
-        )  # fmt: skip
+            pool=shared,
+            sample=sample.numpy(),
+            traits=traits,
+            checkpoint=packed(resume) if resume else None,
+        )
         torch.cuda.empty_cache()  # a trainer needs the room on this process's device
         with Trainers(trainers, assignment, items) as working:
             ended = working.train(callbacks)

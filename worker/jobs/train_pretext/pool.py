@@ -50,8 +50,10 @@ class TrainingPool:
     def ids(self) -> Ints:
         """Ascending."""
         which = [
-            Item.project_id == self.context.job.project_id, Item.split == "pool", Item.state.in_(_TRAINABLE)
-        ]  # fmt: skip
+            Item.project_id == self.context.job.project_id,
+            Item.split == "pool",
+            Item.state.in_(_TRAINABLE),
+        ]
         if self.last_item_id is not None:
             which.append(Item.id <= self.last_item_id)
         if self.half is not None:

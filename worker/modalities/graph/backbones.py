@@ -71,9 +71,13 @@ class GINLayer(nn.Module):
         super().__init__()
         self.own = nn.Parameter(torch.zeros(()))
         self.inner = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.BatchNorm1d(2 * width), nn.ReLU(), nn.Linear(2 * width, width),
-            nn.BatchNorm1d(width), nn.ReLU(),
-        )  # fmt: skip
+            nn.Linear(width, 2 * width),
+            nn.BatchNorm1d(2 * width),
+            nn.ReLU(),
+            nn.Linear(2 * width, width),
+            nn.BatchNorm1d(width),
+            nn.ReLU(),
+        )
 
     def forward(self, states: Tensor, ends: Tensor) -> Tensor:
         """states (m, c), ends (2, k) -> (m, c)."""

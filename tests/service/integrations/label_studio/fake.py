@@ -47,11 +47,13 @@ def chosen(*classes: str) -> list[dict[str, Any]]:
 def boxed(*classes: str) -> list[dict[str, Any]]:
     return [
         {
-            "from_name": "box", "to_name": "image", "type": "rectanglelabels",
+            "from_name": "box",
+            "to_name": "image",
+            "type": "rectanglelabels",
             "value": {"x": 10 * number, "y": 5, "width": 9.5, "height": 7, "rectanglelabels": [name]},
         }
         for number, name in enumerate(classes)
-    ]  # fmt: skip
+    ]
 
 
 class FakeLabelStudio:
@@ -91,10 +93,17 @@ class FakeLabelStudio:
     def annotate(self, task: int, result: Any, by: int = 1, *, cancelled: bool = False) -> dict[str, Any]:
         self._annotations += 1
         annotation = {
-            "id": self._annotations, "result": result, "was_cancelled": cancelled, "completed_by": by,
-            "unique_id": str(uuid.uuid4()), "created_at": _now(), "updated_at": _now(), "lead_time": 1.5,
-            "task": task, "project": 7,
-        }  # fmt: skip
+            "id": self._annotations,
+            "result": result,
+            "was_cancelled": cancelled,
+            "completed_by": by,
+            "unique_id": str(uuid.uuid4()),
+            "created_at": _now(),
+            "updated_at": _now(),
+            "lead_time": 1.5,
+            "task": task,
+            "project": 7,
+        }
         self.tasks[task]["annotations"].append(annotation)
         self.tasks[task]["updated_at"] = _now()
         return annotation
@@ -170,9 +179,13 @@ class FakeLabelStudio:
 
     def _project(self) -> dict[str, Any]:
         return {
-            "id": 7, "title": "Pets", "label_config": self.label_config, "sampling": self.sampling,
-            "model_version": self.model_version, "task_number": len(self.tasks),
-        }  # fmt: skip
+            "id": 7,
+            "title": "Pets",
+            "label_config": self.label_config,
+            "sampling": self.sampling,
+            "model_version": self.model_version,
+            "task_number": len(self.tasks),
+        }
 
     def _change_project(self, body: dict[str, Any]) -> tuple[int, Any]:
         version = body.get("model_version")

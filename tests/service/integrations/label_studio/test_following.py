@@ -466,8 +466,10 @@ def test_several_choices_are_several_classes_and_none_is_an_answer(site: Site, t
     told = site.look()
     assert (told["error"], told["refused"]) == (None, 0)
     assert [(row["item"], row["classes"], row["skip"]) for row in site.labels()] == [
-        ("i_1", ["cat", "dog"], None), ("i_2", [], None), ("i_3", None, "other")
-    ]  # fmt: skip
+        ("i_1", ["cat", "dog"], None),
+        ("i_2", [], None),
+        ("i_3", None, "other"),
+    ]
     assert site.labels()[0]["annotation"]["result"] == both
     tool.change(first, chosen("dog"))
     tool.delete(empty)

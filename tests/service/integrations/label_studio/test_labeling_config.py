@@ -30,11 +30,15 @@ def region(kind: str, named: Any) -> dict[str, Any]:
         ("KeyPointLabels", LABELS, "keypointlabels", ["cat"], ("cat", "d"), "cat"),
         ("Labels", LABELS, "labels", ["cat"], ("cat", "d"), "cat"),
         (
-            "Taxonomy", TREE, "taxonomy", [["Animals", "Cat"]], ("Animals/Cat", "Animals/Dog", "Other"),
+            "Taxonomy",
+            TREE,
+            "taxonomy",
+            [["Animals", "Cat"]],
+            ("Animals/Cat", "Animals/Dog", "Other"),
             "Animals/Cat",
         ),
     ],
-)  # fmt: skip
+)
 def test_every_control(
     tag: str, inside: str, kind: str, named: Any, classes: tuple[str, ...], says: str
 ) -> None:
@@ -76,10 +80,16 @@ def test_texts() -> None:
 @pytest.mark.parametrize(
     "result",
     [
-        None, {}, [], [3], [{"from_name": "c"}], [{"from_name": "c", "value": 3}],
-        [{"from_name": "c", "value": {"choices": "cat"}}], [region("other", ["cat"])],
+        None,
+        {},
+        [],
+        [3],
+        [{"from_name": "c"}],
+        [{"from_name": "c", "value": 3}],
+        [{"from_name": "c", "value": {"choices": "cat"}}],
+        [region("other", ["cat"])],
     ],
-)  # fmt: skip
+)
 def test_results_without_a_class(result: Any) -> None:
     config = parse(image(f'<Choices name="c" toName="img">{CHOICES}</Choices>'))
     with pytest.raises(NoClass, match="it names no class with Choices 'c'"):

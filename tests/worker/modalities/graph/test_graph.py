@@ -37,8 +37,15 @@ def test_unpacked_it_is_the_graph() -> None:
 
     assert len(found.tags) == 5
     assert {tuple(pair) for pair in found.ends.T.tolist()} == {
-        (0, 1), (1, 0), (0, 2), (2, 0), (0, 3), (3, 0), (3, 4), (4, 3),
-    }  # fmt: skip
+        (0, 1),
+        (1, 0),
+        (0, 2),
+        (2, 0),
+        (0, 3),
+        (3, 0),
+        (3, 4),
+        (4, 3),
+    }
     assert degrees(item, 24)[0, :5].tolist() == [3, 1, 1, 2, 1]
 
 
