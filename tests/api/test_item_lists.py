@@ -145,8 +145,8 @@ def test_a_lent_pretext_model_keeps_its_project(admin: TestClient, engine: sa.En
     with write_session(engine) as session:
         jobs = list(session.scalars(sa.select(Job).order_by(Job.id)))
     assert [job.payload["folders"] for job in jobs] == [
-        ["heads/2", "scores/1", "inline/2", "uploads/2"],
-        ["heads/1", "pretext/1", "scores/2", "inline/1", "uploads/1"],
+        ["heads/2", "own-predictions/2", "scores/1", "inline/2", "uploads/2"],
+        ["heads/1", "own-predictions/1", "pretext/1", "scores/2", "inline/1", "uploads/1"],
     ]
     assert all(job.project_id is None for job in jobs)
 

@@ -11,7 +11,7 @@ from tests.api.conftest import created
 
 ODD = [
     "👕👚",
-    "a\x01b\x1f",
+    "a\x01b\x1e",
     "tab\there",
     "line\nbreak",
     "\u202eright to left",
