@@ -9,7 +9,7 @@ import pytest
 from tests.journeys.site import Site
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def site(tmp_path_factory: pytest.TempPathFactory, sqlite_file: Path) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     database = shutil.copy(sqlite_file, folder / "shortlist.db")
