@@ -27,9 +27,8 @@ demo: venv ## the main job on the bundled pool: table, demo/report.html, demo/le
 up: venv ## service, worker and embedded database; ARGS="--items PATH --classes cat,dog"
 	$(BIN)/shortlist up $(ARGS)
 
-# In the order of the folders: the single long test of tests/description is not left for last.
 test: venv ## all tests, on all cores
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 .venv-label-studio/.installed: Makefile
 	test -x .venv-label-studio/bin/pip || $(PYTHON) -m venv .venv-label-studio

@@ -20,7 +20,10 @@ from service.store.tables import OwnPredictions, Project
 
 router = APIRouter(prefix="/projects/{project_id}/predictions", tags=["training"], route_class=ETagRoute)
 
-_BODY: dict[str, Any] = {"required": True, "content": {"application/vnd.apache.parquet": {"schema": {}}}}
+_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {"application/vnd.apache.parquet": {"schema": {}}, "application/octet-stream": {"schema": {}}},
+}
 _EXAMPLE = {"items": 8000, "classes": ["cat", "dog"], "labels": 300, "created_at": "2026-01-31T12:00:00Z"}
 
 

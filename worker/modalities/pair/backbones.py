@@ -22,7 +22,7 @@ def make_backbone(name: str, pretrained: bool, image: Modality, text: Modality) 
     if pretrained:
         raise BackboneUnusable("The backbone `small` has no pretrained weights: unset `pretrained`.")
     net = PairBackbone(image, text)
-    return net, sum(net.widths)
+    return net, net.dimensions
 
 
 class PairBackbone(nn.Module):
@@ -36,6 +36,7 @@ class PairBackbone(nn.Module):
         self.image, of_image = image.make_backbone("small", False)
         self.text, of_text = text.make_backbone("small", False)
         self.widths = (of_image, of_text)
+        self.dimensions = of_image + of_text
 
     def forward(self, batch: Tensor) -> Tensor:
         """Prepared pairs (n, 3 s² + L) -> (n, d)."""

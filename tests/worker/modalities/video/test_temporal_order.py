@@ -47,7 +47,7 @@ def test_what_is_learned(task: PretextTask) -> None:
     net = task.make_net(*VIDEO.make_backbone("small", False), VIDEO)
     optimizer = torch.optim.AdamW(net.parameters(), 3e-3)
     batch = VIDEO.prepare(moving)
-    for _ in range(25):
+    for _ in range(50):
         loss = task.losses(net.train(), batch, torch.Generator()).mean()
         optimizer.zero_grad()
         torch.autograd.backward(loss)
