@@ -8,11 +8,7 @@ from service.projects import projects
 from service.store import pipeline
 from service.store.ids import public_id
 from service.store.project_settings import ProjectSettings
-from service.store.tables import Head, Item, Job, PretextModel, Project, ScoreRun
-
-_WORTH_RANKING_BEFORE_S = (
-    1.0  # that the head in use took to train: as long as the next one takes, nobody waits for it
-)
+from service.store.tables import Item, Job, PretextModel, Project, ScoreRun
 
 
 def pretrain(session: Session, project: Project) -> Job:
@@ -64,9 +60,6 @@ def retrain_if_due(session: Session, project: Project) -> int | None:
     too_few = project.labels_used < settings.retrain_min_labels and project.head_id is None
     if project.score_run_id is None or too_few:
         return None
-    head = session.get(Head, project.head_id) if project.head_id is not None else None
-    if head is not None and head.seconds > _WORTH_RANKING_BEFORE_S:
-        pipeline.queue_rank_at_hand(session, project)
     return pipeline.queue_train_head(session, project)
 
 

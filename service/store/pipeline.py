@@ -228,22 +228,6 @@ def queue_rank(session: Session, project: Project) -> int:
     return _enqueue(session, "rank", project, {}, priority=2, coalesce_key=key, serial_key=key)
 
 
-def queue_rank_at_hand(session: Session, project: Project) -> int:
-    """By the head there is, while a better one trains; not sooner than `retrain_min_interval_s` after the last one."""
-    settings = ProjectSettings.model_validate(project.settings)
-    key = f"rank:{project.id}"
-    return _enqueue(
-        session,
-        "rank",
-        project,
-        {},
-        priority=2,
-        coalesce_key=key,
-        serial_key=key,
-        min_interval_s=settings.retrain_min_interval_s,
-    )
-
-
 def queue_index_items(session: Session, project: Project, *, then_map: bool = False) -> int:
     """The similarity index of the served score run; behind what annotators wait for."""
     key, payload = f"index_items:{project.id}", {"then_map": True} if then_map else {}

@@ -125,7 +125,7 @@ def schema(connection: sa.Connection) -> set[str]:
 
 
 # Columns whose values a revision changes, and changes back.
-REWRITTEN = {("0006", "projects"): "settings", ("0011", "projects"): "settings"}
+REWRITTEN = {("0006", "projects"): "settings"}
 
 
 @pytest.mark.parametrize(("before", "after"), STEPS)
@@ -408,16 +408,6 @@ def test_projects_of_before_keep_the_small_backbone(empty: sa.Engine) -> None:
     """From 0005 to 0006 and back: the default of `backbone` changed."""
     found = _settings_after(empty, "0005", "0006", [{}, {"seed": 3}, {"backbone": "resnet18"}])
     assert found == [{"backbone": "small"}, {"seed": 3, "backbone": "small"}, {"backbone": "resnet18"}]
-
-
-def test_projects_of_before_keep_their_linear_head(empty: sa.Engine) -> None:
-    """From 0010 to 0011 and back: the default of `head` changed."""
-    linear, mlp = [dict[str, Any](head={"name": name, "params": {}}) for name in ("linear", "mlp")]
-    assert _settings_after(empty, "0010", "0011", [{}, {"seed": 3}, mlp]) == [
-        linear,
-        {"seed": 3} | linear,
-        mlp,
-    ]
 
 
 class TestSeveralClasses:

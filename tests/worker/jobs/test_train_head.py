@@ -80,7 +80,7 @@ def test_trains_on_all_labels_and_measures_on_the_test_split(bench: Bench) -> No
 
     (head,) = bench.heads(scored)
     assert (head.version, head.labels_used, head.trained_on, head.last_label_id) == (1, 30, 30, last)
-    assert (head.kind, head.classes) == ({"name": "propagate", "params": {}}, CLASSES)
+    assert (head.kind, head.classes) == ({"name": "linear", "params": {}}, CLASSES)
     assert head.round_number is None
     assert head.metrics.keys() == METRICS
     assert head.metrics["measured_on"] == "test"
