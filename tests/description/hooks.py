@@ -7,7 +7,7 @@ from typing import Any
 
 import schemathesis
 from schemathesis import Case, CheckContext, HookContext, Response, SerializationContext
-from schemathesis.specs.openapi.checks import use_after_free
+from schemathesis.specs.openapi.checks import ensure_resource_availability, use_after_free
 
 NOWHERE = "http://127.0.0.1:9/"
 
@@ -35,3 +35,12 @@ def deleted_is_gone(ctx: CheckContext, response: Response, case: Case[Any]) -> b
     the job stays to be looked at.
     """
     return None if case.operation.path == "/jobs/{job_id}" else use_after_free(ctx, response, case)
+
+
+@schemathesis.check
+def made_is_there(ctx: CheckContext, response: Response, case: Case[Any]) -> bool | None:
+    """As `ensure_resource_availability`, but that a project that was just made is connected to no tool, and has no
+    predictions.
+    """
+    none_yet = case.operation.path.endswith(("/integrations/label-studio", "/predictions"))
+    return None if none_yet else ensure_resource_availability(ctx, response, case)
