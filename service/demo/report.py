@@ -17,9 +17,15 @@ from shortlist_client import Project
 
 COLOURS = {"shortlist": "#1f5fbf", "random": "#8a8f98"}
 _STYLE: Any = {
-    "font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#b8bcc4",
-    "axes.grid": True, "grid.color": "#eceef1", "axes.axisbelow": True,
-    "xtick.color": "#555", "ytick.color": "#555",
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#b8bcc4",
+    "axes.grid": True,
+    "grid.color": "#eceef1",
+    "axes.axisbelow": True,
+    "xtick.color": "#555",
+    "ytick.color": "#555",
 }
 _EXTREMES = 12
 
@@ -127,7 +133,9 @@ def learning_curve_png(means: dict[str, list[MeanPoint]]) -> bytes:
                 labels,
                 [100 * (point.accuracy - point.deviation) for point in points],
                 [100 * (point.accuracy + point.deviation) for point in points],
-                color=COLOURS[strategy], alpha=0.15, lw=0,
+                color=COLOURS[strategy],
+                alpha=0.15,
+                lw=0,
             )
         axes.set_xlabel("labels used")
         axes.set_ylabel("accuracy on the test split, %")

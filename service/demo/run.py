@@ -56,8 +56,13 @@ def run(output: Path = Path("demo"), *, seeds: int = 3, labels: int = 500, round
             for strategy in STRATEGIES:
                 name = f"{strategy}, seed {seed}"
                 project = client.create_project(
-                    name, classes, strategy=strategy, seed=seed, round_size=round_size,
-                    retrain_min_labels=round_size, retrain_min_interval_s=0,
+                    name,
+                    classes,
+                    strategy=strategy,
+                    seed=seed,
+                    round_size=round_size,
+                    retrain_min_labels=round_size,
+                    retrain_min_interval_s=0,
                     pretext_from=first.id if first else None,
                     backbone="small",  # pretrained weights would take it another minute, where there are some
                 )
@@ -66,7 +71,10 @@ def run(output: Path = Path("demo"), *, seeds: int = 3, labels: int = 500, round
                 bar = progress.add_task(f"{name}: labeling", total=labels // round_size, message="")
                 curves[strategy].append(
                     label_rounds(
-                        project, truth, round_size=round_size, rounds=labels // round_size,
+                        project,
+                        truth,
+                        round_size=round_size,
+                        rounds=labels // round_size,
                         done=partial(progress.advance, bar),
                     )
                 )
@@ -89,7 +97,7 @@ def _truth(pool: Path) -> dict[str, str]:
 
 def _prepare(project: Project, progress: Progress, name: str) -> None:
     """Import both splits, pretrain where there is no pretext model to share, score the pool."""
-    for split, column in (("pool", None), ("test", "class")):
+    for split, column in (("test", "class"), ("pool", None)):  # so that one look at raw features covers both
         job = project.add_source(str(EXAMPLE / f"{split}.parquet"), split=split, label_column=column)
         _follow(project, job, progress, f"{name}: importing the {split}")
     job = project.pretrain()
@@ -111,8 +119,13 @@ def _follow(project: Project, job: Job, progress: Progress, what: str) -> None:
 
 def _progress(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn(), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(), TextColumn("[dim]{task.fields[message]}"),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[message]}"),
         console=console,
     )
 
@@ -141,9 +154,14 @@ def _running(data_dir: Path, output: Path) -> Iterator[Shortlist]:
     """Service and worker as processes of their own; both are stopped at the end, whatever happens."""
     port, key = _free_port(), secrets.token_urlsafe(32)
     environment = os.environ | {
-        "SHORTLIST_DATA_DIR": str(data_dir), "SHORTLIST_DATABASE_URL": "", "SHORTLIST_ARTIFACTS_URL": "",
-        "SHORTLIST_HOST": "127.0.0.1", "SHORTLIST_PORT": str(port), "SHORTLIST_ADMIN_KEY": key,
-        "SHORTLIST_SOURCE_ROOTS": str(EXAMPLE), "SHORTLIST_LOG_FORMAT": "console",
+        "SHORTLIST_DATA_DIR": str(data_dir),
+        "SHORTLIST_DATABASE_URL": "",
+        "SHORTLIST_ARTIFACTS_URL": "",
+        "SHORTLIST_HOST": "127.0.0.1",
+        "SHORTLIST_PORT": str(port),
+        "SHORTLIST_ADMIN_KEY": key,
+        "SHORTLIST_SOURCE_ROOTS": str(EXAMPLE),
+        "SHORTLIST_LOG_FORMAT": "console",
     }
     command = [sys.executable, "-m", "service.cli"]
     subprocess.run([*command, "migrate"], env=environment, check=True, stdout=subprocess.DEVNULL)

@@ -182,6 +182,13 @@ class Project:
         result: Json = job["result"]
         return result
 
+    def register(self, folder: Path) -> None:
+        """Its files as items, which takes no worker."""
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        items = [{"key": str(path.relative_to(folder)), "uri": str(path)} for path in files]
+        answer = self.site.post(f"{self.at}/items", {"items": items})
+        assert answer["added"] == len(items), answer
+
     def pretrain(self) -> None:
         """… and score and rank."""
         self.site.done(self.site.post(f"{self.at}/pretrain"))

@@ -2,15 +2,27 @@
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
 
 from tests.journeys.images import write_images
 from tests.journeys.site import PATIENCE_S, Json, Project, Site
 
 
-def test_labels_before_any_score_make_the_first_head(site: Site) -> None:
+@pytest.fixture
+def own_site(tmp_path: Path, database_url: str) -> Iterator[Site]:
+    """Without a worker, who would rank by raw features sooner than a test can ask."""
+    with Site(tmp_path / "site", database_url) as running:
+        running.start_service()
+        yield running
+
+
+def test_labels_before_any_score_make_the_first_head(own_site: Site) -> None:
+    site = own_site
     project = Project(site, "cold start", round_size=12, retrain_min_labels=10)
-    project.add(write_images(site.images / "cold start", 60, ("red", "green")))
+    project.register(write_images(site.images / "cold start", 60, ("red", "green")))
 
     batch = project.next_batch("ann", 12)
     assert [item["arm"] for item in batch["items"]] == ["control"] * 12
@@ -24,6 +36,7 @@ def test_labels_before_any_score_make_the_first_head(site: Site) -> None:
 
     taker = Taker(project)
     training = site.post(f"{project.at}/pretrain")
+    site.start_workers()
     taker.take_until(lambda: project.metrics()["head"] is not None)
     assert site.done(training)["state"] == "succeeded"
     head = project.metrics()["head"]

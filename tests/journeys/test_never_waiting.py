@@ -61,15 +61,15 @@ def polling(project: Project) -> Iterator[Poller]:
 def test_items_through_everything(own_site: Site) -> None:
     site = own_site
     project = Project(site, "never waiting", round_size=10, retrain_min_labels=10)
-    site.start_workers()
-    project.add(write_images(site.images / "never waiting", 60, ("red", "green")))
+    project.register(write_images(site.images / "never waiting", 60, ("red", "green")))
 
     def version() -> int:
         ranking = project.metrics()["ranking"]
         return ranking["version"] if ranking else 0
 
     with polling(project) as poller:
-        until(lambda: len(poller.batches) > 3)
+        until(lambda: len(poller.batches) > 3)  # before any worker could rank
+        site.start_workers()
         training = site.post(f"{project.at}/pretrain")
         until(lambda: site.get(f"/jobs/{training['id']}")["state"] == "running")
         site.kill(site.worker_of(training))  # nobody works now

@@ -23,6 +23,7 @@ from worker.device import choose_device, use_threads
 from worker.jobs.context import JobContext
 from worker.jobs.score_raw import (
     NOT_NEEDED,
+    Overtaken,
     begin,
     is_provisional,
     known_facts,
@@ -32,6 +33,7 @@ from worker.jobs.score_raw import (
     serve,
     served_artifact,
     store,
+    unless_overtaken,
 )
 from worker.jobs.specs import modality_of
 from worker.scoring.foundation_net import FoundationNet
@@ -66,7 +68,11 @@ def run(context: JobContext) -> dict[str, Any]:
     weights = np.frombuffer(bytes.fromhex(search.weights.sha256), np.uint8)
     before = _Before.open(context.artifacts, served, weights)
     rows = before.scored.where(ids) if before is not None else np.full(len(ids), -1)
-    read, pretrained, sketches = read_items(context, net.modality, ids[rows < 0], seed, _embedded(net))
+    try:
+        found = read_items(context, net.modality, ids[rows < 0], seed, _embedded(context, net))
+    except Overtaken:
+        return {"items": 0, "note": NOT_NEEDED}
+    read, pretrained, sketches = found
     kept = rows >= 0
     if before is not None:
         order = np.argsort(np.concatenate([np.flatnonzero(kept), np.flatnonzero(~kept)[read]]))
@@ -114,9 +120,11 @@ class _Before:
         return _Before(ScoredItems.open(artifacts, artifact), parts[1], open_sketches(artifacts, artifact))
 
 
-def _embedded(net: FoundationNet) -> Callable[[Iterator[Tensor], np.random.Generator], Halves]:
+def _embedded(
+    context: JobContext, net: FoundationNet
+) -> Callable[[Iterator[Tensor], np.random.Generator], Halves]:
     def embeddings(parts: Iterator[Tensor], _: np.random.Generator) -> Halves:
-        found = [net.embeddings(part) for part in parts]
+        found = [net.embeddings(part) for part in unless_overtaken(context, parts)]
         return np.concatenate(found) if found else np.empty((0, net.dimensions), np.float16)
 
     return embeddings

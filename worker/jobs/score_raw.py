@@ -50,6 +50,10 @@ Values = TypeVar("Values", Floats, Halves)
 NOT_NEEDED = "The pool is scored by a pretext model already, or is about to be."
 
 
+class Overtaken(Exception):
+    """A pretext model's score run came while this job read items."""
+
+
 def run(context: JobContext) -> dict[str, Any]:
     use_threads(context.settings.threads)
     with context.read() as session:
@@ -75,11 +79,14 @@ def run(context: JobContext) -> dict[str, Any]:
     modality = modality_of(project).for_raw_features(known)
 
     def features_of(parts: Iterator[Tensor], rng: np.random.Generator) -> Floats:
-        features = modality.raw_features(parts, rng)
+        features = modality.raw_features(unless_overtaken(context, parts), rng)
         wide = len(features) and features.shape[1] > DIMENSIONS  # none where no item can be read
         return principal_components(features, DIMENSIONS, rng) if wide else features
 
-    read, features, sketches = read_items(context, modality, ids, seed, features_of)
+    try:
+        read, features, sketches = read_items(context, modality, ids, seed, features_of)
+    except Overtaken:
+        return {"items": 0, "note": NOT_NEEDED}
     ids, pool = ids[read], pool[read]
     if not pool.any():
         return {"items": 0, "note": "No item of the pool can be read."}
@@ -217,6 +224,15 @@ def read_items(
     with ItemReader(context.settings) as reader, torch.no_grad():
         features = features_of(parts(), rng)
     return read, features, np.concatenate(sketches) if sketches else np.empty((len(features), 0), np.uint8)
+
+
+def unless_overtaken(context: JobContext, parts: Iterator[Tensor]) -> Iterator[Tensor]:
+    """The same parts, looking before each: what is left would hold the short lane for nothing. Raises `Overtaken`."""
+    for part in parts:
+        with context.read() as session:
+            if not is_provisional(session, session.get_one(Project, context.job.project_id)):
+                raise Overtaken
+        yield part
 
 
 def begin(context: JobContext, project: Project, newest: int) -> ScoreRun:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from service.content.reader import content_hash_of
 from service.store.pipeline import queue_score_raw
@@ -15,7 +16,10 @@ from tests.factories import make_item, make_pretext_model, make_project, make_sc
 from tests.pictures import write_pictures
 from tests.worker.jobs.scored_projects import Bench
 from tests.worker.running import claim, run
+from worker.arrays import Ints
 from worker.jobs import score_raw
+from worker.jobs.specs import item_refs
+from worker.pool.items import ItemRef
 from worker.scoring.scored_items import ScoredItems
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -147,6 +151,27 @@ def test_a_pretext_models_run_is_never_replaced(pool: Pool) -> None:
     found = pool.served()
     assert found is not None
     assert found.id == expected
+
+
+def test_it_stops_reading_when_a_pretext_models_run_came(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score_raw, "_READ_AT_A_TIME", 2)
+    pool.add(8)
+    looked_up = []
+
+    def comes_meanwhile(session: Session, ids: Ints) -> list[ItemRef]:
+        looked_up.append(ids)
+        if len(looked_up) == 2:
+            with write_session(pool.bench.engine) as other:
+                project = other.get_one(Project, pool.id)
+                model = make_pretext_model(other, project=project)
+                project.score_run_id = make_score_run(other, project=project, pretext_model=model).id
+        return item_refs(session, ids)
+
+    monkeypatch.setattr(score_raw, "item_refs", comes_meanwhile)
+    assert pool.score() == {"items": 0, "note": score_raw.NOT_NEEDED}
+    assert len(looked_up) < 4
+    with read_session(pool.bench.engine) as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(ScoreRun)) == 1
 
 
 def test_an_empty_pool_and_one_of_broken_files_say_so(pool: Pool) -> None:
