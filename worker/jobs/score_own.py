@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 from torch import Tensor
 
 from service.store.project_settings import ProjectSettings
@@ -20,7 +20,7 @@ from worker.arrays import Bools, Floats, Ints
 from worker.device import use_threads
 from worker.errors import JobFailed
 from worker.jobs.context import JobContext
-from worker.jobs.score_pool import SCORED_STATES, begin, serve
+from worker.jobs.score_pool import SCORED_STATES, begin, equal_items, serve
 from worker.jobs.score_raw import known_facts, read_items
 from worker.jobs.specs import modality_of
 
@@ -96,25 +96,12 @@ def _items(
     found = found[np.argsort(found[:, 0])]
     wanted = found[:, 0]
     if model.project_id != score_run.project_id:
-        wanted = _equal_items(session, score_run, model, wanted)
+        wanted = equal_items(session, wanted, model.project_id)
     order = np.argsort(uploaded)
     places = np.minimum(np.searchsorted(uploaded, wanted, sorter=order), len(uploaded) - 1)
     rows = order[places]
     there = uploaded[rows] == wanted
     return found[there, 0], found[there, 1].astype(np.bool_), rows[there]
-
-
-def _equal_items(session: Session, score_run: ScoreRun, model: PretextModel, ids: Ints) -> Ints:
-    """(n,) -> (n,) items of the model's project with the same content, -1 where there is none."""
-    mine, theirs = aliased(Item), aliased(Item)
-    pairs = session.execute(
-        sa.select(mine.id, theirs.id)
-        .join(theirs, mine.content_hash == theirs.content_hash)
-        .where(mine.project_id == score_run.project_id, theirs.project_id == model.project_id)
-        .where(theirs.state.in_(SCORED_STATES))
-    )
-    equal: dict[int, int] = dict(pairs.all())
-    return np.array([equal.get(item_id, -1) for item_id in ids.tolist()], np.int64)
 
 
 def _no_features(parts: Iterator[Tensor], rng: np.random.Generator) -> Floats:

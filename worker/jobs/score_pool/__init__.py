@@ -228,20 +228,22 @@ def shard_of(context: JobContext, score_run: ScoreRun, earlier: list[ScoreRun], 
         )
         ids = np.array([item.id for item in items], np.int64)
         theirs = tuple(
-            ids if run.project_id == score_run.project_id else _equal_items(session, run, first, last, ids)
+            ids if run.project_id == score_run.project_id else equal_items(session, ids, run.project_id)
             for run in earlier
         )
     return Shard(first, last, items, theirs)
 
 
-def _equal_items(session: Session, run: ScoreRun, first: int, last: int, ids: Ints) -> Ints:
-    """(n,) -> (n,) items of the run's project with the same content, -1 where there is none."""
+def equal_items(session: Session, ids: Ints, project_id: int) -> Ints:
+    """(n,) -> (n,) items of that project with the same content, -1 where there is none."""
+    if not len(ids):
+        return ids
     mine, theirs = aliased(Item), aliased(Item)
     pairs = session.execute(
         sa.select(mine.id, theirs.id)
         .join(theirs, mine.content_hash == theirs.content_hash)
-        .where(mine.id.in_(ids.tolist()), mine.id.between(first, last))
-        .where(theirs.project_id == run.project_id, theirs.state.in_(SCORED_STATES))
+        .where(mine.id.between(int(ids.min()), int(ids.max())))
+        .where(theirs.project_id == project_id, theirs.state.in_(SCORED_STATES))
     )
     equal: dict[int, int] = dict(pairs.all())
     return np.array([equal.get(item_id, -1) for item_id in ids.tolist()], np.int64)
