@@ -1,8 +1,8 @@
 """Labels until 20 items of the rarest class are found, from three examples on: `python -m benchmarks.rare`.
 
 The pools are the long tail of Fashion-MNIST (`benchmarks.labels`), where the rarest class is easy to tell (ankle
-boots, 100 of 14,000), and the same with one that is hard to tell, thinned out: shirts, 60 of 13,700, on which the width
-of the kernel of `rare` was chosen, and coats, 60 of 13,200, on which nothing was. Every arm begins with three examples
+boots, 100 of 8,399), and the same with one that is hard to tell, thinned out: shirts, 60 of 8,238, on which the width
+of the kernel of `rare` was chosen, and coats, 60 of 7,932, on which nothing was. Every arm begins with three examples
 of the class and 20 random labels; each round labels 20 more and trains the head anew.
 """
 
