@@ -29,6 +29,21 @@ def connect_label_studio(
     top: Annotated[
         int, typer.Option(min=1, max=10_000, help="tasks of a ranking that it is told of")
     ] = 1_000,
+    batch_push: Annotated[
+        bool,
+        typer.Option(
+            "--batch-push",
+            help="make the next items of the project here tasks there, a few at a time, and not the other way round",
+        ),
+    ] = False,
+    low_water: Annotated[
+        int,
+        typer.Option(min=1, max=500, help="with --batch-push: filled up once fewer open tasks are left"),
+    ] = 10,
+    pre_annotate: Annotated[
+        bool,
+        typer.Option("--pre-annotate", help="with --batch-push: show the class that the head predicts"),
+    ] = False,
     add_classes: Annotated[
         bool, typer.Option("--add-classes", help="add the classes that only Label Studio has")
     ] = False,
@@ -39,7 +54,9 @@ def connect_label_studio(
     from service.integrations.label_studio import connect  # here, because it loads the web framework
 
     settings = settings_of(data_dir=data_dir)
-    wanted = connect.Wanted(url, token, tool_project, callback, top, add_classes)
+    wanted = connect.Wanted(
+        url, token, tool_project, callback, top, batch_push, low_water, pre_annotate, add_classes
+    )
     with serving.database(settings) as engine:
         migrations.check(engine)
         told = connect.connected(engine, settings, wanted, into)

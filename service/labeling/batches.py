@@ -5,7 +5,7 @@ control share are exact. Each touches a few rows, whatever the pool's size.
 """
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -161,6 +161,7 @@ def next_batch(
     new: bool,
     now: datetime,
     grid: Grid | None = None,
+    connection: int | None = None,
 ) -> NextBatch:
     """The annotator's own open batch unless `new`, else up to `size` items reserved for them; see `picks`."""
     projects.lock(session, project)
@@ -180,7 +181,7 @@ def next_batch(
     size, refused = _allowed(session, project, settings, annotator, held, size, now)
     if refused is not None:
         return refused
-    picked = picks.pick(session, project, settings, annotator, size, picks.Look(*look), grid)
+    picked = picks.pick(session, project, settings, annotator, size, picks.Look(*look), grid, connection)
     if not picked and grid is not None:
         return NextBatch(None, reason="none_predicted")
     if not picked:
@@ -241,6 +242,39 @@ def release_items(session: Session, project: Project, item_ids: Sequence[int]) -
     """Items that left the pool are nobody's any more."""
     if item_ids:
         _close(session, project, "released", Reservation.item_id.in_(item_ids))
+
+
+def give_all_back(session: Session, project: Project, annotator: str) -> None:
+    """Whatever the annotator holds goes back to the pool."""
+    _close(session, project, "released", Reservation.annotator == annotator)
+
+
+def hold_on(session: Session, project: Project, annotator: str, now: datetime) -> None:
+    """Whatever the annotator holds, they hold for `reservation_ttl_s` from now; written when half of it is over."""
+    ttl = timedelta(seconds=ProjectSettings.model_validate(project.settings).reservation_ttl_s)
+    mine = sa.update(Reservation).where(
+        Reservation.project_id == project.id, Reservation.annotator == annotator, Reservation.state == OPEN
+    )
+    session.execute(mine.where(Reservation.expires_at < now + ttl / 2).values(expires_at=now + ttl))
+
+
+def pass_on(session: Session, project: Project, annotator: str, to: Mapping[int, str]) -> None:
+    """What the annotator holds, or held until it ran out, becomes that of others, by item: they do the work."""
+    held = sa.select(Reservation).where(
+        Reservation.project_id == project.id, Reservation.item_id.in_(to), Reservation.state == OPEN
+    )
+    theirs = {(row.item_id, row.annotator) for row in session.scalars(held)}
+    mine = sa.select(Reservation).where(
+        Reservation.project_id == project.id,
+        Reservation.item_id.in_(to),
+        Reservation.annotator == annotator,
+        Reservation.state.in_(("open", "expired")),
+    )
+    newest = {row.item_id: row for row in session.scalars(mine.order_by(Reservation.id))}
+    for number, row in newest.items():
+        if (number, to[number]) not in theirs:  # else they got it by themselves, too
+            row.annotator = to[number]
+    session.flush()
 
 
 def find_batch(session: Session, public: str, only: int | None) -> Batch:

@@ -18,7 +18,17 @@ from sqlalchemy.orm import Session, aliased
 from service.store import pipeline
 from service.store.control_arm import TESTED
 from service.store.project_settings import ProjectSettings
-from service.store.tables import Batch, Item, Label, Project, QueuedItem, RankedItem, Ranking, Reservation
+from service.store.tables import (
+    Batch,
+    Item,
+    Label,
+    Project,
+    QueuedItem,
+    RankedItem,
+    Ranking,
+    Reservation,
+    ToolTask,
+)
 
 # Constants in the statement, not parameters: only so both databases use the partial indexes.
 AVAILABLE = sa.text("items.state = 'available' AND items.split = 'pool'")
@@ -83,11 +93,15 @@ def pick(
     size: int,
     look: Look,
     grid: "Grid | None" = None,
+    connection: int | None = None,
 ) -> list[Pick]:
     """Up to `size` items; none if nothing but gold items is left. For a grid, of those that the ranking chose only
     items of one predicted class; control items take part in their share as ever, so there may be fewer than `size`.
+
+    connection: of a tool that is filled as if it were one annotator. Whoever works there gets what comes: no gold
+    items, which are to come to everybody, and none that is a task there already.
     """
-    return _Picker(session, project, settings, annotator, look, grid).pick(size)
+    return _Picker(session, project, settings, annotator, look, grid, connection).pick(size)
 
 
 def open_again(session: Session, project: Project, items: Collection[int]) -> None:
@@ -134,9 +148,17 @@ def _room(alone: bool) -> sa.ColumnElement[bool]:
     return holds < sa.case((labels < wanted, wanted - labels), else_=1)
 
 
-def _free(alone: bool) -> sa.ColumnElement[bool]:
-    """… and meant for `annotator`, not held by them."""
-    return sa.and_(_room(alone), ~_held_by(_ANNOTATOR), meant_for(_ANNOTATOR))
+def _free(alone: bool, tool: bool) -> sa.ColumnElement[bool]:
+    """… and meant for `annotator`, not held by them; in a tool, not there already."""
+    free = sa.and_(_room(alone), ~_held_by(_ANNOTATOR), meant_for(_ANNOTATOR))
+    return sa.and_(free, ~_is_task()) if tool else free
+
+
+def _is_task() -> sa.ColumnElement[bool]:
+    shown, connection = aliased(ToolTask), sa.bindparam("connection", type_=sa.BigInteger)
+    return sa.exists().where(
+        shown.item_id == Item.id, shown.connection_id == connection, shown.gone.is_(False)
+    )
 
 
 def _count(query: sa.Select[int]) -> sa.ColumnElement[int]:
@@ -145,21 +167,21 @@ def _count(query: sa.Select[int]) -> sa.ColumnElement[int]:
 
 # Statements are kept: making one costs more than running it.
 @cache
-def _free_queued(alone: bool) -> sa.Select[int]:
+def _free_queued(alone: bool, tool: bool) -> sa.Select[int]:
     return (
         sa.select(QueuedItem.item_id)
         .join(Item, Item.id == QueuedItem.item_id)
-        .where(QueuedItem.project_id == sa.bindparam("project"), AVAILABLE, _free(alone))
+        .where(QueuedItem.project_id == sa.bindparam("project"), AVAILABLE, _free(alone, tool))
         .order_by(QueuedItem.annotator.is_(None), QueuedItem.number)
         .limit(sa.bindparam("limit"))
     )
 
 
 @cache
-def _free_random(alone: bool) -> sa.Select[int]:
+def _free_random(alone: bool, tool: bool) -> sa.Select[int]:
     return (
         sa.select(Item.id)
-        .where(Item.project_id == sa.bindparam("project"), AVAILABLE, _free(alone))
+        .where(Item.project_id == sa.bindparam("project"), AVAILABLE, _free(alone, tool))
         .order_by(Item.shuffle, Item.id)
         .limit(sa.bindparam("limit"))
     )
@@ -190,13 +212,15 @@ def _ranked_with_room(alone: bool) -> sa.Select[int, int, float]:
 
 
 @cache
-def _free_ranked(alone: bool) -> sa.Select[int, int, float]:
-    return _ranked(sa.and_(AVAILABLE_ITEM, _free(alone)))
+def _free_ranked(alone: bool, tool: bool) -> sa.Select[int, int, float]:
+    return _ranked(sa.and_(AVAILABLE_ITEM, _free(alone, tool)))
 
 
 @cache
 def _free_predicted(alone: bool) -> sa.Select[int, int, float, str, float]:
-    query = _free_ranked(alone).add_columns(RankedItem.predicted_class, RankedItem.predicted_probability)
+    query = _free_ranked(alone, False).add_columns(
+        RankedItem.predicted_class, RankedItem.predicted_probability
+    )
     return query.where(RankedItem.predicted_class.is_not(None))
 
 
@@ -208,9 +232,10 @@ class _Picker:
     annotator: str
     look: Look
     grid: Grid | None = None
+    connection: int | None = None
 
     def pick(self, size: int) -> list[Pick]:
-        gold = self._gold_items(size) if self.settings.gold_fraction else []
+        gold = self._gold_items(size) if self.settings.gold_fraction and not self._tool else []
         wanted = size - len(gold)
         picked = self._work(max(wanted, 1))
         return [*picked[:wanted], *gold] if picked else []
@@ -240,13 +265,22 @@ class _Picker:
     def _alone(self) -> bool:
         return self.settings.overlap == 1
 
+    @property
+    def _tool(self) -> bool:
+        return self.connection is not None
+
     def _given(self, **values: Any) -> dict[str, Any]:
-        return {"annotator": self.annotator, "overlap": self.settings.overlap, **values}
+        return {
+            "annotator": self.annotator,
+            "overlap": self.settings.overlap,
+            "connection": self.connection,
+            **values,
+        }
 
     def _from_queues(self, size: int) -> list[Pick]:
         """Their own queue first, then that of everybody."""
         found = self.session.scalars(
-            _free_queued(self._alone), self._given(project=self.project.id, limit=size)
+            _free_queued(self._alone, self._tool), self._given(project=self.project.id, limit=size)
         )
         return [Pick(number, "queued") for number in found]
 
@@ -274,7 +308,7 @@ class _Picker:
         if number is None or low_water is None:
             return []
         given = self._given(ranking=number, first=low_water, limit=size + len(taken))
-        free = list(self.session.execute(_free_ranked(self._alone), given))
+        free = list(self.session.execute(_free_ranked(self._alone, self._tool), given))
         if not free or free[0].rank >= low_water + LOOKED_AT_AGAIN:
             # What is labeled or held is not looked at for ever; `open_again` lowers the mark.
             lowest = self.session.execute(_ranked_with_room(self._alone), given | {"limit": 1}).first()
@@ -309,9 +343,8 @@ class _Picker:
     def _random_items(self, size: int, taken: Collection[int]) -> list[Pick]:
         """The first free items in `shuffle` order: those that no strategy ever sees, as long as there are any."""
         given = self._given(project=self.project.id, limit=size + len(taken))
-        free = [
-            number for number in self.session.scalars(_free_random(self._alone), given) if number not in taken
-        ]
+        found = self.session.scalars(_free_random(self._alone, self._tool), given)
+        free = [number for number in found if number not in taken]
         return [Pick(number, "control") for number in free[:size]]
 
     def _ask_for_ranking(self) -> None:

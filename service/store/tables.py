@@ -689,6 +689,11 @@ class ToolConnection(Table):
     callback_url: Mapped[str | None]  # of this service, as the tool reaches it
     config: Mapped[Json]  # a `LabelingConfig`
     top: Mapped[int]  # predictions a ranking
+    # The tool's project is kept filled with the next items, and not told the order of what is there.
+    batch_push: Mapped[bool] = mapped_column(default=False, server_default=sa.text("false"))
+    low_water: Mapped[int] = mapped_column(default=10, server_default="10")  # open tasks
+    # Tasks are shown with the class that the head predicts.
+    pre_annotate: Mapped[bool] = mapped_column(default=False, server_default=sa.text("false"))
     tool_version: Mapped[str | None]
     has_webhook: Mapped[bool] = mapped_column(default=False)
     warning: Mapped[str | None]
@@ -722,6 +727,7 @@ class ToolTask(Table):
     item_id: Mapped[int | None] = mapped_column(sa.ForeignKey("items.id", ondelete="CASCADE"), index=True)
     digest: Mapped[str]  # of the data that it shows
     gone: Mapped[bool] = mapped_column(default=False)  # deleted in the tool
+    pushed: Mapped[bool] = mapped_column(default=False, server_default=sa.text("false"))  # made by the service
     arm: Mapped[str | None]  # selected | control: why the tool shows it early, if it does …
     ranking_id: Mapped[int | None]  # … and the ranking that said so
     score: Mapped[float | None]  # of its newest prediction: 0 is shown first

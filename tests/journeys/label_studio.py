@@ -20,9 +20,11 @@ _MIGRATED = (
     REPOSITORY / ".venv-label-studio" / "migrated"
 )  # 1.4 MB; migrating takes a minute on a quiet machine
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
+EMAIL, PASSWORD = "ann@lab.local", secrets.token_hex(12)  # of the first user
 _START_S = 400.0
 CONFIG = """<View><Image name="image" value="$image"/><Choices name="label" toName="image" choice="single">
 <Choice value="red"/><Choice value="green"/></Choices></View>"""
+SEVERAL = CONFIG.replace('choice="single"', 'choice="multiple"')
 
 
 class RealLabelStudio:
@@ -65,8 +67,8 @@ class RealLabelStudio:
             name: value for name, value in os.environ.items() if not name.startswith(("LABEL_", "DJANGO"))
         }
         environment = outside | {
-            "LABEL_STUDIO_USERNAME": "ann@lab.local",
-            "LABEL_STUDIO_PASSWORD": secrets.token_hex(12),
+            "LABEL_STUDIO_USERNAME": EMAIL,
+            "LABEL_STUDIO_PASSWORD": PASSWORD,
             "LABEL_STUDIO_USER_TOKEN": TOKEN,
             "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
             "LABEL_STUDIO_LATEST_VERSION_CHECK": "false",
@@ -129,10 +131,19 @@ class RealLabelStudio:
         answer = self.admin.post("/api/token/").raise_for_status()
         return str(answer.json()["token"])
 
-    def create_project(self, title: str, tasks: list[dict[str, Any]]) -> None:
-        body = {"title": title, "label_config": CONFIG, "maximum_annotations": 1}
+    def create_project(self, title: str, tasks: list[dict[str, Any]], config: str = CONFIG) -> None:
+        body = {"title": title, "label_config": config, "maximum_annotations": 1}
         self.project = self.admin.post("/api/projects/", json=body).raise_for_status().json()["id"]
-        self.admin.post(f"/api/projects/{self.project}/import", json=tasks).raise_for_status()
+        if tasks:
+            self.admin.post(f"/api/projects/{self.project}/import", json=tasks).raise_for_status()
+
+    def tasks(self) -> list[dict[str, Any]]:
+        """All of the project, with their annotations, by number."""
+        query: dict[str, str | int] = {"project": self.project, "fields": "all", "page_size": 1000}
+        found: list[dict[str, Any]] = (
+            self.admin.get("/api/tasks", params=query).raise_for_status().json()["tasks"]
+        )
+        return sorted(found, key=lambda task: int(task["id"]))
 
     def next_task(self, user: httpx.Client) -> dict[str, Any]:
         found: dict[str, Any] = user.get(f"/api/projects/{self.project}/next").raise_for_status().json()

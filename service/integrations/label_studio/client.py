@@ -147,6 +147,19 @@ class LabelStudio:
                 return
             page += 1
 
+    async def import_tasks(self, project: int, tasks: Sequence[Mapping[str, Any]]) -> None:
+        """They are numbered in this order."""
+        await self._call("POST", f"/api/projects/{project}/import", timeout=_IMPORT_S, json=list(tasks))
+
+    async def delete_untouched(self, task: int) -> bool:
+        """False where somebody has begun it, and it stays; true also where it is gone already."""
+        found = await self._call("GET", f"/api/tasks/{task}/", missing=None)
+        if found is not None and (found.get("annotations") or found.get("drafts")):
+            return False
+        if found is not None:
+            await self._call("DELETE", f"/api/tasks/{task}/", missing=None)
+        return True
+
     async def model_versions(self, project: int) -> dict[str, int]:
         """The number of predictions of each."""
         found = await self._call("GET", f"/api/projects/{project}/model-versions/", missing={})

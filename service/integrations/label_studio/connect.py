@@ -32,6 +32,9 @@ class Wanted:
     tool_project: int
     callback_url: str | None = None
     top: int = connections.DEFAULT_TOP
+    batch_push: bool = False
+    low_water: int = connections.DEFAULT_LOW_WATER
+    pre_annotate: bool = False
     add_classes: bool = False
 
 
@@ -83,6 +86,9 @@ def store(
             config=found.config,
             callback_url=callback,
             top=wanted.top,
+            batch_push=wanted.batch_push,
+            low_water=wanted.low_water,
+            pre_annotate=wanted.pre_annotate,
             add_classes=wanted.add_classes,
             tool_version=found.version,
             warning=found.warning,

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from service.access.keys import derived
 from service.errors import ModalityFixed
+from service.integrations.label_studio import batch_push
 from service.integrations.label_studio.errors import ConnectedAlready, NotConnected, ToolClassesUnknown
 from service.integrations.label_studio.labeling_config import LabelingConfig, as_project_writes
 from service.projects import project_changes, projects
@@ -22,6 +23,7 @@ from service.store.tables import Project, ToolAnnotation, ToolConnection, ToolTa
 LEASE_S = 60.0  # renewed with each step
 REFUSALS_TOLD = 20
 DEFAULT_TOP = 1_000
+DEFAULT_LOW_WATER = 10
 
 
 class LeaseLost(Exception):
@@ -34,6 +36,7 @@ class Report:
 
     connection: ToolConnection
     tasks: int
+    tasks_open: int
     tasks_gone: int
     annotations: int
     refused: int
@@ -62,6 +65,9 @@ def create(
     config: LabelingConfig,
     callback_url: str | None,
     top: int,
+    batch_push: bool,
+    low_water: int,
+    pre_annotate: bool,
     add_classes: bool,
     tool_version: str | None,
     warning: str | None,
@@ -96,6 +102,9 @@ def create(
         callback_url=callback_url,
         config=config.as_row(),
         top=top,
+        batch_push=batch_push,
+        low_water=low_water,
+        pre_annotate=pre_annotate,
         tool_version=tool_version,
         warning=warning,
         known_classes=list(project.classes),
@@ -157,11 +166,16 @@ def report(session: Session, connection: ToolConnection) -> Report:
         session.scalar(sa.select(sa.func.count()).select_from(query.subquery())) or 0
         for query in (refused_tasks, refused)
     )
-    return Report(connection, tasks[0], int(tasks[1] or 0), annotations, count, told[:REFUSALS_TOLD])
+    untouched = batch_push.open_tasks(session, connection.id)
+    return Report(
+        connection, tasks[0], untouched, int(tasks[1] or 0), annotations, count, told[:REFUSALS_TOLD]
+    )
 
 
-def delete(session: Session, connection: ToolConnection) -> None:
+def delete(session: Session, project: Project, connection: ToolConnection) -> None:
     """Items and labels stay."""
+    projects.lock(session, project)
+    batch_push.let_go(session, project)
     session.delete(connection)
     session.flush()
 

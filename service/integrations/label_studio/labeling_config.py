@@ -65,6 +65,20 @@ class LabelingConfig:
         """The classes that a result names, each once; none where it says that nothing is there."""
         return list(dict.fromkeys(self._classes_in(result)))
 
+    def result_of(self, classes: Sequence[str]) -> list[dict[str, Any]]:
+        """A result that names these classes; none where they are said of parts of an item, which nobody knows."""
+        if self.control not in _OF_WHOLE_ITEM or not classes:
+            return []
+        named = [name.split("/") for name in classes] if self.control == "Taxonomy" else list(classes)
+        return [
+            {
+                "from_name": self.from_name,
+                "to_name": self.to_name,
+                "type": _CONTROLS[self.control],
+                "value": {_CONTROLS[self.control]: named},
+            }
+        ]
+
     def _classes_in(self, result: Any) -> Iterator[str]:
         for region in result if isinstance(result, list) else ():
             if not isinstance(region, dict) or region.get("from_name") != self.from_name:

@@ -53,7 +53,11 @@ _EXAMPLE = {
     "warning": None,
     "error": None,
     "failures": 0,
+    "batch_push": False,
+    "low_water": 10,
+    "pre_annotate": False,
     "tasks": 5000,
+    "tasks_open": 4686,
     "tasks_gone": 2,
     "annotations": 312,
     "refused": 1,
@@ -84,6 +88,22 @@ class NewConnection(Body):
     top: int = Field(
         connections.DEFAULT_TOP, ge=1, le=10_000, description="tasks of a ranking that it is told of"
     )
+    batch_push: bool = Field(
+        False,
+        description="keep the project there filled with just the next items, made as tasks, and do not tell it the "
+        "order of its own",
+    )
+    low_water: int = Field(
+        connections.DEFAULT_LOW_WATER,
+        ge=1,
+        le=500,
+        description="with `batch_push`: once fewer open tasks are left, or fewer than two for each who annotates, "
+        "it is filled up to twice as many",
+    )
+    pre_annotate: bool = Field(
+        False,
+        description="with `batch_push`: show tasks with the class that the head predicts; never control items",
+    )
     add_classes: bool = Field(False, description="add the classes that only Label Studio has")
 
 
@@ -103,7 +123,11 @@ class ConnectionAnswer(Answer):
     warning: str | None
     error: str | None = Field(description="why the newest attempt failed; it is tried again each minute")
     failures: int
+    batch_push: bool
+    low_water: int
+    pre_annotate: bool
     tasks: int
+    tasks_open: int = Field(description="that nobody there has annotated or skipped")
     tasks_gone: int = Field(
         description="deleted there; their items are `missing` here, and keep their labels"
     )
@@ -133,7 +157,11 @@ class ConnectionAnswer(Answer):
             warning=row.warning or _webhook_warning(row),
             error=row.error,
             failures=row.failures,
+            batch_push=row.batch_push,
+            low_water=row.low_water,
+            pre_annotate=row.pre_annotate,
             tasks=report.tasks,
+            tasks_open=report.tasks_open,
             tasks_gone=report.tasks_gone,
             annotations=report.annotations,
             refused=report.refused,
@@ -188,7 +216,7 @@ async def connect_label_studio(
     connection = await parts.write(connect.store(parts.secret, wanted, found, project_of))
     response.headers["Cache-Control"] = "no-store"
     secret = connections.shared_secret(parts.secret, connection.nonce)
-    return CreatedConnection.of(Report(connection, 0, 0, 0, 0, []), secret=secret)
+    return CreatedConnection.of(Report(connection, 0, 0, 0, 0, 0, []), secret=secret)
 
 
 def _check_callback(url: str | None) -> None:
@@ -212,7 +240,7 @@ def get_connection(project_id: str, session: ReadSession, caller: Reader) -> Con
 def disconnect(project_id: str, session: WriteSession, caller: Admin) -> None:
     """End the connection. Items and labels stay; in Label Studio, delete the webhook, and choose another sampling."""
     project = projects.find(session, project_id, caller.project_id)
-    connections.delete(session, connections.find(session, project))
+    connections.delete(session, project, connections.find(session, project))
 
 
 @router.post("/sync", status_code=202)

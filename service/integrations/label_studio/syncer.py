@@ -22,6 +22,7 @@ from service.errors import EmptyPool, ShortlistError
 from service.http.dependencies import Parts
 from service.integrations.label_studio import (
     annotations,
+    batch_push,
     connect,
     connections,
     labeling_config,
@@ -29,6 +30,7 @@ from service.integrations.label_studio import (
     vault,
 )
 from service.integrations.label_studio import tasks as tool_tasks
+from service.integrations.label_studio.batch_push import Entry
 from service.integrations.label_studio.client import LabelStudio, NotDownloaded, Task
 from service.integrations.label_studio.connections import Claim, LeaseLost
 from service.integrations.label_studio.errors import ToolUnreachable
@@ -175,7 +177,9 @@ class _Run:
                 config = await self._config(tool, connection)
                 await self._webhook(tool, connection)
             await self._pull(tool, connection, config)
-            if project.state == "active":
+            if project.state == "active" and connection.batch_push:
+                await self._fill(tool, connection, config)
+            elif project.state == "active":
                 await self._push(tool)
         if self.unfetched:
             raise self.unfetched[0]
@@ -204,11 +208,12 @@ class _Run:
 
     async def _config(self, tool: LabelStudio, connection: ToolConnection) -> LabelingConfig:
         """As it is now: people change it while they label. The first time, the tool is told to order its tasks by
-        predictions. Raises `LabelingConfigUnusable`.
+        predictions, or, where they are made in their order, by number. Raises `LabelingConfigUnusable`.
         """
         project = await tool.project(connection.tool_project)
-        if connection.synced_at is None and project.get("sampling") != SAMPLING:
-            await tool.change_project(connection.tool_project, sampling=SAMPLING)
+        sampling = batch_push.SAMPLING if connection.batch_push else SAMPLING
+        if connection.synced_at is None and project.get("sampling") != sampling:
+            await tool.change_project(connection.tool_project, sampling=sampling)
         config = labeling_config.parse(str(project.get("label_config", "")))
         if config != LabelingConfig.stored(connection.config):
 
@@ -256,19 +261,28 @@ class _Run:
         if not {each.by for task in page for each in task.annotations} <= {None, *self.people}:
             self.people.update(await tool.people())
 
-        def known() -> dict[int, str]:
+        def known() -> tuple[dict[int, str], dict[int, int]]:
             with read_session(self.parts.engine) as session:
-                return tool_tasks.known_digests(session, self.claimed.id, page)
+                return (
+                    tool_tasks.known_digests(session, self.claimed.id, page),
+                    batch_push.made_for(session, self.parts.secret, self.claimed.project_id, page),
+                )
 
-        before = await anyio.to_thread.run_sync(known)
+        before, made_for = await anyio.to_thread.run_sync(known)
         digests = {task.id: tool_tasks.digest_of(task, config) for task in page}
-        wanted = [Fetched(task, digests[task.id]) for task in page if before.get(task.id) != digests[task.id]]
+        wanted = [
+            Fetched(task, digests[task.id], made_for.get(task.id))
+            for task in page
+            if before.get(task.id) != digests[task.id]
+        ]
         new = await self._fetch(tool, wanted, config)
         _, project = await self._read()
         await anyio.to_thread.run_sync(tool_tasks.keep, self.parts.artifacts, project, new)
 
         def step(session: Session, project: Project, connection: ToolConnection) -> int:
             tool_tasks.register(session, project, connection, new)
+            if connection.batch_push:
+                batch_push.note_arms(session, project, connection, [one.task.id for one in new])
             return annotations.store(session, project, connection, config, page, self.people)
 
         changed = await self._write(step)
@@ -284,6 +298,9 @@ class _Run:
         done: list[Fetched] = []
 
         async def fetch(one: Fetched) -> None:
+            if one.pushed is not None:  # what it shows came from here
+                done.append(one)
+                return
             try:
                 data = await self._bytes_of(tool, one.task, config)
             except NotDownloaded as error:
@@ -362,6 +379,64 @@ class _Run:
         log.info(
             "label studio", connection=self.claimed.id, pushed=push.model_version, predictions=len(push.tasks)
         )
+
+    async def _fill(self, tool: LabelStudio, connection: ToolConnection, config: LabelingConfig) -> None:
+        """Tasks that are no work any more go; then, where few are left, the next ones are made.
+
+        What was made is not taken from the answer: it is found by looking, as it is when the answer was never heard.
+        """
+        surplus = await self._write(lambda session, _, connection: batch_push.surplus(session, connection.id))
+        gone = [number for number in surplus if await tool.delete_untouched(number)]
+        if gone:
+            await self._write(lambda session, _, connection: batch_push.note_gone(session, connection, gone))
+        entries = await self._write(batch_push.planned)
+        if not entries:
+            return
+        unshown = await self._make(tool, connection, config, entries)
+        await self._pull(tool, connection, config)
+        missing = len(await self._write(_still_to_be_made)) - len(unshown)
+        log.info("label studio", connection=self.claimed.id, tasks_made=len(entries) - len(unshown) - missing)
+        if unshown:
+            raise unshown[0]
+        if missing > 0:
+            raise ToolUnreachable(url=tool.url, reason=f"of {len(entries)} tasks it stored all but {missing}")
+
+    async def _make(
+        self,
+        tool: LabelStudio,
+        connection: ToolConnection,
+        config: LabelingConfig,
+        entries: Sequence[Entry],
+    ) -> list[ShortlistError]:
+        """Why some cannot be made now; they are tried again."""
+        parts, unshown = self.parts, list[ShortlistError]()
+
+        def task_of(entry: Entry) -> dict[str, Any] | None:
+            with read_session(parts.engine) as session:
+                project = session.get_one(Project, self.claimed.project_id)
+                try:
+                    shown = batch_push.shown(session, project, entry.item, parts.item_bytes, parts.limits)
+                except ShortlistError as error:
+                    unshown.append(error)
+                    return None
+                return batch_push.task_of(
+                    entry, shown, project, config, parts.secret, connection.pre_annotate
+                )
+
+        tasks: list[dict[str, Any]] = []
+        for place, entry in enumerate(entries, 1):
+            task = await anyio.to_thread.run_sync(task_of, entry)
+            tasks += [task] if task is not None else []
+            size = sum(len(one["data"][config.data_key]) for one in tasks)
+            if tasks and (size > batch_push.CALL_BYTES or place == len(entries)):
+                await self.parts.write(partial(connections.held, claimed=self.claimed))
+                await tool.import_tasks(connection.tool_project, tasks)
+                tasks.clear()
+        return unshown
+
+
+def _still_to_be_made(session: Session, project: Project, connection: ToolConnection) -> list[Entry]:
+    return batch_push.to_be_made(session, project, connection, utc_now())
 
 
 def _note_webhook(_: Session, __: Project, connection: ToolConnection, has_webhook: bool) -> None:

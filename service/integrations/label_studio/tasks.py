@@ -34,10 +34,11 @@ class TooManyGone(ShortlistError):
 
 @dataclass
 class Fetched:
-    """A task whose data is new, as an item; or the reason why it is none."""
+    """A task whose data is new, as an item; or the reason why it is none. pushed: the item that it was made for."""
 
     task: Task
     digest: str
+    pushed: int | None = None
     item: NewItem | None = None
     refusal: str | None = None
     data: bytes = field(default=b"", repr=False)
@@ -110,8 +111,9 @@ def register(
             sa.select(ToolTask).where(ToolTask.connection_id == connection.id, ToolTask.task_id.in_(numbers))
         )
     }
-    trained = _displace(session, project, fetched)
+    trained = _displace(session, project, [one for one in fetched if one.pushed is None])
     same = _same_bytes(session, project, [one for one in fetched if one.task.id not in known])
+    same |= {one.task.id: one.pushed for one in fetched if one.pushed is not None}
     new = [one.item for one in fetched if one.item is not None and one.task.id not in same]
     if items.register(session, project, new):
         pipeline.queue_score_new_items(session, project)
@@ -134,6 +136,7 @@ def register(
         if row.item_id is not None and number not in (None, row.item_id):
             session.execute(sa.update(Item).where(Item.id == number).values(replaces_id=row.item_id))
         row.item_id, row.digest, row.refusal, row.gone = number, one.digest, one.refusal, False
+        row.pushed = one.pushed is not None
     session.flush()
     if back:
         trained |= asides.bring_back(session, project, back)
@@ -181,13 +184,14 @@ def count(session: Session, connection_id: int) -> int:
 
 def put_gone_aside(session: Session, project: Project, connection: ToolConnection, there: set[int]) -> bool:
     """Items of tasks that the tool has no more are missing, and keep their labels; whether `there` has tasks that are
-    not known. The project is locked. Raises `TooManyGone`.
+    not known. Those that a task was made for are where they were. The project is locked. Raises `TooManyGone`.
     """
     mine = sa.select(ToolTask).where(ToolTask.connection_id == connection.id)
     rows = {row.task_id: row for row in session.scalars(mine)}
     gone = [row for number, row in rows.items() if not row.gone and number not in there]
-    if len(gone) > 10 and len(gone) > MOST_GONE * len(rows):
-        raise TooManyGone(gone=len(gone), all=len(rows))
+    brought, lost = (sum(not row.pushed for row in some) for some in (rows.values(), gone))
+    if lost > 10 and lost > MOST_GONE * brought:
+        raise TooManyGone(gone=lost, all=brought)
     for row in gone:
         row.gone = True
     session.flush()

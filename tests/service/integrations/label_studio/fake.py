@@ -74,16 +74,16 @@ class FakeLabelStudio:
         self.down = False
         self.refuses_webhooks = False
         self.access = "access-1"
-        self.before: Callable[[str], None] = lambda call: (
-            None
-        )  # a test's own mishap, before a call is answered
+        # A test's own mishaps, before a call is answered, and after what it asks for was done.
+        self.before: Callable[[str], None] = lambda call: None
+        self.after: Callable[[str], None] = lambda call: None
         self._lock = threading.RLock()
-        self._annotations = 0
+        self._annotations = self._last_task = 0
 
     # What people do in it.
 
     def add_task(self, **data: Any) -> int:
-        number = max(self.tasks, default=0) + 1
+        self._last_task = number = self._last_task + 1
         self.tasks[number] = {"id": number, "data": data, "updated_at": _now(), "annotations": []}
         return number
 
@@ -127,6 +127,10 @@ class FakeLabelStudio:
         open_tasks = [number for number, task in self.tasks.items() if not task["annotations"]]
         return sorted((n for n in open_tasks if n in scores), key=lambda number: scores[number])
 
+    def open_tasks(self) -> list[int]:
+        """As "sequential sampling" hands them out."""
+        return sorted(number for number, task in self.tasks.items() if not task["annotations"])
+
     def send_webhooks(self, body: dict[str, Any]) -> list[int]:
         """One attempt each, as it does; the statuses."""
         statuses = []
@@ -155,6 +159,16 @@ class FakeLabelStudio:
                     return self._change_project(body)
                 case "GET", ["api", "tasks"]:
                     return 200, self._page(query)
+                case "POST", ["api", "projects", "7", "import"]:
+                    for given in body:
+                        number = self.add_task(**given["data"])
+                        self.predictions += [each | {"task": number} for each in given.get("predictions", ())]
+                    return 201, {"task_count": len(body)}
+                case "GET", ["api", "tasks", number] if int(number) in self.tasks:
+                    return 200, self.tasks[int(number)]
+                case "DELETE", ["api", "tasks", number] if int(number) in self.tasks:
+                    del self.tasks[int(number)]
+                    return 204, {}
                 case "POST", ["api", "projects", "7", "import", "predictions"]:
                     self.predictions += body
                     return 201, {"created": len(body)}
@@ -245,12 +259,16 @@ def fake_label_studio() -> Iterator[FakeLabelStudio]:
             if split.path in fake.files:
                 return self.say(200, fake.files[split.path], "image/png")
             given = json.loads(body) if body else None
-            return self.say_json(*fake.answer(self.command, split.path, parse_qs(split.query), given))
+            answer = fake.answer(self.command, split.path, parse_qs(split.query), given)
+            fake.after(call)
+            if fake.down:
+                return self.say(502, b"Bad gateway", "text/html")
+            return self.say_json(*answer)
 
         do_GET = do_POST = do_PATCH = do_DELETE = handle_any  # noqa: N815
 
         def say_json(self, status: int, answer: Any) -> None:
-            self.say(status, json.dumps(answer).encode(), "application/json")
+            self.say(status, b"" if status == 204 else json.dumps(answer).encode(), "application/json")
 
         def say(self, status: int, data: bytes, kind: str) -> None:
             self.send_response_only(status)
