@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -20,7 +21,6 @@ _MIGRATED = (
     REPOSITORY / ".venv-label-studio" / "migrated"
 )  # 1.4 MB; migrating takes a minute on a quiet machine
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
-EMAIL, PASSWORD = "ann@lab.local", secrets.token_hex(12)  # of the first user
 _START_S = 400.0
 CONFIG = """<View><Image name="image" value="$image"/><Choices name="label" toName="image" choice="single">
 <Choice value="red"/><Choice value="green"/></Choices></View>"""
@@ -40,6 +40,7 @@ class RealLabelStudio:
         self._clients = ExitStack()
         self.admin = self.user(TOKEN)
         self.project = 0
+        self._personal: str | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -67,8 +68,8 @@ class RealLabelStudio:
             name: value for name, value in os.environ.items() if not name.startswith(("LABEL_", "DJANGO"))
         }
         environment = outside | {
-            "LABEL_STUDIO_USERNAME": EMAIL,
-            "LABEL_STUDIO_PASSWORD": PASSWORD,
+            "LABEL_STUDIO_USERNAME": "ann@lab.local",
+            "LABEL_STUDIO_PASSWORD": secrets.token_hex(12),
             "LABEL_STUDIO_USER_TOKEN": TOKEN,
             "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
             "LABEL_STUDIO_LATEST_VERSION_CHECK": "false",
@@ -112,14 +113,14 @@ class RealLabelStudio:
         client = httpx.Client(base_url=self.url, headers={"Authorization": f"Token {token}"}, timeout=120)
         return self._clients.enter_context(client)
 
-    def sign_up(self, email: str) -> httpx.Client:
+    def sign_up(self, email: str, password: str | None = None) -> httpx.Client:
         """Another user of the same organization."""
         invited = self.admin.get("/api/invite").raise_for_status().json()["invite_url"]
         with httpx.Client(base_url=self.url, timeout=120, follow_redirects=True) as browser:
             browser.get(invited).raise_for_status()
             form = {
                 "email": email,
-                "password": secrets.token_hex(12),
+                "password": password or secrets.token_hex(12),
                 "csrfmiddlewaretoken": browser.cookies["csrftoken"],
             }
             browser.post(invited, data=form, headers={"Referer": self.url}).raise_for_status()
@@ -128,8 +129,10 @@ class RealLabelStudio:
 
     def personal_token(self) -> str:
         """A refresh token of the first user."""
-        answer = self.admin.post("/api/token/").raise_for_status()
-        return str(answer.json()["token"])
+        if self._personal is None:  # there is one a user
+            answer = self.admin.post("/api/token/").raise_for_status()
+            self._personal = str(answer.json()["token"])
+        return self._personal
 
     def create_project(self, title: str, tasks: list[dict[str, Any]], config: str = CONFIG) -> None:
         body = {"title": title, "label_config": config, "maximum_annotations": 1}
@@ -149,12 +152,19 @@ class RealLabelStudio:
         found: dict[str, Any] = user.get(f"/api/projects/{self.project}/next").raise_for_status().json()
         return found
 
+    def next_or_none(self, user: httpx.Client) -> dict[str, Any] | None:
+        """None while there is no open task."""
+        answer = user.get(f"/api/projects/{self.project}/next")
+        return None if answer.status_code == 404 else answer.raise_for_status().json()
+
+    def change(self, task: int, *classes: str) -> None:
+        """The first annotation of the task names others."""
+        (first, *_) = self.admin.get(f"/api/tasks/{task}/annotations/").raise_for_status().json()
+        body = {"result": _chosen(classes)}
+        self.admin.patch(f"/api/annotations/{first['id']}/", json=body).raise_for_status()
+
     def annotate(self, user: httpx.Client, task: int, *classes: str, skip: bool = False) -> dict[str, Any]:
-        value = {"choices": list(classes)}
-        result = (
-            [{"from_name": "label", "to_name": "image", "type": "choices", "value": value}] if classes else []
-        )
-        body = {"result": result, "was_cancelled": skip, "lead_time": 1.5}
+        body = {"result": _chosen(classes), "was_cancelled": skip, "lead_time": 1.5}
         answer = user.post(f"/api/tasks/{task}/annotations/?project={self.project}", json=body)
         found: dict[str, Any] = answer.raise_for_status().json()
         return found
@@ -163,6 +173,13 @@ class RealLabelStudio:
         """The version whose predictions it orders tasks by at this moment."""
         found = self.admin.get(f"/api/projects/{self.project}/").raise_for_status().json()
         return str(found["model_version"])
+
+
+def _chosen(classes: Sequence[str]) -> list[dict[str, Any]]:
+    value = {"choices": list(classes)}
+    if not classes:
+        return []
+    return [{"from_name": "label", "to_name": "image", "type": "choices", "value": value}]
 
 
 def _is_up(client: httpx.Client) -> bool:

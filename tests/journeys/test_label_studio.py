@@ -1,22 +1,33 @@
 """With a real Label Studio: it hands out what is ranked first, what people do there arrives, restarts lose nothing.
 
-The short form labels 16 items; LABEL_STUDIO_JOURNEY=full (`make label-studio-test`) 100, with restarts of either side.
+The short form labels 16 items; LABEL_STUDIO_JOURNEY=full (`make label-studio-test`) 100 on either database, with
+restarts of either side.
 """
 
 import base64
+import io
 import os
+import re
+import secrets
 import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
+import numpy as np
 import pytest
+import sqlalchemy as sa
+from PIL import Image
 
-from tests.journeys.images import write_images
-from tests.journeys.label_studio import PROGRAM, TOKEN, RealLabelStudio
+from service.store.session import read_session
+from service.store.tables import Item, Reservation
+from tests.browsers import chromium
+from tests.journeys.images import COLOURS, true_class, write_images
+from tests.journeys.label_studio import PROGRAM, SEVERAL, TOKEN, RealLabelStudio
 from tests.journeys.site import PATIENCE_S, Project, Site, until
 from tests.worker.processes import REPOSITORY
 
@@ -29,12 +40,32 @@ pytestmark = [
     pytest.mark.timeout(3000),
 ]
 LABELS = 100 if FULL else 16
+DATABASES = ["sqlite", "postgresql"] if FULL else ["sqlite"]
+each_database = pytest.mark.parametrize("database_url", DATABASES, indirect=True)
+RULES: dict[str, Any] = {
+    "round_size": 20,
+    "retrain_min_labels": 10,
+    "retrain_min_interval_s": 3,
+    "control_fraction": 0.2,
+}
 
 
 @pytest.fixture(scope="module")
 def tool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealLabelStudio]:
     with RealLabelStudio(tmp_path_factory.mktemp("label-studio")) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def users(tool: RealLabelStudio) -> list[httpx.Client]:
+    return [tool.admin, tool.sign_up("bob@lab.local")]
+
+
+@pytest.fixture
+def driver() -> Iterator[Any]:
+    with chromium() as driver:
+        driver.set_window_size(1440, 900)
+        yield driver
 
 
 def pictures(folder: Path, count: int) -> list[dict[str, Any]]:
@@ -49,7 +80,7 @@ def pictures(folder: Path, count: int) -> list[dict[str, Any]]:
     ]
 
 
-def connect(site: Site, tool: RealLabelStudio, token: str, into: str) -> None:
+def connect(site: Site, tool: RealLabelStudio, token: str, into: str, *more: str) -> None:
     """By the command, as a person would."""
     command = [
         sys.executable,
@@ -67,6 +98,7 @@ def connect(site: Site, tool: RealLabelStudio, token: str, into: str) -> None:
         into,
         "--callback",
         str(site.http.base_url).rstrip("/"),
+        *more,
     ]
     told = subprocess.run(
         command, env=site._environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_S
@@ -79,14 +111,15 @@ def spearman_is_one(scores: list[float]) -> bool:
     return scores == sorted(scores)
 
 
-def test_a_life_with_label_studio(tmp_path: Path, sqlite_url: str, tool: RealLabelStudio) -> None:
-    with Site(tmp_path, sqlite_url) as site:
+@each_database
+def test_a_life_with_label_studio(
+    tmp_path: Path, database_url: str, tool: RealLabelStudio, users: list[httpx.Client]
+) -> None:
+    with Site(tmp_path / "site", database_url) as site:
         site.start_service()
         site.start_workers()
-        rules: dict[str, Any] = {"round_size": 20, "retrain_min_labels": 10, "control_fraction": 0.2}
-        project = Project(site, "pets", **rules | {"retrain_min_interval_s": 3})
+        project = Project(site, "pets", **RULES)
         tool.create_project("Pets", pictures(site.images, LABELS + 40))
-        users = [tool.admin, tool.sign_up("bob@lab.local")]
         connect(site, tool, tool.personal_token() if FULL else TOKEN, "pets")
         at = f"{project.at}/integrations/label-studio"
         told = until(lambda: pushed(site, at))
@@ -136,12 +169,8 @@ def test_a_life_with_label_studio(tmp_path: Path, sqlite_url: str, tool: RealLab
 
         # What people change there changes here: another class, a second thought, a deletion, a skip.
         tasks = list(truth)
-        annotations = tool.admin.get(f"/api/tasks/{tasks[0]}/annotations/").raise_for_status().json()
         other = "green" if truth[tasks[0]] == "red" else "red"
-        value = [{"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": [other]}}]
-        tool.admin.patch(
-            f"/api/annotations/{annotations[0]['id']}/", json={"result": value}
-        ).raise_for_status()
+        tool.change(tasks[0], other)
         until(lambda: current(project).get(tasks[0]) == other)
         second = tool.admin.get(f"/api/tasks/{tasks[2]}/annotations/").raise_for_status().json()
         tool.admin.delete(f"/api/annotations/{second[0]['id']}/").raise_for_status()
@@ -155,22 +184,242 @@ def test_a_life_with_label_studio(tmp_path: Path, sqlite_url: str, tool: RealLab
         assert tasks[4] in current(project)  # the label is kept
 
 
+@each_database
+def test_several_classes_a_task(tmp_path: Path, database_url: str, tool: RealLabelStudio) -> None:
+    """`<Choices choice="multiple">`: any set of classes is an answer, also none."""
+    wanted = 40 if FULL else 12
+    with Site(tmp_path / "site", database_url) as site:
+        site.start_service()
+        site.start_workers()
+        project = Project(site, "mosaics", **RULES, label_kind="multi")
+        tool.create_project("Mosaics", mosaics(site.images, wanted + 20), SEVERAL)
+        connect(site, tool, TOKEN, "mosaics")
+        at = f"{project.at}/integrations/label-studio"
+        assert until(lambda: pushed(site, at))["error"] is None
+        truth: dict[int, list[str]] = {}
+        handed: defaultdict[str, list[float]] = defaultdict(list)
+        for _ in range(wanted):
+            before = tool.model_version()
+            task = tool.next_task(tool.admin)
+            truth[task["id"]] = task["data"]["truth"]
+            if before == tool.model_version():
+                handed[before] += [
+                    each["score"] for each in task["predictions"] if each["model_version"] == before
+                ]
+            tool.annotate(tool.admin, task["id"], *truth[task["id"]])
+        assert len(truth) == wanted
+        assert [] in truth.values()
+        assert ["green", "red"] in truth.values()
+        assert all(spearman_is_one(scores) for scores in handed.values()), handed
+        assert sum(map(len, handed.values())) > wanted / 2
+        until(lambda: len(project.labels()) == wanted)
+        assert {row["key"]: row["classes"] for row in project.labels()} == {
+            f"label-studio/{task}": classes for task, classes in truth.items()
+        }
+        until(lambda: curve_of(project, "subset_accuracy") if FULL else project.metrics()["labels_used"])
+        told = site.get(at)
+        assert (told["error"], told["refused"]) == (None, 0)
+
+        # Second thoughts: another set, and nothing where something was.
+        first, second, *_ = (task for task, classes in truth.items() if classes)
+        tool.change(first, "green")
+        until(lambda: current(project, "classes").get(first) == ["green"])
+        tool.change(second)
+        until(lambda: current(project, "classes").get(second) == [])
+        exported = site.http.get(f"{project.at}/labels", params={"format": "label-studio"}).json()
+        results = {task["data"]["key"]: task["annotations"][0]["result"] for task in exported}
+        assert results[f"label-studio/{second}"] == []
+        assert [one["value"]["choices"] for one in results[f"label-studio/{first}"]] == [["green"]]
+
+
+def mosaics(folder: Path, count: int) -> list[dict[str, Any]]:
+    """Pictures with a red half, a green half, both or none."""
+    sets = [["red"], ["green"], ["green", "red"], []]
+    tasks = []
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        classes = sets[number % len(sets)]
+        pixels = rng.normal(128, 20, (16, 16, 3))
+        for place, name in ((slice(0, 8), "red"), (slice(8, 16), "green")):
+            if name in classes:
+                pixels[place] += np.array(COLOURS[name]) - 128
+        file = io.BytesIO()
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "PNG")
+        encoded = base64.b64encode(file.getvalue()).decode()
+        tasks.append({"image": f"data:image/png;base64,{encoded}", "truth": classes})
+    return tasks
+
+
+@each_database
+def test_a_small_project_is_kept_filled(
+    tmp_path: Path, database_url: str, tool: RealLabelStudio, users: list[httpx.Client]
+) -> None:
+    """Batch push: the pool is here, and whoever annotates there gets the next items, each once."""
+    with Site(tmp_path / "site", database_url) as site:
+        site.start_service()
+        site.start_workers()
+        project = Project(site, "filled", **RULES)
+        write_images(site.images, LABELS + 40, ("red", "green"))
+        project.register(site.images)
+        project.pretrain()
+        tool.create_project("Filled", [])
+        connect(site, tool, TOKEN, "filled", "--batch-push", "--low-water", "4", "--pre-annotate")
+        at = f"{project.at}/integrations/label-studio"
+        handed: list[str] = []
+        truth: dict[str, str] = {}
+        for number in range(LABELS):
+            if FULL and number in (30, 60):  # killed as soon as the tool has the next tasks
+                until(partial(filled, tool, number))
+                restart_site(site)
+            if FULL and number == 80:
+                tool.kill()
+                tool.start()
+            user = users[number % 2]
+            task = until(partial(tool.next_or_none, user))
+            key = str(task["data"]["key"])
+            handed.append(key)
+            truth[key] = true_class(key)
+            tool.annotate(user, task["id"], truth[key])
+        until(lambda: len(project.labels()) == LABELS)
+        until(lambda: site.get(at)["tasks_open"] >= 4)
+        assert site.get(at)["error"] is None
+        keys = [task["data"]["key"] for task in tool.tasks()]
+        assert len(keys) == len(set(keys))  # no item is a task twice
+        assert handed == keys[:LABELS]  # as they were made, and …
+        assert served(site)[:LABELS] == handed  # … reserved: selected ones as ranked, control ones among them
+        labels = project.labels()
+        assert {(row["key"], row["annotator"], row["class"]) for row in labels} == {
+            (key, ("ann@lab.local", "bob@lab.local")[place % 2], truth[key])
+            for place, key in enumerate(handed)
+        }
+        arms = [row["arm"] for row in labels]
+        assert set(arms) == {"selected", "control"}
+        assert abs(arms.count("control") - LABELS / 5) <= 3
+        assert len(project.items()) == LABELS + 40  # what came back is what went out
+
+        # An open task of an item that is withdrawn goes, and another one comes.
+        open_task = next(task for task in tool.tasks() if not task["annotations"])
+        item = open_task["data"]["shortlist_item"].partition(".")[0]
+        site.post(f"{project.at}/items/withdraw", {"items": [item]})
+        site.post(f"{at}/sync")
+        until(lambda: open_task["id"] not in {task["id"] for task in tool.tasks()})
+        predicted = [each for task in tool.tasks() for each in task["predictions"]]
+        assert {each["model_version"] for each in predicted} == {"shortlist"}
+        assert {each["result"][0]["type"] for each in predicted} == {"choices"}
+
+
+def test_once_through_its_page(tmp_path: Path, sqlite_url: str, tool: RealLabelStudio, driver: Any) -> None:
+    """In a browser: somebody signs in, labels five tasks, and gets them in our order."""
+    with Site(tmp_path / "site", sqlite_url) as site:
+        site.start_service()
+        site.start_workers()
+        project = Project(site, "page", **RULES)
+        tool.create_project("By hand", pictures(site.images, 24))
+        connect(site, tool, TOKEN, "page")
+        told = until(lambda: pushed(site, f"{project.at}/integrations/label-studio"))
+        project.settle()
+        scores = {
+            task["id"]: each["score"]
+            for task in tool.tasks()
+            for each in task["predictions"]
+            if each["model_version"] == told["model_version"]
+        }
+        truth = {task["id"]: task["data"]["truth"] for task in tool.tasks()}
+        password = secrets.token_hex(12)
+        tool.sign_up("dee@lab.local", password)
+
+        page = Page(driver)
+        driver.get(f"{tool.url}/user/login/")
+        page.see("//input[@name='email']").send_keys("dee@lab.local")
+        page.see("//input[@name='password']").send_keys(password)
+        page.see("//button[@type='submit']").click()
+        page.see("//*[contains(text(), 'By hand')]")
+        driver.get(f"{tool.url}/projects/{tool.project}/data")
+        page.see("//button[contains(., 'Label All Tasks')]").click()
+        handed: list[int] = []
+        for _ in range(5):
+            task = until(lambda: page.another_task(handed))
+            handed.append(task)
+            page.see(f"//label[contains(., '{truth[task]}')]").click()
+            driver.save_screenshot(str(tmp_path / f"task-{len(handed)}.png"))
+            page.see("//button[@aria-label='Submit current annotation']").click()
+        until(lambda: len(project.labels()) == 5)
+        assert tool.model_version() == told["model_version"]
+        assert handed == sorted(scores, key=lambda task: scores[task])[:5]
+        assert {(row["key"], row["annotator"], row["class"]) for row in project.labels()} == {
+            (f"label-studio/{task}", "dee@lab.local", truth[task]) for task in handed
+        }
+        driver.get("about:blank")
+
+
+class Page:
+    """Label Studio's, in a browser."""
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+
+    def see(self, xpath: str) -> Any:
+        """The first such element, once it is there and shown."""
+        return until(lambda: next(iter(self._shown(xpath)), None))
+
+    def _shown(self, xpath: str) -> list[Any]:
+        from selenium.common.exceptions import StaleElementReferenceException
+
+        try:
+            return [each for each in self._driver.find_elements("xpath", xpath) if each.is_displayed()]
+        except StaleElementReferenceException:  # it was drawn anew meanwhile
+            return []
+
+    def another_task(self, seen: list[int]) -> int | None:
+        """The number of the task that is shown, with its choices, once it is none of these."""
+        text = str(self._driver.execute_script("return document.body.innerText"))
+        found = re.search(r"^#(\d+)$", text, re.MULTILINE)
+        number = int(found[1]) if found else None
+        return number if number not in seen and self._shown("//label[contains(., 'red')]") else None
+
+
+def filled(tool: RealLabelStudio, done: int) -> bool:
+    """There are more tasks than those done, and than were left before it was filled."""
+    return len(tool.tasks()) > done + 4
+
+
+def served(site: Site) -> list[str]:
+    """Keys of items in the order in which they were reserved; those of a batch that are of the ranking, by rank."""
+    with read_session(site.engine) as session:
+        query = sa.select(Item.key, Reservation.batch_id, Reservation.rank, Reservation.ranking_id)
+        rows = session.execute(
+            query.join(Item, Item.id == Reservation.item_id).order_by(
+                Reservation.batch_id, Reservation.position
+            )
+        ).all()
+    ranks: defaultdict[int, list[int]] = defaultdict(list)
+    for row in rows:
+        if row.rank is not None:
+            ranks[row.ranking_id].append(row.rank)
+    assert all(found == sorted(found) for found in ranks.values()), ranks
+    return [row.key for row in rows]
+
+
 def pushed(site: Site, at: str) -> dict[str, Any] | None:
     told: dict[str, Any] = site.get(at)
     return told if told["model_version"] else None
 
 
-def current(project: Project) -> dict[int, str | None]:
-    """By task, the class that it is labeled with."""
+def current(project: Project, field: str = "class") -> dict[int, Any]:
+    """By task, the class, or the classes, that it is labeled with."""
     lines = project.site.http.get(f"{project.at}/labels", headers={"Accept": "application/json"})
     return {
-        int(row["key"].rpartition("/")[2]): row["class"]
+        int(row["key"].rpartition("/")[2]): row[field]
         for row in (httpx.Response(200, text=line).json() for line in lines.text.splitlines())
     }
 
 
 def curve(project: Project) -> list[float]:
-    return [point["accuracy"] for point in project.metrics()["learning_curve"]]
+    return curve_of(project, "accuracy")
+
+
+def curve_of(project: Project, metric: str) -> list[float]:
+    return [point[metric] for point in project.metrics()["learning_curve"]]
 
 
 def restart_site(site: Site) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import pytest
 
+from tests.browsers import chromium
 from tests.journeys.site import ADMIN_KEY, Site, until
 
 WIDE, PHONE = (1440, 900), (390, 844)
@@ -90,21 +91,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, sqlite_file: Path) -> Iterato
 
 @pytest.fixture(scope="session")
 def driver() -> Iterator[Any]:
-    webdriver = pytest.importorskip(
-        "selenium.webdriver", reason="selenium is missing: pip install -e '.[dev]'"
-    )
-    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in programs:
-        pytest.skip("There is no browser here: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(programs[0])
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(programs[1]))
-    driver.execute_cdp_cmd("Network.enable", {})
-    yield driver
-    driver.quit()
+    with chromium() as driver:
+        yield driver
 
 
 @pytest.fixture
