@@ -373,7 +373,7 @@ class Page:
     def another_task(self, seen: list[int]) -> int | None:
         """The number of the task that is shown, with its choices, once it is none of these."""
         text = str(self._driver.execute_script("return document.body.innerText"))
-        found = re.search(r"^#(\d+)$", text, re.MULTILINE)
+        found = re.search(r"^(\d+)\n\d+ of \d+$", text, re.MULTILINE)  # before it stands a # of its own
         number = int(found[1]) if found else None
         return number if number not in seen and self._shown("//label[contains(., 'red')]") else None
 

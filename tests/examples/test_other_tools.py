@@ -1,0 +1,240 @@
+"""The examples for Prodigy, Argilla and FiftyOne, against a service.
+
+Argilla's and FiftyOne's own programs run where `make tools-test` has installed them, each in a folder of its own.
+Prodigy is not free: of it there is a stand-in, which does with a recipe what its documentation says.
+"""
+
+import base64
+import importlib.util
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from PIL import Image
+
+from examples.argilla_records import labels_of, next_records
+from service.store.ids import row_number
+from service.store.session import write_session
+from service.store.tables import Item, RankedItem
+from service.store.tables import Project as ProjectRow
+from shortlist_client import Project
+from tests import factories
+from tests.examples.test_examples import EXAMPLES, database_url, project, run, truth  # noqa: F401
+
+REPOSITORY = EXAMPLES.parent
+ARGILLA = REPOSITORY / ".venv-argilla" / "bin" / "python"
+FIFTYONE = REPOSITORY / ".venv-fiftyone" / "bin" / "python"
+
+
+def rank(engine: sa.Engine, project_id: str, keys: Sequence[str]) -> None:
+    """The first one is wanted most; each is predicted to be red."""
+    with write_session(engine) as session:
+        row = session.get_one(ProjectRow, row_number("p", project_id))
+        found = session.scalars(sa.select(Item).where(Item.project_id == row.id, Item.key.in_(keys)))
+        items = sorted(found, key=lambda item: keys.index(item.key))
+        score_run = factories.make_score_run(session, project=row)
+        ranking = factories.make_ranking(session, project=row, score_run=score_run, items=items)
+        predicted = sa.update(RankedItem).where(RankedItem.ranking_id == ranking.id)
+        session.execute(predicted.values(predicted_class="red", predicted_probability=0.75))
+        row.score_run_id, row.ranking_id = score_run.id, ranking.id
+
+
+@pytest.fixture
+def ranked(project: Project, engine: sa.Engine) -> Project:  # noqa: F811
+    """Ranked 5.png, 4.png, …, 0.png."""
+    project.update(control_fraction=0)
+    rank(engine, project.id, [f"{number}.png" for number in range(5, -1, -1)])
+    return project
+
+
+def program(python: Path, name: str, *arguments: str, **environment: str) -> str:
+    """An example, run by the interpreter that has the tool."""
+    found = subprocess.run(
+        [python, EXAMPLES / name, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | environment,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+class Prodigy(ModuleType):
+    """The part that recipes use, the decorator; and `serve`, which takes tasks and gives answers, in batches."""
+
+    def __init__(self) -> None:
+        super().__init__("prodigy")
+        self.recipes: dict[str, Callable[..., dict[str, Any]]] = {}
+
+    def recipe(self, name: str, **_: tuple[Any, ...]) -> Callable[[Any], Any]:
+        def register(function: Any) -> Any:
+            self.recipes[name] = function
+            return function
+
+        return register
+
+    def serve(
+        self, components: dict[str, Any], answer: Callable[[dict[str, Any]], dict[str, Any]], count: int
+    ) -> None:
+        size = components["config"]["batch_size"]
+        for _ in range(0, count, size):
+            tasks = list(islice(components["stream"], size))
+            components["update"]([task | answer(task) for task in tasks])
+
+
+@pytest.fixture
+def prodigy(monkeypatch: pytest.MonkeyPatch) -> Prodigy:
+    stand_in = Prodigy()
+    monkeypatch.setitem(sys.modules, "prodigy", stand_in)
+    spec = importlib.util.spec_from_file_location("prodigy_recipe", EXAMPLES / "prodigy_recipe.py")
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    return stand_in
+
+
+def test_a_recipe_for_prodigy(ranked: Project, prodigy: Prodigy) -> None:
+    components = prodigy.recipes["shortlist"]("answers", None, "ann")
+    assert (components["view_id"], components["config"]["choice_style"]) == ("choice", "single")
+    shown: list[str] = []
+
+    def answer(task: dict[str, Any]) -> dict[str, Any]:
+        key = task["meta"]["key"]
+        shown.append(key)
+        picture = base64.b64decode(task["image"].partition(";base64,")[2])
+        assert Image.open(io.BytesIO(picture)).size == (20, 20)
+        assert [option["id"] for option in task["options"]] == ["red", "green"]
+        if key == "3.png":
+            return {"answer": "ignore", "accept": []}
+        return {"answer": "accept", "accept": [truth(key)]}
+
+    prodigy.serve(components, answer, 5)
+    assert shown == ["5.png", "4.png", "3.png", "2.png", "1.png"]
+    components["on_exit"](None)
+    told = {row["key"]: (row["annotator"], row["class"], row["skip"], row["arm"]) for row in ranked.labels()}
+    assert told == {
+        key: ("ann", None, "unsure", "selected") if key == "3.png" else ("ann", truth(key), None, "selected")
+        for key in shown
+    }
+    batch = ranked.next_batch("bob", size=10)  # nothing is held any more
+    assert {item.key for item in batch.items} == {"0.png", "3.png"}
+
+
+def test_a_recipe_for_prodigy_with_several_classes(ranked: Project, prodigy: Prodigy) -> None:
+    several = ranked.client.create_project("several", ["red", "green"], label_kind="multi", modality="text")
+    several.add_items([{"key": "a", "text": "red and green"}, {"key": "b", "text": "nothing"}])
+    components = prodigy.recipes["shortlist"]("answers", "several", "ann")
+    assert components["config"]["choice_style"] == "multiple"
+    chosen = {"red and green": ["red", "green"], "nothing": []}
+    prodigy.serve(components, lambda task: {"answer": "accept", "accept": chosen[task["text"]]}, 2)
+    components["on_exit"](None)
+    assert {row["key"]: row["classes"] for row in several.labels()} == {"a": ["green", "red"], "b": []}
+
+
+def test_records_for_argilla(ranked: Project, tmp_path: Path) -> None:
+    path, answered = tmp_path / "records.json", tmp_path / "answered.json"
+    assert "3 records" in run("argilla_records.py", "next", "ann", str(path), "--count", "3")
+    records = json.loads(path.read_text())
+    assert [record["metadata"]["key"] for record in records] == ["5.png", "4.png", "3.png"]
+    suggested = {"value": "red", "score": 0.75, "agent": "shortlist"}
+    assert [record["suggestions"] for record in records] == [{"label": suggested}] * 3
+    for record in records[:2]:  # as `to_json` writes it
+        record["responses"] = {"label": [{"value": truth(record["metadata"]["key"]), "user_id": "u-1"}]}
+    answered.write_text(json.dumps(records))
+    assert "2 labels" in run("argilla_records.py", "labels", "ann", str(answered))
+    run("argilla_records.py", "labels", "ann", str(answered))
+    assert [(row["key"], row["class"], row["arm"]) for row in ranked.labels(history=True)] == [
+        ("5.png", "green", "selected"),
+        ("4.png", "red", "selected"),
+    ]
+
+
+@pytest.mark.skipif(not ARGILLA.exists(), reason="Argilla is not installed here: `make tools-test` does it")
+def test_argilla_reads_the_records(ranked: Project, tmp_path: Path) -> None:
+    """Its own reader and writer, as `dataset.records.from_json` and `to_json` use them; without its server."""
+    path, answered = tmp_path / "records.json", tmp_path / "answered.json"
+    path.write_text(json.dumps(list(next_records(ranked, "ann", 3))))
+    script = """
+import sys, uuid, argilla
+from argilla.records._io import JsonIO
+records = JsonIO._records_from_json(sys.argv[1])
+for record in records:
+    assert record.fields["image"].size == (20, 20), record.fields
+    assert record.suggestions["label"].value == "red"
+for record in records[:2]:
+    record.responses.add(argilla.Response("label", "green", user_id=uuid.uuid4()))
+JsonIO.to_json(records, sys.argv[2])
+"""
+    told = subprocess.run(
+        [ARGILLA, "-W", "ignore", "-c", script, path, answered], capture_output=True, text=True, timeout=280
+    )
+    assert told.returncode == 0, told.stderr
+    labels = list(labels_of(json.loads(answered.read_text()), "ann"))
+    assert ranked.label(labels).accepted == 2
+    assert {row["key"]: row["class"] for row in ranked.labels()} == {"5.png": "green", "4.png": "green"}
+
+
+@pytest.mark.skipif(not FIFTYONE.exists(), reason="FiftyOne is not installed here: `make tools-test` does it")
+def test_a_view_of_fiftyone(ranked: Project, engine: sa.Engine, tmp_path: Path) -> None:
+    """With its own database."""
+    home = {"FIFTYONE_DATABASE_DIR": str(tmp_path / "mongo"), "FIFTYONE_DO_NOT_TRACK": "true"}
+    home |= {"HOME": str(tmp_path), "FIFTYONE_CONFIG_PATH": str(tmp_path / "none.json")}
+    prepare = """
+import sys, glob, fiftyone as fo
+dataset = fo.Dataset("colours", persistent=True)
+for path in sorted(glob.glob(sys.argv[1] + "/*.png")):
+    sample = fo.Sample(filepath=path)
+    if path.endswith("0.png"):
+        sample["truth"] = fo.Classification(label="red")
+    dataset.add_sample(sample)
+"""
+    look = """
+import os, fiftyone as fo
+dataset = fo.load_dataset("colours")
+for sample in dataset.sort_by("shortlist_rank"):
+    print(os.path.basename(sample.filepath), sample.shortlist_rank, sample.shortlist_class, sample.tags)
+"""
+
+    def own(script: str, *arguments: str) -> str:
+        found = subprocess.run(
+            [FIFTYONE, "-W", "ignore", "-c", script, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=280,
+            env=os.environ | home,
+        )
+        assert found.returncode == 0, found.stderr
+        return found.stdout
+
+    own(prepare, str(tmp_path))
+    fresh = ranked.client.create_project("view", ["red", "green"], modality="image", control_fraction=0)
+    said = program(
+        FIFTYONE, "fiftyone_view.py", "add", "colours", "--labels", "truth", "--project", "view", **home
+    )
+    assert "6 samples are new items, 0 are known." in said
+    assert [row["class"] for row in fresh.labels()] == ["red"]
+    said = program(FIFTYONE, "fiftyone_view.py", "add", "colours", "--project", "view", **home)
+    assert "0 samples are new items, 6 are known." in said
+    by_name = {Path(item.uri).name: item.key for item in fresh.items()}
+    rank(engine, fresh.id, [by_name[f"{number}.png"] for number in range(5, 0, -1)])
+    program(FIFTYONE, "fiftyone_view.py", "show", "colours", "--count", "2", "--project", "view", **home)
+    lines = own(look).splitlines()
+    assert sorted(lines) == [
+        "0.png None red []",
+        "1.png 5 None []",
+        "2.png 4 None []",
+        "3.png 3 None []",
+        "4.png 2 None ['shortlist-next']",
+        "5.png 1 None ['shortlist-next']",
+    ]
