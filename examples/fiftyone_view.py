@@ -31,13 +31,13 @@ def add(samples: Any, project: Project, field: str | None) -> None:
         print(f"Labels: {project.import_labels(labels, annotator='fiftyone').outcomes}")
 
 
-def show(samples: Any, project: Project, count: int) -> None:
+def show(dataset: Any, samples: Any, project: Project, count: int) -> None:
     """The newest ranking; samples that it has not, as those that are labeled, have no rank."""
     ranked = [item.key for item in project.items(sort="rank", state="available")]
     classes = {item.key: item.class_name for item in project.items(state="done")}
     ids = samples.values("id")
     for name, kind in ((RANK, fiftyone.IntField), (CLASS, fiftyone.StringField)):
-        samples._dataset.add_sample_field(name, kind)
+        dataset.add_sample_field(name, kind)
     rank = {key: place for place, key in enumerate(ranked, 1)}
     samples.set_values(RANK, [rank.get(key) for key in ids])
     samples.set_values(CLASS, [classes.get(key) for key in ids])
@@ -63,7 +63,7 @@ def main() -> None:
         if given.what == "add":
             add(samples, project, given.labels)
         else:
-            show(samples, project, given.count)
+            show(dataset, samples, project, given.count)
 
 
 if __name__ == "__main__":

@@ -104,6 +104,26 @@ def test_several_classes_are_told() -> None:
         config.class_in([region("choices", ["cat", "d"])])
 
 
+@pytest.mark.parametrize(
+    ("control", "classes"),
+    [
+        (f'<Choices name="c" toName="img" choice="multiple">{CHOICES}</Choices>', ["cat", "d"]),
+        (f'<Taxonomy name="c" toName="img">{TREE}</Taxonomy>', ["Animals/Cat"]),
+    ],
+)
+def test_a_result_is_read_as_it_was_made(control: str, classes: list[str]) -> None:
+    config = parse(image(control))
+    (made,) = config.result_of(classes)
+    assert config.classes_in([made]) == classes
+    assert (made["to_name"], made["type"]) == ("img", config.control.lower())
+    assert config.result_of([]) == []
+
+
+def test_where_boxes_are_nobody_knows_without_looking() -> None:
+    config = parse(image(f'<RectangleLabels name="c" toName="img">{LABELS}</RectangleLabels>'))
+    assert config.result_of(["cat"]) == []
+
+
 def test_entities_are_never_expanded() -> None:
     bomb = '<!DOCTYPE v [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;">]><View>&b;</View>'
     with pytest.raises(LabelingConfigUnusable, match="document type"):
