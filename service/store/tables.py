@@ -727,7 +727,9 @@ class ToolTask(Table):
     item_id: Mapped[int | None] = mapped_column(sa.ForeignKey("items.id", ondelete="CASCADE"), index=True)
     digest: Mapped[str]  # of the data that it shows
     gone: Mapped[bool] = mapped_column(default=False)  # deleted in the tool
-    pushed: Mapped[bool] = mapped_column(default=False, server_default=sa.text("false"))  # made by the service
+    pushed: Mapped[bool] = mapped_column(
+        default=False, server_default=sa.text("false")
+    )  # made by the service
     arm: Mapped[str | None]  # selected | control: why the tool shows it early, if it does …
     ranking_id: Mapped[int | None]  # … and the ranking that said so
     score: Mapped[float | None]  # of its newest prediction: 0 is shown first

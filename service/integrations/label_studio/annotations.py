@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from service.integrations.label_studio import batch_push
 from service.integrations.label_studio.client import Annotation, Task
 from service.integrations.label_studio.labeling_config import LabelingConfig, NoClass, as_project_writes
-from service.labeling import labels
+from service.labeling import batches, labels
 from service.labeling.labels import MAX_ANNOTATION_BYTES, Arm, NewLabel, annotation_bytes
 from service.store.ids import public_id, row_number
 from service.store.names import composed
@@ -59,13 +59,10 @@ def store(
             changes += _of_task(
                 session, project, connection, config, task, people, seen[task.id], shown, entries
             )
-    if connection.batch_push:
-        labeled = [entry.label for entry in entries if entry.row is not None]
-        batch_push.pass_on(
-            session,
-            project,
-            {row_number("i", str(label.item)): label.annotator for label in reversed(labeled)},
-        )
+    if connection.batch_push:  # who labels an item first takes its reservation over
+        labeled = [entry.label for entry in reversed(entries) if entry.row is not None]
+        to = {row_number("i", str(label.item)): label.annotator for label in labeled}
+        batches.pass_on(session, project, batch_push.HOLDER, to)
     if entries:
         _, refused = labels.store_good(session, project, [entry.label for entry in entries], utc_now())
         for index, error in refused:

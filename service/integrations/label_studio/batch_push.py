@@ -8,7 +8,7 @@ of it is found, and not made again.
 
 import base64
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -211,13 +211,3 @@ def _item_of(secret: bytes, project_id: int, task: Task) -> int | None:
 
 def _mark(secret: bytes, project_id: int, item_id: int) -> str:
     return derived(secret, f"label studio task {project_id} {item_id}")[:8].hex()
-
-
-def pass_on(session: Session, project: Project, annotators: Mapping[int, str]) -> None:
-    """The reservations of items become those of the people who labeled them there."""
-    batches.pass_on(session, project, HOLDER, annotators)
-
-
-def let_go(session: Session, project: Project) -> None:
-    """What is open in the tool is nobody's any more."""
-    batches.give_all_back(session, project, HOLDER)

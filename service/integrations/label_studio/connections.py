@@ -13,6 +13,7 @@ from service.errors import ModalityFixed
 from service.integrations.label_studio import batch_push
 from service.integrations.label_studio.errors import ConnectedAlready, NotConnected, ToolClassesUnknown
 from service.integrations.label_studio.labeling_config import LabelingConfig, as_project_writes
+from service.labeling import batches
 from service.projects import project_changes, projects
 from service.store import modalities
 from service.store.class_names import ClassNames
@@ -175,7 +176,7 @@ def report(session: Session, connection: ToolConnection) -> Report:
 def delete(session: Session, project: Project, connection: ToolConnection) -> None:
     """Items and labels stay."""
     projects.lock(session, project)
-    batch_push.let_go(session, project)
+    batches.give_all_back(session, project, batch_push.HOLDER)  # what is open there is nobody's any more
     session.delete(connection)
     session.flush()
 
