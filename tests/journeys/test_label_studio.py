@@ -432,6 +432,7 @@ def restart_site(site: Site) -> None:
     site.service.communicate()
     site._clients.close()
     site.start_service()
+    until(lambda: site.live_workers() == 0)  # else the killed ones count
     site.start_workers()
 
 
