@@ -28,8 +28,8 @@ _LOOKS_S = 0.1  # between two looks
 _EPOCHS = 500  # of the pretraining, which is cancelled at the end
 
 
-def measure(bursts: int) -> dict[str, Figure]:
-    return _first_ranking(PHOTOGRAPHS) | _while_pretraining(SMALL, bursts)
+def measure(bursts: int, head: str) -> dict[str, Figure]:
+    return _first_ranking(PHOTOGRAPHS) | _while_pretraining(SMALL, bursts, head)
 
 
 def _first_ranking(items: int) -> dict[str, Figure]:
@@ -47,12 +47,12 @@ def _first_ranking(items: int) -> dict[str, Figure]:
     return {f"import_to_first_ranking_s_{items // 1000}k": seconds}
 
 
-def _while_pretraining(items: int, bursts: int) -> dict[str, Figure]:
+def _while_pretraining(items: int, bursts: int, head: str) -> dict[str, Figure]:
     console, waits = Console(stderr=True), list[float]()
     with TemporaryDirectory(prefix="shortlist-bench-") as folder:
         truth = _write_pictures(Path(folder) / "pool", items, (32, 32))
         with running(Settings(data_dir=Path(folder) / "data"), sources=folder) as client:
-            project = _project(client, pretext_epochs=_EPOCHS, backbone="small")
+            project = _project(client, pretext_epochs=_EPOCHS, backbone="small", head=head)
             _import(client, project, f"{folder}/pool")
             wait(lambda: _served(client, project)["ranking"] is not None, _LOOKS_S)
             job = client.post(f"/projects/{project}/pretrain", {})["id"]

@@ -32,6 +32,7 @@ from service.settings import Settings
 from service.store import pipeline
 from service.store.artifacts import Artifacts
 from service.store.ids import public_id, row_number
+from service.store.project_settings import ProjectSettings
 from service.store.scores import load_scores
 from service.store.session import make_engine, read_session, write_session
 from service.store.tables import Head, Item, PretextModel, Project, Ranking, ScoreRun
@@ -41,6 +42,7 @@ CLASSES = [f"class {number}" for number in range(10)]
 DIMENSIONS = 192
 SKETCH = 28 * 28 + 2
 ROUND_SIZE = 50
+HEAD = ProjectSettings().head.name
 REQUESTS = 10  # that the labels of a burst come in
 
 
@@ -48,28 +50,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--items", type=int, nargs="+", default=[8_000, 100_000], help="sizes of the pool")
     parser.add_argument("--bursts", type=int, default=8, help="bursts of 50 labels, a size")
+    parser.add_argument("--head", default=HEAD, help="of the projects; default: %(default)s")
     parser.add_argument("--no-write", action="store_true", help="leave benchmarks/results as it is")
     options = parser.parse_args()
-    figures: dict[str, Figure] = first_ranking.measure(options.bursts)
+    figures: dict[str, Figure] = first_ranking.measure(options.bursts, options.head)
     for items in options.items:
-        figures |= measure(items, options.bursts, f"{items // 1000}k")
+        figures |= measure(items, options.bursts, f"{items // 1000}k", options.head)
     figures["label_to_ranking_s"] = figures[f"label_to_ranking_s_{max(options.items) // 1000}k"]
     figures |= {"labels_a_burst": ROUND_SIZE, "bursts": options.bursts, "dimensions": DIMENSIONS}
     command = (
         f"python -m benchmarks.loop --items {' '.join(map(str, options.items))} --bursts {options.bursts}"
+        f"{'' if options.head == HEAD else f' --head {options.head}'}"
     )
     with tempfile.TemporaryDirectory() as folder:
         write_report("loop", figures, command, *([Path(folder)] if options.no_write else []))
 
 
-def measure(items: int, bursts: int, name: str) -> dict[str, Figure]:
+def measure(items: int, bursts: int, name: str, head: str) -> dict[str, Figure]:
     """Median, least and most over the bursts, and the worker's median part in it."""
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="shortlist-bench-") as folder:
         settings = Settings(data_dir=Path(folder))
         with running(settings) as client:
             engine = make_engine(settings.database)
-            oracle = _Oracle(engine, client, _make_project(client))
+            oracle = _Oracle(engine, client, _make_project(client, head))
             oracle.make_pool(settings, items)
             oracle.wait_for_ranking(0)
             oracle.take_batch()
@@ -90,8 +94,9 @@ def measure(items: int, bursts: int, name: str) -> dict[str, Figure]:
     }
 
 
-def _make_project(client: Shortlist) -> str:
+def _make_project(client: Shortlist, head: str) -> str:
     body = {"name": "bench", "classes": CLASSES, "round_size": ROUND_SIZE, "retrain_min_interval_s": 0}
+    body |= {"head": head}
     return str(client.post("/projects", body)["id"])
 
 

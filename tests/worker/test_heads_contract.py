@@ -19,6 +19,11 @@ HEADS = {name: kind.model_validate(QUICK.get(name, {})) for name, kind in heads(
 ON_ITEMS = {name: head for name, head in HEADS.items() if head.needs_items}
 
 every_head = pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+every_head_on_embeddings = pytest.mark.parametrize(
+    "head",
+    [head for head in HEADS.values() if not head.needs_items],
+    ids=[name for name in HEADS if name not in ON_ITEMS],
+)
 every_head_on_items = pytest.mark.parametrize("head", ON_ITEMS.values(), ids=ON_ITEMS)
 
 
@@ -155,7 +160,8 @@ def test_the_graph_is_made_for_heads_that_ask_for_it_and_once(head: Head) -> Non
 
     fit(head, LabeledView(view.embeddings, view.classes, 3, make_graph, view.items))
 
-    assert made == (0 if head.name in ("linear", "mlp") else 1)
+    assert made == head.asks_pool
+    assert head.asks_pool == (head.name not in ("linear", "mlp"))
 
 
 @every_head
@@ -186,6 +192,35 @@ def test_says_what_it_lost_on_labels_held_out(head: Head) -> None:
     )  # three folds instead of five: each sees less than the head itself
     assert fitted.held_out_loss == pytest.approx(loss, abs=near)
     assert fitted.name in heads()
+
+
+@every_head_on_embeddings
+def test_cross_fitting_knows_nothing_of_the_labels_of_a_fold(head: Head) -> None:
+    """Labels by the dice: a head that had seen them could repeat them. Without them it goes by those of no fold."""
+    pool, folds = clusters(90), np.where(np.arange(90) < 45, -1, np.arange(90) % 4)
+    dice, asked = pool.classes.copy(), folds >= 0
+    dice[asked] = np.random.default_rng(3).permutation(pool.classes[asked])
+
+    answers = []
+    for classes in (pool.classes, dice):
+        view = view_of(head, pool, classes)
+        found = head.cross_fit(fit(head, view), view, folds, np.random.default_rng(0))[asked]
+        np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+        answers.append(found.argmax(axis=1))
+
+    assert (answers[0] == pool.classes[asked]).mean() > 0.9
+    assert (answers[1] == dice[asked]).mean() < 0.6
+
+
+@every_head_on_embeddings
+def test_cross_fitting_says_what_a_training_without_the_fold_says(head: Head) -> None:
+    pool, folds = clusters(90), np.where(np.arange(90) < 45, -1, np.arange(90) % 4)
+    view, asked = view_of(head, pool), folds >= 0
+
+    found = head.cross_fit(fit(head, view), view, folds, np.random.default_rng(0))
+    each = Head.cross_fit(head, fit(head, view), view, folds, np.random.default_rng(0))
+
+    assert np.abs(found[asked] - each[asked]).mean() < 0.05
 
 
 @every_head
@@ -339,6 +374,16 @@ class TestSeveralClasses:
 
     def test_these_can(self) -> None:
         assert self.ABLE.keys() == {"auto", "linear", "mlp", "propagate"}
+
+    @every_able_head
+    def test_cross_fitting_tells_each_class_for_itself(self, head: Head) -> None:
+        pool, folds = clusters(90), np.where(np.arange(90) < 45, -1, np.arange(90) % 4)
+        members, asked = self.members_of(pool), folds >= 0
+        view = view_of(head, pool, members)
+
+        found = head.cross_fit(fit(head, view), view, folds, np.random.default_rng(0))[asked]
+
+        assert ((found > 0.5) == members[asked]).mean() > 0.9
 
     @every_able_head
     @pytest.mark.parametrize("n", [1, 2, 3, 11])

@@ -79,21 +79,20 @@ def answers_held_out(
     not see their labels; None where none can be had: a head that needs items, trained without folds.
     """
     if not head.needs_items:
-        return cross_fitted(head, view, rows, rng)
+        return cross_fitted(head, fitted, view, rows, rng)
     return (rows, fitted.held_out[rows]) if fitted.held_out is not None else None
 
 
-def cross_fitted(head: Head, view: LabeledView, rows: Ints, rng: np.random.Generator) -> tuple[Ints, Floats]:
+def cross_fitted(
+    head: Head, fitted: FittedHead, view: LabeledView, rows: Ints, rng: np.random.Generator
+) -> tuple[Ints, Floats]:
     """`rows` (k,) shuffled, and their probabilities (k, c), each by a head on embeddings that was trained on all items
     but the row's fold.
     """
     rows = rng.permutation(rows)
-    found = []
-    for held_out in np.array_split(rows, min(_FOLDS, len(rows))):
-        seen = np.ones(len(view), np.bool_)
-        seen[held_out] = False
-        found.append(head.fit(view.keep(seen), rng).probabilities(view.embeddings[held_out]))
-    return rows, np.concatenate(found)
+    folds = np.full(len(view), -1)
+    folds[rows] = np.arange(len(rows)) * min(_FOLDS, len(rows)) // len(rows)
+    return rows, head.cross_fit(fitted, view, folds, rng)[rows]
 
 
 def gained(held_out: HeldOut, ids: Ints, right: Bools) -> tuple[int, float, float, float] | None:

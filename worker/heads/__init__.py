@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from worker.arrays import Floats
+from worker.arrays import Floats, Ints
 from worker.heads.labeled_view import ItemNetwork, LabeledView
 from worker.registry import plug_ins
 
@@ -53,6 +53,7 @@ class Head(BaseModel, ABC):
     needs_items  it trains on the items themselves, which takes minutes: `LabeledView.items` is there, `probabilities`
                  takes decoded items, and those of the whole pool are worked out once
     several      it can tell several classes of an item (`LabeledView.several`)
+    asks_pool    it learns from the graph of the whole pool (`LabeledView.graph`), which is made in advance then
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -60,12 +61,28 @@ class Head(BaseModel, ABC):
     name: ClassVar[str]
     needs_items: ClassVar[bool] = False
     several: ClassVar[bool] = False
+    asks_pool: ClassVar[bool] = False
 
     @abstractmethod
     def fit(self, view: LabeledView, rng: np.random.Generator) -> FittedHead:
         """A calibrated head. A class never seen gets a probability near 0. One class only is allowed: the head then
         says so with certainty below 1.
         """
+
+    def cross_fit(
+        self, fitted: FittedHead, view: LabeledView, folds: Ints, rng: np.random.Generator
+    ) -> Floats:
+        """(n, c) probabilities of each labeled item by a head that was not trained on its fold (n,), 0 and up; items of
+        fold -1 teach all of them, and their rows mean nothing. fitted: by `fit`, of the same view
+
+        A head that needs items is too slow for it. Others may keep what held-out labels chose for `fitted`, its penalty
+        say: of some ten choices, which five folds hardly change.
+        """
+        found = np.zeros((len(view), view.n_classes), np.float32)
+        for fold in range(folds.max() + 1):
+            mine = folds == fold
+            found[mine] = self.fit(view.keep(~mine), rng).probabilities(view.embeddings[mine])
+        return found
 
     @abstractmethod
     def load(

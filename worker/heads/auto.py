@@ -22,6 +22,7 @@ class AutoHead(Head):
 
     name = "auto"
     several = True
+    asks_pool = True
 
     def fit(self, view: LabeledView, rng: np.random.Generator) -> FittedHead:
         seed = int(rng.integers(2**63))

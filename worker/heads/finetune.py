@@ -49,6 +49,7 @@ class FinetuneHead(Head):
 
     name = "finetune"
     needs_items = True
+    asks_pool = True
 
     steps: int = Field(
         300,
@@ -195,7 +196,7 @@ def _with_pseudo_labels(
     graph = view.graph
     if graph is None:
         return items.labeled, np.empty((0, seen.shape[1], view.n_classes), np.float32)
-    chosen = rng.choice(len(graph), min(_PSEUDO_LABELS, len(graph)), replace=False)
+    chosen = graph.some(_PSEUDO_LABELS, rng)
     reached = graph.classes_reached(view.embeddings, view.classes, view.n_classes, seen, chosen)
     others = items.read(graph.rows[chosen])
     decoded = Decoded(

@@ -5,8 +5,7 @@ what makes neighbours.
 from functools import cached_property
 
 import numpy as np
-import torch
-from torch import Tensor
+from scipy import sparse
 
 from worker.arrays import Bytes, Floats, Halves, Ints
 from worker.heads.calibration import finite, scale_of, softened
@@ -14,7 +13,7 @@ from worker.selection.index import nearest
 from worker.selection.spaces import WhitenedSpace
 
 _NEIGHBOURS = 10
-_STAYS = 0.1  # 1 - α: the part of an item's own label that stays in each step
+_STAYS = np.float32(0.1)  # 1 - α: the part of an item's own label that stays in each step
 _STEPS = 30  # 0.9³⁰ = 4 % of the way are left
 _NODES = 20_000  # a random part of that size stands for a larger pool; exact neighbours of more take minutes
 
@@ -22,8 +21,10 @@ _NODES = 20_000  # a random part of that size stands for a larger pool; exact ne
 class PoolGraph:
     """Neighbours are found when first asked for, and once: one graph serves all heads trained on a pool.
 
-    embeddings  (m, d), m >= 1, or those of its `rows`
-    appearance  (m, f) of what items look like, in the same order
+    embeddings    (m, d), m >= 1, or those of its `rows`
+    appearance    (m, f) of what items look like, in the same order
+    aside         rows that nothing is learned from, and nothing spreads through
+    similarities  of the same graph as it was made before, which saves finding the neighbours
     """
 
     def __init__(
@@ -32,33 +33,40 @@ class PoolGraph:
         rng: np.random.Generator,
         rows: Ints | None = None,
         appearance: Bytes | None = None,
+        aside: Ints | None = None,
     ) -> None:
         if rows is None:
             rows = np.arange(len(embeddings))
         self.rows = np.sort(rng.permutation(rows)[:_NODES])  # (m,) of the nodes, in `embeddings`
-        self._embeddings = embeddings[self.rows]
+        self._embeddings = finite(embeddings[self.rows])
         self._appearance = None if appearance is None else appearance[self.rows]
+        apart = np.zeros(len(self.rows), np.bool_) if aside is None else np.isin(self.rows, aside)
+        self._aside, self._open = np.flatnonzero(apart), np.flatnonzero(~apart)
 
     def __len__(self) -> int:
-        """Nodes."""
-        return len(self._embeddings)
+        """Nodes that are not aside."""
+        return len(self._open)
 
     @cached_property
     def mean(self) -> Floats:
-        return np.asarray(finite(self._embeddings).mean(axis=0))
+        return np.asarray(self._embeddings.mean(axis=0))
 
     @cached_property
     def scale(self) -> Floats:
-        return scale_of(finite(self._embeddings))
+        return scale_of(self._embeddings)
 
-    @cached_property
-    def points(self) -> Floats:
-        """(m, d) float32, standardised; m <= 20,000"""
-        return np.asarray((finite(self._embeddings) - self.mean) / self.scale)
+    def points(self, nodes: Ints) -> Floats:
+        """(k,) -> (k, d) float32, standardised"""
+        return np.asarray((self._embeddings[nodes] - self.mean) / self.scale)
+
+    def some(self, count: int, rng: np.random.Generator) -> Ints:
+        """At most `count` random nodes, each once, none of them aside."""
+        return rng.choice(self._open, min(count, len(self._open)), replace=False)
 
     def nodes_of(self, embeddings: Halves | Floats) -> Ints:
-        """(n, d) -> (n,) the nearest node."""
-        return nearest(self._space.without_appearance(finite(embeddings)), self._places, 1)[1][:, 0]
+        """(n, d) -> (n,) the nearest node that is not aside."""
+        places = self._space.without_appearance(finite(embeddings))
+        return self._open[nearest(places, self._places, 1)[1][:, 0]]
 
     def classes_reached(
         self, embeddings: Halves | Floats, classes: Ints, n_classes: int, seen: Floats, chosen: Ints
@@ -68,13 +76,16 @@ class PoolGraph:
         classes an item, (n, c), each spreads for itself.
         """
         targets = softened(classes, n_classes)[:, None] * seen[:, :, None]
-        labels = np.zeros((len(self), *targets.shape[1:]), np.float32)
-        np.add.at(labels, self.nodes_of(embeddings), targets)
-        found = self.spread(labels.reshape(len(self), -1)).reshape(labels.shape)[chosen]
+        nodes = self.nodes_of(embeddings)
+        found = np.empty((len(chosen), *targets.shape[1:]), np.float32)
+        for problem in range(seen.shape[1]):  # one by one, as many classes times all nodes are much memory
+            labels = np.zeros((len(self.rows), n_classes), np.float32)
+            np.add.at(labels, nodes, targets[:, problem])
+            found[:, problem] = self.spread(labels)[chosen]
         shares = targets.sum(axis=0) + 1e-6
         if classes.ndim == 2:
-            labeled = np.zeros((len(self), seen.shape[1]), np.float32)
-            np.add.at(labeled, self.nodes_of(embeddings), seen)
+            labeled = np.zeros((len(self.rows), seen.shape[1]), np.float32)
+            np.add.at(labeled, nodes, seen)
             came = self.spread(labeled)[chosen][:, :, None] + 1e-9
             # Rounding must not leave a share above 1.
             return np.asarray(
@@ -90,36 +101,37 @@ class PoolGraph:
         https://proceedings.neurips.cc/paper/2003/hash/87682805257e619d49b8e0dfdc14affa-Abstract.html
         F ← α S F + (1 - α) Y with S = D^(-1/2) W D^(-1/2), α = 0.9, 30 steps.
         """
-        start = torch.from_numpy(labels)
-        found = start
+        start = _STAYS * labels
+        found = labels
         for _ in range(_STEPS):
-            found = (1 - _STAYS) * torch.sparse.mm(self._similarities, found) + _STAYS * start
-        return found.numpy()
+            found = self.similarities @ found
+            found *= 1 - _STAYS
+            found += start
+            found[self._aside] = 0
+        return found
 
     @cached_property
     def _space(self) -> WhitenedSpace:
-        return WhitenedSpace(finite(self._embeddings), self._appearance)
+        return WhitenedSpace(self._embeddings, None)
 
     @cached_property
     def _places(self) -> Floats:
-        """(m, d)"""
-        return self._space.without_appearance(finite(self._embeddings))
+        """Places (k, d), those of nodes aside left out"""
+        return self._space.without_appearance(self._embeddings[self._open])
 
     @cached_property
-    def _similarities(self) -> Tensor:
-        """S (m, m): Gaussian in the distance to each of ten neighbours, as wide as the tenth is far."""
-        m = len(self)
-        points = self._space.of(finite(self._embeddings), self._appearance)
+    def similarities(self) -> sparse.csr_array:
+        """S (m, m) float32: Gaussian in the distance to each of ten neighbours, as wide as the tenth is far. It is the
+        same whatever is aside, so whoever kept it may set it.
+        """
+        m = len(self.rows)
+        space = WhitenedSpace(self._embeddings, self._appearance)
+        points = space.of(self._embeddings, self._appearance)
         distances, rows = nearest(points, points, min(_NEIGHBOURS + 1, m))
         weights = np.exp(-distances / (distances[:, -1:] + 1e-12))
         weights[rows == np.arange(m)[:, None]] = 0  # nobody is its own neighbour
-        ends = np.stack([np.repeat(np.arange(m), rows.shape[1]), rows.ravel()])
-        one_way = _sparse(torch.from_numpy(ends), torch.from_numpy(weights.ravel()), m)
-        both_ways = (one_way + one_way.T).coalesce()
-        degrees = torch.sparse.sum(both_ways, dim=1).to_dense().clamp(min=1e-12).rsqrt()
-        (left, right), values = both_ways.indices(), both_ways.values()
-        return _sparse(both_ways.indices(), values * degrees[left] * degrees[right], m).coalesce()
-
-
-def _sparse(ends: Tensor, values: Tensor, m: int) -> Tensor:
-    return torch.sparse_coo_tensor(ends, values, (m, m), check_invariants=True)
+        starts = np.arange(m + 1) * rows.shape[1]
+        one_way = sparse.csr_array((weights.ravel(), rows.ravel(), starts), shape=(m, m))
+        both_ways = one_way + one_way.T
+        lengths = sparse.diags_array(1 / np.sqrt(np.maximum(both_ways.sum(axis=1), 1e-12)))
+        return (lengths @ both_ways @ lengths).astype(np.float32).tocsr()

@@ -1,11 +1,15 @@
 """Head `propagate`: semi-supervised. Classes spread over the pool, then `linear` learns from what they reached."""
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
+from worker.arrays import Floats, Ints
 from worker.heads import FittedHead, Head
 from worker.heads.calibration import (
-    FOLDS,
     calibrate,
     calibrate_each,
     finite,
@@ -15,8 +19,16 @@ from worker.heads.calibration import (
     sureness_of,
 )
 from worker.heads.labeled_view import ItemNetwork, LabeledView
-from worker.heads.linear import WORTH_GOING_ON, FittedLinearHead, LinearHead
-from worker.heads.logistic import path, threads_for
+from worker.heads.linear import (
+    WORTH_GOING_ON,
+    FittedLinearHead,
+    LinearHead,
+    Tuning,
+    tuning_of,
+    without_each,
+)
+from worker.heads.logistic import PENALTIES, Problems, threads_for
+from worker.heads.pool_graph import PoolGraph
 
 _PSEUDO_LABELS = 4_000  # random items of the pool; more of them cost time and change little
 _TRUST = (0.5, 0.1)  # how much a sure pseudo-label weighs beside a label
@@ -38,40 +50,81 @@ class PropagateHead(Head):
 
     name = "propagate"
     several = True
+    asks_pool = True
 
     def fit(self, view: LabeledView, rng: np.random.Generator) -> FittedHead:
-        pool, classes, n_classes = view.graph, view.classes, view.n_classes
+        pool, classes = view.graph, view.classes
         if pool is None:
             return LinearHead().fit(view, rng)
-        raw = finite(view.embeddings)
-        inputs = (raw - pool.mean) / pool.scale
         folds = stratified_folds(classes, rng)
-        seen = seen_in(folds)
-        chosen = rng.choice(len(pool), min(_PSEUDO_LABELS, len(pool)), replace=False)
-        reached = pool.classes_reached(raw, classes, n_classes, seen, chosen)
-        sureness = sureness_of(reached, view.several)
+        taught = _Taught.of(view, pool, seen_in(folds), rng)
         fitted = calibrate_each if view.several else calibrate
-        targets = np.repeat(softened(classes, n_classes)[:, None], FOLDS + 1, axis=1)
-        points, n = np.concatenate([inputs, pool.points[chosen]]), len(classes)
-        lowest = np.inf
-        with threads_for(points.size * n_classes):
+        lowest, start = np.inf, None
+        penalties: Sequence[float] = PENALTIES
+        with taught.threads():
             for trust in _TRUST:
-                counted = np.concatenate([seen, trust * sureness]).astype(np.float32)
-                before = np.inf
-                goals = np.concatenate([targets, reached])
-                for weights, bias, logits in path(points, goals, counted, view.several):
-                    temperature, loss = fitted(logits[np.arange(n), folds], classes)
+                before, losses, coefficients = np.inf, [], []
+                for found in taught.problems.path(taught.counted(trust), penalties, start):
+                    temperature, loss = fitted(found.logits[np.arange(len(view)), folds], classes)
+                    losses.append(loss)
+                    coefficients.append(found.coefficients)
                     if loss < lowest:
-                        lowest, best = loss, (weights, bias, temperature)
+                        lowest, best, tuning = loss, found, Tuning(found.penalty, temperature, trust)
                     if loss >= WORTH_GOING_ON * before:
                         break
                     before = loss
-        weights, bias, temperature = best
+                # With another trust it lies near: one penalty stronger is the first to try.
+                near = max(int(np.argmin(losses)) - 1, 0)
+                penalties, start = penalties[near:], coefficients[near]
         return FittedLinearHead.on_raw(
-            weights, bias, pool.mean, pool.scale, temperature, float(lowest), self.name
+            best.weights, best.bias, pool.mean, pool.scale, tuning, float(lowest), self.name
         )
+
+    def cross_fit(
+        self, fitted: FittedHead, view: LabeledView, folds: Ints, rng: np.random.Generator
+    ) -> Floats:
+        if view.graph is None:
+            return LinearHead().cross_fit(fitted, view, folds, rng)
+        tuning = tuning_of(fitted)
+        taught = _Taught.of(view, view.graph, without_each(folds), rng)
+        with taught.threads():
+            (found,) = taught.problems.path(taught.counted(tuning.trust), [tuning.penalty])
+        return tuning.probabilities(found.logits[: len(view)], folds)
 
     def load(
         self, arrays: dict[str, npt.NDArray[np.float32]], network: ItemNetwork | None = None
     ) -> FittedHead:
         return FittedLinearHead.from_arrays(arrays, self.name)
+
+
+@dataclass(frozen=True)
+class _Taught:
+    """The lessons of f problems: n labeled items, of which each sees (n, f) a part, and k items of the pool. sureness
+    (k, f) of the classes that reached those.
+    """
+
+    problems: Problems
+    seen: Floats
+    sureness: Floats
+    size: int
+
+    @staticmethod
+    def of(view: LabeledView, pool: PoolGraph, seen: Floats, rng: np.random.Generator) -> "_Taught":
+        raw, n_classes = finite(view.embeddings), view.n_classes
+        chosen = pool.some(_PSEUDO_LABELS, rng)
+        reached = pool.classes_reached(raw, view.classes, n_classes, seen, chosen)
+        targets = np.repeat(softened(view.classes, n_classes)[:, None], seen.shape[1], axis=1)
+        points = np.concatenate([(raw - pool.mean) / pool.scale, pool.points(chosen)])
+        return _Taught(
+            Problems(points, np.concatenate([targets, reached]), view.several),
+            seen,
+            sureness_of(reached, view.several),
+            points.size * n_classes,
+        )
+
+    def counted(self, trust: float) -> Floats:
+        """(n + k, f)"""
+        return np.concatenate([self.seen, trust * self.sureness]).astype(np.float32)
+
+    def threads(self) -> AbstractContextManager[None]:
+        return threads_for(self.size)

@@ -3,6 +3,8 @@
 Items lie in the whitened space that strategies look in (`worker.selection.spaces`), which holds 256 directions at
 most. Large pools are grouped in cells by k-means. The arrays are described in `service.store.similarity_index`. A
 score run has one index; a ranking of a score run without one queues this job.
+
+Where the project's head learns from the whole pool, the pool's graph is made too, so that no training waits for it.
 """
 
 from typing import Any
@@ -11,11 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from service.store import pipeline
+from service.store.project_settings import ProjectSettings
 from service.store.similarity_index import EXACT, folder_of, is_there
 from service.store.tables import Project, ScoreRun
 from worker.arrays import Bytes, Floats, Halves, Ints
 from worker.device import use_threads
+from worker.heads import heads
 from worker.jobs.context import JobContext
+from worker.jobs.kept_graph import pool_graph
 from worker.jobs.specs import modality_of
 from worker.scoring.scored_items import ScoredItems, open_sketches
 from worker.selection.index import k_means_centers, nearest
@@ -66,6 +71,9 @@ def run(context: JobContext) -> dict[str, Any]:
     for name, array in arrays.items():  # the starts last: they tell that it is complete
         with context.artifacts.writing(f"{folder}/{name}.npy") as file:
             np.save(file, array, allow_pickle=False)
+    head = heads().get(ProjectSettings.model_validate(project.settings).head.name)
+    if head is not None and head.asks_pool:
+        pool_graph(context, project, score_run, scored)
     result = {"items": len(order), "dimensions": centers.shape[1], "cells": len(centers)}
     _finish(context, result)
     return result

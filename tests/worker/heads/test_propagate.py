@@ -118,6 +118,25 @@ def test_a_random_part_stands_for_a_large_pool(monkeypatch: pytest.MonkeyPatch) 
     assert (fitted.probabilities(pool).argmax(axis=1) == truth).mean() > 0.6
 
 
+def test_nothing_spreads_through_what_is_aside() -> None:
+    """An arc of items, each near the next; with its middle aside the far half is not reached."""
+    angles = np.linspace(0, np.pi, 60)
+    arc = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    labels = np.zeros((60, 1), np.float32)
+    labels[0] = 1
+    middle = np.arange(15, 45)
+
+    whole, cut = (PoolGraph(arc, np.random.default_rng(0), aside=aside) for aside in (None, middle))
+    reached, not_reached = whole.spread(labels), cut.spread(labels)
+
+    assert reached[50:].min() > 0
+    assert not_reached[15:].max() == 0
+    assert (len(whole), len(cut)) == (60, 30)
+    assert not np.isin(cut.some(60, np.random.default_rng(0)), middle).any()
+    assert not np.isin(cut.nodes_of(arc), middle).any()
+    assert (whole.similarities != cut.similarities).nnz == 0  # so it may be kept
+
+
 def test_a_hidden_layer_divides_what_no_line_does() -> None:
     points, classes = _rings(400, np.random.default_rng(0))
     unseen, truth = _rings(400, np.random.default_rng(1))

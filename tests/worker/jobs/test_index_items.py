@@ -116,3 +116,12 @@ def test_nothing_to_index(bench: Bench) -> None:
     scored = bench.project(pool=20)
     index(bench, scored)
     assert index(bench, scored)[1]["items"] == 0
+
+
+@pytest.mark.parametrize(("head", "graphs"), [("propagate", 1), ("linear", 0)])
+def test_makes_the_graph_in_advance_for_a_head_that_learns_from_the_pool(
+    bench: Bench, head: str, graphs: int
+) -> None:
+    scored = bench.project(pool=40, settings={"head": head})
+    index(bench, scored)
+    assert sum("graph-" in name for name in bench.artifacts.names("scores/1/arrays")) == graphs

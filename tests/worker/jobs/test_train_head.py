@@ -620,7 +620,7 @@ def test_the_random_curve_is_made_anew_when_the_control_labels_have_grown(
     assert second[-1]["labels"] == (40 + more if made_anew else 40)
 
 
-@pytest.mark.parametrize("head", ["mlp", "propagate", "auto"])
+@pytest.mark.parametrize("head", ["linear", "mlp", "propagate", "auto"])
 def test_any_head_can_be_chosen(bench: Bench, head: str) -> None:
     scored = bench.project(test=60, settings={"head": head})
     with write_session(bench.engine) as session:
@@ -632,3 +632,43 @@ def test_any_head_can_be_chosen(bench: Bench, head: str) -> None:
     assert trained.metrics["accuracy"] > 0.9
     assert trained.metrics["trained"] in ({"linear", "mlp", "propagate"} if head == "auto" else {head})
     assert bench.ranking(scored)[0].head_id == trained.id
+
+
+def _graphs(bench: Bench) -> list[str]:
+    return [name for name in bench.artifacts.names("scores/1/arrays") if "graph" in name]
+
+
+def test_neighbours_in_the_pool_are_found_once_a_score_run(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when an item was set aside meanwhile; and the head is the one that a graph made anew would give."""
+    scored = bench.project(settings={"head": "propagate"})
+    with write_session(bench.engine) as session:
+        label(session, scored, scored.pool[:30])
+    bench.train_head(scored)
+    (made,) = _graphs(bench)
+    with write_session(bench.engine) as session:
+        session.get_one(Item, scored.pool[50]).state = "broken"
+        label(session, scored, scored.pool[30:31])
+
+    with monkeypatch.context() as patch:
+        patch.setattr("scipy.sparse.save_npz", None)  # nothing is made any more
+        bench.train_head(scored)
+    bench.artifacts.delete(made)
+    with write_session(bench.engine) as session:
+        session.execute(sa.update(Head).values(kind={"name": "other", "params": {}}))
+    bench.train_head(scored)
+
+    _, kept, anew = (np.load(bench.artifacts.local_path(head.artifact)) for head in bench.heads(scored))
+    np.testing.assert_array_equal(kept["weights"], anew["weights"])
+    assert _graphs(bench) == [made]
+
+
+def test_a_graph_of_a_pool_that_is_mostly_set_aside_is_of_the_rest_and_not_kept(bench: Bench) -> None:
+    scored = bench.project(settings={"head": "propagate"})
+    with write_session(bench.engine) as session:
+        label(session, scored, scored.pool[:30])
+        session.execute(sa.update(Item).where(Item.id.in_(scored.pool[60:])).values(state="withdrawn"))
+
+    assert bench.train_head(scored)["heads"] == [1]
+    assert _graphs(bench) == []

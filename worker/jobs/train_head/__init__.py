@@ -38,13 +38,12 @@ from worker.heads.labeled_view import LabeledView
 from worker.heads.pool_graph import PoolGraph
 from worker.jobs import check_labels
 from worker.jobs.context import JobContext
+from worker.jobs.kept_graph import pool_graph
 from worker.jobs.probe_sets import of_control_arm
 from worker.jobs.specs import (
     chosen_head,
-    item_ids,
     labeled_items,
     labels_asked_by,
-    modality_of,
     store_probabilities,
     test_items,
 )
@@ -52,7 +51,7 @@ from worker.jobs.train_head.answers import store_answers
 from worker.jobs.train_head.decoded_pool import DecodedPool
 from worker.jobs.train_head.measure_head import PROMOTED, HeadMeasurer, Trained, newest_head
 from worker.pool.reader import ItemReader
-from worker.scoring.scored_items import ScoredItems, open_sketches
+from worker.scoring.scored_items import ScoredItems
 
 # An import can close thousands of rounds. So many points show how accuracy grew; each is a head trained and measured,
 # up to fifteen fits, before the newest labels are in use.
@@ -305,18 +304,7 @@ class _Trainer:
 
     @cached_property
     def _graph(self) -> PoolGraph:
-        """The graph of the pool, without the test split and what was set aside."""
-        with self._context.read() as session:
-            left_out = [item_ids(session, self._state.project.id, which) for which in ("test", "aside")]
-        rows = np.flatnonzero(~self._scored.among(np.concatenate(left_out)))
-        appearance = None
-        sketcher = modality_of(self._state.project).sketcher
-        if sketcher is not None:
-            sketches = open_sketches(self._context.artifacts, str(self._state.score_run.artifact))
-            appearance = sketcher.appearance(sketches)
-        return PoolGraph(
-            self._scored.embeddings, np.random.default_rng(self._state.settings.seed), rows, appearance
-        )
+        return pool_graph(self._context, self._state.project, self._state.score_run, self._scored)
 
 
 def _no_network(session: Session, score_run: ScoreRun) -> str | None:
