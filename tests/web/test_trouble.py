@@ -249,7 +249,7 @@ def test_a_service_that_is_killed_and_comes_up_again(
         desk.saved()
         assert site.service is not None
         site.service.kill()
-        site.service.wait()
+        site.service.communicate()
         labeled += desk.label(4)
         browser.see("//*[@data-testid='sending'][contains(., '4 labels kept here')]")
         browser.see("//a[text()='Gallery']").click()
