@@ -188,7 +188,7 @@ def _views(tab: Tab, project: dict[str, Any], only: str) -> Iterator[str]:
     if wanted("empty"):
         for view in ("", "/gallery", "/map", "/desk"):
             tab.open(f"/projects/{project['empty']}{view}")
-            tab.see("//*[@class='empty'] | //*[@data-testid='next']")
+            tab.see("//*[@class='empty'] | //*[@data-testid='next'] | //input[@id='annotator']")
             time.sleep(0.5)
             yield f"empty{view.replace('/', '-')}"
     if wanted("dashboard"):

@@ -13,6 +13,10 @@ _PICTURE = (
 )
 
 
+def until_wide(browser: Browser, pixels: int) -> None:
+    until(lambda: browser.driver.execute_script(_PICTURE) == pixels)
+
+
 def test_a_video_plays(browser: Browser, site: Site) -> None:
     folder = site.images / "page-films"
     folder.mkdir()
@@ -36,15 +40,16 @@ def test_a_video_plays(browser: Browser, site: Site) -> None:
 
 def test_what_no_browser_plays_is_shown_as_a_picture(browser: Browser, site: Site) -> None:
     """An AVI file by a frame and a strip; an animated GIF by itself."""
+    browser.sign_in()
+    browser.driver.execute_script("localStorage.setItem('shortlist.annotator', 'ann')")
     for form, wide in (("avi", 1_280), ("gif", 32)):
         folder = site.images / f"page-{form}"
         folder.mkdir()
         (folder / f"film.{form}").write_bytes(film("left", 1, form=form))
         project = Project(site, f"page {form}", ("left", "right"), modality="video")
         project.add(folder)
-        browser.sign_in()
-        Desk(browser, project)
-        until(lambda wide=wide: browser.driver.execute_script(_PICTURE) == wide)
+        browser.open(f"/projects/{project.json['id']}/desk")
+        until_wide(browser, wide)
 
 
 def test_a_pair_is_seen_side_by_side(browser: Browser, site: Site) -> None:
@@ -53,7 +58,7 @@ def test_a_pair_is_seen_side_by_side(browser: Browser, site: Site) -> None:
     browser.sign_in()
 
     Desk(browser, project)
-    until(lambda: browser.driver.execute_script(_PICTURE) == 24)
+    until_wide(browser, 24)
     assert "number" in browser.see("//div[@class='pair']//div[@class='text']").text
     shot(browser, "pair-desk")
     browser.open(f"/projects/{project.json['id']}/gallery")
