@@ -236,7 +236,7 @@ def _views(tab: Tab, project: dict[str, Any], only: str) -> Iterator[str]:
         time.sleep(0.3)
         yield "desk-why"
         tab.choose("One by one, or as a grid", "Grid: likeliest class")
-        tab.see("//*[@data-testid='desk-grid']//img | //*[@class='empty'] | //*[@data-testid='item']//img")
+        tab.see("//*[@data-testid='desk-grid']//img | //*[@class='empty'] | //*[@class='one-by-one quiet']")
         tab.pictures()
         for button in tab.all("//*[@data-testid='desk-grid']//button")[3:5]:
             button.click()
