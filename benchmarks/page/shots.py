@@ -188,7 +188,7 @@ def _views(tab: Tab, project: dict[str, Any], only: str) -> Iterator[str]:
     if wanted("empty"):
         for view in ("", "/gallery", "/map", "/desk"):
             tab.open(f"/projects/{project['empty']}{view}")
-            tab.see("//*[@class='empty'] | //*[@data-testid='next']")
+            tab.see("//*[@class='empty'] | //*[@data-testid='next'] | //input[@id='annotator']")
             time.sleep(0.5)
             yield f"empty{view.replace('/', '-')}"
     if wanted("dashboard"):
@@ -236,7 +236,7 @@ def _views(tab: Tab, project: dict[str, Any], only: str) -> Iterator[str]:
         time.sleep(0.3)
         yield "desk-why"
         tab.choose("One by one, or as a grid", "Grid: likeliest class")
-        tab.see("//*[@data-testid='desk-grid']//img | //*[@class='empty'] | //*[@data-testid='item']//img")
+        tab.see("//*[@data-testid='desk-grid']//img | //*[@class='empty'] | //*[@class='one-by-one quiet']")
         tab.pictures()
         for button in tab.all("//*[@data-testid='desk-grid']//button")[3:5]:
             button.click()

@@ -27,9 +27,10 @@ _receiving = anyio.CapacityLimiter(_AT_ONCE)
 class UploadAnswer(Answer):
     """A place for files, until they are imported."""
 
-    model_config = with_example({"id": "5f0c9a7be2d14c36"})
+    model_config = with_example({"id": "5f0c9a7be2d14c36", "room": 52428800000})
 
     id: str
+    room: int | None = Field(description="bytes that are free for it; null where the storage does not tell")
 
 
 class UploadedFile(Answer):
@@ -59,11 +60,11 @@ class UploadImported(Answer):
 
 
 @router.post("", status_code=201)
-def begin_upload(project_id: str, session: ReadSession, caller: Admin) -> UploadAnswer:
+def begin_upload(project_id: str, session: ReadSession, caller: Admin, parts: PartsDep) -> UploadAnswer:
     """Begin an upload: a place for files from this browser or machine, which the service keeps in its data folder. What
     is not imported is deleted two days after its last file."""
     projects.refuse_archived(projects.find(session, project_id, caller.project_id))
-    return UploadAnswer(id=uploads.new_id())
+    return UploadAnswer(id=uploads.new_id(), room=uploads.room(parts.artifacts))
 
 
 _FILE_BODY = {

@@ -53,12 +53,17 @@ def folder(project: Project, upload: str) -> str:
     return f"{UPLOAD_FOLDER}/{project.id}/{upload}"
 
 
+def room(artifacts: Artifacts) -> int | None:
+    """Bytes that may be uploaded; None where that is not told."""
+    free = artifacts.room()
+    return None if free is None else max(0, free - _KEPT_FREE)
+
+
 def check_room(artifacts: Artifacts, path: str, size: int) -> None:
     """Raises `ArtifactNotStored` before anything is written."""
-    room = artifacts.room()
-    if room is not None and size > room - _KEPT_FREE:
-        reason = f"it has {size:,} bytes, and {max(0, room - _KEPT_FREE):,} are free"
-        raise ArtifactNotStored(name=path, reason=reason)
+    free = room(artifacts)
+    if free is not None and size > free:
+        raise ArtifactNotStored(name=path, reason=f"it has {size:,} bytes, and {free:,} are free")
 
 
 def sources_in(artifacts: Artifacts, project: Project, upload: str) -> list[str]:

@@ -209,6 +209,20 @@ def test_unknown_query_parameters_are_refused(admin: TestClient) -> None:
     assert admin.get("/", params={"from": "a bookmark"}).status_code == 200
 
 
+def test_every_route_takes_what_its_description_names(app: FastAPI, admin: TestClient) -> None:
+    for method, path, operation in operations(app):
+        names = [one["name"] for one in operation.get("parameters", ()) if one["in"] == "query"]
+        takes = f"It takes: {', '.join(names)}." if names else "It takes none."
+        answer = admin.request(method, re.sub(r"\{\w+\}", "x", path), params={"no_such": 1})
+        assert answer.json()["code"] == "unknown_query_parameter", (method, path)
+        assert takes in answer.json()["detail"], (method, path)
+
+
+def test_no_request_waits_for_the_description(app: FastAPI, admin: TestClient) -> None:
+    assert admin.get("/projects", params={"limit": 2}).status_code == 200
+    assert app.openapi_schema is None
+
+
 def test_head_is_get_without_the_body(admin: TestClient, anyone: TestClient) -> None:
     created(admin)
     for path in ("/projects/p_1", "/projects/p_1/metrics", "/projects/p_1/labels", "/healthz", "/"):

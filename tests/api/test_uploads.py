@@ -175,6 +175,7 @@ def test_a_full_disk_is_said_before_anything_is_written(
     uploads: Uploads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**28 + 10))
+    assert uploads.admin.post("/projects/p_1/uploads").json()["room"] == 10
     at = uploads.begin()
     answer = uploads.put(at, "large.zip", bytes(11))
     assert (answer.status_code, answer.json()["code"]) == (507, "artifact_not_stored")

@@ -68,8 +68,8 @@ class Site:
     def _processes(self) -> list[subprocess.Popen[str]]:
         return [*self.workers, *([self.service] if self.service else [])]
 
-    def start_service(self) -> None:
-        self.service = self._start("service.cli", "serve", "--port", "0", stdout=subprocess.PIPE)
+    def start_service(self, port: int = 0) -> None:
+        self.service = self._start("service.cli", "serve", "--port", str(port), stdout=subprocess.PIPE)
         assert self.service.stdout is not None
         address = self.service.stdout.readline().strip()
         self.client = self._clients.enter_context(Shortlist(address, ADMIN_KEY, timeout=PATIENCE_S))

@@ -1,11 +1,15 @@
 """What goes wrong is said in a sentence, and no page stays blank."""
 
+import re
+import resource
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.journeys.images import write_images
 from tests.journeys.site import Project, Site, until
 from tests.web.conftest import PHONE, WIDE, Browser
 from tests.web.test_page import ITEM, Desk, project_of
@@ -156,3 +160,100 @@ def test_an_archive_of_a_hundred_thousand_files(browser: Browser, site: Site, tm
     choose(browser, place)
     browser.see("//label[@for='folders'][normalize-space()='The 3 folders']")
     assert browser.see("//textarea[@id='classes']").get_property("value") == "blue, green, red"
+
+
+def sparse(place: Path, size: int) -> Path:
+    """A file of so many bytes that takes no room here."""
+    with place.open("wb") as file:
+        file.truncate(size)
+    return place
+
+
+def most_memory(pid: int) -> int:
+    """Bytes of memory that a process has had so far."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0])
+
+
+def begin_upload(browser: Browser, site: Site, name: str, place: Path) -> Project:
+    project = Project(site, name, CLASSES)
+    browser.open(f"/projects/{project.json['id']}/setup")
+    choose(browser, place)
+    press(browser, "Upload and import")
+    return project
+
+
+def uploaded(site: Site, project: Project) -> list[str]:
+    number = project.json["id"].partition("_")[2]
+    place = site.data_dir / "artifacts" / "uploads" / number
+    return sorted(path.name for path in place.rglob("*") if path.is_file())
+
+
+def test_a_very_large_file_is_streamed(browser: Browser, site: Site, tmp_path: Path) -> None:
+    assert site.service is not None
+    browser.sign_in()
+    before = most_memory(site.service.pid)
+    project = begin_upload(browser, site, "very large", sparse(tmp_path / "large.zip", 500_000_000))
+    meter = browser.see("//*[@role='progressbar'][@aria-label='Progress of the upload'][@aria-valuenow > 2]")
+    assert int(meter.get_attribute("aria-valuenow")) < 100
+    browser.says("MB of 500.0 MB")
+    browser.see("//*[contains(@class, 'doing')][contains(@class, 'bad')]")  # it is no archive
+    assert most_memory(site.service.pid) - before < 64_000_000
+    assert uploaded(site, project) == ["large.zip"]
+    site.http.delete(project.at).raise_for_status()
+
+
+def test_what_finds_no_room_is_not_sent(browser: Browser, site: Site, tmp_path: Path) -> None:
+    try:
+        place = sparse(tmp_path / "large.zip", shutil.disk_usage(tmp_path).free + 10**9)
+    except OSError:
+        pytest.skip("No file here can be larger than what is free.")
+    browser.sign_in()
+    project = begin_upload(browser, site, "no room", place)
+    browser.see("//*[@role='alert'][contains(., 'There is room for ')][contains(., 'nothing was sent')]")
+    assert uploaded(site, project) == []
+
+
+@contextmanager
+def no_larger_files(pid: int, size: int) -> Iterator[None]:
+    """As on a disk that is full after so many bytes."""
+    before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_fills_during_an_upload(browser: Browser, site: Site, tmp_path: Path) -> None:
+    assert site.service is not None
+    browser.sign_in()
+    with no_larger_files(site.service.pid, 60_000_000):
+        project = begin_upload(browser, site, "full disk", sparse(tmp_path / "large.zip", 200_000_000))
+        browser.see("//*[@role='alert'][contains(., 'large.zip')][contains(., 'could not be stored')]")
+    assert uploaded(site, project) == []
+
+
+def test_a_service_that_is_killed_and_comes_up_again(
+    browser: Browser, tmp_path: Path, sqlite_file: Path
+) -> None:
+    database = shutil.copy(sqlite_file, tmp_path / "shortlist.db")
+    with Site(tmp_path / "site", f"sqlite:///{database}") as site:
+        site.start_service()
+        browser = Browser(browser.driver, site)
+        project = Project(site, "comes again", CLASSES)
+        project.register(write_images(site.images / "all", 12))
+        browser.sign_in()
+        desk = Desk(browser, project)
+        labeled = desk.label(2)
+        desk.saved()
+        assert site.service is not None
+        site.service.kill()
+        site.service.communicate()
+        labeled += desk.label(4)
+        browser.see("//*[@data-testid='sending'][contains(., '4 labels kept here')]")
+        browser.see("//a[text()='Gallery']").click()
+        browser.says("The service does not answer.")
+        site.start_service(int(browser.address.rpartition(":")[2]))
+        until(lambda: browser.driver.execute_script("return document.querySelectorAll('.tile img').length"))
+        until(lambda: desk.stored().keys() == set(labeled))

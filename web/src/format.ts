@@ -31,3 +31,5 @@ export const words = (name: string): string => name.replaceAll("_", " ");
 
 /** Three figures that count, whatever the size. */
 export const figure = (number: number): string => (number !== 0 && Math.abs(number) < 0.001 ? number.toExponential(1) : number.toPrecision(3));
+
+export const size = (bytes: number): string => (bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(2)} GB`);

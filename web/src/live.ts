@@ -59,7 +59,8 @@ export interface Live<T> {
   refresh: () => void;
 }
 
-export function useLive<T>(project: string, load: () => Promise<T>): Live<T> {
+/** `load` may tell, the first time, what it has before the rest. */
+export function useLive<T>(project: string, load: (told: (part: T) => void) => Promise<T>): Live<T> {
   const [state, setState] = useState<{ project: string; data: T | null; error: Error | null }>({ project, data: null, error: null });
   const again = useRef(() => {});
   useEffect(() => {
@@ -67,7 +68,7 @@ export function useLive<T>(project: string, load: () => Promise<T>): Live<T> {
     const tick = async () => {
       const number = ++begun;
       try {
-        const data = await load();
+        const data = await load((part) => over || setState((before) => (before.project === project && before.data ? before : { project, data: part, error: null })));
         if (over || number < drawn) return;
         drawn = number;
         setState({ project, data, error: null });

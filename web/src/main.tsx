@@ -28,7 +28,16 @@ function App() {
     return () => clearInterval(timer);
   }, [unreached.value]);
   if (broken) return <Broken error={broken as Error} />;
-  if (session.value === undefined) return unreached.value ? <p class="notice bad">The service does not answer. Is it running?</p> : <div aria-busy="true" />;
+  if (session.value === undefined) {
+    return (
+      <>
+        <header class="bar">
+          <Logo />
+        </header>
+        <main aria-busy={!unreached.value}>{unreached.value && <p class="notice bad">The service does not answer. Is it running?</p>}</main>
+      </>
+    );
+  }
   if (session.value === null) return <SignIn />;
   const { project } = route.value;
   return project ? <OfProject key={project} id={project} /> : <Projects />;
@@ -48,6 +57,17 @@ function Broken({ error }: { error: Error }) {
   );
 }
 
+function Logo() {
+  return (
+    <a class="logo" href="#/" aria-label="Shortlist: all projects">
+      <svg viewBox="0 0 24 24" width="22" height="22" aria-hidden="true">
+        <path d="M3 6h18M3 12h11M3 18h5" />
+      </svg>
+      <span>Shortlist</span>
+    </a>
+  );
+}
+
 const mayMake = () => mayManage() && session.value?.project === null;
 
 function Bar({ project, view }: { project: Project | null; view: Route["view"] }) {
@@ -59,12 +79,7 @@ function Bar({ project, view }: { project: Project | null; view: Route["view"] }
   const [stays, setStays] = useState(false); // signing out did not reach the service
   return (
     <header class="bar">
-      <a class="logo" href="#/" aria-label="Shortlist: all projects">
-        <svg viewBox="0 0 24 24" width="22" height="22" aria-hidden="true">
-          <path d="M3 6h18M3 12h11M3 18h5" />
-        </svg>
-        <span>Shortlist</span>
-      </a>
+      <Logo />
       {project && (
         <span class="where" dir="auto">
           {project.name}

@@ -24,7 +24,7 @@ export function inWords(item: BatchItem): string[] {
 
 export function aboutLoss(loss: number | null, percentile: number | null): string[] {
   if (loss === null || percentile === null) return [];
-  const place = percentile >= 50 ? `higher than that of ${percentile.toFixed(0)}\u00a0%` : `lower than that of ${(100 - percentile).toFixed(0)}\u00a0%`;
+  const place = percentile >= 50 ? `higher than that of ${Math.floor(percentile)}\u00a0%` : `lower than that of ${Math.floor(100 - percentile)}\u00a0%`;
   return [`Its pretext loss is ${loss.toPrecision(3)}, ${place} of the items.`];
 }
 

@@ -20,6 +20,10 @@ const COUNT_MS = 30_000; // annotators are counted anew after so long, whatever 
 interface Everything {
   project: Project;
   metrics: Metrics;
+  rest: Rest | null; // not there yet
+}
+
+interface Rest {
   rounds: Round[];
   measured: Round | null; // the newest measured round, with its confusion matrix
   jobs: Job[];
@@ -37,11 +41,17 @@ async function annotatorsOf(id: string, metrics: Metrics, jobs: Job[]): Promise<
   return counted.page;
 }
 
-async function load(id: string): Promise<Everything> {
+async function load(id: string, told: (part: Everything) => void): Promise<Everything> {
   const at = `/projects/${id}`;
-  const [project, metrics, rounds, jobs, models] = await Promise.all([
-    get<Project>(at),
-    get<Metrics>(`${at}/metrics`),
+  const first = Promise.all([get<Project>(at), get<Metrics>(`${at}/metrics`)]).then(([project, metrics]) => ({ project, metrics }));
+  const [top, rest] = await Promise.all([first, loadRest(id, first), first.then((found) => told({ ...found, rest: null }))]);
+  return { ...top, rest };
+}
+
+async function loadRest(id: string, first: Promise<{ metrics: Metrics }>): Promise<Rest> {
+  const at = `/projects/${id}`;
+  const [{ metrics }, rounds, jobs, models] = await Promise.all([
+    first,
     get<Page<Round>>(`${at}/rounds`, { newest_first: true, brief: true, limit: ROUNDS }),
     get<Page<Job>>("/jobs", { project: id, limit: JOBS }),
     get<Page<PretextModel>>(`${at}/pretext-models`, { limit: 1 }),
@@ -55,18 +65,27 @@ async function load(id: string): Promise<Everything> {
       throw error;
     }),
   ]);
-  return { project, metrics, rounds: rounds.items, measured, jobs: jobs.items, annotators, model: models.items[0] ?? null, scores };
+  return { rounds: rounds.items, measured, jobs: jobs.items, annotators, model: models.items[0] ?? null, scores };
 }
 
 export function Dashboard({ id }: { id: string }) {
-  const { data, error, refresh } = useLive(id, () => load(id));
+  const { data, error, refresh } = useLive<Everything>(id, (told) => load(id, told));
   if (!data) return error ? <p class="notice bad">{error.message}</p> : <div class="dashboard loading" aria-busy="true" />;
-  const { project, metrics, rounds, jobs, annotators } = data;
+  const { project, metrics, rest } = data;
   return (
-    <div class="dashboard">
+    <div class="dashboard" aria-busy={rest === null}>
       {error && <p class="notice bad">{error.message} What you see is as it was before.</p>}
       <Next project={project} metrics={metrics} onChange={refresh} />
       <Figures metrics={metrics} />
+      {rest && <Cards project={project} metrics={metrics} rest={rest} refresh={refresh} />}
+    </div>
+  );
+}
+
+function Cards({ project, metrics, rest, refresh }: { project: Project; metrics: Metrics; rest: Rest; refresh: () => void }) {
+  const { rounds, measured, jobs, annotators, model, scores } = rest;
+  return (
+    <>
       <Card title="Learning curve" note={metrics.random_selection?.accuracy ? undefined : metrics.random_selection?.text} wide>
         {metrics.learning_curve.length ? (
           <Curve metrics={metrics} random={rounds.find((round) => round.state === "measured")?.metrics?.random_curve ?? []} />
@@ -83,22 +102,22 @@ export function Dashboard({ id }: { id: string }) {
           </p>
         )}
       </Card>
-      <Card title="Pretext model" note={data.model ? `version ${data.model.version}, ${words(data.model.task.name as string)}, ${data.model.backbone}` : undefined}>
-        <Pretext model={data.model} metrics={metrics} onChange={refresh} project={project} />
+      <Card title="Pretext model" note={model ? `version ${model.version}, ${words(model.task.name as string)}, ${model.backbone}` : undefined}>
+        <Pretext model={model} metrics={metrics} onChange={refresh} project={project} />
       </Card>
-      <Card title="Pretext losses" note={data.scores ? `score run ${data.scores.score_run}, ${count(data.scores.items)} items` : undefined}>
-        {data.scores?.histogram ? <Losses histogram={data.scores.histogram} project={project.id} /> : <Empty title="No pretext losses yet">They come when a pretext model has scored the pool.</Empty>}
+      <Card title="Pretext losses" note={scores ? `score run ${scores.score_run}, ${count(scores.items)} items` : undefined}>
+        {scores?.histogram ? <Losses histogram={scores.histogram} project={project.id} /> : <Empty title="No pretext losses yet">They come when a pretext model has scored the pool.</Empty>}
       </Card>
-      <Card title="Where the head errs" tall note={data.measured?.metrics ? `round ${data.measured.number}, ${count(data.measured.metrics.items ?? 0)} ${data.measured.metrics.measured_on ?? ""} items` : undefined}>
-        <Confusion round={data.measured} project={project} />
-        {data.measured && project.label_kind !== "multi" && (
+      <Card title="Where the head errs" tall note={measured?.metrics ? `round ${measured.number}, ${count(measured.metrics.items ?? 0)} ${measured.metrics.measured_on ?? ""} items` : undefined}>
+        <Confusion round={measured} project={project} />
+        {measured && project.label_kind !== "multi" && (
           <p class="more">
             <a href={href(project.id, "gallery", { show: "suspects" })}>Labels that the head contradicts</a>
           </p>
         )}
       </Card>
-      <Card title="Is the head as sure as it is right?" note={data.measured?.metrics?.ece == null ? undefined : `calibration error (ECE) ${percent(data.measured.metrics.ece)}`}>
-        <Reliability round={data.measured} />
+      <Card title="Is the head as sure as it is right?" note={measured?.metrics?.ece == null ? undefined : `calibration error (ECE) ${percent(measured.metrics.ece)}`}>
+        <Reliability round={measured} />
       </Card>
       <Card title="Set aside" note="not in the ranking, or worth a look" wide>
         <Aside project={project.id} metrics={metrics} />
@@ -114,7 +133,7 @@ export function Dashboard({ id }: { id: string }) {
       <Card title="Jobs" wide>
         <Jobs jobs={jobs} onChange={refresh} />
       </Card>
-    </div>
+    </>
   );
 }
 

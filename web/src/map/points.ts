@@ -1,5 +1,5 @@
-// Points on a canvas: by WebGL, and without it by hand. Nothing of it is made into code at run time, as the strict policy
-// of the page asks.
+// Points on a canvas: by WebGL, and without a graphics card by hand. Nothing of it is made into code at run time, as the
+// strict policy of the page asks.
 
 import type { Colouring } from "./colours";
 import { SIDE, type MapData } from "./data";
@@ -110,43 +110,73 @@ class ByWebGl implements Painter {
   }
 }
 
+/** Where there is no graphics card: faster than a browser that makes one up. */
 class ByHand implements Painter {
-  private colouring: Colouring | null = null;
-  private only: number | null = null;
+  private image: ImageData | null = null;
+  private readonly x: Uint16Array; // in the order they are drawn in
+  private readonly y: Uint16Array;
+  private readonly colours: Uint32Array;
 
-  constructor(private readonly canvas: HTMLCanvasElement, private readonly context: CanvasRenderingContext2D, private readonly data: MapData) {}
-
-  colour(colouring: Colouring, only: number | null): void {
-    [this.colouring, this.only] = [colouring, only];
+  constructor(private readonly canvas: HTMLCanvasElement, private readonly context: CanvasRenderingContext2D, private readonly data: MapData) {
+    this.x = new Uint16Array(data.items);
+    this.y = new Uint16Array(data.items);
+    this.colours = new Uint32Array(data.items);
   }
 
-  draw(view: View, size: number): void {
-    const { data, canvas, colouring, only } = this;
-    if (!colouring || !canvas.width || !canvas.height) return;
-    const image = this.context.createImageData(canvas.width, canvas.height);
-    const pixels = new Uint32Array(image.data.buffer);
-    const colours = colouring.palette.map((colour) => {
+  colour({ numbers, palette }: Colouring, only: number | null): void {
+    const { data, x, y } = this;
+    const colours = palette.map((colour) => {
       const [red, green, blue] = channels(colour);
       return (0xff000000 | (blue << 16) | (green << 8) | red) >>> 0;
     });
-    const half = Math.max(1, Math.round(size / 2));
+    let at = 0;
     for (const above of [false, true]) {
       for (let row = 0; row < data.items; row++) {
-        const number = colouring.numbers[row]!;
+        const number = numbers[row]!;
         const top = number > 0 && (only === null || number === only);
         if (top !== above) continue;
-        const [x, y] = [Math.round(data.x[row]! * view.scale + view.x), Math.round((SIDE - data.y[row]!) * view.scale + view.y)];
-        if (x < half || y < half || x >= canvas.width - half || y >= canvas.height - half) continue;
-        const colour = colours[top ? number : 0]!;
-        for (let dy = -half; dy < half; dy++) pixels.fill(colour, (y + dy) * canvas.width + x - half, (y + dy) * canvas.width + x + half);
+        [x[at], y[at]] = [data.x[row]!, SIDE - data.y[row]!];
+        this.colours[at++] = colours[top ? number : 0]!;
       }
     }
-    this.context.putImageData(image, 0, 0);
+  }
+
+  draw(view: View, size: number): void {
+    const { data, canvas, x, y, colours } = this;
+    const { width, height } = canvas;
+    if (!width || !height) return;
+    if (this.image?.width !== width || this.image.height !== height) this.image = this.context.createImageData(width, height);
+    const pixels = new Uint32Array(this.image.data.buffer).fill(0);
+    const half = Math.max(1, Math.round(size / 2));
+    const reach = Array.from({ length: 2 * half }, (_, line) => Math.round(Math.sqrt(half ** 2 - (line - half + 0.5) ** 2))); // of a disc's lines
+    for (let at = 0; at < data.items; at++) {
+      const left = Math.round(x[at]! * view.scale + view.x);
+      const top = Math.round(y[at]! * view.scale + view.y) - half;
+      if (left < half || top < 0 || left >= width - half || top >= height - 2 * half) continue;
+      const colour = colours[at]!;
+      for (let line = 0; line < 2 * half; line++) {
+        const middle = (top + line) * width + left;
+        for (let pixel = middle - reach[line]!; pixel < middle + reach[line]!; pixel++) pixels[pixel] = colour;
+      }
+    }
+    this.context.putImageData(this.image, 0, 0);
   }
 }
 
+const NO_CARD = /swiftshader|llvmpipe|softpipe|software|basic render/i;
+
+/** Tried on another canvas: one that WebGL drew on can be drawn on by nothing else. */
+function hasCard(): boolean {
+  const gl = document.createElement("canvas").getContext("webgl2", { failIfMajorPerformanceCaveat: true });
+  if (!gl) return false;
+  const named = gl.getExtension("WEBGL_debug_renderer_info")?.UNMASKED_RENDERER_WEBGL ?? gl.RENDERER;
+  const name = String(gl.getParameter(named));
+  gl.getExtension("WEBGL_lose_context")?.loseContext();
+  return !NO_CARD.test(name);
+}
+
 export function painterOn(canvas: HTMLCanvasElement, data: MapData): Painter {
-  const gl = canvas.getContext("webgl2", { antialias: false, premultipliedAlpha: false });
+  const gl = hasCard() ? canvas.getContext("webgl2", { antialias: false, premultipliedAlpha: false }) : null;
   if (gl) return new ByWebGl(canvas, gl, data);
   return new ByHand(canvas, canvas.getContext("2d") as CanvasRenderingContext2D, data);
 }

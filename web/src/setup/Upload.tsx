@@ -3,13 +3,9 @@
 import { useRef, useState } from "preact/hooks";
 
 import type { Job } from "../api";
-import { count, plural } from "../format";
+import { count, plural, size } from "../format";
 import { Progress } from "../parts";
-import { dropped, ended, picked, upload, type Chosen, type Sent } from "./uploading";
-
-export const size = (bytes: number): string => (bytes < 1e6 ? `${Math.max(1, Math.round(bytes / 1e3))} kB` : bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(2)} GB`);
-
-const bytesOf = (files: Chosen[]) => files.reduce((sum, { file }) => sum + file.size, 0);
+import { bytesOf, dropped, ended, picked, upload, type Chosen, type Sent } from "./uploading";
 
 export function DropZone({ files, onFiles }: { files: Chosen[]; onFiles: (files: Chosen[]) => void }) {
   const [over, setOver] = useState(false);

@@ -1,6 +1,7 @@
 // Files on their way from this browser to the service: collected, sent a few at a time, imported, watched.
 
 import { get, Refused, send, Unreached, type Job } from "../api";
+import { size } from "../format";
 import { namesIn } from "./zipped";
 
 export interface Chosen {
@@ -85,9 +86,13 @@ export function foldersOf(entries: Entry[]): string[] {
   return 2 * found.length > entries.length ? [...new Set(found)].sort() : [];
 }
 
+export const bytesOf = (files: Chosen[]) => files.reduce((sum, { file }) => sum + file.size, 0);
+
 /** Send the files and queue their import. `told` hears how far it is; where it fails nothing is left behind. */
 export async function upload(project: string, files: Chosen[], split: "pool" | "test", told: (sent: Sent) => void): Promise<Job[]> {
-  const { id } = await send<{ id: string }>("POST", `/projects/${project}/uploads`);
+  const { id, room } = await send<{ id: string; room: number | null }>("POST", `/projects/${project}/uploads`);
+  const all = bytesOf(files);
+  if (room !== null && all > room) throw new Error(`There is room for ${size(room)} on the disk of the service, and these are ${size(all)}: nothing was sent. Send fewer, or make room.`);
   const place = `/projects/${project}/uploads/${id}`;
   const left = [...files];
   const under = new Map<string, number>(); // bytes by path
