@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.labels.embeddings import CACHE
 from benchmarks.modalities import measure
-from benchmarks.modalities.pools import POOLS, Missing, Pool
+from benchmarks.modalities.pools import POOLS, Missing, Pool, some_of
 from benchmarks.report import RESULTS, Figure, write_report
 from worker.arrays import Floats
 
@@ -33,15 +33,16 @@ _QUICK_SEEN = {
 }  # items, in all epochs
 
 
-def probed(name: str) -> dict[str, Figure]:
-    """Few labels on raw features and on pretrained weights. Raises `Missing`."""
-    pool = POOLS[name]()
+def probed(name: str, items: int | None) -> dict[str, Figure]:
+    """Few labels on raw features and on pretrained weights, of so many random items. Raises `Missing`."""
+    pool = POOLS[name]() if items is None else some_of(POOLS[name](), items)
     embeddings = measure.pretrained(pool, _CACHE)
     if embeddings is None:
         return {}
     features = {"raw": _raw(pool), "pretrained": embeddings.astype(np.float32)}
     found = measure.few_label_probes(pool, features)
-    return {f"probe_{name}_{what}": value for what, value in found.items()}
+    probes: dict[str, Figure] = {f"probe_{name}_{what}": value for what, value in found.items()}
+    return probes | {f"probed_items_{name}": len(pool.items)}
 
 
 def _raw(pool: Pool) -> Floats:
@@ -77,6 +78,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--pools", default="", help="comma-separated; default: all")
     parser.add_argument("--probes", action="store_true", help="of pretrained weights only")
+    parser.add_argument("--items", type=int, help="random ones of a pool, for --probes; default: all")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--tasks", default="", help="comma-separated: probed beside the default task")
     given = parser.parse_args()
@@ -86,7 +88,9 @@ def main() -> None:
     command = " ".join(["python -m benchmarks.modalities", *sys.argv[1:]])
     for name in names:
         try:
-            found = probed(name) if given.probes else figures(name, given.quick, given.seeds, tasks)
+            found = (
+                probed(name, given.items) if given.probes else figures(name, given.quick, given.seeds, tasks)
+            )
         except Missing as missing:
             print(f"{name}: {missing}", file=sys.stderr)
             continue

@@ -54,6 +54,13 @@ class Pool:
         return int(self.classes.max()) + 1
 
 
+def some_of(pool: Pool, items: int) -> Pool:
+    """A random part of the pool, tested items among them."""
+    rows = np.random.default_rng(1).permutation(len(pool.data))[:items]
+    data = [pool.data[row] for row in rows.tolist()]
+    return Pool(pool.modality, data, pool.items[torch.from_numpy(rows)], pool.classes[rows], pool.test[rows])
+
+
 def _file(name: str) -> Path:
     path = DATA / name
     if not path.exists():
