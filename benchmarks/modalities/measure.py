@@ -30,6 +30,7 @@ from service.content import limits_of
 from service.settings import Settings
 from worker.arrays import Bytes, Floats, Halves, Ints
 from worker.evaluation.metrics import rank_correlation
+from worker.heads.calibration import scale_of
 from worker.models.spec import ModelSpec, input_of
 from worker.pool.dataset import Dataset
 from worker.pretraining.recipe import Recipe
@@ -128,14 +129,17 @@ def pretrained(pool: Pool, cache: Path) -> Halves | None:
 
 def few_label_probes(pool: Pool, features: dict[str, Floats]) -> dict[str, Figure]:
     """Accuracy of logistic regression on the test items by few random labels of the pool, the mean of five draws:
-    `<what>_<labels>`.
+    `<what>_<labels>`. Features are scaled as heads scale embeddings.
     """
     found: dict[str, Figure] = {}
     shown = np.flatnonzero(~pool.test)
     for what, values in features.items():
         for few in _FEWER:
             drawn = [np.random.default_rng(seed).permutation(shown)[:few] for seed in range(_PROBES)]
-            accuracies = [_accuracy(pool, values, rows) for rows in drawn]
+            accuracies = [
+                _accuracy(pool, (values - values[rows].mean(0)) / scale_of(values[rows]), rows, scaled=True)
+                for rows in drawn
+            ]
             found[f"{what}_{few}"] = round(float(np.mean(accuracies)), 4)
     return found
 
@@ -168,8 +172,9 @@ def probes(pool: Pool, features: dict[str, Floats]) -> dict[str, Figure]:
     return found
 
 
-def _accuracy(pool: Pool, values: Floats, rows: Ints) -> float:
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
+def _accuracy(pool: Pool, values: Floats, rows: Ints, scaled: bool = False) -> float:
+    classifier = LogisticRegression(C=0.1, max_iter=300)
+    probe = classifier if scaled else make_pipeline(StandardScaler(), classifier)
     probe.fit(values[rows], pool.classes[rows])
     return float(probe.score(values[pool.test], pool.classes[pool.test]))
 
