@@ -99,11 +99,12 @@ class Settings(BaseSettings):
     pretrained: Literal["auto", "offline", "off"] = Field(
         "auto",
         description="where `backbone: auto` looks for pretrained weights: `pretrained_file`, the extra `[pretrained]`, "
-        "the cache of the hub, and the hub, which has 10 s to answer; `offline` asks no hub, `off` looks nowhere",
+        "the cache of the hub, and the hub, which has 10 s to answer; those of texts and recordings are in the extras "
+        "`[pretrained-text]` and `[pretrained-speech]` only; `offline` asks no hub, `off` looks nowhere",
     )
     pretrained_file: Path | None = Field(
         None,
-        description="weights of EfficientNet-Lite2, a `.pth` or `.safetensors` file, read before all other places",
+        description="weights of images (EfficientNet-Lite2), a `.pth` or `.safetensors` file; read before other places",
     )
     pretrained_sha256: str | None = Field(
         None, pattern="^[0-9a-f]{64}$", description="of `pretrained_file`; another file is not used"

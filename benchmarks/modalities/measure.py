@@ -26,19 +26,25 @@ from benchmarks.labels.simulation import Row
 from benchmarks.labels.split import draw
 from benchmarks.modalities.pools import Pool
 from benchmarks.report import Figure
-from worker.arrays import Bytes, Floats, Ints
+from service.content import limits_of
+from service.settings import Settings
+from worker.arrays import Bytes, Floats, Halves, Ints
 from worker.evaluation.metrics import rank_correlation
+from worker.heads.calibration import scale_of
 from worker.models.spec import ModelSpec, input_of
 from worker.pool.dataset import Dataset
 from worker.pretraining.recipe import Recipe
 from worker.pretraining.train import Callbacks, train
 from worker.scoring.duplicates import representatives, threshold
+from worker.scoring.foundation_net import FoundationNet
 from worker.scoring.score import score
 
 _CPU = torch.device("cpu")
 _AT_ONCE, _SAMPLE, _TWINS = 64, 512, 256
 _MOST_EPOCHS = 30
 _FEW = 100  # labels of the second probe
+_FEWER = (50, 200)  # of the probe that is told of pretrained weights
+_DECODED = 512  # items that are decoded at a time for them
 _PROBES = 5
 _SUPERVISED_EPOCHS, _SUPERVISED_RATE = 12, 2e-3
 _LESS, _MORE = (5, 10), 4  # budgets at which random is measured, too
@@ -95,6 +101,49 @@ def _scored(pool: Pool, net: nn.Module, spec: ModelSpec) -> dict[str, Floats]:
     }
 
 
+def pretrained(pool: Pool, cache: Path) -> Halves | None:
+    """(n, p) embeddings of all items by the weights that an extra brings; None where there are none, and why is
+    printed.
+    """
+    foundation = pool.modality.foundation
+    if foundation is None:
+        return None
+    search = foundation.find(Settings(pretrained="offline"))
+    if search.weights is None:
+        print(*search.tried, file=sys.stderr)
+        return None
+    path = cache / f"{key_of(pool, search.weights.sha256)}.npy"
+    if not path.exists():
+        net = FoundationNet.of(search.weights.data, pool.modality, _CPU)
+        limits = limits_of(Settings())
+        parts = [pool.data[start : start + _DECODED] for start in range(0, len(pool.data), _DECODED)]
+        found = [
+            net.embeddings(torch.stack([net.modality.decode(one, limits)[0] for one in part]))
+            for part in parts
+        ]
+        cache.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.concatenate(found))
+    embeddings: Halves = np.load(path)
+    return embeddings
+
+
+def few_label_probes(pool: Pool, features: dict[str, Floats]) -> dict[str, Figure]:
+    """Accuracy of logistic regression on the test items by few random labels of the pool, the mean of five draws:
+    `<what>_<labels>`. Features are scaled as heads scale embeddings.
+    """
+    found: dict[str, Figure] = {}
+    shown = np.flatnonzero(~pool.test)
+    for what, values in features.items():
+        for few in _FEWER:
+            drawn = [np.random.default_rng(seed).permutation(shown)[:few] for seed in range(_PROBES)]
+            accuracies = [
+                _accuracy(pool, (values - values[rows].mean(0)) / scale_of(values[rows]), rows, scaled=True)
+                for rows in drawn
+            ]
+            found[f"{what}_{few}"] = round(float(np.mean(accuracies)), 4)
+    return found
+
+
 def key_of(pool: Pool, *more: object) -> str:
     """A hash of the items, the code of their modality, and `more`; 12 hex digits."""
     found = hashlib.sha256(repr((input_of(pool.modality), more)).encode())
@@ -123,8 +172,9 @@ def probes(pool: Pool, features: dict[str, Floats]) -> dict[str, Figure]:
     return found
 
 
-def _accuracy(pool: Pool, values: Floats, rows: Ints) -> float:
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
+def _accuracy(pool: Pool, values: Floats, rows: Ints, scaled: bool = False) -> float:
+    classifier = LogisticRegression(C=0.1, max_iter=300)
+    probe = classifier if scaled else make_pipeline(StandardScaler(), classifier)
     probe.fit(values[rows], pool.classes[rows])
     return float(probe.score(values[pool.test], pool.classes[pool.test]))
 

@@ -41,9 +41,10 @@ class Missing(Exception):
 
 @dataclass(frozen=True)
 class Pool:
-    """items (n, *item_shape) as decoded, classes (n,), test (n,) which are tested and never trained on."""
+    """items (n, *item_shape) as decoded, from `data`; classes (n,), test (n,) which are tested and never trained on."""
 
     modality: Modality
+    data: list[bytes]
     items: Tensor
     classes: Ints
     test: Bools
@@ -51,6 +52,13 @@ class Pool:
     @property
     def n_classes(self) -> int:
         return int(self.classes.max()) + 1
+
+
+def some_of(pool: Pool, items: int) -> Pool:
+    """A random part of the pool, tested items among them."""
+    rows = np.random.default_rng(1).permutation(len(pool.data))[:items]
+    data = [pool.data[row] for row in rows.tolist()]
+    return Pool(pool.modality, data, pool.items[torch.from_numpy(rows)], pool.classes[rows], pool.test[rows])
 
 
 def _file(name: str) -> Path:
@@ -70,7 +78,7 @@ def _pool(kind: str, data: list[bytes], labels: list[str], test: Bools | None = 
     facts = [contents()[kind].inspect(data[row], limits) for row in some]
     modality = modalities()[kind]().resolved(facts, device)
     items = torch.stack([modality.decode(one, limits)[0] for one in data])
-    return Pool(modality, items, classes.astype(np.int64), test)
+    return Pool(modality, data, items, classes.astype(np.int64), test)
 
 
 def spoken_digits(by_speaker: bool = False) -> Pool:
@@ -103,6 +111,13 @@ def subjectivity() -> Pool:
     with _file("subjectivity/sentences.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     return _pool("text", [row["text"].encode() for row in rows], [row["label"] for row in rows])
+
+
+def ag_news() -> Pool:
+    """7,600 news, title and text, of the world, sports, business or science (Zhang et al. 2015)."""
+    with _file("ag_news/test.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    return _pool("text", [f"{title}. {text}".encode() for _, title, text in rows], [row[0] for row in rows])
 
 
 def moving_fashion() -> Pool:
@@ -184,6 +199,7 @@ POOLS: dict[str, Callable[[], Pool]] = {
     "spoken_digits": spoken_digits,
     "spoken_digits_by_speaker": lambda: spoken_digits(by_speaker=True),
     "subjectivity": subjectivity,
+    "ag_news": ag_news,
     "moving_fashion": moving_fashion,
     "emoji": emoji,
 }

@@ -89,7 +89,7 @@ _SPACES = {
 }
 _SOURCES = {
     "file": "a file that the worker's settings name",
-    "extra": "the extra [pretrained]",
+    "extra": "an extra that is installed",
     "cache": "the hub's cache",
     "hub": "the hub",
 }

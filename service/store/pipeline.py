@@ -10,6 +10,7 @@ They also say what a job needs of the worker that runs it. A worker has
     strategy:<name>      strategies,
     head:<name>          heads,
     modality:<name>      and kinds of items
+    foundation:<name>    kinds of items whose pretrained network it could compute
     gpu                  if it computes on CUDA
 """
 

@@ -59,8 +59,8 @@ class ProjectSettings(BaseModel):
     backbone: str = Field(
         "auto",
         max_length=200,
-        description="`auto` trains `small` and, for images, joins it with pretrained weights where the worker has "
-        "some; `small`, or any timm model by name, stands alone",
+        description="`auto` trains `small` and, for images, texts and recordings, joins it with pretrained weights "
+        "where the worker has some; `small`, or any timm model by name, stands alone",
     )
     pretrained: bool = Field(
         False, description="start the pretraining of a timm model from its pretrained weights"

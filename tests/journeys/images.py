@@ -1,5 +1,6 @@
 """Folders of tiny images that a person, and a small network, can tell apart. The folder's name is the class."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -23,4 +24,5 @@ def write_images(folder: Path, count: int, classes: tuple[str, ...] = tuple(COLO
 
 
 def true_class(key: str) -> str:
-    return key.split("/")[0]
+    """`red/0-0001.png` is red, and so is `red-1`."""
+    return re.split("[/-]", key)[0]

@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 
 import httpx2 as httpx
 
+from service.store.catalogue import live_workers
 from service.store.ids import row_number
 from service.store.session import make_engine, read_session
 from service.store.tables import Job, Worker
@@ -81,10 +82,15 @@ class Site:
         wait_until(lambda: answers(self.http), PATIENCE_S)
 
     def start_workers(self, count: int = 1) -> None:
-        """Until they are ready to work, as /readyz counts them."""
-        wanted = self.live_workers() + count
-        self.workers += [self._start("worker") for _ in range(count)]
-        wait_until(lambda: self.live_workers() >= wanted, PATIENCE_S)
+        """Until they are ready to work, which they say in the database; so do some that were killed."""
+        started = [self._start("worker") for _ in range(count)]
+        self.workers += started
+
+        def ready() -> bool:
+            with read_session(self.engine) as session:
+                return {process.pid for process in started} <= {one.pid for one in live_workers(session)}
+
+        wait_until(ready, PATIENCE_S)
 
     def worker_of(self, job: Json) -> subprocess.Popen[str]:
         """The one that runs the job."""
@@ -99,6 +105,14 @@ class Site:
             os.kill(pid, signal.SIGKILL)
         worker.wait()
         self.workers.remove(worker)
+
+    def kill_service(self) -> None:
+        """`kill -9`."""
+        assert self.service is not None
+        self.service.kill()
+        self.service.communicate()
+        self.service = None
+        self._clients.close()
 
     def live_workers(self) -> int:
         ready = self.http.get("/readyz")

@@ -1,45 +1,9 @@
-"""The whole way of a graph: from a table to a ranking, a pretext model, classes and the next ranking; broken ones stop
-nothing.
-"""
+"""Broken graphs stop nothing."""
 
-import io
 import json
 
-import httpx2 as httpx
-from PIL import Image
-
-from tests.journeys.drawings import graphml, write_graphs
-from tests.journeys.site import PATIENCE_S, Json, Project, Site, until
-from tests.journeys.test_recordings import label
-
-
-def test_from_a_table_to_the_next_ranking(site: Site) -> None:
-    folder = site.images / "graphs"
-    folder.mkdir()
-    project = Project(
-        site, "graphs", ("ring", "star"), round_size=20, retrain_min_labels=10, pretext_epochs=2
-    )
-    assert project.add(write_graphs(folder / "graphs.jsonl", 120))["added"] == 120
-    described = site.get(project.at)
-    assert (described["modality"], described["pretext_task"]["name"]) == ("graph", "attribute_masking")
-    provisional: Json = until(lambda: project.metrics()["ranking"])
-    assert "Provisional" in provisional["note"]
-    first = project.next_batch("ann", 10)
-    content = first["items"][0]["content"]
-    assert (content["kind"], content["media_type"], content["text"]) == ("graph", "image/png", None)
-    drawn = httpx.get(str(site.http.base_url).rstrip("/") + content["preview_url"], timeout=PATIENCE_S)
-    assert drawn.headers["content-type"] == "image/png"
-    assert Image.open(io.BytesIO(drawn.content)).size == (256, 256)
-
-    project.pretrain()
-    assert project.metrics()["score_run"]["pretext_model"] is not None
-    assert all(item["pretext_loss"] > 0 for item in project.items(split="pool"))
-
-    label(project, first)
-    label(project, project.next_batch("ann", 10))
-    until(lambda: project.rounds()[0]["state"] == "measured")
-    until(lambda: project.metrics()["ranking"]["labels_used"] == 20)
-    assert any(item["prediction"] is not None for item in project.next_batch("ann", 20)["items"])
+from tests.journeys.drawings import graphml
+from tests.journeys.site import Project, Site
 
 
 def test_broken_graphs_are_told_and_stop_nothing(site: Site) -> None:

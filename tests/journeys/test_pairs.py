@@ -1,52 +1,12 @@
-"""The whole way of a pair: from a table to a ranking, a pretext model, classes and the next ranking; the pairs that do
-not belong together are the top of the losses.
-"""
+"""Broken pairs stop nothing; those that do not belong together are the top of the losses."""
 
 import csv
-import io
 from pathlib import Path
 
-import httpx2 as httpx
 import numpy as np
-from PIL import Image
 
-from tests.journeys.captions import caption, picture, write_pairs
-from tests.journeys.site import PATIENCE_S, Project, Site, until
-from tests.journeys.test_recordings import label
-
-
-def test_from_a_table_to_the_next_ranking(site: Site) -> None:
-    project = Project(
-        site,
-        "pairs",
-        ("red", "green"),
-        modality="pair",
-        round_size=20,
-        retrain_min_labels=10,
-        pretext_epochs=2,
-    )
-    assert project.add(write_pairs(site.images / "pairs", 100))["added"] == 100
-    assert site.get(project.at)["pretext_task"]["name"] == "view_matching"
-    assert "Provisional" in until(lambda: project.metrics()["ranking"])["note"]
-    first = project.next_batch("ann", 10)
-    for item in first["items"]:
-        colour, number = item["key"].split("-")
-        assert item["content"]["kind"] == "pair"
-        assert item["content"]["text"] == caption(colour, int(number))
-    address = str(site.http.base_url).rstrip("/")
-    shown = httpx.get(address + first["items"][0]["content"]["preview_url"], timeout=PATIENCE_S)
-    assert shown.headers["content-type"] == "image/png"
-    assert Image.open(io.BytesIO(shown.content)).size == (24, 24)
-
-    project.pretrain()
-    assert project.metrics()["score_run"]["pretext_model"] is not None
-    assert all(item["pretext_loss"] > 0 for item in project.items(split="pool"))
-
-    label(project, first)
-    label(project, project.next_batch("ann", 10))
-    until(lambda: project.rounds()[0]["state"] == "measured")
-    until(lambda: project.metrics()["ranking"]["labels_used"] == 20)
-    assert any(item["prediction"] is not None for item in project.next_batch("ann", 20)["items"])
+from tests.journeys.captions import picture, write_pairs
+from tests.journeys.site import Project, Site
 
 
 def test_broken_pairs_are_told_and_stop_nothing(site: Site) -> None:

@@ -34,8 +34,12 @@ class SimCLRNet(PretextNet):
         self.register_buffer("banked", torch.tensor(_BANK))
 
     def forward(self, images: Tensor) -> Tensor:
-        projected: Tensor = self.projection(self.backbone(images))
-        return functional.normalize(projected.float())
+        return self.projected(self.backbone(images))
+
+    def projected(self, embeddings: Tensor) -> Tensor:
+        """Embeddings (n, d) -> (n, 128) of length 1."""
+        found: Tensor = self.projection(embeddings)
+        return functional.normalize(found.float())
 
 
 class SimCLR(PretextTask):
@@ -58,7 +62,7 @@ class SimCLR(PretextTask):
 
     def losses(self, net: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
         net = cast(SimCLRNet, net)
-        views = net(torch.cat([net.modality.view(batch, generator, each=net.training) for _ in range(2)]))
+        views = self.views(net, batch, generator)
         with torch.autocast(batch.device.type, enabled=False):
             positives = (views * views.roll(len(batch), 0)).sum(1)
             if net.training:
@@ -70,6 +74,12 @@ class SimCLR(PretextTask):
                 )
             losses: Tensor = (others / self.temperature).logsumexp(1) - positives / self.temperature
         return losses.view(2, len(batch)).mean(0)
+
+    def views(self, net: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
+        """The two views of each item -> (2n, 128), all first ones before all second ones."""
+        modality = cast(SimCLRNet, net).modality
+        views: Tensor = net(torch.cat([modality.view(batch, generator, each=net.training) for _ in range(2)]))
+        return views
 
     @torch.no_grad()
     def finalise(self, net: nn.Module, sample: Tensor, generator: torch.Generator) -> None:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from service.store.artifacts import Artifacts
 from worker.arrays import Halves
 from worker.device import autocast, to_device
-from worker.errors import JobFailed
+from worker.errors import JobFailed, Unsuited
 from worker.modalities import Modality
+from worker.modalities.foundation import usable
 from worker.models.fold_batch_norm import folded
 from worker.models.nets import on_device
 
@@ -35,9 +36,16 @@ class FoundationNet:
 
     @classmethod
     def of(cls, weights: bytes, modality: Modality, device: torch.device) -> Self:
+        """Raises `Unsuited` where the network cannot compute here."""
         foundation = modality.foundation
         if foundation is None:
             raise JobFailed(f"This worker has no pretrained network for items of modality {modality.name!r}.")
+        if not usable(foundation):
+            raise Unsuited(
+                f"This worker has not what the pretrained network {foundation.name} needs: "
+                f"{', '.join(foundation.packages)}.",
+                missing=[f"foundation:{modality.name}"],
+            )
         net = foundation.make(safetensors.torch.load(weights))
         batch = foundation.batch["cpu" if device.type == "cpu" else "cuda"]
         return cls(net, modality.for_foundation(), batch, device)

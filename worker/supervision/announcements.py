@@ -10,6 +10,7 @@ from service.store.catalogue import HEAD_NEEDS_ITEMS, LABEL_KINDS, TASK_MODALITI
 from service.store.pipeline import NEEDED_FOR
 from worker.heads import heads
 from worker.modalities import modalities
+from worker.modalities.foundation import usable
 from worker.modalities.image.backbones import SmallBackbone
 from worker.pretext import pretext_tasks
 from worker.strategies import strategies
@@ -27,7 +28,9 @@ def announcements() -> tuple[Announcement, ...]:
 def had(announced: Iterable[Announcement]) -> set[str]:
     """The plug-ins as what jobs may need (`service.store.pipeline`)."""
     plug_ins = {f"{NEEDED_FOR[each.kind]}:{each.name}" for each in announced if each.kind in NEEDED_FOR}
-    return plug_ins | {f"modality:{name}" for name in modalities()}
+    kinds = modalities()
+    founded = {name for name, kind in kinds.items() if kind.foundation and usable(kind.foundation)}
+    return plug_ins | {f"modality:{name}" for name in kinds} | {f"foundation:{name}" for name in founded}
 
 
 def _described(kind: Kind, plug_ins: Mapping[str, type[BaseModel]]) -> list[Announcement]:

@@ -13,10 +13,11 @@ from service.content.audio import Recording, facts_of
 from service.content.contract import Facts, Limits
 from worker.arrays import Floats, Ints
 from worker.modalities import Batch, Modality, Sketcher
+from worker.modalities.audio import foundation as speech
 from worker.modalities.audio.backbones import make_backbone
 from worker.modalities.audio.features import raw_features
 from worker.modalities.audio.sketches import Fingerprint
-from worker.modalities.audio.spectrograms import BANDS, levels_of, prepared, there
+from worker.modalities.audio.spectrograms import BANDS, levels_of, parts_of, prepared, there
 from worker.modalities.audio.views import view
 
 _RATES = (8_000, 16_000, 32_000)
@@ -45,6 +46,7 @@ class Audio(Modality):
     # it over 2,000 recordings; after 5 of `masked_spectrogram` in 50, 78 and 96 %, on raw features in 60, 85 and 96 %,
     # untrained in 49, 76 and 95 %.
     default_task: ClassVar[str] = "simclr"
+    foundation: ClassVar[speech.SpeechFoundation] = speech.SpeechFoundation()
     items_seen: ClassVar[dict[str, int]] = {"cpu": 24_000, "cuda": 1_000_000}
 
     rate: int | None = Field(
@@ -114,6 +116,9 @@ class Audio(Modality):
     def make_backbone(self, name: str, pretrained: bool) -> tuple[nn.Module, int]:
         return make_backbone(name, pretrained)
 
+    def for_foundation(self) -> "Audio":
+        return _ForSpeech(rate=speech.RATE, seconds=self.seconds, windows=self.windows)
+
     def for_raw_features(self, facts: Sequence[Facts] = ()) -> Self:
         return self.resolved(facts, torch.device("cpu"))
 
@@ -144,3 +149,27 @@ class Audio(Modality):
     @property
     def sketcher(self) -> Sketcher:
         return Fingerprint()
+
+
+class _ForSpeech(Audio):
+    """The spectrograms that pretrained weights of speech take: 32 bands, a frame every 10 ms. Levels, and frames that
+    are not there, are as those of others, so that sketches can be made of them.
+    """
+
+    @property
+    def item_shape(self) -> tuple[int, ...]:
+        _, seconds, windows = self._resolved
+        return windows, speech.BANDS, math.ceil(seconds / speech.HOP_S - 1e-6)
+
+    @property
+    def hop_s(self) -> float:
+        return speech.HOP_S
+
+    def decode(self, data: bytes, limits: Limits) -> tuple[Tensor, Facts]:
+        windows, _, length = self.item_shape
+        found = torch.zeros(self.item_shape, dtype=torch.uint8)
+        with Recording(data) as recording:
+            for window, samples in enumerate(parts_of(recording, speech.RATE, self._resolved[1], windows)):
+                levels = speech.levels_for_speech(samples, length)
+                found[window, :, : levels.shape[1]] = torch.from_numpy(levels)
+            return found, facts_of(recording)

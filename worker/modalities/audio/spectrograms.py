@@ -5,6 +5,7 @@ A decoded recording is (windows, bands, frames) uint8: levels of 0.4 dB, 1 for -
 """
 
 import math
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -33,11 +34,16 @@ def levels_of(
     spread from its beginning to its end; each is `seconds` long.
     """
     found = torch.zeros((windows, BANDS, frames), dtype=torch.uint8)
-    for window, (start, count) in enumerate(_parts(recording, seconds, windows)):
-        samples = _resampled(recording.read(start, count), recording.rate, rate)
+    for window, samples in enumerate(parts_of(recording, rate, seconds, windows)):
         levels = _levels(samples, rate, hop_s, frames)
         found[window, :, : levels.shape[1]] = torch.from_numpy(levels)
     return found
+
+
+def parts_of(recording: Recording, rate: int, seconds: float, windows: int) -> Iterator[Samples]:
+    """The samples of each window, at that rate."""
+    for start, count in _parts(recording, seconds, windows):
+        yield _resampled(recording.read(start, count), recording.rate, rate)
 
 
 def _parts(recording: Recording, seconds: float, windows: int) -> list[tuple[int, int]]:

