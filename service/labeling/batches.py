@@ -259,7 +259,7 @@ def hold_on(session: Session, project: Project, annotator: str, now: datetime) -
 
 
 def pass_on(session: Session, project: Project, annotator: str, to: Mapping[int, str]) -> None:
-    """What the annotator holds, or held until it ran out, becomes that of others, by item: they do the work."""
+    """Items that the annotator holds, or held until they ran out, become those of others, who do the work."""
     held = sa.select(Reservation).where(
         Reservation.project_id == project.id, Reservation.item_id.in_(to), Reservation.state == OPEN
     )

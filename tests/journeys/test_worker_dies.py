@@ -74,8 +74,8 @@ def kill_in_scoring(project: Project) -> None:
 
 
 def kill_in_head_training(project: Project) -> None:
-    """A head of so few labels is there in milliseconds: the runners get a few of them at a time, and are looked at
-    while they stand still."""
+    """A head of so few labels is there in milliseconds: the runners get a moment at a time, and are looked at while
+    they stand still."""
     heads = (
         sa.select(Head.version, Head.round_number, Head.artifact, Head.created_at)
         .where(Head.round_number.is_not(None))  # one on all labels may stand between them
@@ -89,7 +89,7 @@ def kill_in_head_training(project: Project) -> None:
 
     def under_way() -> Json | None:
         pause(project, signal.SIGCONT)
-        time.sleep(0.02)
+        time.sleep(0.002)
         pause(project, signal.SIGSTOP)
         return running(project, "train_head") if len(rows(project, heads)) >= before + 2 else None
 

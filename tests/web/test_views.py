@@ -257,7 +257,9 @@ def audit(browser: Browser) -> list[str]:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_everybody_can_use_it(browser: Browser, worked: Project, theme: str, size: tuple[int, int]) -> None:
     at = f"/projects/{worked.json['id']}"
-    Project(worked.site, "beside it", CLASSES)  # where there is one alone, no list is shown
+    Project(
+        worked.site, f"beside it, {theme} {size[0]}", CLASSES
+    )  # where there is one alone, no list is shown
     browser.size(*size)
     browser.open()
     browser.driver.execute_script("localStorage.setItem('shortlist.theme', arguments[0])", theme)

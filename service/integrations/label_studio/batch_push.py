@@ -57,7 +57,7 @@ class Entry:
 
 
 def planned(session: Session, project: Project, connection: ToolConnection) -> list[Entry]:
-    """What is to be made now, the first one first. Where fewer open tasks than `low_water`, or than two for each who
+    """The entries to be made now, in order. Where fewer open tasks than `low_water`, or than two for each who
     annotates, are left, as many are reserved that there are twice as many. The project is locked.
     """
     now = utc_now()
@@ -179,7 +179,7 @@ def _in_tool(name: str, project: Project, config: LabelingConfig) -> str:
 
 
 def shown(session: Session, project: Project, item: Item, item_bytes: ItemBytes, limits: Limits) -> str:
-    """What the task holds: the text, or the picture itself as a `data:` URI, so that whoever opens the tool sees it,
+    """The text that the task holds, or the picture itself as a `data:` URI, so that whoever opens the tool sees it,
     whether they reach this service or not. Raises `NoPreview`.
     """
     content, settings = previews.content_of(project.modality), previews.settings_for(session, project, item)
