@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy import event
 from sqlalchemy.orm import Session
@@ -15,6 +16,7 @@ from service.store.tables import Item
 from tests import factories
 from tests.service.conftest import NOON
 from tests.service.labeling.test_labels import entry, make_pool, store
+from worker.jobs.score_pool import equal_items
 
 Statement = tuple[str, Any]
 
@@ -40,16 +42,21 @@ def noted(session: Session) -> Iterator[list[Statement]]:
     event.remove(engine, "before_cursor_execute", note)
 
 
-def scans(session: Session, statements: list[Statement]) -> list[str]:
+def plans(session: Session, statements: list[Statement]) -> list[str]:
     connection = session.connection()
-    plans = [
+    return [
         row.detail
         for statement, parameters in statements
         if not statement.startswith("INSERT")
         for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
     ]
+
+
+def scans(session: Session, statements: list[Statement]) -> list[str]:
     return [
-        plan for plan in plans if plan.startswith("SCAN") and "INDEX" not in plan and "CONSTANT" not in plan
+        plan
+        for plan in plans(session, statements)
+        if plan.startswith("SCAN") and "INDEX" not in plan and "CONSTANT" not in plan
     ]
 
 
@@ -72,3 +79,17 @@ def test_next_batch_and_labels_scan_no_table(session: Session) -> None:
 
 def test_a_scan_would_be_found(session: Session) -> None:
     assert scans(session, [("SELECT 1 FROM reservations WHERE rank = 3", ())]) != []
+
+
+def test_items_of_equal_content_are_looked_up_by_their_content(session: Session) -> None:
+    _, items = make_pool(session, 6)
+    other, equals = make_pool(session, 6)
+    for item, equal in zip(items[1:], equals, strict=False):
+        item.content_hash = equal.content_hash = f"{item.id:064x}"
+    session.flush()
+    with noted(session) as statements:
+        found = equal_items(session, np.array([item.id for item in items]), other.id)
+    assert found.tolist() == [-1, *(equal.id for equal in equals[:-1])]
+    assert any(
+        "ix_items_content (project_id=? AND content_hash=?)" in plan for plan in plans(session, statements)
+    )

@@ -56,6 +56,7 @@ from worker.scoring.scored_items import open_parts, open_spreads
 
 SCORED_STATES = ("available", "done", "broken")
 _ROWS_A_TRANSACTION = 20_000
+_EQUAL_AT_ONCE = 2_000
 _HISTOGRAM_BINS = 50
 _SCORING, _DUPLICATES = 0.95, 0.97  # progress before storing the scores, before looking for duplicates
 
@@ -236,16 +237,17 @@ def shard_of(context: JobContext, score_run: ScoreRun, earlier: list[ScoreRun], 
 
 def equal_items(session: Session, ids: Ints, project_id: int) -> Ints:
     """(n,) -> (n,) items of that project with the same content, -1 where there is none."""
-    if not len(ids):
-        return ids
     mine, theirs = aliased(Item), aliased(Item)
-    pairs = session.execute(
-        sa.select(mine.id, theirs.id)
-        .join(theirs, mine.content_hash == theirs.content_hash)
-        .where(mine.id.between(int(ids.min()), int(ids.max())))
-        .where(theirs.project_id == project_id, theirs.state.in_(SCORED_STATES))
-    )
-    equal: dict[int, int] = dict(pairs.all())
+    equal: dict[int, int] = {}
+    for start in range(0, len(ids), _EQUAL_AT_ONCE):
+        pairs = session.execute(
+            sa.select(mine.id, theirs.id)
+            .join(theirs, mine.content_hash == theirs.content_hash)
+            # Said one by one: by a range of ids SQLite goes through all of the other project for each of them.
+            .where(mine.id.in_(ids[start : start + _EQUAL_AT_ONCE].tolist()))
+            .where(theirs.project_id == project_id, theirs.state.in_(SCORED_STATES))
+        )
+        equal |= dict(pairs.all())
     return np.array([equal.get(item_id, -1) for item_id in ids.tolist()], np.int64)
 
 
