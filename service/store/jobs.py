@@ -201,9 +201,9 @@ class _Wanted:
     lanes: Sequence[str]
     need_sets: list[tuple[str, ...]] | None
 
-    def where(self) -> sa.ColumnElement[bool]:
-        in_lanes = Job.lane.in_(self.lanes)
-        return in_lanes if self.need_sets is None else sa.and_(in_lanes, Job.needs.in_(self.need_sets))
+    @property
+    def given(self) -> dict[str, Any]:
+        return {"lanes": self.lanes, "need_sets": self.need_sets or []}
 
 
 # As constants: with bound values SQLite would not use the partial indexes.
@@ -236,29 +236,30 @@ def _need_sets() -> sa.Select[tuple[str, ...]]:
 
 def _next(session: Session, wanted: _Wanted, lock: bool = False) -> int | None:
     """The id of the job to take next: lost ones first, then by priority, then by time."""
-    for query in (_lost(session, wanted), _ready(session, wanted)):
-        found = session.scalar(query.with_for_update(skip_locked=True, of=Job) if lock else query)
+    for query in _best(session.get_bind().dialect.name, wanted.need_sets is None, lock):
+        found: int | None = session.scalar(query, wanted.given)
         if found is not None:
             return found
     return None
 
 
-def _lost(session: Session, wanted: _Wanted) -> sa.Select[int]:
-    """One that only has to be ended is anybody's in its lane, whatever it needs."""
-    to_end = sa.and_(Job.lane.in_(wanted.lanes), sa.or_(Job.cancel_requested, _WORN_OUT))
-    lost = sa.select(Job.id).where(_RUNNING, Job.lease_until < clock(session), sa.or_(wanted.where(), to_end))
-    return lost.order_by(Job.priority.desc(), Job.run_at, Job.id).limit(1)
-
-
-def _ready(session: Session, wanted: _Wanted) -> sa.Select[int]:
-    busy = aliased(Job)
-    free = ~sa.exists().where(busy.serial_key == Job.serial_key, busy.state == sa.literal_column("'running'"))
-    return (
-        sa.select(Job.id)
-        .where(_QUEUED, wanted.where(), Job.run_at <= clock(session), sa.or_(Job.serial_key.is_(None), free))
-        .order_by(Job.priority.desc(), Job.run_at, Job.id)
-        .limit(1)
+@cache
+def _best(dialect: str, whatever_they_need: bool, lock: bool) -> tuple[sa.Select[int], sa.Select[int]]:
+    """The best of the lost jobs, and of those that are ready. Made once: every worker looks several times a second, and
+    making a statement costs more than running it.
+    """
+    in_lanes, busy, now = Job.lane.in_(sa.bindparam("lanes", expanding=True)), aliased(Job), _CLOCKS[dialect]
+    fits = in_lanes & (
+        sa.true() if whatever_they_need else Job.needs.in_(sa.bindparam("need_sets", expanding=True))
     )
+    # One that only has to be ended is anybody's in its lane, whatever it needs.
+    to_end = in_lanes & (Job.cancel_requested | _WORN_OUT)
+    lost = sa.select(Job.id).where(_RUNNING, Job.lease_until < now, fits | to_end)
+    free = ~sa.exists().where(busy.serial_key == Job.serial_key, busy.state == sa.literal_column("'running'"))
+    ready = sa.select(Job.id).where(_QUEUED, fits, Job.run_at <= now, Job.serial_key.is_(None) | free)
+    first = (each.order_by(Job.priority.desc(), Job.run_at, Job.id).limit(1) for each in (lost, ready))
+    of_lost, of_ready = (each.with_for_update(skip_locked=True, of=Job) if lock else each for each in first)
+    return of_lost, of_ready
 
 
 def _take(session: Session, worker: str, wanted: _Wanted, lease_s: float) -> sa.Row[Any] | None:
@@ -392,9 +393,9 @@ def request_cancel(session: Session, job_id: int) -> None:
 
 def unfinished(session: Session, lanes: Sequence[str], has: Collection[str] | None = None) -> bool:
     """True if a job runs, or is queued (also for later), that a worker which has this could take."""
-    wanted = _Wanted(lanes, None if has is None else _need_sets_met(session, lanes, has))
+    fits = sa.true() if has is None else Job.needs.in_(_need_sets_met(session, lanes, has))
     runs = sa.and_(_RUNNING, Job.lane.in_(lanes), Job.lease_until >= clock(session))
-    waits = sa.and_(sa.or_(_QUEUED, _RUNNING), wanted.where())
+    waits = sa.and_(sa.or_(_QUEUED, _RUNNING), Job.lane.in_(lanes), fits)
     return bool(session.scalar(sa.select(sa.exists().where(sa.or_(runs, waits)))))
 
 

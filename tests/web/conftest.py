@@ -83,7 +83,8 @@ class Browser:
 def site(tmp_path_factory: pytest.TempPathFactory, sqlite_file: Path) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("page")
     database = shutil.copy(sqlite_file, folder / "shortlist.db")
-    with Site(folder, f"sqlite:///{database}") as running:
+    # Its worker is there until all tests are over, and other tests want the cores it looks for jobs with.
+    with Site(folder, f"sqlite:///{database}", poll_s=0.25) as running:
         running.start_service()
         running.start_workers()
         yield running
