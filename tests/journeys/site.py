@@ -259,7 +259,12 @@ def until(look: Callable[[], T | None], timeout_s: float = PATIENCE_S) -> T:
 
 
 def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """Of all its threads: a worker's lanes start their runners in threads of their own."""
+    return [
+        int(child)
+        for each in Path(f"/proc/{pid}/task").glob("*/children")
+        for child in each.read_text().split()
+    ]
 
 
 def answers(http: httpx.Client) -> bool:

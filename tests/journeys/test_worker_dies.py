@@ -89,7 +89,7 @@ def kill_in_head_training(project: Project) -> None:
 
     def under_way() -> Json | None:
         pause(project, signal.SIGCONT)
-        time.sleep(0.002)
+        time.sleep(0.02)
         pause(project, signal.SIGSTOP)
         return running(project, "train_head") if len(rows(project, heads)) >= before + 2 else None
 
