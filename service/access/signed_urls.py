@@ -3,6 +3,7 @@
 import base64
 import hmac
 import time
+from typing import NamedTuple
 
 from service.access.keys import derived
 from service.errors import LinkRefused
@@ -12,18 +13,27 @@ _SIGNATURE_BYTES = 18  # 144 bits
 _PREVIEW_SIZE = 256  # pixels
 
 
+class Links(NamedTuple):
+    """Links to an item; the same signature opens all of them."""
+
+    content: str
+    preview: str
+    image: str
+
+
 class ItemLinks:
     def __init__(self, secret: bytes, ttl_s: int) -> None:
         self._key = derived(secret, "image links")
         self._ttl_s = ttl_s
 
-    def image(self, project_id: int, item_id: int) -> str:
-        return f"{_path(project_id, item_id)}/image?{self._signed(project_id, item_id)}"
-
-    def content(self, project_id: int, item_id: int) -> tuple[str, str]:
-        """Links to the whole item and to its preview. The same signature opens all links of an item."""
-        path, signed = f"{_path(project_id, item_id)}/content", self._signed(project_id, item_id)
-        return f"{path}?{signed}", f"{path}?size={_PREVIEW_SIZE}&{signed}"
+    def of(self, project_id: int, item_id: int) -> Links:
+        signed = self._signed(project_id, item_id)
+        path = f"/projects/{public_id('p', project_id)}/items/{public_id('i', item_id)}"
+        return Links(
+            content=f"{path}/content?{signed}",
+            preview=f"{path}/content?size={_PREVIEW_SIZE}&{signed}",
+            image=f"{path}/image?{signed}",
+        )
 
     def _signed(self, project_id: int, item_id: int) -> str:
         """Good for at least `ttl_s`. The same for a quarter of that time, so that browsers and ETags can cache."""
@@ -41,7 +51,3 @@ class ItemLinks:
         message = f"{project_id}/{item_id}/{expires}".encode()
         digest = hmac.digest(self._key, message, "sha256")[:_SIGNATURE_BYTES]
         return base64.urlsafe_b64encode(digest).decode()
-
-
-def _path(project_id: int, item_id: int) -> str:
-    return f"/projects/{public_id('p', project_id)}/items/{public_id('i', item_id)}"

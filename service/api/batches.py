@@ -100,14 +100,13 @@ class BatchItem(Answer):
 
     @classmethod
     def of(cls, served: Served, project: Project, parts: Parts) -> Self:
+        links = parts.links.of(project.id, served.item_id)
         return cls(
             id=public_id("i", served.item_id),
             key=served.key,
             uri=served.uri,
-            image_url=image_url(parts, project.id, project.modality, served.item_id),
-            content=ItemContent.of(
-                parts, project.id, project.modality, served.item_id, served.uri, served.content_hash
-            ),
+            image_url=image_url(links, project.modality),
+            content=ItemContent.of(parts, links, project.modality, served.uri, served.content_hash),
             rank=served.rank,
             score=served.score,
             arm="control" if served.arm == "gold" else served.arm,
@@ -284,9 +283,8 @@ def list_neighbours(
                 key=one.listed.item.key,
                 content=ItemContent.of(
                     parts,
-                    project.id,
+                    parts.links.of(project.id, one.listed.item.id),
                     project.modality,
-                    one.listed.item.id,
                     one.listed.item.uri,
                     one.listed.item.content_hash,
                 ),

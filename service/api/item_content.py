@@ -4,6 +4,7 @@ from typing import Self
 
 from pydantic import Field
 
+from service.access.signed_urls import Links
 from service.http.dependencies import Parts
 from service.http.schemas import Answer, with_example
 from service.pool import previews
@@ -34,23 +35,21 @@ class ItemContent(Answer):
     def of(
         cls,
         parts: Parts,
-        project_id: int,
+        links: Links,
         modality: str | None,
-        item_id: int,
         uri: str,
         content_hash: str | None,
     ) -> Self:
-        url, preview_url = parts.links.content(project_id, item_id)
         content = previews.content_of(modality)
         return cls(
             kind=modality,
-            url=url,
-            preview_url=preview_url,
+            url=links.content,
+            preview_url=links.preview,
             media_type=previews.media_type(content, uri),
             text=previews.text(parts.item_bytes, content, uri, content_hash, parts.limits),
         )
 
 
-def image_url(parts: Parts, project_id: int, modality: str | None, item_id: int) -> str | None:
+def image_url(links: Links, modality: str | None) -> str | None:
     """None for what is no image."""
-    return parts.links.image(project_id, item_id) if previews.content_of(modality).name == "image" else None
+    return links.image if previews.content_of(modality).name == "image" else None

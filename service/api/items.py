@@ -87,12 +87,13 @@ class ItemAnswer(Answer):
     @classmethod
     def of(cls, listed: ListedItem, project: Project, parts: Parts, **more: Any) -> Self:
         item = listed.item
+        links = parts.links.of(project.id, item.id)
         return cls(
             id=public_id("i", item.id),
             key=item.key,
             uri=item.uri,
-            image_url=image_url(parts, project.id, project.modality, item.id),
-            content=ItemContent.of(parts, project.id, project.modality, item.id, item.uri, item.content_hash),
+            image_url=image_url(links, project.modality),
+            content=ItemContent.of(parts, links, project.modality, item.uri, item.content_hash),
             split=item.split,
             state=item.state,
             quarantine_reason=item.quarantine_reason,

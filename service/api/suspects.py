@@ -48,11 +48,12 @@ class SuspectAnswer(Answer):
     @classmethod
     def of(cls, found: ListedSuspect, project: Project, parts: Parts) -> Self:
         suspect, item = found.suspect, found.item
+        links = parts.links.of(project.id, item.id)
         return cls(
             item=public_id("i", item.id),
             key=item.key,
-            image_url=image_url(parts, project.id, project.modality, item.id),
-            content=ItemContent.of(parts, project.id, project.modality, item.id, item.uri, item.content_hash),
+            image_url=image_url(links, project.modality),
+            content=ItemContent.of(parts, links, project.modality, item.uri, item.content_hash),
             class_name=suspect.class_name,
             suggested_class=suspect.suggested_class,
             probability=suspect.probability,

@@ -3,6 +3,7 @@
 Names follow its conventions: base units, `_total` for counters (https://prometheus.io/docs/practices/naming/).
 """
 
+import collections
 from collections.abc import Iterable
 
 import sqlalchemy as sa
@@ -43,8 +44,8 @@ class Figures:
             self._next_batch.observe(seconds)
 
     def labels_stored(self, outcomes: Iterable[str]) -> None:
-        for outcome in outcomes:
-            self._labels.labels(outcome).inc()
+        for outcome, number in collections.Counter(outcomes).items():
+            self._labels.labels(outcome).inc(number)
 
     def labels_stored_with(self, session: Session, outcomes: Iterable[str]) -> None:
         """Counted once the session has committed them."""

@@ -29,6 +29,13 @@ class ClassTexts:
         """The text, and what was said where that is another one; (None, None) where neither was sent. class_name: one
         name, or a set's text. where: before the names of the fields. Raises `LabelKindDiffers`, `UnknownClass`.
         """
+        if (
+            class_name is not None
+            and classes is None
+            and not self.multi
+            and self._names.now(class_name) == class_name
+        ):
+            return class_name, None  # as nearly all are
         if (given := class_sets.several(class_name)) is not None:
             class_name, classes = None, given
         if class_name is None and classes is None:

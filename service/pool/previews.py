@@ -2,6 +2,7 @@
 
 import mimetypes
 from collections.abc import Mapping
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -80,7 +81,13 @@ def media_type(content: Content, uri: str) -> str | None:
     """The media type of the whole item, as far as its URI tells it: nothing is read."""
     if content.shown_as is not None:
         return content.shown_as
-    guessed = mimetypes.guess_type(uri, strict=False)[0]
+    _, dot, suffix = uri.rpartition(".")
+    return _media_type_of(suffix) if dot else None
+
+
+@lru_cache
+def _media_type_of(suffix: str) -> str | None:
+    guessed = mimetypes.guess_type(f"item.{suffix}", strict=False)[0]
     return None if guessed in _SENT_AS_ANOTHER else guessed
 
 

@@ -37,19 +37,22 @@ class NewRows:
 
     def insert(self, session: Session, rows: Sequence[Mapping[str, Any]], **same: Any) -> list[int]:
         """Their numbers, which rise in the order of the rows."""
-        connection = session.connection()
+        connection, sent = (
+            session.connection(),
+            [self._with_texts(row) for row in rows] if self._json else rows,
+        )
         if connection.dialect.name == "postgresql":
-            given = {name: [self._value(row, name) for row in rows] for name in self._own}
+            given = {name: [row[name] for row in sent] for name in self._own}
             numbers = connection.execute(self._from_arrays, given | same)
         else:
-            text = json.dumps([[self._value(row, name) for name in self._own] for row in rows])
+            text = json.dumps([[row[name] for name in self._own] for row in sent])
             numbers = connection.execute(self._from_json, {"rows": text, **same})
         return sorted(numbers.scalars())  # in which order they are returned is not promised
 
-    def _value(self, row: Mapping[str, Any], name: str) -> Any:
+    def _with_texts(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """JSON goes as text on both databases: an array of JSON has no type that the driver knows by itself."""
-        value = row[name]
-        return json.dumps(value) if name in self._json and value is not None else value
+        texts = {name: json.dumps(row[name]) for name in self._json if row[name] is not None}
+        return {**row, **texts} if texts else row
 
 
 def _arrays(types: Mapping[str, sa.types.TypeEngine[Any]]) -> tuple[list[Any], Any]:

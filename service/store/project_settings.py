@@ -14,6 +14,10 @@ class Choice(BaseModel):
     name: str = Field(min_length=1, max_length=100)
     params: dict[str, Any] = Field(default_factory=dict)
 
+    def __hash__(self) -> int:
+        """Pydantic copies a default that has none, deeply, whenever settings are read: at every request."""
+        return hash(self.name)
+
 
 def _by_name(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
