@@ -14,6 +14,7 @@ import torch
 
 from benchmarks.labels.embeddings import CACHE
 from benchmarks.modalities import measure
+from benchmarks.modalities.page import write_page
 from benchmarks.modalities.pools import POOLS, Missing, Pool, some_of
 from benchmarks.report import RESULTS, Figure, write_report
 from worker.arrays import Floats
@@ -97,6 +98,7 @@ def main() -> None:
         # Other pools keep their figures, so that a few of them can be run at a time.
         what = f"probes_{name}" if given.probes else name
         write_report("modalities", _kept() | found | {f"command_{what}": command}, command)
+        write_page(_kept())
 
 
 def _kept() -> dict[str, Figure]:
