@@ -1,4 +1,4 @@
-"""Errors that end a job, wherever they are found out."""
+"""Errors that end a job, or one run of it, wherever they are found out."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -23,3 +23,7 @@ class Unsuited(Exception):
     ) -> None:
         super().__init__(sentence)
         self.missing, self.lane = tuple(missing), lane
+
+
+class GivesWay(Exception):
+    """A job that is waited for is ready in the lane of this one, which goes back to the queue until that has run."""

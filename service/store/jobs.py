@@ -351,7 +351,7 @@ def fail(engine: sa.Engine, job: ClaimedJob, error: str, retry: bool = True) -> 
 
 
 def release(engine: sa.Engine, job: ClaimedJob) -> None:
-    """Hand the job back at once, as a worker does that stops; the attempt is not counted."""
+    """Hand the job back at once, as a worker that stops or a job that gives way; the attempt is not counted."""
     _queue_again(engine, job, delay_s=0.0, attempts=Job.attempts - 1)
 
 
@@ -397,6 +397,16 @@ def unfinished(session: Session, lanes: Sequence[str], has: Collection[str] | No
     runs = sa.and_(_RUNNING, Job.lane.in_(lanes), Job.lease_until >= clock(session))
     waits = sa.and_(sa.or_(_QUEUED, _RUNNING), Job.lane.in_(lanes), fits)
     return bool(session.scalar(sa.select(sa.exists().where(sa.or_(runs, waits)))))
+
+
+def others_first(session: Session, job: ClaimedJob, has: Collection[str] | None = None) -> bool:
+    """True if a claim for the job's lane, by a worker that has this, would now take a job of higher priority."""
+    wanted = _Wanted((job.lane,), None if has is None else _need_sets_met(session, (job.lane,), has))
+    found = _next(session, wanted)
+    if found is None:
+        return False
+    own = sa.select(Job.priority).where(Job.id == job.id).scalar_subquery()
+    return bool(session.scalar(sa.select(Job.priority > own).where(Job.id == found)))
 
 
 def purge(engine: sa.Engine, older_than_s: float) -> int:

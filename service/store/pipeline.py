@@ -1,5 +1,5 @@
 """The pipeline: import → score_raw → score_foundation → rank; train_pretext → score_pool → rank; labels → train_head →
-rank → probe_pretext.
+rank → probe_pretext, compare_with_random.
 
 Both programs queue jobs through these functions, in the transaction of the change that causes them.
 
@@ -39,6 +39,7 @@ _DECODING = (
     "score_own",
     "probe_pretext",
     "train_head",
+    "compare_with_random",
     "rank",
     "index_items",
     "export_backbone",
@@ -76,7 +77,7 @@ def _plug_ins_for(session: Session, kind: str, project: Project, payload: dict[s
         case "probe_pretext":
             score_run = session.get(ScoreRun, project.score_run_id) if project.score_run_id else None
             return _task_of(session, score_run.pretext_model_id) if score_run else set()
-        case "train_head":
+        case "train_head" | "compare_with_random":
             return {f"head:{settings.head.name}"}
         case "rank":
             served = session.get(Head, project.head_id) if project.head_id else None
@@ -221,6 +222,14 @@ def queue_train_head(session: Session, project: Project, *, at_once: bool = Fals
         coalesce_key=key,
         serial_key=key,
         min_interval_s=0.0 if at_once else settings.retrain_min_interval_s,
+    )
+
+
+def queue_compare_with_random(session: Session, project: Project) -> int:
+    """Measure what the strategy's labels teach against random ones; it gives way to all that anybody waits for."""
+    key = f"compare_with_random:{project.id}"
+    return _enqueue(
+        session, "compare_with_random", project, {}, priority=-2, coalesce_key=key, serial_key=key
     )
 
 

@@ -95,6 +95,7 @@ def test_each_job_needs_the_plug_ins_that_it_will_use(session: Session) -> None:
     pipeline.queue_score_pool(session, project, model_id)
     pipeline.queue_probe_pretext(session, project)
     pipeline.queue_train_head(session, project)
+    pipeline.queue_compare_with_random(session, project)
     pipeline.queue_rank(session, project)
     pipeline.queue_check_labels(session, project)
     pipeline.queue_remove_score_runs(session, project)
@@ -109,6 +110,7 @@ def test_each_job_needs_the_plug_ins_that_it_will_use(session: Session) -> None:
         ),  # of the model, whatever will be trained next
         "probe_pretext": ("short", {"task:rotation", "modality:image"}),
         "train_head": ("short", {"head:mlp", "modality:image"}),
+        "compare_with_random": ("short", {"head:mlp", "modality:image"}),
         "rank": (
             "short",
             {"strategy:margin", "strategy:shortlist", "head:linear", "modality:image"},

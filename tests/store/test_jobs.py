@@ -116,6 +116,29 @@ def test_a_claim_takes_only_what_the_worker_can_do(engine: sa.Engine) -> None:
     assert take("kind:work", "kind:dance") == other_kind
 
 
+def test_a_running_job_learns_which_others_come_first(engine: sa.Engine) -> None:
+    """Ready, in its lane, of higher priority, and such that its worker could do them."""
+    running = enqueue(engine, priority=-2)
+    job = claimed(engine)
+    assert job.id == running
+
+    def first(*has: str) -> bool:
+        with read_session(engine) as session:
+            return jobs.others_first(session, job, {"kind:work", *has})
+
+    enqueue(engine, priority=-2)
+    enqueue(engine, lane="long")
+    enqueue(engine, delay_s=60)
+    assert not first()
+    enqueue(engine, needs=["head:foo"])
+    assert not first()
+    assert first("head:foo")
+    enqueue(engine, priority=-1)
+    assert first()
+    with read_session(engine) as session:
+        assert jobs.others_first(session, job)
+
+
 def test_names_of_plug_ins_may_be_odd(engine: sa.Engine) -> None:
     for name in ("a, b", 'quo"te', "ünï\ncode", "%", "']"):
         job_id = enqueue(engine, needs=[f"head:{name}"])

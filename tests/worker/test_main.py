@@ -119,6 +119,18 @@ def test_a_job_that_turns_out_to_need_more_goes_back(engine: sa.Engine, settings
     assert waiting.message == "This worker knows no head 'foo'."
 
 
+def test_a_job_gives_way_to_one_that_is_waited_for(engine: sa.Engine, settings: Settings) -> None:
+    """Not to what this worker cannot do; and it loses no attempt."""
+    giving = enqueue(engine, "give_way", priority=-2)
+    with worker(settings):
+        wait_until(lambda: job(engine, giving).message)
+        lacking, first = enqueue(engine, "dance", priority=9), enqueue(engine, "echo")
+        wait_until(lambda: job(engine, giving).state == "succeeded")
+    assert [job(engine, each).state for each in (lacking, first)] == ["queued", "succeeded"]
+    assert (job(engine, giving).token, job(engine, giving).result) == (2, {"attempts": 1})
+    assert job(engine, first).finished_at <= job(engine, giving).started_at
+
+
 def test_what_goes_back_to_where_it_came_from_is_a_failure(engine: sa.Engine, settings: Settings) -> None:
     """Else it would go round and round."""
     job_id = enqueue(engine, "misbehave", {"how": "wrongly unsuited"}, max_attempts=1)

@@ -14,7 +14,7 @@ import numpy as np
 
 from worker.arrays import Bools, Floats, Ints
 from worker.evaluation.metrics import paired_difference, right_answers, told_apart
-from worker.heads import Head
+from worker.heads import Fit
 from worker.heads.labeled_view import LabeledView
 
 LEAST_LABELS = 30  # of either kind: fewer leave an interval that says nothing
@@ -42,14 +42,14 @@ class PicksGain:
 
 
 def picks_gain(
-    head: Head,
+    fit: Fit,
     picked: LabeledView,
     control: LabeledView,
     test: tuple[Floats, Ints] | None,
     rng: np.random.Generator,
 ) -> PicksGain | None:
-    """`head` works on embeddings. test: embeddings (t, d) and classes (t,) of the test split, where there is one; else
-    control labels are measured on, fold by fold. None below 30 labels of either kind.
+    """fit: of a head on embeddings. test: embeddings (t, d) and classes (t,) of the test split, where there is one;
+    else control labels are measured on, fold by fold. None below 30 labels of either kind.
     """
     if min(len(picked), len(control)) < LEAST_LABELS:
         return None
@@ -68,7 +68,7 @@ def picks_gain(
             taught = view.keep(rows[:labels])
             if not told_apart(taught.classes):
                 return None  # no head can be trained
-            right.append(right_answers(head.fit(taught, rng).probabilities(inputs), truth))
+            right.append(right_answers(fit(taught, rng).probabilities(inputs), truth))
     found = paired_difference(np.concatenate(ours), np.concatenate(random))
     return PicksGain(*found, labels=labels, items=sum(len(one) for one in ours))
 

@@ -8,25 +8,25 @@ import numpy as np
 
 from worker.arrays import Bools, Floats, Ints
 from worker.evaluation.metrics import mean_average_precision, right_answers, wilson_interval
-from worker.heads import Head
+from worker.heads import Fit
 from worker.heads.labeled_view import LabeledView
 
-_LEAST_LABELS = 30  # fewer leave an interval that says nothing
+LEAST_LABELS = 30  # fewer leave an interval that says nothing
 _FOLDS = 3
 _SIZES = (0.25, 0.5, 1.0)  # parts of the control labels at hand
 
 
 def random_curve(
-    head: Head, view: LabeledView, test: tuple[Floats, Ints] | None, rng: np.random.Generator
+    fit: Fit, view: LabeledView, test: tuple[Floats, Ints] | None, rng: np.random.Generator
 ) -> list[dict[str, Any]]:
-    """Accuracy of a head on embeddings by number of random labels, from a view of the k control labels alone. test:
-    embeddings (t, d) and classes (t,) of the test split, where there is one.
+    """Accuracy by number of random labels, from a view of the k control labels alone. fit: of a head on embeddings.
+    test: embeddings (t, d) and classes (t,) of the test split, where there is one.
 
     [{"labels", "items", "accuracy", "accuracy_low", "accuracy_high"}]; empty below 30 control labels. Of several
     classes an item the figure is `mean_average_precision`.
     """
     k = len(view)
-    if k < _LEAST_LABELS:
+    if k < LEAST_LABELS:
         return []
     order = rng.permutation(k)
     parts = [np.empty(0, np.int64)] if test else np.array_split(order, _FOLDS)
@@ -37,7 +37,7 @@ def random_curve(
         for held_out in parts:
             others = np.setdiff1d(order, held_out, assume_unique=True)
             seen = others[: round(size * len(others))]
-            fitted = head.fit(view.keep(seen), rng)
+            fitted = fit(view.keep(seen), rng)
             inputs, truth = test or (view.embeddings[held_out], view.classes[held_out])
             answers.append(fitted.probabilities(inputs))
             truths.append(truth)

@@ -1,6 +1,7 @@
 """Heads: downstream classifiers trained on labels. One file each; being there is registering."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -89,6 +90,10 @@ class Head(BaseModel, ABC):
         self, arrays: dict[str, npt.NDArray[np.float32]], network: ItemNetwork | None = None
     ) -> FittedHead:
         """The inverse of `FittedHead.arrays`; a head that needs items also needs the network it was trained from."""
+
+
+# `Head.fit` of some head.
+Fit = Callable[[LabeledView, np.random.Generator], FittedHead]
 
 
 def heads() -> dict[str, type[Head]]:

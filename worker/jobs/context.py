@@ -12,6 +12,7 @@ from service.settings import Settings
 from service.store import jobs
 from service.store.artifacts import Artifacts
 from service.store.session import read_session, write_session
+from worker.errors import GivesWay
 
 
 @dataclass(kw_only=True)
@@ -21,11 +22,20 @@ class JobContext:
     engine: sa.Engine
     artifacts: Artifacts
     report: Callable[[float, str], None]  # progress 0..1 and a message for people; cheap, call it often
+    has: frozenset[str] | None = None  # what the worker has of what jobs need; None: whatever they need
     finished: bool = field(default=False, init=False)
 
     def read(self) -> AbstractContextManager[Session]:
         """A short read-only transaction."""
         return read_session(self.engine)
+
+    def give_way(self) -> None:
+        """Raises `GivesWay` where a job of higher priority is ready in the lane. For a job that nobody waits for, at
+        each place where it can stop.
+        """
+        with self.read() as session:
+            if jobs.others_first(session, self.job, self.has):
+                raise GivesWay
 
     @contextmanager
     def publish(self) -> Iterator[Session]:

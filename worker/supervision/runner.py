@@ -23,7 +23,7 @@ from service.store.artifacts import Artifacts
 from service.store.jobs import ClaimedJob
 from service.store.session import make_engine
 from worker.die_with_parent import die_with_parent
-from worker.errors import JobFailed, Unsuited
+from worker.errors import GivesWay, JobFailed, Unsuited
 from worker.jobs.context import JobContext
 from worker.supervision.runner_process import Elsewhere, Ended, Progress, Ready, Refused, Start
 
@@ -36,8 +36,8 @@ log = structlog.get_logger()
 
 
 class Runner:
-    def __init__(self, pipe: Connection, start: Start) -> None:
-        self._pipe = pipe
+    def __init__(self, pipe: Connection, start: Start, has: frozenset[str]) -> None:
+        self._pipe, self._has = pipe, has
         self._settings = start.settings
         self._jobs_package = start.jobs_package
         self._engine: sa.Engine = make_engine(start.settings.database)
@@ -52,6 +52,7 @@ class Runner:
             engine=self._engine,
             artifacts=self._artifacts,
             report=self._report,
+            has=self._has,
         )
         name = f"{self._jobs_package}.{job.kind}"
         if importlib.util.find_spec(name) is None:
@@ -64,6 +65,8 @@ class Runner:
                     pass
         except jobs.LeaseLost:
             return Ended(lease_lost=True)
+        except GivesWay:
+            return Ended(gave_way=True)
         except Unsuited as error:
             return Ended(error=str(error), elsewhere=Elsewhere(error.missing, error.lane))
         except JobFailed as error:
@@ -91,8 +94,9 @@ def main() -> None:
     inbox: queue.Queue[ClaimedJob] = queue.Queue()
     threading.Thread(target=_read, args=(pipe, inbox), daemon=True).start()
 
-    pipe.send(_warm_up(start))
-    runner = Runner(pipe, start)
+    answer = _warm_up(start)
+    pipe.send(answer)
+    runner = Runner(pipe, start, answer.has if isinstance(answer, Ready) else frozenset())
     while True:
         pipe.send(runner.run(inbox.get()))
 

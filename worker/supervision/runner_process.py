@@ -59,6 +59,7 @@ class Ended:
     retry: bool = True
     lease_lost: bool = False
     elsewhere: Elsewhere | None = None  # nothing failed; `error` says why it goes there
+    gave_way: bool = False  # to a job that is waited for; nothing failed
     broken: bool = False  # failed in a way that may have left the process in a bad state
 
 

@@ -264,6 +264,9 @@ class _Lane:
                 lambda: pipeline.hand_back(self._engine, job, elsewhere.missing, elsewhere.lane, reason)
             )
             return f"handed back. {reason}"
+        if ended.gave_way:
+            self._close_job(lambda: jobs.release(self._engine, job))
+            return "gave way"
         if ended.error is not None:
             error, retry = ended.error, ended.retry
             self._close_job(lambda: jobs.fail(self._engine, job, error, retry))

@@ -26,7 +26,7 @@ def view(n: int, seed: int, classes: int = 4) -> LabeledView:
 
 def measured(picked: LabeledView, control: LabeledView, on_test: bool = False) -> PicksGain | None:
     return picks_gain(
-        LinearHead(), picked, control, pool(80, 3) if on_test else None, np.random.default_rng(0)
+        LinearHead().fit, picked, control, pool(80, 3) if on_test else None, np.random.default_rng(0)
     )
 
 

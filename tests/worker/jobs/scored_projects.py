@@ -9,13 +9,14 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.settings import Settings
-from service.store import pipeline
+from service.store import jobs, pipeline
 from service.store.artifacts import Artifacts
 from service.store.session import read_session, write_session
-from service.store.tables import Head, Item, Job, Project, RankedItem, Ranking, ScoreRun
+from service.store.tables import Head, Item, Job, Project, RankedItem, Ranking, Round, ScoreRun, utc_now
 from tests import factories
 from tests.worker import running
 from worker.arrays import Floats, Ints
+from worker.jobs.context import JobContext
 
 CLASSES = ["cat", "dog", "owl"]
 
@@ -63,6 +64,30 @@ class Bench:
         if ranking_waits is not None:
             running.run(running.claim(self.engine, self.settings, self.artifacts))
         return job.result or {}
+
+    def compare(self, scored: ScoredProject) -> dict[str, Any]:
+        """The result of one compare_with_random job, which train_head has queued."""
+        context = self.claim_comparison(scored)
+        running.run(context)
+        with read_session(self.engine) as session:
+            return session.get_one(Job, context.job.id).result or {}
+
+    def claim_comparison(self, scored: ScoredProject) -> JobContext:
+        """By a worker that could rank as well, and nothing else."""
+        waits = sa.select(Job.needs).where(Job.kind == "compare_with_random", Job.state == "queued")
+        with read_session(self.engine) as session:
+            needs = session.scalars(waits.where(Job.project_id == scored.id)).one()
+        job = jobs.claim(self.engine, "test", ("short",), lease_s=600, has=needs)
+        assert job is not None
+        has = frozenset({*needs, "kind:rank", "strategy:margin", "strategy:shortlist"})
+        return JobContext(
+            job=job,
+            settings=self.settings,
+            engine=self.engine,
+            artifacts=self.artifacts,
+            report=lambda fraction, message: None,
+            has=has,
+        )
 
     def heads(self, scored: ScoredProject) -> list[Head]:
         """By rising version."""
@@ -133,6 +158,21 @@ def label(session: Session, scored: ScoredProject, item_ids: list[int], **values
     project = session.get_one(Project, scored.id)
     project.labels_used += len(item_ids)
     return last
+
+
+def close_round(session: Session, scored: ScoredProject, last_label_id: int, labels: int) -> None:
+    """Close the open round as the service does, and open the next one."""
+    closed = session.scalars(
+        sa.select(Round).where(Round.project_id == scored.id, Round.closed_at.is_(None))
+    ).one()
+    closed.last_label_id, closed.labels, closed.closed_at = last_label_id, labels, utc_now()
+    session.flush()
+    factories.make_round(
+        session,
+        project=session.get_one(Project, scored.id),
+        number=closed.number + 1,
+        labels_before=closed.labels_before + labels,
+    )
 
 
 def score_run_of(session: Session, scored: ScoredProject) -> ScoreRun:

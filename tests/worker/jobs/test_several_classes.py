@@ -11,8 +11,7 @@ from service.store.control_arm import control_item_ids
 from service.store.project_settings import ProjectSettings
 from service.store.session import read_session, write_session
 from service.store.tables import Item, Job, Project, utc_now
-from tests.worker.jobs.scored_projects import CLASSES, Bench, ScoredProject, label
-from tests.worker.jobs.test_train_head import _close_round
+from tests.worker.jobs.scored_projects import CLASSES, Bench, ScoredProject, close_round, label
 from worker.errors import JobFailed
 
 SETS = {"cat": joined([]), "dog": joined(["dog"]), "owl": joined(["cat", "dog"])}  # by the true cluster
@@ -33,7 +32,7 @@ def label_truly(bench: Bench, scored: ScoredProject, items: list[int], close: bo
         for number in items:
             last = label(session, scored, [number], class_name=SETS[scored.true_class(number)])
         if close:
-            _close_round(session, scored, last, len(items))
+            close_round(session, scored, last, len(items))
 
 
 def test_a_head_of_several_classes_is_trained_measured_and_ranks(bench: Bench) -> None:
@@ -85,6 +84,7 @@ def test_rounds_and_random_selection_go_by_the_mean_average_precision(bench: Ben
     )
 
     bench.train_head(scored)
+    bench.compare(scored)
 
     (head,) = bench.heads(scored)
     assert head.round_number == 1

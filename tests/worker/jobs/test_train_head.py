@@ -12,10 +12,10 @@ from service.store import jobs, pipeline
 from service.store.control_arm import control_item_ids
 from service.store.project_settings import ProjectSettings
 from service.store.session import read_session, write_session
-from service.store.tables import Head, Item, Job, Project, Round, utc_now
+from service.store.tables import Head, Item, Job, Project, Round
 from tests import factories
 from tests.worker import running
-from tests.worker.jobs.scored_projects import CLASSES, Bench, ScoredProject, label, score_run_of
+from tests.worker.jobs.scored_projects import CLASSES, Bench, ScoredProject, close_round, label
 from worker.arrays import Bools
 from worker.errors import Unsuited
 from worker.evaluation.known_items import KnownItems
@@ -43,26 +43,6 @@ METRICS = {
     "promoted",
     "note",
 }
-
-
-def _close_round(session: Session, scored: ScoredProject, last_label_id: int, labels: int) -> None:
-    """Close the open round as the service does, and open the next one."""
-    closed = session.scalars(
-        sa.select(Round).where(Round.project_id == scored.id, Round.closed_at.is_(None))
-    ).one()
-    closed.last_label_id, closed.labels, closed.closed_at = last_label_id, labels, utc_now()
-    session.flush()
-    factories.make_round(
-        session,
-        project=session.get_one(Project, scored.id),
-        number=closed.number + 1,
-        labels_before=closed.labels_before + labels,
-    )
-
-
-def _control_of(bench: Bench, scored: ScoredProject) -> list[int]:
-    with read_session(bench.engine) as session:
-        return control_item_ids(session, scored.id, ProjectSettings(control_fraction=0.3))
 
 
 def _rounds(session: Session, scored: ScoredProject) -> dict[int, int | None]:
@@ -118,7 +98,7 @@ def test_without_a_test_split_control_items_measure_by_cross_fitting(bench: Benc
         label(session, scored, [item for item in scored.pool if item not in control][:60])
         for item in control:
             last = label(session, scored, [item], class_name=CLASSES[int(rng.integers(3))])
-        _close_round(session, scored, last, 80)
+        close_round(session, scored, last, 80)
 
     bench.train_head(scored)
 
@@ -139,9 +119,10 @@ def test_control_items_that_somebody_else_chose_measure_nothing(bench: Bench) ->
         rest = [item for item in control if item not in of_one_class]
         label(session, scored, of_one_class[:10], arm="imported")
         label(session, scored, of_one_class[10:20], arm="queued")
-        _close_round(session, scored, label(session, scored, rest[:60]), 80)
+        close_round(session, scored, label(session, scored, rest[:60]), 80)
 
     bench.train_head(scored)
+    bench.compare(scored)
 
     (head,) = bench.heads(scored)
     assert head.trained_on == 80
@@ -153,7 +134,7 @@ def test_control_items_that_somebody_else_chose_measure_nothing(bench: Bench) ->
 def test_control_items_measure_what_was_learned(bench: Bench) -> None:
     scored = bench.project(pool=200, settings={"control_fraction": 0.1})
     with write_session(bench.engine) as session:
-        _close_round(session, scored, label(session, scored, scored.pool[:150]), 150)
+        close_round(session, scored, label(session, scored, scored.pool[:150]), 150)
 
     bench.train_head(scored)
 
@@ -170,7 +151,7 @@ def test_nothing_to_measure_on_is_said(bench: Bench, control_fraction: float, cl
     with write_session(bench.engine) as session:
         last = label(session, scored, scored.pool[:30])
         if closed:
-            _close_round(session, scored, last, 30)
+            close_round(session, scored, last, 30)
 
     bench.train_head(scored)
 
@@ -185,9 +166,9 @@ def test_every_closed_round_gets_its_head_then_all_labels(bench: Bench) -> None:
     scored = bench.project(test=30)
     with write_session(bench.engine) as session:
         first = label(session, scored, scored.pool[:20])
-        _close_round(session, scored, first, 20)
+        close_round(session, scored, first, 20)
         second = label(session, scored, scored.pool[20:40])
-        _close_round(session, scored, second, 20)
+        close_round(session, scored, second, 20)
         last = label(session, scored, scored.pool[40:45])
 
     bench.train_head(scored)
@@ -225,7 +206,7 @@ def test_of_many_rounds_closed_at_once_some_are_measured_the_newest_among_them(
     scored = bench.project(pool=182, test=30)
     with write_session(bench.engine) as session:
         for start in range(0, 180, 3):
-            _close_round(session, scored, label(session, scored, scored.pool[start : start + 3]), 3)
+            close_round(session, scored, label(session, scored, scored.pool[start : start + 3]), 3)
         label(session, scored, scored.pool[180:])
 
     bench.train_head(scored)
@@ -244,7 +225,7 @@ def test_of_many_rounds_closed_at_once_some_are_measured_the_newest_among_them(
 def test_a_round_that_ends_with_the_last_label_needs_no_second_head(bench: Bench) -> None:
     scored = bench.project(test=30)
     with write_session(bench.engine) as session:
-        _close_round(session, scored, label(session, scored, scored.pool[:20]), 20)
+        close_round(session, scored, label(session, scored, scored.pool[:20]), 20)
 
     assert bench.train_head(scored)["heads"] == [1]
     with read_session(bench.engine) as session:
@@ -309,7 +290,7 @@ def test_too_few_labels_is_no_failure(
     with write_session(bench.engine) as session:
         last = label(session, scored, scored.pool[:labels])
         if labels:
-            _close_round(session, scored, last, labels)
+            close_round(session, scored, last, labels)
 
     result = bench.train_head(scored)
 
@@ -382,8 +363,8 @@ def test_a_job_that_is_run_again_goes_on_where_it_was(bench: Bench) -> None:
     """Killed after the first of two rounds: the second run trains what is missing and no more."""
     scored = bench.project(test=30)
     with write_session(bench.engine) as session:
-        _close_round(session, scored, label(session, scored, scored.pool[:20]), 20)
-        _close_round(session, scored, label(session, scored, scored.pool[20:40]), 20)
+        close_round(session, scored, label(session, scored, scored.pool[:20]), 20)
+        close_round(session, scored, label(session, scored, scored.pool[20:40]), 20)
         pipeline.queue_train_head(session, session.get_one(Project, scored.id), at_once=True)
     killed = running.claim(bench.engine, bench.settings, bench.artifacts)
     killed.report = _raise_at_second_call()
@@ -407,7 +388,7 @@ def test_a_job_that_is_run_again_goes_on_through_many_rounds(
     scored = bench.project(test=30)
     with write_session(bench.engine) as session:
         for start in range(0, 105, 15):
-            _close_round(session, scored, label(session, scored, scored.pool[start : start + 15]), 15)
+            close_round(session, scored, label(session, scored, scored.pool[start : start + 15]), 15)
         pipeline.queue_train_head(session, session.get_one(Project, scored.id), at_once=True)
     killed = running.claim(bench.engine, bench.settings, bench.artifacts)
     killed.report = _raise_at_second_call()
@@ -442,12 +423,12 @@ def test_a_head_that_is_worse_is_stored_but_not_promoted(bench: Bench) -> None:
     scored = bench.project(pool=200, test=60)
     rng = np.random.default_rng(0)
     with write_session(bench.engine) as session:
-        _close_round(session, scored, label(session, scored, scored.pool[:30]), 30)
+        close_round(session, scored, label(session, scored, scored.pool[:30]), 30)
     bench.train_head(scored)
     with write_session(bench.engine) as session:
         for item in scored.pool[30:]:
             last = label(session, scored, [item], class_name=CLASSES[int(rng.integers(2))])
-        _close_round(session, scored, last, 170)
+        close_round(session, scored, last, 170)
 
     bench.train_head(scored)
 
@@ -473,10 +454,10 @@ def test_a_refused_head_is_not_let_in_between_rounds(bench: Bench) -> None:
         control = control_item_ids(session, scored.id, ProjectSettings(control_fraction=0.3))
         others = [item for item in scored.pool if item not in control]
         last = label(session, scored, [*control, *others[:20]])
-        _close_round(session, scored, last, 80)
+        close_round(session, scored, last, 80)
     bench.train_head(scored)
     with write_session(bench.engine) as session:
-        _close_round(session, scored, label(session, scored, others[20:110], class_name="cat"), 90)
+        close_round(session, scored, label(session, scored, others[20:110], class_name="cat"), 90)
         label(session, scored, others[110:115])
 
     bench.train_head(scored)
@@ -554,70 +535,6 @@ def test_pretext_loss_is_correlated_with_the_loss_of_the_head(bench: Bench) -> N
     assert found["rho"] == pytest.approx(spearmanr(losses, head_losses).statistic)
     assert found["low"] < found["rho"] < found["high"]
     assert found["items"] == 60
-
-
-@pytest.mark.parametrize(("test", "items"), [(0, 60), (50, 50)])
-def test_control_labels_alone_tell_what_random_selection_reaches(bench: Bench, test: int, items: int) -> None:
-    scored = bench.project(pool=200, test=test, settings={"control_fraction": 0.3})
-    with write_session(bench.engine) as session:
-        last = label(
-            session, scored, control_item_ids(session, scored.id, ProjectSettings(control_fraction=0.3))
-        )
-        _close_round(session, scored, last, 60)
-
-    bench.train_head(scored)
-
-    curve = bench.heads(scored)[0].metrics["random_curve"]
-    assert [point["labels"] for point in curve] == ([10, 20, 40] if not test else [15, 30, 60])
-    assert {point["items"] for point in curve} == {items}
-    assert curve[-1]["accuracy"] > 0.8
-    assert all(point["accuracy_low"] <= point["accuracy"] <= point["accuracy_high"] for point in curve)
-
-
-def test_what_the_strategy_asked_for_is_compared_with_control_labels(bench: Bench) -> None:
-    """Not what was imported, nor what another strategy asked for."""
-    scored = bench.project(pool=300, settings={"control_fraction": 0.3, "strategy": "margin"})
-    control = _control_of(bench, scored)
-    others = [item for item in scored.pool if item not in set(control)]
-    with write_session(bench.engine) as session:
-        project, run = session.get_one(Project, scored.id), score_run_of(session, scored)
-        ours = factories.make_ranking(session, project=project, score_run=run, strategy={"name": "margin"})
-        theirs = factories.make_ranking(
-            session, project=project, score_run=run, version=2, strategy={"name": "random"}
-        )
-        label(session, scored, control[:60], arm="control")
-        label(session, scored, others[:35], arm="selected", ranking_id=ours.id)
-        label(session, scored, others[35:55], arm="selected", ranking_id=theirs.id)
-        last = label(session, scored, others[55:75], arm="imported")
-        _close_round(session, scored, last, 135)
-
-    bench.train_head(scored)
-
-    found = bench.heads(scored)[0].metrics["picks_gain"]
-    assert (found["strategy"], found["labels"], found["items"]) == ("margin", 35, 60)
-    assert found["low"] <= found["gain"] <= found["high"]
-
-
-@pytest.mark.parametrize(("more", "made_anew"), [(5, False), (20, True)])
-def test_the_random_curve_is_made_anew_when_the_control_labels_have_grown(
-    bench: Bench, more: int, made_anew: bool
-) -> None:
-    """Also when a head between the rounds was measured."""
-    scored = bench.project(pool=200, test=50, settings={"control_fraction": 0.3})
-    with read_session(bench.engine) as session:
-        control = control_item_ids(session, scored.id, ProjectSettings(control_fraction=0.3))
-    for labeled in (control[:40], control[40 : 40 + more]):
-        with write_session(bench.engine) as session:
-            _close_round(session, scored, label(session, scored, labeled), 40)
-        bench.train_head(scored)
-        with write_session(bench.engine) as session:
-            label(session, scored, np.setdiff1d(scored.pool, control)[len(labeled) :][:1].tolist())
-        bench.train_head(scored)
-
-    first, between, second, _ = (head.metrics["random_curve"] for head in bench.heads(scored))
-    assert between == []
-    assert first[-1]["labels"] == 40
-    assert second[-1]["labels"] == (40 + more if made_anew else 40)
 
 
 @pytest.mark.parametrize("head", ["linear", "mlp", "propagate", "auto"])

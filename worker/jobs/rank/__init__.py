@@ -41,6 +41,7 @@ from worker.errors import JobFailed
 from worker.evaluation.gate import is_due
 from worker.evaluation.known_items import KnownItems
 from worker.evaluation.picks_gain import PicksGain, share_of_strategy
+from worker.jobs.compare_with_random import measured_gains
 from worker.jobs.context import JobContext
 from worker.jobs.rank.exclusions import NO_COPIES, LeftOut, bar, barred_items, copies_of, left_out
 from worker.jobs.specs import (
@@ -63,7 +64,6 @@ _ROUNDS, _AT_LEAST, _AT_MOST = 4, 200, 20_000
 PROVISIONAL = "Provisional: by {}, until there is a pretext model."
 _AT_RANDOM = Choice(name="random")
 _HELD = sa.select(sa.func.count()).where(Reservation.state == sa.literal_column("'open'"))
-_LOOKED_BACK = 20  # rounds, for the newest measurements of what picks gain
 _KEPT = 3  # newest rankings whose items are kept, beside those that open reservations came from
 
 
@@ -124,7 +124,7 @@ class _State:
             held=session.scalar(_HELD.where(Reservation.project_id == project.id)) or 0,
             copies=copies_of(session, project.score_run_id) if settings.collapse_duplicates else NO_COPIES,
             loss_weight=_loss_weight(session, score_run),
-            gains=_gains(session, score_run, settings.strategy.name),
+            gains=measured_gains(session, score_run, settings.strategy.name),
         )
 
 
@@ -150,18 +150,6 @@ def _loss_weight(session: Session, score_run: ScoreRun) -> float:
         return 0.0
     low, high = (float(metrics["pretext_loss_correlation"][end]) for end in ("low", "high"))
     return max(low, 0.0) + min(high, 0.0)
-
-
-def _gains(session: Session, score_run: ScoreRun, strategy: str) -> list[PicksGain]:
-    """Each as often as it was measured; heads of rounds in between repeat it."""
-    measured = sa.select(Head.metrics["picks_gain"]).where(
-        on_alike(score_run),
-        Head.round_number.is_not(None),
-        Head.metrics["picks_gain", "strategy"].as_string() == strategy,
-    )
-    found = session.scalars(measured.order_by(Head.version.desc()).limit(_LOOKED_BACK))
-    gains = [PicksGain(**{k: v for k, v in one.items() if k != "strategy"}) for one in found]
-    return list(dict.fromkeys(gains))
 
 
 def run(context: JobContext) -> dict[str, Any] | None:

@@ -43,18 +43,24 @@ from worker.jobs.probe_sets import of_control_arm
 from worker.jobs.specs import (
     chosen_head,
     labeled_items,
-    labels_asked_by,
     store_probabilities,
     test_items,
 )
 from worker.jobs.train_head.answers import store_answers
 from worker.jobs.train_head.decoded_pool import DecodedPool
-from worker.jobs.train_head.measure_head import PROMOTED, HeadMeasurer, Trained, newest_head
+from worker.jobs.train_head.measure_head import (
+    OF_A_ROUND,
+    PROMOTED,
+    HeadMeasurer,
+    Trained,
+    newest_head,
+    random_is_due,
+)
 from worker.pool.reader import ItemReader
 from worker.scoring.scored_items import ScoredItems
 
 # An import can close thousands of rounds. So many points show how accuracy grew; each is a head trained and measured,
-# up to fifteen fits, before the newest labels are in use.
+# before the newest labels are in use.
 ROUNDS_AT_ONCE = 20
 _TRAINING = 0.8  # share of the progress of a head that needs items; the rest is predicting
 
@@ -70,7 +76,6 @@ class _State:
     labeled: KnownItems
     test: KnownItems
     control: Ints  # labeled items that the control arm asked for
-    picked_by: Ints  # labels that the project's strategy asked for
     unmeasured: list[Round]  # closed since the newest one that has a head
     newest: Head | None
     classes_changed: bool  # by a consensus, since the newest head
@@ -101,7 +106,6 @@ class _State:
             labeled=labeled,
             test=test_items(session, project.id, project.classes, project.label_kind),
             control=labeled.ids[of_control_arm(session, project.id, settings, labeled)],
-            picked_by=labels_asked_by(session, project.id, settings.strategy.name),
             unmeasured=list(session.scalars(unmeasured.order_by(Round.number))),
             newest=newest,
             classes_changed=bool(check and check.changed and newest and check.created_at > newest.created_at),
@@ -160,6 +164,8 @@ def run(context: JobContext) -> dict[str, Any] | None:
         pipeline.queue_rank(session, project)
         if any(one.round_number is not None for one in wanted):
             check_labels.queue_if_due(session, project, len(state.labeled))
+            if trainer.random_is_due(session):
+                pipeline.queue_compare_with_random(session, project)
     return result
 
 
@@ -186,7 +192,6 @@ class _Trainer:
             scored,
             test=state.test.keep(scored.where(state.test.ids) >= 0),
             control=state.control,
-            picked_by=state.picked_by,
         )
 
     def wanted(self) -> tuple[list[_Wanted], str | None]:
@@ -224,6 +229,14 @@ class _Trainer:
                 return "No class is on some labeled items and not on others yet; a head needs one that is."
             return "All labeled items are of one class; a head needs at least two classes."
         return None
+
+    def random_is_due(self, session: Session) -> bool:
+        """Of the newest round's head."""
+        newest = newest_head(session, self._state.project.id, OF_A_ROUND)
+        if newest is None or self._head.needs_items:
+            return False
+        control = int(np.isin(self._labeled.ids, self._state.control).sum())
+        return random_is_due(newest, control, tested=len(self._measurer.test) > 0)
 
     def train(self, wanted: _Wanted, report: Callable[[float, str], None]) -> int:
         """Train, measure, store; returns the version."""

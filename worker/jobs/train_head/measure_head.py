@@ -10,7 +10,7 @@ the next ranking waiting.)
      "reliability": [{"items", "sureness", "accuracy"}] by rising sureness,
      "pretext_loss_correlation": {"rho", "low", "high", "items"} or null: of the pretext loss and the head's own,
      "random_curve": see `random_curve`; of a round's head, where there are enough control labels and the head
-     needs no items,
+     needs no items. As measured before, until job compare_with_random has measured it anew,
      "picks_gain": {"gain", "low", "high", "labels", "items", "strategy"} or null: see `PicksGain`; as the curve,
      "trained": name of the head, or of the one `auto` chose, "temperature",
      "promoted": whether it was put to use, "note": why not, or null}
@@ -28,7 +28,7 @@ let in by the next. Heads of another pretext model or for other classes are not 
 any more. Nor is a head that learned from more than twice as many items: most of its labels were withdrawn.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,8 +40,7 @@ from service.store.tables import Head, Project, ScoreRun
 from worker.arrays import Floats, Ints
 from worker.evaluation.held_out import HeldOut, answers_held_out, gained, nothing_measured
 from worker.evaluation.known_items import KnownItems
-from worker.evaluation.picks_gain import picks_gain
-from worker.evaluation.random_baseline import random_curve
+from worker.evaluation.random_baseline import LEAST_LABELS
 from worker.heads import FittedHead
 from worker.heads import Head as HeadKind
 from worker.heads.labeled_view import LabeledView
@@ -50,6 +49,7 @@ from worker.jobs.train_head.answers import load_answers
 from worker.scoring.scored_items import ScoredItems
 
 PROMOTED = Head.metrics["promoted"].as_boolean()
+OF_A_ROUND = Head.round_number.is_not(None)
 _MEASURED = Head.metrics["measured_on"].as_string().is_not(None)
 
 
@@ -66,6 +66,21 @@ def on_alike(score_run: ScoreRun) -> sa.ColumnElement[bool]:
 def newest_head(session: Session, project_id: int, *which: sa.ColumnElement[bool]) -> Head | None:
     query = sa.select(Head).where(Head.project_id == project_id, *which)
     return session.scalar(query.order_by(Head.version.desc()).limit(1))
+
+
+def is_of(head: Head, project: Project, settings: ProjectSettings) -> bool:
+    """True if it is of the project's kind of head, and for its classes."""
+    return head.kind == settings.head.model_dump() and head.classes == project.classes
+
+
+def random_is_due(head: Head, control: int, tested: bool) -> bool:
+    """True if job compare_with_random has something new to tell of a round's head: control labels were enough for the
+    first time, or have grown by a quarter. tested: there is a test split
+    """
+    curve = head.metrics["random_curve"]
+    if not curve:
+        return control >= LEAST_LABELS
+    return control >= 1.25 * int(curve[-1]["labels" if tested else "items"])
 
 
 @dataclass(frozen=True)
@@ -99,7 +114,6 @@ class HeadMeasurer:
     scored: ScoredItems
     test: KnownItems
     control: Ints
-    picked_by: Ints  # labels that the project's strategy asked for
 
     def measure(
         self, trained: Trained, training: KnownItems, of_round: bool, rng: np.random.Generator
@@ -108,17 +122,15 @@ class HeadMeasurer:
         names = self.project.classes
         control = np.isin(training.ids, self.control)
         held_out: HeldOut | None = None
-        against_random: dict[str, Any] = {"random_curve": [], "picks_gain": None}
         if len(self.test):
             held_out = HeldOut(
                 "test", self.test.ids, self.test.classes, trained.probabilities(self.scored, self.test.ids)
             )
         elif of_round and control.any():
             held_out = self._on_control(trained, np.flatnonzero(control), training, rng)
+        against_random: dict[str, Any] = {"random_curve": [], "picks_gain": None}
         if of_round and not trained.head.needs_items:
-            picked = np.isin(training.decided_by, self.picked_by) & ~control
-            view = trained.view
-            against_random = self._against_random(trained.head, view.keep(control), view.keep(picked), rng)
+            against_random = self._against_random_before()
         figures = self._figures(held_out)
         for by_class in {"recall", "average_precision"} & figures.keys():
             figures[by_class] = dict(zip(names, figures[by_class] or [None] * len(names), strict=True))
@@ -142,25 +154,15 @@ class HeadMeasurer:
             return nothing_measured()
         return held_out.figures(self.scored.losses[self.scored.where(held_out.ids)])
 
-    def _against_random(
-        self, head: HeadKind, control: LabeledView, picked: LabeledView, rng: np.random.Generator
-    ) -> dict[str, Any]:
-        """Made anew once there are a quarter more control labels: it takes up to fifteen fits, and a ranking waits."""
-        test = (self.scored.embeddings_of(self.test.ids), self.test.classes) if len(self.test) else None
+    def _against_random_before(self) -> dict[str, Any]:
+        """As measured for an earlier round, by the same head on the same embeddings."""
         with self.context.read() as session:
-            before = newest_head(session, self.project.id, self._alike, Head.round_number.is_not(None))
-        kind = self.settings.head.model_dump()
-        if before is not None and before.kind == kind and before.classes == self.project.classes:
-            curve: list[dict[str, Any]] = before.metrics["random_curve"]
-            if curve and len(control) < 1.25 * curve[-1]["labels" if test else "items"]:
-                gain = before.metrics.get("picks_gain")
-                same = gain is not None and gain["strategy"] == self.settings.strategy.name
-                return {"random_curve": curve, "picks_gain": gain if same else None}
-        found = picks_gain(head, picked, control, test, np.random.default_rng(self.settings.seed))
-        return {
-            "random_curve": random_curve(head, control, test, rng),
-            "picks_gain": asdict(found) | {"strategy": self.settings.strategy.name} if found else None,
-        }
+            before = newest_head(session, self.project.id, self._alike, OF_A_ROUND)
+        if before is None or not is_of(before, self.project, self.settings):
+            return {"random_curve": [], "picks_gain": None}
+        gain = before.metrics.get("picks_gain")
+        same = gain is not None and gain["strategy"] == self.settings.strategy.name
+        return {"random_curve": before.metrics["random_curve"], "picks_gain": gain if same else None}
 
     @property
     def _alike(self) -> sa.ColumnElement[bool]:
