@@ -1,7 +1,8 @@
-"""The examples for Prodigy, Argilla and CVAT, against a service.
+"""The examples for Prodigy, Argilla, CVAT and LightlyStudio, against a service.
 
-Argilla's own reader runs where `make tools-test` has installed it. Prodigy is not free: of it there is a stand-in,
-which does with a recipe what its documentation says.
+Argilla's own reader runs where `make tools-test` has installed it, LightlyStudio where `make lightly-test` has. Prodigy
+is not free: of it there is a stand-in, which does with a recipe what its documentation says. What CVAT exports is
+written here as it writes it.
 """
 
 import base64
@@ -34,6 +35,7 @@ from tests import factories
 from tests.examples.test_examples import COLOURS, EXAMPLES, database_url, project, run, truth  # noqa: F401
 
 ARGILLA = EXAMPLES.parent / ".venv-argilla" / "bin" / "python"
+LIGHTLY = EXAMPLES.parent / ".venv-lightly" / "bin" / "python"
 
 
 def rank(engine: sa.Engine, project_id: str, keys: Sequence[str]) -> None:
@@ -247,3 +249,74 @@ def test_a_turned_picture_of_a_task(ranked: Project, tmp_path: Path) -> None:
 def test_a_key_that_no_picture_of_a_task_may_have(key: str) -> None:
     with pytest.raises(ValueError, match="cannot be a picture of a task"):
         check_name(key)
+
+
+LIGHTLY_STUDIO = """
+import json, sys
+import lightly_studio
+from examples.lightly_samples import main
+
+def example(*arguments):
+    sys.argv[1:] = [*arguments, "--project", "pool"]
+    main()
+"""
+MADE = """
+dataset = lightly_studio.ImageDataset.create("pets")
+dataset.add_images_from_path(".", embed=False)
+for sample in dataset:
+    if sample.file_name == "0.png":
+        sample.add_tag("interesting")
+    if sample.file_name == "1.png":
+        sample.add_tag("shortlist-next")  # of an earlier ranking
+example("add", "pets")
+"""
+SHOWN = """
+example("show", "pets", "--count", "2")
+example("queue", "pets", "--tag", "interesting")
+samples = lightly_studio.ImageDataset.load("pets")
+told = {
+    each.file_name: [each.metadata["shortlist_rank"], each.metadata["shortlist_class"], sorted(each.tags)]
+    for each in samples
+}
+print(json.dumps(told))
+"""
+
+
+@pytest.mark.timeout(600)  # it takes long to be imported
+@pytest.mark.skipif(
+    not LIGHTLY.exists(), reason="LightlyStudio is not installed here: `make lightly-test` does it"
+)
+def test_samples_of_lightly_studio(ranked: Project, engine: sa.Engine, tmp_path: Path) -> None:
+    """Its own database, without its window: what a person tags there is tagged by a script."""
+    pool = ranked.client.create_project("pool", ["red", "green"], modality="image", control_fraction=0)
+    paths = [str(tmp_path / f"{number}.png") for number in range(6)]
+
+    def program(script: str) -> str:
+        told = subprocess.run(
+            [LIGHTLY, "-W", "ignore", "-c", LIGHTLY_STUDIO + script],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=280,
+            env=os.environ
+            | {"LIGHTLY_STUDIO_ANALYTICS_ENABLED": "false", "PYTHONPATH": str(EXAMPLES.parent)},
+            check=False,
+        )
+        assert told.returncode == 0, told.stderr
+        return told.stdout
+
+    assert "6 images are new items, 0 are known." in program(MADE)
+    pool.label([{"key": paths[2], "class": "red", "annotator": "ann"}])
+    rank(engine, pool.id, [paths[number] for number in (5, 4, 3, 1, 0)])
+    shown, queued, samples = program(SHOWN).splitlines()[-3:]
+    assert "5 items are ranked; 2 samples" in shown
+    assert "1 items are queued" in queued
+    assert json.loads(samples) == {
+        "5.png": [1, "", ["shortlist-next"]],
+        "4.png": [2, "", ["shortlist-next"]],
+        "3.png": [3, "", []],
+        "1.png": [4, "", []],
+        "0.png": [5, "", ["interesting"]],
+        "2.png": [6, "red", []],
+    }
+    assert [item.key for item in pool.next_batch("ann", size=2).items] == [paths[0], paths[5]]
