@@ -22,7 +22,7 @@ RANK, CLASS, NEXT = "shortlist_rank", "shortlist_class", "shortlist-next"
 
 
 def add(dataset: Any, project: Project) -> None:
-    """What is there already is not added again."""
+    """Images that are items already are not added again."""
     paths = [sample.file_path_abs for sample in dataset]
     told = project.add_items({"key": path, "uri": path} for path in paths)
     print(f"{told.added} images are new items, {told.known} are known.")
