@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up test check format docs docs-site web bench-loop bench-labels bench-labels-quick bench-tasks bench-select bench-system bench-serve bench-pretext bench-gpu bench-pages label-studio-test tools-test bench-modalities clean
+.PHONY: help venv demo up test check format docs docs-site web bench-loop bench-labels bench-labels-quick bench-tasks bench-select bench-system bench-serve bench-pretext bench-gpu bench-pages label-studio-test tools-test lightly-test bench-modalities clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-18s %s\n", $$1, $$2}'
@@ -45,6 +45,15 @@ label-studio-test: venv .venv-label-studio/.installed ## hundreds of items throu
 
 tools-test: venv .venv-argilla/.installed ## the example for Argilla, with its own reader (450 MB)
 	$(BIN)/python -m pytest -n 0 tests/examples/test_other_tools.py
+
+.venv-lightly/.installed: Makefile
+	test -x .venv-lightly/bin/pip || $(PYTHON) -m venv .venv-lightly
+	$(if $(TORCH_INDEX),.venv-lightly/bin/pip install --quiet --index-url $(TORCH_INDEX) torch torchvision)
+	.venv-lightly/bin/pip install --quiet --disable-pip-version-check lightly-studio==1.2.0 httpx2 pydantic
+	@touch $@
+
+lightly-test: venv .venv-lightly/.installed ## the example for LightlyStudio, with its own database (0.5 GB beside torch)
+	$(BIN)/python -m pytest -n 0 -k lightly tests/examples/test_other_tools.py
 
 check: venv ## ruff, mypy strict, import contracts, migration drift, compose file
 	$(BIN)/ruff check .

@@ -1,35 +1,41 @@
-"""The examples for Prodigy and Argilla, against a service.
+"""The examples for Prodigy, Argilla, CVAT and LightlyStudio, against a service.
 
-Argilla's own reader runs where `make tools-test` has installed it. Prodigy is not free: of it there is a stand-in,
-which does with a recipe what its documentation says.
+Argilla's own reader runs where `make tools-test` has installed it, LightlyStudio where `make lightly-test` has. Prodigy
+is not free: of it there is a stand-in, which does with a recipe what its documentation says. What CVAT exports is
+written here as it writes it.
 """
 
 import base64
 import importlib.util
 import io
 import json
+import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import httpx2 as httpx
 import pytest
 import sqlalchemy as sa
 from PIL import Image
 
 from examples.argilla_records import labels_of, next_records
+from examples.cvat_task import check_name, write_task
 from service.store.ids import row_number
 from service.store.session import write_session
 from service.store.tables import Item, RankedItem
 from service.store.tables import Project as ProjectRow
 from shortlist_client import Project
 from tests import factories
-from tests.examples.test_examples import EXAMPLES, database_url, project, run, truth  # noqa: F401
+from tests.examples.test_examples import COLOURS, EXAMPLES, database_url, project, run, truth  # noqa: F401
 
 ARGILLA = EXAMPLES.parent / ".venv-argilla" / "bin" / "python"
+LIGHTLY = EXAMPLES.parent / ".venv-lightly" / "bin" / "python"
 
 
 def rank(engine: sa.Engine, project_id: str, keys: Sequence[str]) -> None:
@@ -167,3 +173,150 @@ JsonIO.to_json(records, sys.argv[2])
     labels = list(labels_of(json.loads(answered.read_text()), "ann"))
     assert ranked.label(labels).accepted == 2
     assert {row["key"]: row["class"] for row in ranked.labels()} == {"5.png": "green", "4.png": "green"}
+
+
+CVAT_SAYS = """<?xml version="1.0" encoding="utf-8"?>
+<annotations>
+  <version>1.1</version>
+  <meta><task><id>7</id><name>Next</name><size>3</size><mode>annotation</mode></task></meta>
+  <image id="0" name="5.png" width="20" height="20">
+    <tag label="green" source="manual"></tag>
+  </image>
+  <image id="1" name="4.png" width="20" height="20">
+    <box label="red" source="manual" occluded="0" xtl="1.50" ytl="2.00" xbr="9.00" ybr="9.75" z_order="0"></box>
+  </image>
+  <image id="2" name="3.png" width="20" height="20">
+  </image>
+</annotations>
+"""
+
+
+def test_a_task_of_cvat(ranked: Project, tmp_path: Path) -> None:
+    told = run("cvat_task.py", "ann", str(tmp_path / "next"), "--count", "3")
+    assert told.startswith("3 pictures")
+    head, kind, *entries = map(json.loads, (tmp_path / "next" / "manifest.jsonl").read_text().splitlines())
+    assert (head, kind) == ({"version": "1.1"}, {"type": "images"})
+    assert entries == [
+        {"name": name, "extension": ".png", "width": 20, "height": 20} for name in ("5", "4", "3")
+    ]
+    with zipfile.ZipFile(tmp_path / "next" / "pictures.zip") as archive:
+        assert archive.namelist() == ["5.png", "4.png", "3.png"]
+        assert Image.open(io.BytesIO(archive.read("4.png"))).getpixel((0, 0)) == COLOURS["red"]
+    assert json.loads((tmp_path / "next" / "labels.json").read_text()) == [
+        {"name": name, "type": "any", "attributes": []} for name in COLOURS
+    ]
+
+    done = tmp_path / "done.zip"
+    with zipfile.ZipFile(done, "w") as archive:
+        archive.writestr("annotations.xml", CVAT_SAYS)
+    answer = httpx.post(
+        f"{os.environ['SHORTLIST_URL']}/projects/{ranked.id}/labels/import",
+        params={"format": "cvat", "annotator": "ann"},
+        content=done.read_bytes(),
+        headers={"Authorization": f"Bearer {os.environ['SHORTLIST_KEY']}"},
+    )
+    assert answer.json()["outcomes"] == {"accepted": 2}, answer.text
+    labels = {row["key"]: (row["class"], row["arm"], row["annotation"]) for row in ranked.labels()}
+    assert labels["5.png"] == ("green", "selected", None)
+    assert labels["4.png"][:2] == ("red", "selected")
+    assert labels["4.png"][2]["cvat"][0]["xtl"] == "1.50"
+    assert set(labels) == {"5.png", "4.png"}  # nobody has annotated the third one
+
+
+def test_a_turned_picture_of_a_task(ranked: Project, tmp_path: Path) -> None:
+    """CVAT turns it as its EXIF says, and wants the width that it has then."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (30, 20)).save(tmp_path / "turned.jpg", exif=exif)
+    Image.new("RGB", (30, 20)).save(tmp_path / "flat.jpg")
+    turned = ranked.client.create_project(
+        "turned", ["red", "green"], modality="image"
+    )  # no ranking yet: by chance
+    turned.add_items(
+        {"key": f"a.b/{name}", "uri": str(tmp_path / name)} for name in ("turned.jpg", "flat.jpg")
+    )
+    assert write_task(turned, "ann", 10, tmp_path / "next") == 2
+    lines = list(map(json.loads, (tmp_path / "next" / "manifest.jsonl").read_text().splitlines()))
+    assert {(line["name"], line["extension"], line["width"], line["height"]) for line in lines[2:]} == {
+        ("a.b/turned", ".jpg", 20, 30),
+        ("a.b/flat", ".jpg", 30, 20),
+    }
+    with pytest.raises(ValueError, match="no pictures to label now"):
+        write_task(turned, "bob", 10, tmp_path / "next")
+
+
+@pytest.mark.parametrize("key", ["17", "../17.png", "/17.png", "a//17.png", "s3://pets/17.png", "a\\17.png"])
+def test_a_key_that_no_picture_of_a_task_may_have(key: str) -> None:
+    with pytest.raises(ValueError, match="cannot be a picture of a task"):
+        check_name(key)
+
+
+LIGHTLY_STUDIO = """
+import json, sys
+import lightly_studio
+from examples.lightly_samples import main
+
+def example(*arguments):
+    sys.argv[1:] = [*arguments, "--project", "pool"]
+    main()
+"""
+MADE = """
+dataset = lightly_studio.ImageDataset.create("pets")
+dataset.add_images_from_path(".", embed=False)
+for sample in dataset:
+    if sample.file_name == "0.png":
+        sample.add_tag("interesting")
+    if sample.file_name == "1.png":
+        sample.add_tag("shortlist-next")  # of an earlier ranking
+example("add", "pets")
+"""
+SHOWN = """
+example("show", "pets", "--count", "2")
+example("queue", "pets", "--tag", "interesting")
+samples = lightly_studio.ImageDataset.load("pets")
+told = {
+    each.file_name: [each.metadata["shortlist_rank"], each.metadata["shortlist_class"], sorted(each.tags)]
+    for each in samples
+}
+print(json.dumps(told))
+"""
+
+
+@pytest.mark.timeout(600)  # it takes long to be imported
+@pytest.mark.skipif(
+    not LIGHTLY.exists(), reason="LightlyStudio is not installed here: `make lightly-test` does it"
+)
+def test_samples_of_lightly_studio(ranked: Project, engine: sa.Engine, tmp_path: Path) -> None:
+    """Its own database, without its window: what a person tags there is tagged by a script."""
+    pool = ranked.client.create_project("pool", ["red", "green"], modality="image", control_fraction=0)
+    paths = [str(tmp_path / f"{number}.png") for number in range(6)]
+
+    def program(script: str) -> str:
+        told = subprocess.run(
+            [LIGHTLY, "-W", "ignore", "-c", LIGHTLY_STUDIO + script],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=280,
+            env=os.environ
+            | {"LIGHTLY_STUDIO_ANALYTICS_ENABLED": "false", "PYTHONPATH": str(EXAMPLES.parent)},
+            check=False,
+        )
+        assert told.returncode == 0, told.stderr
+        return told.stdout
+
+    assert "6 images are new items, 0 are known." in program(MADE)
+    pool.label([{"key": paths[2], "class": "red", "annotator": "ann"}])
+    rank(engine, pool.id, [paths[number] for number in (5, 4, 3, 1, 0)])
+    shown, queued, samples = program(SHOWN).splitlines()[-3:]
+    assert "5 items are ranked; 2 samples" in shown
+    assert "1 items are queued" in queued
+    assert json.loads(samples) == {
+        "5.png": [1, "", ["shortlist-next"]],
+        "4.png": [2, "", ["shortlist-next"]],
+        "3.png": [3, "", []],
+        "1.png": [4, "", []],
+        "0.png": [5, "", ["interesting"]],
+        "2.png": [6, "red", []],
+    }
+    assert [item.key for item in pool.next_batch("ann", size=2).items] == [paths[0], paths[5]]

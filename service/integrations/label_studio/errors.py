@@ -7,6 +7,8 @@ class ToolUnreachable(ShortlistError):
     """Label Studio at {url} does not answer as it should: {reason}. See that it runs and that this machine reaches it;
     what is connected goes on by itself once it does."""
 
+    # While it is being connected, too: from here a host that is mistyped looks like a tool that is down, and asking
+    # again is right for one of them. An address that cannot be one is a 422, below.
     status, code = 503, "tool_unreachable"
 
 
