@@ -129,7 +129,9 @@ def test_a_job_gives_way_to_one_that_is_waited_for(engine: sa.Engine, settings: 
     assert [job(engine, each).state for each in (lacking, first)] == ["queued", "succeeded"]
     assert (job(engine, giving).token, job(engine, giving).result) == (2, {"attempts": 1})
     ended, begun_again = job(engine, first).finished_at, job(engine, giving).started_at
-    assert ended and begun_again and ended <= begun_again
+    assert ended
+    assert begun_again
+    assert ended <= begun_again
 
 
 def test_what_goes_back_to_where_it_came_from_is_a_failure(engine: sa.Engine, settings: Settings) -> None:
