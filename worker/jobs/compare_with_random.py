@@ -117,8 +117,8 @@ def _seeds(state: _State) -> tuple[int, list[int]]:
 
 
 def measured_gains(session: Session, score_run: ScoreRun, strategy: str) -> list[PicksGain]:
-    """Of a strategy over random picks, the newest first; each as often as it was measured, though heads of rounds in
-    between repeat it.
+    """What a strategy gained over random picks, the newest first; each as often as it was measured, though heads of
+    rounds in between repeat it.
     """
     measured = sa.select(Head.metrics["picks_gain"]).where(
         on_alike(score_run),

@@ -231,7 +231,7 @@ class _Trainer:
         return None
 
     def random_is_due(self, session: Session) -> bool:
-        """Of the newest round's head."""
+        """True if the head of the newest round is to be compared (`measure_head.random_is_due`)."""
         newest = newest_head(session, self._state.project.id, OF_A_ROUND)
         if newest is None or self._head.needs_items:
             return False
