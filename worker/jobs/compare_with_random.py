@@ -117,7 +117,7 @@ def _seeds(state: _State) -> tuple[int, list[int]]:
 
 
 def measured_gains(session: Session, score_run: ScoreRun, strategy: str) -> list[PicksGain]:
-    """What a strategy gained over random picks, the newest first; each as often as it was measured, though heads of
+    """The gains of a strategy over random ones, the newest first, each as often as it was measured, though heads of
     rounds in between repeat it.
     """
     measured = sa.select(Head.metrics["picks_gain"]).where(
