@@ -87,7 +87,7 @@ class Site:
         lanes: those they serve, where not all; every lane is a process that loads torch.
         """
         variables = {"SHORTLIST_LANES": lanes} if lanes else {}
-        started = [self._start("worker", **variables) for _ in range(count)]
+        started = [self._start("worker", variables=variables) for _ in range(count)]
         self.workers += started
 
         def ready() -> bool:
@@ -134,9 +134,14 @@ class Site:
         )
 
     def _start(
-        self, module: str, *arguments: str, stdout: int | None = None, **variables: str
+        self,
+        module: str,
+        *arguments: str,
+        stdout: int | None = None,
+        variables: dict[str, str] | None = None,
     ) -> subprocess.Popen[str]:
-        command, environment = [sys.executable, "-m", module, *arguments], self._environment | variables
+        command = [sys.executable, "-m", module, *arguments]
+        environment = self._environment | (variables or {})
         return subprocess.Popen(command, env=environment, cwd=REPOSITORY, stdout=stdout, text=True)
 
     def stop(self) -> list[int]:
