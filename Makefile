@@ -27,8 +27,10 @@ demo: venv ## the main job on the bundled pool: table, demo/report.html, demo/le
 up: venv ## service, worker and embedded database; ARGS="--items PATH --classes cat,dog"
 	$(BIN)/shortlist up $(ARGS)
 
+# In the order of the folders: journeys one after the other share their running site, and the files of one long test do
+# not all come last, where a core waits for another.
 test: venv ## all tests, on all cores
-	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .venv-label-studio/.installed: Makefile
 	test -x .venv-label-studio/bin/pip || $(PYTHON) -m venv .venv-label-studio

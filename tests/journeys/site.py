@@ -81,9 +81,13 @@ class Site:
         )
         wait_until(lambda: answers(self.http), PATIENCE_S)
 
-    def start_workers(self, count: int = 1) -> None:
-        """Until they are ready to work, which they say in the database; so do some that were killed."""
-        started = [self._start("worker") for _ in range(count)]
+    def start_workers(self, count: int = 1, lanes: str | None = None) -> None:
+        """Until they are ready to work, which they say in the database; so do some that were killed.
+
+        lanes: those they serve, where not all; every lane is a process that loads torch.
+        """
+        variables = {"SHORTLIST_LANES": lanes} if lanes else {}
+        started = [self._start("worker", variables=variables) for _ in range(count)]
         self.workers += started
 
         def ready() -> bool:
@@ -129,9 +133,16 @@ class Site:
             timeout=PATIENCE_S,
         )
 
-    def _start(self, module: str, *arguments: str, stdout: int | None = None) -> subprocess.Popen[str]:
+    def _start(
+        self,
+        module: str,
+        *arguments: str,
+        stdout: int | None = None,
+        variables: dict[str, str] | None = None,
+    ) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", module, *arguments]
-        return subprocess.Popen(command, env=self._environment, cwd=REPOSITORY, stdout=stdout, text=True)
+        environment = self._environment | (variables or {})
+        return subprocess.Popen(command, env=environment, cwd=REPOSITORY, stdout=stdout, text=True)
 
     def stop(self) -> list[int]:
         """As a person or a container engine stops it, SIGTERM; the exit statuses."""

@@ -19,6 +19,7 @@ def own_site(tmp_path: Path, database_url: str) -> Iterator[Site]:
         yield running
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # test_never_waiting.py: PostgreSQL
 def test_labels_before_any_score_make_the_first_head(own_site: Site) -> None:
     site = own_site
     project = Project(site, "cold start", round_size=12, retrain_min_labels=10)

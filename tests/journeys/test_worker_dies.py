@@ -30,7 +30,9 @@ ROUND_SIZE, ROUNDS, MIN_LABELS = 3, 16, 12  # each closed round wants a head
 def test_killed_in_pretraining_scoring_head_training_and_ranking(tmp_path: Path, database_url: str) -> None:
     with Site(tmp_path, database_url, lease_s=LEASE_S, shard_size=SHARD_SIZE) as site:
         site.start_service()
-        site.start_workers(5)  # four of them will die
+        # Of each lane two will die.
+        site.start_workers(3, lanes="long")
+        site.start_workers(3, lanes="short")
         project = Project(
             site, "killed", pretext_epochs=EPOCHS, round_size=ROUND_SIZE, retrain_min_labels=MIN_LABELS
         )
@@ -42,7 +44,7 @@ def test_killed_in_pretraining_scoring_head_training_and_ranking(tmp_path: Path,
         kill_in_scoring(project)
         kill_in_head_training(project)
         kill_in_ranking(project)
-        assert len(site.workers) == 1
+        assert len(site.workers) == 2
 
 
 def kill_in_pretraining(project: Project) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from timm.models import save_for_hf
 from torch import nn
 
 from service.store.tables import PretextModel
@@ -62,6 +61,8 @@ def write_backbone(backbone: nn.Module, spec: ModelSpec, folder: Path) -> None:
         own = {"class": f"{kind.__module__}.{kind.__qualname__}", "num_features": backbone.dimensions}
         config = own | data
     else:
+        from timm.models import save_for_hf  # here, as only this needs it, and it takes two seconds
+
         save_for_hf(backbone, str(folder), data_config=data, safe_serialization=True)
         config = json.loads(config_file.read_text(encoding="utf-8"))
     config |= {"embedding_layer": spec.layer, "input": spec.input}

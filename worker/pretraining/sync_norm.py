@@ -1,7 +1,6 @@
 """Batch norm over the items of all trainers, so that a batch means the same however many share it."""
 
 import torch
-from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -11,6 +10,8 @@ from worker import collectives
 def synced(net: nn.Module, device: torch.device) -> nn.Module:
     """With the same parameters, buffers and names. Torch's own on CUDA; it does not take the CPU."""
     if device.type == "cuda":
+        from timm.layers.norm_act import convert_sync_batchnorm  # here, as it takes two seconds
+
         converted: nn.Module = convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
         return converted
     if isinstance(net, _BatchNorm):

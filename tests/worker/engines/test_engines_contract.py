@@ -150,6 +150,7 @@ def _started_by_engine() -> set[int]:
 
 
 @every_engine
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # no engine reaches it
 def test_scoring_a_pool_says_the_same_everywhere(
     engine: Engine, tmp_path: Path, settings: Settings, artifacts: Artifacts
 ) -> None:

@@ -11,7 +11,6 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
-import scipy.signal
 import torch
 from torch import Tensor
 
@@ -58,8 +57,10 @@ def _parts(recording: Recording, seconds: float, windows: int) -> list[tuple[int
 def _resampled(samples: Samples, rate: int, wanted: int) -> Samples:
     if rate == wanted:
         return samples
+    from scipy.signal import resample_poly  # here, as only recordings need it, and it takes half a second
+
     common = math.gcd(rate, wanted)
-    found: Samples = scipy.signal.resample_poly(samples, wanted // common, rate // common).astype(np.float32)
+    found: Samples = resample_poly(samples, wanted // common, rate // common).astype(np.float32)
     return found
 
 

@@ -2,7 +2,6 @@
 
 import difflib
 
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,6 +15,8 @@ def make_backbone(name: str, pretrained: bool, image_size: int) -> tuple[nn.Modu
         if pretrained:
             raise BackboneUnusable("The backbone `small` has no pretrained weights: unset `pretrained`.")
         return SmallBackbone(), SmallBackbone.dimensions
+    import timm  # here, as it brings torchvision and takes two seconds, and `small` needs none of it
+
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, ["small", *timm.list_models()], n=5, cutoff=0.4)
         hint = f"Close: {', '.join(close)}." if close else "Use `small`, or one of `timm.list_models()`."
@@ -33,6 +34,8 @@ def make_backbone(name: str, pretrained: bool, image_size: int) -> tuple[nn.Modu
 
 
 def _make_timm(name: str, pretrained: bool, image_size: int) -> nn.Module:
+    import timm
+
     try:  # transformers need to know the size; most convolutional networks do not take it
         made = timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=image_size)
     except TypeError:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import safetensors.torch
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -48,9 +47,17 @@ class ImageFoundation(Foundation):
         return found
 
     def make(self, state: State) -> nn.Module:
-        net = timm.create_model(_NETWORK, pretrained=False, num_classes=0)
+        net = _network(num_classes=0)
         net.load_state_dict(state)
         return _OfPixels(net).eval()
+
+
+def _network(**options: Any) -> nn.Module:
+    import timm  # here, as it brings torchvision and takes two seconds, which every runner would start with
+
+    made = timm.create_model(_NETWORK, pretrained=False, **options)
+    assert isinstance(made, nn.Module)
+    return made
 
 
 class _OfPixels(nn.Module):
@@ -85,7 +92,7 @@ def _of_file(path: Path, sha256: str | None, whose: str) -> State:
 
 def _fitted(state: Any, whose: str) -> State:
     """Under timm's names and without a classifier; by name, or else in order of the same shapes."""
-    wanted = timm.create_model(_NETWORK, pretrained=False).state_dict()
+    wanted = _network().state_dict()
     names = [name for name in wanted if not name.endswith(_COUNTERS)]
     given = state if isinstance(state, dict) else {}
     tensors = {

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
-from sklearn.utils.extmath import randomized_svd
 from torch import Tensor
 
 from worker.arrays import Floats, Ints
@@ -45,6 +44,8 @@ def raw_features(items: Iterable[Tensor], rng: np.random.Generator) -> Floats:
     fitted = np.sort(rng.choice(n, min(n, _FITTED), replace=False))
     seed = int(rng.integers(2**31))
     dimensions = min(_DIMENSIONS, len(fitted), len(kept))
+    from sklearn.utils.extmath import randomized_svd  # here, as only texts need it, and it takes a second
+
     directions: Floats = randomized_svd(
         _weighted(ids[fitted], kept, weights), dimensions, n_iter=4, random_state=seed
     )[2]
