@@ -29,8 +29,9 @@ up: venv ## service, worker and embedded database; ARGS="--items PATH --classes 
 
 # In the order of the folders: journeys one after the other share their running site, and the files of one long test do
 # not all come last, where a core waits for another.
+# Bytecode is written whatever the shell says: hundreds of processes would compile the project anew.
 test: venv ## all tests, on all cores
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .venv-label-studio/.installed: Makefile
 	test -x .venv-label-studio/bin/pip || $(PYTHON) -m venv .venv-label-studio

@@ -40,7 +40,9 @@ def test_killed_at_random_moments_the_result_is_the_same(
     engine: sa.Engine, settings: Settings, tmp_path: Path
 ) -> None:
     """SHORTLIST_TEST_KILLS=20 kills more often than the few times that fit into every run of the tests."""
-    settings = settings.model_copy(update={"lease_s": 2.0, "shard_size": 8, "checkpoint_interval_s": 0.01})
+    settings = settings.model_copy(
+        update={"lease_s": 2.0, "shard_size": 8, "checkpoint_interval_s": 0.01, "lanes": ("long",)}
+    )
     kills, rng = int(os.environ.get("SHORTLIST_TEST_KILLS", "2")), random.Random(0)
     write_pictures(tmp_path / "pool", ITEMS)
     with write_session(engine) as session:

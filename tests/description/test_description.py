@@ -16,7 +16,7 @@ from tests.description.hooks import NOWHERE
 from tests.journeys.site import ADMIN_KEY, Site
 from tests.worker.processes import REPOSITORY
 
-EXAMPLES = 60  # most cases of each route and kind of data
+EXAMPLES = 34  # most cases of each route and kind of data
 CASES = 5_000  # at least, in all
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 
