@@ -128,10 +128,7 @@ def on_random_selection(
 ) -> RandomSelection:
     """random_curve: of the newest measured head, see `measure_head`; `reached`: its own figure, as accuracy."""
     if not random_curve:
-        text = (
-            "Too early to tell what random selection would have reached: it takes 30 control labels, and is measured "
-            "after the ranking of a round."
-        )
+        text = "Not enough control labels to tell what random selection would have reached; it takes 30."
         return RandomSelection(text, None, None)
     control_labels = random_curve[-1]["labels"]
     # All points are measured on the same items and err together: their number makes none of them surer.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from service.store.ids import row_number
 from tests.journeys.images import write_images
 from tests.journeys.site import Project, Site, until
 from tests.web.conftest import PHONE, WIDE, Browser
@@ -184,8 +185,7 @@ def begin_upload(browser: Browser, site: Site, name: str, place: Path) -> Projec
 
 
 def uploaded(site: Site, project: Project) -> list[str]:
-    number = project.json["id"].partition("_")[2]
-    place = site.data_dir / "artifacts" / "uploads" / number
+    place = site.data_dir / "artifacts" / "uploads" / str(row_number("p", project.json["id"]))
     return sorted(path.name for path in place.rglob("*") if path.is_file())
 
 

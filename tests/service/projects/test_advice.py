@@ -109,4 +109,4 @@ def test_too_few_control_labels_are_said() -> None:
     found = on_random_selection([], 300, 0.81)
 
     assert found.accuracy is None
-    assert "it takes 30 control labels" in found.text
+    assert "Not enough control labels" in found.text
