@@ -100,7 +100,11 @@ def page(figures: Figures) -> str:
             f"| {_percent(figures.get(f'probe_{pool}_{name}_100'))} |"
             for pool, name in tried
         ]
-    lines += ["", "Commands:", ""]
+    lines += [
+        "",
+        "Commands (pools without one are of a run with `--quick`: fewer epochs, budgets and strategies):",
+        "",
+    ]
     lines += [
         f"- {_POOLS[pool]}: `{figures[f'command_{pool}']}`" for pool in pools if f"command_{pool}" in figures
     ]

@@ -37,10 +37,8 @@ class NewRows:
 
     def insert(self, session: Session, rows: Sequence[Mapping[str, Any]], **same: Any) -> list[int]:
         """Their numbers, which rise in the order of the rows."""
-        connection, sent = (
-            session.connection(),
-            [self._with_texts(row) for row in rows] if self._json else rows,
-        )
+        connection = session.connection()
+        sent = [self._with_texts(row) for row in rows] if self._json else rows
         if connection.dialect.name == "postgresql":
             given = {name: [row[name] for row in sent] for name in self._own}
             numbers = connection.execute(self._from_arrays, given | same)
