@@ -194,8 +194,13 @@ def test_the_long_runner_gives_way_on_a_cpu(engine: sa.Engine, settings: Setting
     short, longer = (enqueue(engine, "endless", lane=lane) for lane in ("short", "long"))
     own = os.getpriority(os.PRIO_PROCESS, 0)
     with worker(settings):
-        assert os.getpriority(os.PRIO_PROCESS, runner_pid(engine, short)) == own
-        assert os.getpriority(os.PRIO_PROCESS, runner_pid(engine, longer)) == min(own + NICENESS, 19)
+        quick, patient = runner_pid(engine, short), runner_pid(engine, longer)
+        assert os.getpriority(os.PRIO_PROCESS, quick) == own
+        if hasattr(os, "SCHED_IDLE"):
+            assert os.sched_getscheduler(quick) == os.sched_getscheduler(0)
+            assert os.sched_getscheduler(patient) == os.SCHED_IDLE
+        else:
+            assert os.getpriority(os.PRIO_PROCESS, patient) == min(own + NICENESS, 19)
 
 
 def test_a_worker_serves_only_its_lanes_and_says_which(engine: sa.Engine, settings: Settings) -> None:
