@@ -83,7 +83,7 @@ class ProjectSettings(BaseModel):
     cold_start: PluginChoice = Field(
         Choice(name="shortlist"), description="ranks while there is no head, where the strategy needs one"
     )
-    head: PluginChoice = Field(Choice(name="linear"), description="downstream classifier")
+    head: PluginChoice = Field(Choice(name="propagate"), description="downstream classifier")
     round_size: int = Field(
         50,
         ge=1,

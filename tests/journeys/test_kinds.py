@@ -26,7 +26,7 @@ from tests.journeys.site import PATIENCE_S, Json, Project, Site, until
 from tests.journeys.sounds import write_recordings
 from tests.journeys.test_worker_dies import rows, running
 
-ITEMS, EPOCHS, SHARD_SIZE = 80, 10, 2
+ITEMS, EPOCHS, SHARD_SIZE = 60, 8, 2
 
 
 @pytest.fixture(scope="module")

@@ -125,7 +125,7 @@ def schema(connection: sa.Connection) -> set[str]:
 
 
 # Columns whose values a revision changes, and changes back.
-REWRITTEN = {("0006", "projects"): "settings"}
+REWRITTEN = {("0006", "projects"): "settings", ("0012", "projects"): "settings"}
 
 
 @pytest.mark.parametrize(("before", "after"), STEPS)
@@ -408,6 +408,13 @@ def test_projects_of_before_keep_the_small_backbone(empty: sa.Engine) -> None:
     """From 0005 to 0006 and back: the default of `backbone` changed."""
     found = _settings_after(empty, "0005", "0006", [{}, {"seed": 3}, {"backbone": "resnet18"}])
     assert found == [{"backbone": "small"}, {"seed": 3, "backbone": "small"}, {"backbone": "resnet18"}]
+
+
+def test_projects_of_before_keep_the_linear_head(empty: sa.Engine) -> None:
+    """From 0011 to 0012 and back: the default of `head` changed."""
+    mlp, linear = ({"name": name, "params": {}} for name in ("mlp", "linear"))
+    found = _settings_after(empty, "0011", "0012", [{}, {"seed": 3}, {"head": mlp}])
+    assert found == [{"head": linear}, {"seed": 3, "head": linear}, {"head": mlp}]
 
 
 class TestSeveralClasses:

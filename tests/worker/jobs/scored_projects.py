@@ -112,12 +112,14 @@ def make_scored_project(
     spread: float = 1.0,
     settings: dict[str, Any] | None = None,
 ) -> ScoredProject:
-    """Without rankings or heads. `spread` of the clusters, whose centers are about 6 apart."""
+    """Without rankings or heads, and with the quickest head, if the settings name no other. `spread` of the clusters,
+    whose centers are about 6 apart.
+    """
     rng = np.random.default_rng(0)
     truth = rng.integers(len(CLASSES), size=pool + test)
     embeddings = rng.normal(size=(3, 8))[truth] * 2 + rng.normal(size=(pool + test, 8)) * spread
     with write_session(engine) as session:
-        project = factories.make_project(session, classes=CLASSES, settings=settings or {})
+        project = factories.make_project(session, classes=CLASSES, settings={"head": "linear"} | (settings or {}))
         rows = [
             factories.make_item(
                 session,
