@@ -113,7 +113,7 @@ def test_each_job_needs_the_plug_ins_that_it_will_use(session: Session) -> None:
         "compare_with_random": ("short", {"head:mlp", "modality:image"}),
         "rank": (
             "short",
-            {"strategy:margin", "strategy:shortlist", "head:linear", "modality:image"},
+            {"strategy:margin", "strategy:shortlist", "head:propagate", "modality:image"},
         ),  # of the head that is served
         "check_labels": ("short", set()),
         "remove_score_runs": ("short", set()),
@@ -128,7 +128,7 @@ def test_a_head_that_workers_announced_as_long_trains_in_the_long_lane(
     announced = Announcement("head", "slow", "Trains on items.", {"type": "object"}, lane="long")
     catalogue.announce(session, [announced, Announcement("head", "quick", "Help.", {"type": "object"})])
     pipeline.queue_train_head(session, project)
-    assert waiting(session) == {"train_head": ("short", {"head:linear", "modality:image"})}
+    assert waiting(session) == {"train_head": ("short", {"head:propagate", "modality:image"})}
     for head, lane in (("slow", "long"), ("quick", "short")):
         change(session, project, head=head)
         assert waiting(session) == {
@@ -147,17 +147,17 @@ def test_what_a_job_waits_for_is_said(session: Session, project: Project) -> Non
 
     assert said() == "a worker; none is alive. Start one with `shortlist worker`."
     kind = "kind:train_head"
-    factories.make_worker(session, lanes=["long"], has=[kind, "head:linear", "modality:image"])
+    factories.make_worker(session, lanes=["long"], has=[kind, "head:propagate", "modality:image"])
     assert said() == "a worker that serves the short lane (SHORTLIST_LANES); the only live worker does not."
     factories.make_worker(session, has=[kind])
-    missing = "a worker that has head:linear and modality:image"
+    missing = "a worker that has head:propagate and modality:image"
     assert said() == f"{missing}; the only live worker of the short lane does not."
-    factories.make_worker(session, has=["head:linear", "modality:image"])
+    factories.make_worker(session, has=["head:propagate", "modality:image"])
     assert said() == (
-        "a worker that has head:linear and kind:train_head and modality:image; none of the 2 live workers of "
+        "a worker that has head:propagate and kind:train_head and modality:image; none of the 2 live workers of "
         "the short lane does."
     )
-    able = factories.make_worker(session, has=[kind, "head:linear", "head:mlp", "modality:image"])
+    able = factories.make_worker(session, has=[kind, "head:propagate", "head:mlp", "modality:image"])
     assert said() is None
     session.delete(able)
     session.execute(sa.update(Job).values(state="succeeded"))
