@@ -15,11 +15,7 @@ Diagnostics = dict[str, float]
 
 # A sign of collapse is less than that share of what the untrained network has. Measured with rotation nets, and
 # with BYOL with and without its predictor: docs/decisions/0010.
-_SIGNS = (
-    ("rank_me", "the effective rank of the embeddings (RankMe)", 0.5),
-    ("embedding_std", "the spread of the embeddings", 0.7),
-    ("projection_std", "the spread of the projections that are compared", 0.7),
-)
+_LEAST_RANK, _LEAST_SPREAD, _LEAST_PROJECTED = 0.5, 0.7, 0.7
 _LEAST_ITEMS = 64  # the rank of fewer embeddings says little
 
 
@@ -60,18 +56,31 @@ def of_losses(losses: Tensor, traits: dict[str, Floats]) -> Diagnostics:
     return found
 
 
-def collapse(untrained: Diagnostics, now: Diagnostics, items: int, least_spread: float = 0.7) -> str | None:
+def collapse(
+    untrained: Diagnostics,
+    now: Diagnostics,
+    items: int,
+    *,
+    least_spread: float = _LEAST_SPREAD,
+    least_rank: float = _LEAST_RANK,
+) -> str | None:
     """The sentence says what collapsed; None when nothing did.
 
-    items         how many the diagnostics are of
-    least_spread  of the embeddings, as a share of the untrained network's; good ones of some modalities keep less
+    items                     how many the diagnostics are of
+    least_spread, least_rank  of the embeddings, as a share of the untrained network's; good ones of some modalities
+                              keep less
     """
     if items < _LEAST_ITEMS:
         return None
+    watched = (
+        ("rank_me", "the effective rank of the embeddings (RankMe)", least_rank),
+        ("embedding_std", "the spread of the embeddings", least_spread),
+        ("projection_std", "the spread of the projections that are compared", _LEAST_PROJECTED),
+    )
     signs = [
         f"{what} is {now[name]:.3g}, and {untrained[name]:.3g} with the untrained network"
-        for name, what, left in _SIGNS
-        if name in now and now[name] < (least_spread if name == "embedding_std" else left) * untrained[name]
+        for name, what, least in watched
+        if name in now and now[name] < least * untrained[name]
     ]
     return f"The training collapsed: {'; '.join(signs)}." if signs else None
 

@@ -73,6 +73,7 @@ class Modality(BaseModel, ABC):
     foundation         a network with pretrained weights for these items; None where there is none
     items_seen         by device, in all epochs of a pretraining for which a project sets none
     least_spread       of the embeddings, as a share of the untrained network's: less is a sign of collapse
+    least_rank         the same of their effective rank
     packages           beyond those of every worker, without which these items cannot be decoded
     """
 
@@ -87,6 +88,7 @@ class Modality(BaseModel, ABC):
     # did not make their embeddings better.
     items_seen: ClassVar[dict[str, int]] = {"cpu": 16_000, "cuda": 1_000_000}
     least_spread: ClassVar[float] = 0.7
+    least_rank: ClassVar[float] = 0.5
     packages: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod

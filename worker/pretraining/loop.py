@@ -84,6 +84,7 @@ class Training:
     warn: Callable[[str], None]
     traits: dict[str, Floats] = field(default_factory=dict)
     least_spread: float = 0.7  # see `Modality`
+    least_rank: float = 0.5
 
     def __post_init__(self) -> None:
         recipe = self.recipe
@@ -234,7 +235,13 @@ class Training:
 
     def _look_for_collapse(self) -> None:
         self._check_sound()
-        collapsed = collapse(self.untrained, self.watch(), len(self.sample[:_WATCHED]), self.least_spread)
+        collapsed = collapse(
+            self.untrained,
+            self.watch(),
+            len(self.sample[:_WATCHED]),
+            least_spread=self.least_spread,
+            least_rank=self.least_rank,
+        )
         self.net.train()
         if collapsed:
             self.warn(f"After {_COLLAPSE_SHOWS:.0%} of the steps: {collapsed}")

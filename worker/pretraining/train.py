@@ -63,6 +63,7 @@ def train(
         sample=sample,
         traits=traits,
         least_spread=modality.least_spread,
+        least_rank=modality.least_rank,
         save=callbacks.save,
         save_interval_s=callbacks.save_interval_s,
         report=callbacks.report,

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from worker.evaluation.diagnostics import collapse, of_embeddings, of_losses, peak_memory_gb, taught_nothing
+from worker.modalities.text import Text
 
 
 @pytest.mark.parametrize("rank", [1, 4, 8])
@@ -59,6 +60,16 @@ def test_collapse_is_named(rank: float, std: float, projected: float, items: int
     assert [
         word for word in ("RankMe", "spread of the embeddings", "projections") if word in (sentence or "")
     ] == named
+
+
+@pytest.mark.parametrize(
+    ("rank", "std", "told"), [(44.2, 0.052, False), (20, 0.052, True), (44.2, 0.014, True)]
+)
+def test_texts_may_keep_less(rank: float, std: float, told: bool) -> None:
+    """The first figures are of `next_token` on Subjectivity, whose embeddings are worth more than untrained ones."""
+    now = {"rank_me": rank, "embedding_std": std}
+    least = {"least_spread": Text.least_spread, "least_rank": Text.least_rank}
+    assert (collapse({"rank_me": 94.9, "embedding_std": 0.064}, now, 512, **least) is not None) == told
 
 
 @pytest.mark.parametrize(

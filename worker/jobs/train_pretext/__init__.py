@@ -228,7 +228,11 @@ def _train_part(
     if little is not None:
         _warn(context, model, little)
     collapsed = model.diagnostics.get("collapse") or collapse(
-        found.untrained, found.trained, len(sample), modality.least_spread
+        found.untrained,
+        found.trained,
+        len(sample),
+        least_spread=modality.least_spread,
+        least_rank=modality.least_rank,
     )
     measured = {"untrained": found.untrained, "trained": found.trained} if not done else {}
     _diagnose(context, model, collapse=collapsed, **measured)
