@@ -49,6 +49,7 @@ from service.store.shuffle import shuffle_position
 from service.store.tables import Item, Label, Project, Reservation, Source
 from worker.errors import JobFailed, Unsuited
 from worker.jobs.context import JobContext
+from worker.jobs.import_source import renamed
 from worker.jobs.import_source.known_items import KnownItem, KnownItems
 from worker.jobs.import_source.late import Late
 from worker.jobs.import_source.looks import Look, Looker
@@ -72,6 +73,7 @@ def run(context: JobContext) -> dict[str, Any]:
     if listing.content is None and listing.tell() is None:
         raise JobFailed(_nothing_found(source, listing, *contents().values()))
     content = _tell(context, project, listing)
+    renamed.follow(context, source)
     importing = _Import(context, source, project, listing, item_bytes, content)
     try:
         importing.run()
