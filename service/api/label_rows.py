@@ -10,7 +10,7 @@ from service.api.labels import LabelIn
 from service.errors import ShortlistError
 from service.formats import Row
 from service.http.problems import FieldError, explained
-from service.http.schemas import Name
+from service.http.schemas import Name, Text
 from service.labeling.labels import Arm, NewLabel, Outcome
 from service.store import class_sets
 from service.store.tables import utc_now
@@ -45,6 +45,9 @@ class LabelRow(LabelIn):
     outcome: Outcome | None = None
     said: Name | list[Name] | None = Field(
         None, description="the class as the annotator named it, where it has another name since"
+    )
+    content_hash: Text | None = Field(
+        None, max_length=100, description="of the bytes that it was given for; it is no label of others"
     )
     suggested_class: None = Field(None, description="a suggestion is no label")
     suggested_classes: None = None

@@ -485,7 +485,7 @@ class ArchiveFiles(_Folder):
                 if key is None:
                     self.refuse(f"{name!r} leads out of its archive; such names are not read.")
                 elif all(map(_is_listed, key.split("/")[:-1])):
-                    yield _File(f"{before}{key}", _uri_of_member(place, name), names[name])
+                    yield _File(_text_of(f"{before}{key}"), _uri_of_member(place, name), names[name])
 
     def _classes_in(self, place: str, archive: Archive, keys: dict[str, str]) -> dict[str, str]:
         if self.label_column is not None:

@@ -88,7 +88,12 @@ def check_items(items: Path | str) -> ItemsGiven:
         beside = place.suffix.lower() in ENDINGS and Manifest(str(place), None, None).names_places()
         given = ItemsGiven(place, place.parent if beside else place, _as_name(place.stem))
     else:
-        raise ItemsMissing(path=str(items))
+        fault = (
+            "is none of what items come in"
+            if os.path.lexists(place)
+            else "is not there; see that it is mounted"
+        )
+        raise ItemsMissing(path=str(items), fault=fault)
     return given
 
 
