@@ -54,6 +54,20 @@ class LabelRow(LabelIn):
     duplicate_of: None = None
 
 
+_COLUMNS = (
+    "key",
+    "item",
+    "class",
+    "classes",
+    "skip",
+    "annotator",
+    "annotation",
+    "duration_ms",
+    "revision",
+    "created_at",
+)
+
+
 def label_of(row: Row, annotator_of: Callable[[str | None], str]) -> NewLabel:
     """annotator_of: the one to act for, by the one that is named. Raises `ValidationError` and what that raises."""
     if row.get("arm") is not None:  # exported
@@ -76,5 +90,10 @@ def why(error: ValidationError | ShortlistError) -> FieldError:
         if found["loc"][:1] in (("suggested_class",), ("suggested_classes",)):
             message = "this is a suggestion and no label: nobody has looked at the item"
             return FieldError(field=str(found["loc"][0]), message=message)
+        if found["type"] == "extra_forbidden":
+            columns = f"{', '.join(_COLUMNS)}; of these `key` or `item`, and `class` or `skip`, are needed"
+            return FieldError(
+                field=str(found["loc"][0]), message=f"labels have no such column, but {columns}. Rename it"
+            )
         return explained(found, whole="line")
     return FieldError(field=str(error.fields.get("field", "line")), message=str(error))

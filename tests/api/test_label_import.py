@@ -248,6 +248,7 @@ def test_a_refused_line_says_which_field_and_why(admin: TestClient, engine: sa.E
         (line, field) for line, (field, _) in enumerate(wrong, 1)
     ]
     assert all(one["message"] for one in by_line)
+    assert "no such column, but key, item, class" in by_line[6]["message"]
     assert exported(admin, "p_1") == []
 
 

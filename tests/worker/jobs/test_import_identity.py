@@ -382,6 +382,15 @@ def test_a_folder_that_was_renamed_is_the_same_place(importing: Importing, tmp_p
     check_labels_are_under_their_bytes(importing, given)
     assert told(importing(root)) == {"known": 6, "missing": 1}
 
+    shutil.rmtree(root)
+    other = write_pictures(
+        tmp_path / "other", 7, first=70
+    )  # another folder, though its files are called the same
+    for number in range(7):
+        (other / f"{70 + number:05}.png").rename(other / f"{number:05}.png")
+    assert told(importing(other)) == {"added": 1, "refused": 6}
+    assert by_key(importing)["00004.png"].state == "done"
+
 
 @on_sqlite
 def test_another_place_is_left_alone(importing: Importing, tmp_path: Path) -> None:

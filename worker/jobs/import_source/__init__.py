@@ -73,7 +73,7 @@ def run(context: JobContext) -> dict[str, Any]:
     if listing.content is None and listing.tell() is None:
         raise JobFailed(_nothing_found(source, listing, *contents().values()))
     content = _tell(context, project, listing)
-    renamed.follow(context, source)
+    renamed.follow(context, source, item_bytes)
     importing = _Import(context, source, project, listing, item_bytes, content)
     try:
         importing.run()

@@ -5,16 +5,17 @@ import os
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.content.reader import local_path
+from service.content.reader import ItemBytes, local_path
+from service.errors import ShortlistError
 from service.store.tables import Item, Source
 from worker.jobs.context import JobContext
 
-_LOOKED_FOR = 1_000  # files of a folder that is gone
+_LOOKED_AT = 100  # items of a folder that is gone
 
 
-def follow(context: JobContext, source: Source) -> None:
-    """Earlier imports of a folder that is gone, and of whose files more than half lie below the source's, are imports
-    of this one: so what is changed, moved or missing in it is told.
+def follow(context: JobContext, source: Source, item_bytes: ItemBytes) -> None:
+    """Earlier imports of a folder that is gone, and of whose items more than half lie below the source's, are imports
+    of this one: so what is changed, moved or missing in it is told. Equal names alone do not make it so.
     """
     folder = local_path(source.uri)
     if not (os.path.isabs(folder) and os.path.isdir(folder)):
@@ -22,7 +23,8 @@ def follow(context: JobContext, source: Source) -> None:
     of_project = (Source.project_id == source.project_id, Source.split == source.split)
     with context.read() as session:
         places = session.scalars(sa.select(Source.uri).where(*of_project).distinct()).all()
-        before = [place for place in places if _is_gone(place) and _lies_in(session, source, place, folder)]
+        items = {place: _items(session, source, place) for place in places if _is_gone(place)}
+    before = [place for place, some in items.items() if _lie_in(item_bytes, folder, place, some)]
     if before:
         with context.publish() as session:
             session.execute(
@@ -35,16 +37,25 @@ def _is_gone(place: str) -> bool:
     return os.path.isabs(path) and not os.path.lexists(path)
 
 
-def _lies_in(session: Session, source: Source, place: str, folder: str) -> bool:
+def _items(session: Session, source: Source, place: str) -> list[tuple[str, str]]:
+    """Places and hashes of some of its items."""
     query = (
-        sa.select(Item.uri)
+        sa.select(Item.uri, Item.content_hash)
         .join(Source, Source.id == Item.source_id)
         .where(Item.project_id == source.project_id, Item.split == source.split, Source.uri == place)
-        .where(Item.state.not_in(("withdrawn", "changed")))
+        .where(Item.state.in_(("available", "done", "broken")), Item.content_hash.is_not(None))
         .order_by(Item.shuffle)
-        .limit(_LOOKED_FOR)
+        .limit(_LOOKED_AT)
     )
-    before = local_path(place)
-    files = [local_path(uri).removeprefix(before) for uri in session.scalars(query)]
-    found = sum(os.path.lexists(folder + file.partition("#frame=")[0]) for file in files)
-    return 2 * found > len(files)
+    return [(uri, str(content)) for uri, content in session.execute(query)]
+
+
+def _lie_in(item_bytes: ItemBytes, folder: str, place: str, items: list[tuple[str, str]]) -> bool:
+    before, found = local_path(place), 0
+    for uri, content in items:
+        try:
+            item_bytes.read(folder + local_path(uri).removeprefix(before), content)
+        except ShortlistError:
+            continue
+        found += 1
+    return 2 * found > len(items)
