@@ -119,6 +119,12 @@ def _tell(context: JobContext, project: Project, listing: Listing) -> Content:
 def _nothing_found(source: Source, listing: Listing, *wanted: Content) -> str:
     if listing.refused:
         return f"Nothing could be imported from {source.uri!r}. {listing.refusals[0]}"
+    if listing.content is None and (columns := listing.columns()):
+        return (
+            f"{source.uri!r} has no column of items. Its columns are {', '.join(columns)}. Name the one with texts "
+            "`text`; that with images `image`, with their bytes in it, as Parquet; or write a CSV or JSONL manifest "
+            "with a column `path` that names files."
+        )
     *others, last = (f"{content.name}s" for content in wanted)
     kinds = f"{', '.join(others)} or {last}" if others else last
     formats = ", ".join(name for content in wanted for name in content.formats)
