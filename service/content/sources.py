@@ -121,7 +121,7 @@ class Listing(ABC):
         return None
 
     def columns(self) -> list[str]:
-        """Of a table, as people are told, with their types where it has some; none of other sources."""
+        """The columns of a table, as people are told, with their types where it has some; none of other sources."""
         return []
 
     def _wanted(self) -> Content:
