@@ -166,7 +166,7 @@ def _tell_replaced(session: Session, project: Project, source_id: int) -> None:
         .join(new, _copied(old, new, project))
         .join(old_before, old_before.id == old.replaces_id)
         .join(new_before, _copied(old_before, new_before, project))
-        .where(old.project_id == source_id)
+        .where(old.project_id == source_id, old.replaces_id.is_not(None))
     )
     values = [{"id": number, "replaces_id": before} for number, before in session.execute(successors)]
     out = (
