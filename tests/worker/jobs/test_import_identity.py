@@ -393,6 +393,22 @@ def test_a_folder_that_was_renamed_is_the_same_place(importing: Importing, tmp_p
 
 
 @on_sqlite
+def test_a_table_that_was_renamed_is_the_same_place(importing: Importing, tmp_path: Path) -> None:
+    keys = list("abcde")
+    table = write_parquet(tmp_path / "old.parquet", {"key": keys, "image": RED})
+    importing(table)
+    given = label_all(importing)
+    table.unlink()
+    changed = {"key": keys[:4], "image": [RED[0], bytes_of(50), *RED[2:4]]}
+    assert told(importing(write_parquet(tmp_path / "new.parquet", changed))) == {
+        "known": 3,
+        "changed": 1,
+        "missing": 1,
+    }
+    check_labels_are_under_their_bytes(importing, given)
+
+
+@on_sqlite
 def test_another_place_is_left_alone(importing: Importing, tmp_path: Path) -> None:
     importing(write_pictures(tmp_path / "one", 3))
     two = write_pictures(tmp_path / "two", 3, first=3)

@@ -1,4 +1,4 @@
-"""Folders that were imported under another name, and renamed since."""
+"""Folders, tables and archives that were imported under another name, and renamed since."""
 
 import os
 
@@ -10,21 +10,21 @@ from service.errors import ShortlistError
 from service.store.tables import Item, Source
 from worker.jobs.context import JobContext
 
-_LOOKED_AT = 100  # items of a folder that is gone
+_LOOKED_AT = 100  # items of a place that is gone
 
 
 def follow(context: JobContext, source: Source, item_bytes: ItemBytes) -> None:
-    """Earlier imports of a folder that is gone, and of whose items more than half lie below the source's, are imports
-    of this one: so what is changed, moved or missing in it is told. Equal names alone do not make it so.
+    """Earlier imports of a place that is gone, and of whose items more than half lie in the source's, are imports of
+    this one: so what is changed, moved or missing in it is told. Equal names alone do not make it so.
     """
-    folder = local_path(source.uri)
-    if not (os.path.isabs(folder) and os.path.isdir(folder)):
+    here = local_path(source.uri)
+    if not (os.path.isabs(here) and os.path.exists(here)):
         return
     of_project = (Source.project_id == source.project_id, Source.split == source.split)
     with context.read() as session:
         places = session.scalars(sa.select(Source.uri).where(*of_project).distinct()).all()
         items = {place: _items(session, source, place) for place in places if _is_gone(place)}
-    before = [place for place, some in items.items() if _lie_in(item_bytes, folder, place, some)]
+    before = [place for place, some in items.items() if _lie_in(item_bytes, here, place, some)]
     if before:
         with context.publish() as session:
             session.execute(
@@ -50,11 +50,11 @@ def _items(session: Session, source: Source, place: str) -> list[tuple[str, str]
     return [(uri, str(content)) for uri, content in session.execute(query)]
 
 
-def _lie_in(item_bytes: ItemBytes, folder: str, place: str, items: list[tuple[str, str]]) -> bool:
+def _lie_in(item_bytes: ItemBytes, here: str, place: str, items: list[tuple[str, str]]) -> bool:
     before, found = local_path(place), 0
     for uri, content in items:
         try:
-            item_bytes.read(folder + local_path(uri).removeprefix(before), content)
+            item_bytes.read(here + local_path(uri).removeprefix(before), content)
         except ShortlistError:
             continue
         found += 1
