@@ -399,7 +399,7 @@ def test_a_table_that_was_renamed_is_the_same_place(importing: Importing, tmp_pa
     importing(table)
     given = label_all(importing)
     table.unlink()
-    changed = {"key": keys[:4], "image": [RED[0], bytes_of(50), *RED[2:4]]}
+    changed: dict[str, list[Any]] = {"key": keys[:4], "image": [RED[0], bytes_of(50), *RED[2:4]]}
     assert told(importing(write_parquet(tmp_path / "new.parquet", changed))) == {
         "known": 3,
         "changed": 1,
