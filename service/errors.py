@@ -177,6 +177,13 @@ class UnknownItemKey(ShortlistError):
     status, code = 422, "unknown_key"
 
 
+class OtherBytes(ShortlistError):
+    """`{field}`: {item!r} has other bytes here than those that the label was given for, and no other item, or more than
+    one, has these. If the label holds all the same, send it without `content_hash`."""
+
+    status, code = 422, "other_bytes"
+
+
 class WebhookAddressRefused(ShortlistError):
     """`{field}`: this address cannot be told of events: {reason}. Send the https:// URL of a receiver, without user
     name, password and fragment."""
@@ -614,8 +621,8 @@ class DatabaseUnreachable(ShortlistError):
 
 
 class ItemsMissing(ShortlistError):
-    """{path!r} is neither a folder nor a zip or tar archive, nor a CSV, TSV, JSONL or Parquet file, nor a URL. Name the
-    one with your items after --items."""
+    """{path!r} {fault}. Name the folder, archive, CSV, TSV, JSONL or Parquet file, or the URL of a bucket, with your
+    items after --items."""
 
     code = "items_missing"
 

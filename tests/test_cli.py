@@ -282,9 +282,9 @@ def test_a_port_in_use(name: str, data_dir: str) -> None:
 
 def test_up_wants_a_folder_and_classes(tmp_path: Path, data_dir: str) -> None:
     up_here = ("up", "--port", "0", "--data-dir", data_dir, "--images")
-    assert "is neither a folder nor a zip or tar archive, nor a CSV" in refused(
-        shortlist(*up_here, str(tmp_path / "none"))
-    )
+    assert "none' is not there" in refused(shortlist(*up_here, str(tmp_path / "none")))
+    assert "is none of what items come in" in refused(shortlist(*up_here, __file__))
+    assert "'' names nothing" in refused(shortlist(*up_here, ""))  # as of a variable that is not set
     assert "--classes cat,dog" in refused(shortlist(*up_here, str(tmp_path)))
     listed = shortlist("keys", "list", "--data-dir", data_dir)
     assert (listed.returncode, listed.stdout) == (0, "")  # the first key is made by a start that shows it

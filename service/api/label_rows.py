@@ -10,7 +10,7 @@ from service.api.labels import LabelIn
 from service.errors import ShortlistError
 from service.formats import Row
 from service.http.problems import FieldError, explained
-from service.http.schemas import Name
+from service.http.schemas import Name, Text
 from service.labeling.labels import Arm, NewLabel, Outcome
 from service.store import class_sets
 from service.store.tables import utc_now
@@ -46,9 +46,26 @@ class LabelRow(LabelIn):
     said: Name | list[Name] | None = Field(
         None, description="the class as the annotator named it, where it has another name since"
     )
+    content_hash: Text | None = Field(
+        None, max_length=100, description="of the bytes that it was given for; it is no label of others"
+    )
     suggested_class: None = Field(None, description="a suggestion is no label")
     suggested_classes: None = None
     duplicate_of: None = None
+
+
+_COLUMNS = (
+    "key",
+    "item",
+    "class",
+    "classes",
+    "skip",
+    "annotator",
+    "annotation",
+    "duration_ms",
+    "revision",
+    "created_at",
+)
 
 
 def label_of(row: Row, annotator_of: Callable[[str | None], str]) -> NewLabel:
@@ -73,5 +90,10 @@ def why(error: ValidationError | ShortlistError) -> FieldError:
         if found["loc"][:1] in (("suggested_class",), ("suggested_classes",)):
             message = "this is a suggestion and no label: nobody has looked at the item"
             return FieldError(field=str(found["loc"][0]), message=message)
+        if found["type"] == "extra_forbidden":
+            columns = f"{', '.join(_COLUMNS)}; of these `key` or `item`, and `class` or `skip`, are needed"
+            return FieldError(
+                field=str(found["loc"][0]), message=f"labels have no such column, but {columns}. Rename it"
+            )
         return explained(found, whole="line")
     return FieldError(field=str(error.fields.get("field", "line")), message=str(error))

@@ -67,6 +67,7 @@ EXPORT_COLUMNS = pa.schema(
         ("duration_ms", pa.int64()),
         ("annotation", pa.string()),
         ("created_at", pa.timestamp("us", "UTC")),
+        ("content_hash", pa.string()),
     ]
 )
 _LIST = pa.list_(pa.string())
@@ -385,4 +386,5 @@ def _row(exported: label_exports.ExportedLabel, kind: str, current: bool) -> dic
         "duration_ms": label.duration_ms,
         "annotation": label.annotation,
         "created_at": label.created_at,
+        "content_hash": exported.content_hash,
     }

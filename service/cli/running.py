@@ -54,7 +54,7 @@ def up_command(
     data_dir: DataDir = None,
 ) -> None:
     """Service, worker and embedded database in one; Ctrl-C stops all. Starting again goes on."""
-    given = up.check_items(items) if items else None
+    given = up.check_items(items) if items is not None else None
     from_folders = classes == up.FROM_FOLDERS
     wanted = up.read_classes("" if from_folders else classes, classes_file)
     settings = settings_of(

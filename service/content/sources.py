@@ -120,6 +120,10 @@ class Listing(ABC):
         """The number of candidates, where it is cheap to know."""
         return None
 
+    def columns(self) -> list[str]:
+        """The columns of a table, as people are told, with their types where it has some; none of other sources."""
+        return []
+
     def _wanted(self) -> Content:
         if self.content is None:
             raise ValueError("nothing says which items are wanted: ask `tell`")
@@ -485,7 +489,7 @@ class ArchiveFiles(_Folder):
                 if key is None:
                     self.refuse(f"{name!r} leads out of its archive; such names are not read.")
                 elif all(map(_is_listed, key.split("/")[:-1])):
-                    yield _File(f"{before}{key}", _uri_of_member(place, name), names[name])
+                    yield _File(_text_of(f"{before}{key}"), _uri_of_member(place, name), names[name])
 
     def _classes_in(self, place: str, archive: Archive, keys: dict[str, str]) -> dict[str, str]:
         if self.label_column is not None:
@@ -539,6 +543,9 @@ class Manifest(Listing):
             else:
                 yield from self._cell(number, line, row, column)
 
+    def columns(self) -> list[str]:
+        return list(map(repr, self._columns()))
+
     def names_places(self) -> bool:
         """True if it names the items' places and does not hold the items."""
         return self._names_places(self.content or self._told())
@@ -559,8 +566,7 @@ class Manifest(Listing):
         content = self._wanted()
         if content.binary or self._names_places(content):
             return None
-        columns = self._columns()
-        return named_column(columns, list(map(repr, columns)), self.uri, content)
+        return named_column(self._columns(), self.columns(), self.uri, content)
 
     def _names_places(self, content: Content | None) -> bool:
         columns = self._columns()
@@ -710,6 +716,9 @@ class ParquetFile(Listing):
                     has_own_key=own,
                 )
                 number += 1
+
+    def columns(self) -> list[str]:
+        return [f"{field.name!r} ({field.type})" for field in open_parquet(self.uri).schema_arrow]
 
     def _label_column(self, schema: pa.Schema) -> tuple[str | None, list[str] | None]:
         """And the names that its numbers stand for, if any. Raises `SourceUnreadable`."""

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from service.content.lines import Lines
+from service.content.lines import Lines, folded
 from service.content.rows import open_parquet
 from service.formats import NoRow, NumberedRow, Row, unreadable
 
@@ -134,7 +134,7 @@ def _of_cells(row: Any) -> Row:
     """A table has every column in every row: an empty cell is one that is not there. An exported revision without a
     class and without a skip withdraws a label.
     """
-    found = {name.strip(): cell for name, cell in row.items() if cell not in (None, "") and cell == cell}
+    found = {folded(name): cell for name, cell in row.items() if cell not in (None, "") and cell == cell}
     for name in _NUMBERS:
         if name in found:
             found[name] = _whole(found[name])

@@ -139,9 +139,10 @@ def explained(error: Mapping[str, Any], whole: str = "body") -> FieldError:
     if error["type"] == "json_invalid":  # its location is a character, not a field
         reason = error.get("ctx", {}).get("error", error["msg"])
         return FieldError(field=whole, message=f"this is no JSON: {reason}")
-    return FieldError(
-        field=_field(error["loc"]) or whole, message=str(error["msg"]).removeprefix("Value error, ")
-    )
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = "there is no such field here"
+    return FieldError(field=_field(error["loc"]) or whole, message=message)
 
 
 def _field(location: tuple[str | int, ...]) -> str:

@@ -11,12 +11,13 @@ from service.store.tables import Duplicate, Item, Label, Project
 
 @dataclass(frozen=True)
 class ExportedLabel:
-    """A label as it is exported, with the key of its item; aside: the item's key has other bytes now, and the label is
-    none of the current ones.
+    """A label as it is exported, with the key of its item and the hash of the bytes that it was given for; aside: the
+    key has other bytes now, and the label is none of the current ones.
     """
 
     label: Label
     key: str
+    content_hash: str | None
     aside: bool
 
 
@@ -34,7 +35,7 @@ def page(
     nor told twice.
     """
     query = (
-        sa.select(Label, Item.key, Item.state == "changed")
+        sa.select(Label, Item.key, Item.content_hash, Item.state == "changed")
         .join(Item, Item.id == Label.item_id)
         .where(Label.project_id == project_id, Label.id > after, Label.id <= last)
         .order_by(Label.id)

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from service.errors import (
     ItemInTestSplit,
     NotFound,
+    OtherBytes,
     RevisionTaken,
     ShortlistError,
     UnknownBatch,
@@ -29,7 +30,7 @@ from service.labeling.picks import OPEN
 from service.models import training
 from service.pool import queues
 from service.projects import projects
-from service.store import item_decisions
+from service.store import asides, item_decisions
 from service.store.bulk import NewRows
 from service.store.ids import public_id, row_number
 from service.store.item_decisions import ItemLabels
@@ -65,6 +66,7 @@ class NewLabel:
     created_at: datetime | None = None
     arm: Arm | None = None
     late: bool = False
+    content_hash: str | None = None  # of the bytes that it was given for, wherever these are here
     # Of those that a tool was shown the item for, in the place of a batch:
     ranking_id: int | None = None
 
@@ -100,6 +102,21 @@ _ITEMS = sa.select(Item, sa.exists().where(QueuedItem.item_id == Item.id)).where
     Item.project_id == sa.bindparam("project")
 )
 _BY_KEY = _ITEMS.where(Item.key.in_(sa.bindparam("wanted", expanding=True)))
+# Of those bytes: the only item that has them, and those that another item took the key from. Blank frames are many.
+_OF_BYTES = sa.and_(
+    Item.project_id == sa.bindparam("project"), Item.content_hash.in_(sa.bindparam("wanted", expanding=True))
+)
+_BY_CONTENT = _ITEMS.where(
+    Item.id.in_(
+        sa.union(
+            sa.select(sa.func.min(Item.id))
+            .where(_OF_BYTES)
+            .group_by(Item.content_hash)
+            .having(sa.func.count() == 1),
+            sa.select(Item.id).where(_OF_BYTES, asides.CHANGED),
+        )
+    )
+)
 _BY_NUMBER = _ITEMS.where(Item.id.in_(sa.bindparam("wanted", expanding=True)))
 _BECOME = (
     sa.update(Reservation)
@@ -164,6 +181,7 @@ class _Call:
         self._closings: list[tuple[Label, int]] = []  # the last label of a round, labels used with it
         self._found: dict[int, ItemLabels] = {}
         self._numbers: dict[str, int] = {}  # of items by key
+        self._moved: dict[tuple[str, str], int | None] = {}  # by key and bytes, where the key has others
         self._queued: set[int] = set()  # items that stand in a queue
         self._held: dict[tuple[int, str], list[_Hold]] = {}
         self._new: list[Label] = []
@@ -180,6 +198,7 @@ class _Call:
             items += self._items(_BY_KEY, spellings(keys))
             self._numbers = {composed(item.key): item.id for item in items}
             self._numbers |= {item.key: item.id for item in items}  # one that is spelled just so goes before
+            items += self._items_of_bytes(entries, items)
         numbers = {number for entry in entries if (number := self._item_number(entry)) is not None}
         if missing := numbers - {item.id for item in items}:
             items += self._items(_BY_NUMBER, missing)
@@ -188,6 +207,28 @@ class _Call:
         for row in self.session.execute(_HOLDS, theirs):
             hold = _Hold(*row)
             self._held.setdefault((hold.item_id, hold.annotator), []).append(hold)
+
+    def _items_of_bytes(self, entries: Sequence[NewLabel], by_key: Sequence[Item]) -> list[Item]:
+        """The items whose bytes labels were given for, where the keys are those of other bytes, or of none."""
+        known = {item.id: item for item in by_key}
+        wanted: set[tuple[str, str]] = set()
+        for entry in entries:
+            if entry.key is not None and entry.content_hash is not None:
+                item = known.get(self._item_number(entry) or 0)
+                if item is None or not _may_be(item, entry.content_hash):
+                    wanted.add((entry.key, entry.content_hash))
+        if not wanted:
+            return []
+        found = self._items(_BY_CONTENT, {content for _, content in wanted})
+        holders: dict[str | None, list[Item]] = {}
+        for item in found:
+            holders.setdefault(item.content_hash, []).append(item)
+        for key, content in wanted:
+            theirs = holders.get(content, [])
+            had_it = (item.id for item in theirs if asides.had_key(item, key))
+            have_them = (item.id for item in theirs if item.state != "changed")
+            self._moved[key, content] = next(had_it, next(have_them, None))
+        return [item for item in found if item.id not in known]
 
     def _items(self, query: sa.Select[Item, bool], wanted: Collection[int] | Collection[str]) -> list[Item]:
         found = self.session.execute(query, {"project": self.project.id, "wanted": list(wanted)}).all()
@@ -222,10 +263,13 @@ class _Call:
     def _check(self, entry: NewLabel, where: str) -> ItemLabels:
         number = self._item_number(entry)
         found = self._found.get(number) if number is not None else None
+        named = "item" if entry.item is not None else "key"
         if found is None and entry.item is not None:
             raise UnknownItem(field=f"{where}item", id=entry.item)
-        if found is None:
+        if found is None and self._numbers.keys().isdisjoint((entry.key or "", composed(entry.key or ""))):
             raise UnknownItemKey(field=f"{where}key", key=entry.key)
+        if found is None or not (entry.content_hash is None or _may_be(found.item, entry.content_hash)):
+            raise OtherBytes(field=f"{where}{named}", item=entry.item or entry.key)
         if found.item.split != "pool":
             raise ItemInTestSplit(field=f"{where}item", id=entry.item or entry.key)
         if entry.batch is not None:
@@ -316,6 +360,8 @@ class _Call:
     def _item_number(self, entry: NewLabel) -> int | None:
         if entry.item is None:
             key = entry.key or ""
+            if (key, entry.content_hash) in self._moved:
+                return self._moved[key, str(entry.content_hash)]
             return self._numbers.get(key, self._numbers.get(composed(key)))
         try:
             return row_number("i", entry.item)
@@ -393,6 +439,11 @@ def annotation_bytes(annotation: Annotation) -> int:
 
 def _content(label: NewLabel | Label) -> tuple[str | None, str | None, Annotation | None]:
     return label.class_name, label.skip, label.annotation
+
+
+def _may_be(item: Item, content_hash: str) -> bool:
+    """False where the item has other bytes."""
+    return item.content_hash in (None, content_hash)
 
 
 def _withdraws(entry: NewLabel) -> bool:

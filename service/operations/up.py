@@ -76,8 +76,11 @@ def check_items(items: Path | str) -> ItemsGiven:
     """A path or a URL. Raises `ItemsMissing`, and `SourceUnreadable` for a manifest that cannot be
     read.
     """
-    if is_url(str(items)) and not str(items).lower().startswith("file://"):
-        return _remote(str(items).rstrip("/"))
+    url = str(items).rstrip("/")
+    if is_url(url) and not url.lower().startswith("file://"):
+        return _remote(url)
+    if not str(items).strip():
+        raise ItemsMissing(path=str(items), fault="names nothing")
     place = Path(os.path.expanduser(local_path(str(items)))).resolve()
     if place.is_dir():
         given = ItemsGiven(place, place, _as_name(place.name))
@@ -88,7 +91,12 @@ def check_items(items: Path | str) -> ItemsGiven:
         beside = place.suffix.lower() in ENDINGS and Manifest(str(place), None, None).names_places()
         given = ItemsGiven(place, place.parent if beside else place, _as_name(place.stem))
     else:
-        raise ItemsMissing(path=str(items))
+        fault = (
+            "is none of what items come in"
+            if os.path.lexists(place)
+            else "is not there; see that it is mounted"
+        )
+        raise ItemsMissing(path=str(items), fault=fault)
     return given
 
 

@@ -83,7 +83,7 @@ def _look(item_bytes: ItemBytes, entry: NewItem, item: KnownItem) -> Look:
         return Look()
     if entry.text is not None:
         return Look(entry.content_hash != item.content_hash, entry.content_hash)
-    if item.content_hash is None:  # nobody has read it
+    if item.content_hash is None and item.state != "quarantined":  # nobody has read it
         return Look(entry.uri != item.uri)
     try:
         stamp = item_bytes.stamp(entry.uri)

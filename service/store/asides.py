@@ -50,6 +50,17 @@ def state_when_restored(item: Item) -> str:
     return "changed" if item.key.endswith(_suffix(item.id)) else "available"
 
 
+def renumbered(key: str, before: int, number: int) -> str:
+    """The key of a copy with another number, of an item that another one took the key from; else the key."""
+    own = key.removesuffix(_suffix(before))
+    return key if own == key else own + _suffix(number)
+
+
+def had_key(item: Item, key: str) -> bool:
+    """True if the key was the item's, before another one took it."""
+    return item.key == key + _suffix(item.id)
+
+
 def _suffix(number: int) -> str:
     """The end of the key that an item has once another took its own."""
     return f"#{public_id('i', number)}"

@@ -271,6 +271,69 @@ def test_a_registered_key_with_other_bytes_is_another_item(shop: Shop, tmp_path:
     assert shop.items()["00001.png"]["state"] == "done"
 
 
+def test_the_first_scoring_tells_the_bytes_of_what_was_registered_by_its_place(
+    shop: Shop, tmp_path: Path
+) -> None:
+    root = write_pictures(tmp_path / "pool", 4)
+    (root / "00003.png").write_bytes(b"broken")
+    entries = [{"key": f"{n}", "uri": str(root / f"0000{n}.png")} for n in range(5)]
+    assert registered(shop, *entries) == {"added": 5}
+    run(claim(shop.engine, shop.settings, shop.artifacts, kind="score_raw"))
+    items = shop.items()
+    assert {key: item["state"] for key, item in items.items()} == {
+        **dict.fromkeys("012", "available"),
+        **dict.fromkeys("34", "quarantined"),
+    }
+    assert (items["0"]["facts"] or {}).get("width")
+    shop.label(items["1"]["id"], "coat")
+    for number in (1, 3, 4):
+        (root / f"0000{number}.png").write_bytes(encoded(picture(40 + number)))
+
+    assert registered(shop, *entries) == {"known": 2, "changed": 3}
+    assert {item["state"] for item in shop.items(state="available").values()} == {"available"}
+    assert shop.items(state="available").keys() == {entry["key"] for entry in entries}
+    assert shop.exported() == []
+
+
+def test_exported_labels_go_to_their_bytes(shop: Shop, tmp_path: Path) -> None:
+    """What has a key by now may be something else, here and on another machine."""
+    root = write_pictures(tmp_path / "pool", 4)
+    shop.imported(root)
+    for key, item in shop.items().items():
+        shop.label(item["id"], "coat" if key < "00002" else "shirt")
+    exported = shop.admin.get("/projects/p_1/labels").content
+    (root / "00000.png").rename(root / "x")
+    (root / "00002.png").rename(root / "00000.png")
+    (root / "x").rename(root / "00002.png")
+    (root / "00001.png").write_bytes(encoded(picture(40)))
+    (root / "00003.png").rename(root / "renamed.png")
+
+    def sent(project: str, body: bytes) -> dict[str, Any]:
+        headers = {"Content-Type": "application/x-ndjson"}
+        answer = shop.admin.post(f"/projects/{project}/labels/import", content=body, headers=headers)
+        return dict(answer.json())
+
+    assert shop.imported(root) == {"changed": 1, "moved": 3}
+    assert sent("p_1", exported)["outcomes"] == {"duplicate": 4}
+    assert shop.items(state="available").keys() == {"00001.png"}  # nobody labeled that
+
+    created(shop.admin, name="elsewhere")
+    shop.admin.post("/projects/p_2/sources", json={"uri": str(root)})
+    run(claim(shop.engine, shop.settings, shop.artifacts, kind="import_source"))
+    answer = sent("p_2", exported)
+    assert answer["outcomes"] == {"accepted": 3}
+    (refused,) = answer["refused"]
+    assert (refused["line"], refused["code"], refused["field"]) == (2, "other_bytes", "key")
+    lines = shop.admin.get("/projects/p_2/labels").text.splitlines()
+    assert {line["key"]: line["class"] for line in map(json.loads, lines)} == {
+        "00002.png": "coat",
+        "00000.png": "shirt",
+        "renamed.png": "shirt",
+    }
+    by_key = {"key": "00001.png", "class": "coat", "annotator": "ann"}  # as people say it
+    assert sent("p_2", json.dumps(by_key).encode())["outcomes"] == {"accepted": 1}
+
+
 def test_the_same_bytes_elsewhere_are_the_same_item_there(shop: Shop, tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "pool", 2)
     shop.imported(root)

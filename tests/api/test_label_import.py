@@ -186,7 +186,7 @@ def test_lines_as_windows_writes_them(
     lines = [{"key": f"{n:03}", "class": "coat", "annotator": "Zoë 🦊"} for n in range(3)]
     body = ending.join(json.dumps(line, ensure_ascii=False) for line in lines).encode(encoding)
     assert post_body(admin, body, NDJSON).json()["outcomes"] == {"accepted": 3}
-    table = ending.join(["key;class;annotator", *(f"{n:03};coat;Zoë 🦊" for n in range(3))]).encode(encoding)
+    table = ending.join(["Key;CLASS; annotator", *(f"{n:03};coat;Zoë 🦊" for n in range(3))]).encode(encoding)
     assert post_body(admin, table, CSV).json()["outcomes"] == {"duplicate": 3}
     assert {row["annotator"] for row in exported(admin, "p_1")} == {"Zoë 🦊"}
 
@@ -248,6 +248,7 @@ def test_a_refused_line_says_which_field_and_why(admin: TestClient, engine: sa.E
         (line, field) for line, (field, _) in enumerate(wrong, 1)
     ]
     assert all(one["message"] for one in by_line)
+    assert "no such column, but key, item, class" in by_line[6]["message"]
     assert exported(admin, "p_1") == []
 
 

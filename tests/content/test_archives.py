@@ -112,6 +112,13 @@ def test_names_that_lead_out_are_refused(write: Write, tmp_path: Path, item_byte
     assert {path.name for path in tmp_path.iterdir()} == {place.name}
 
 
+def test_names_that_are_not_utf8_are_keys_as_in_a_folder(tmp_path: Path, item_bytes: ItemBytes) -> None:
+    place = write_tar(tmp_path / "pool.tar", {"caf\udce9/1.png": b"x"})
+    found, _ = listed(place, item_bytes)
+    assert [one.key for one in found] == [r"caf\xe9/1.png"]
+    assert item_bytes.read(found[0].uri) == b"x"
+
+
 def test_an_archive_below_no_root_is_not_read(tmp_path: Path, item_bytes: ItemBytes) -> None:
     with pytest.raises(SourceNotAllowed):
         item_bytes.read("/etc/pool.zip#member=1.png")

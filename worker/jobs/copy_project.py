@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
-from service.store import pipeline
+from service.store import asides, pipeline
 from service.store.asides import ASIDE
 from service.store.tables import Item, Label, Project, Round, ScoreRun, Table
 from worker.errors import JobFailed
@@ -71,6 +71,12 @@ def run(context: JobContext) -> dict[str, Any]:
     return {"items": copied}
 
 
+def _copied(old: type[Item], new: type[Item], project: Project) -> sa.ColumnElement[bool]:
+    """True of an item and its copy. An import of the source may give a key to other bytes meanwhile."""
+    same_bytes = new.content_hash.is_not_distinct_from(old.content_hash)
+    return sa.and_(new.project_id == project.id, new.key == old.key, same_bytes)
+
+
 def _next_items(session: Session, source: Project, after: int) -> list[int]:
     query = sa.select(Item.id).where(Item.project_id == source.id, Item.id > after).order_by(Item.id)
     return list(session.scalars(query.limit(_CHUNK)))
@@ -83,7 +89,7 @@ class _Copy:
         self.session, self.project = session, project
         self.old, self.new = aliased(Item), aliased(Item)
         self.part = sa.and_(self.old.project_id == source.id, self.old.id.between(numbers[0], numbers[-1]))
-        self.pair = sa.and_(self.new.project_id == project.id, self.new.key == self.old.key)
+        self.pair = _copied(self.old, self.new, project)
 
     def items(self, decided: bool) -> None:
         """`decided`: as the labels made them; otherwise open again, but for gold items and the test split."""
@@ -149,8 +155,34 @@ class _Copy:
         self.session.execute(insert.from_select(list(columns), rows).on_conflict_do_nothing())
 
 
+def _tell_replaced(session: Session, project: Project, source_id: int) -> None:
+    """Items whose keys others took know so in the copy, too: by their key, which ends in their number, and by their
+    successor.
+    """
+    old, new, old_before, new_before = (aliased(Item) for _ in range(4))
+    successors = (
+        sa.select(new.id, new_before.id)
+        .select_from(old)
+        .join(new, _copied(old, new, project))
+        .join(old_before, old_before.id == old.replaces_id)
+        .join(new_before, _copied(old_before, new_before, project))
+        .where(old.project_id == source_id, old.replaces_id.is_not(None))
+    )
+    values = [{"id": number, "replaces_id": before} for number, before in session.execute(successors)]
+    out = (
+        sa.select(old.id, new.id, new.key)
+        .join(new, _copied(old, new, project))
+        .where(old.project_id == source_id, old.state.in_(("changed", "withdrawn")))
+    )
+    renamed = [(number, asides.renumbered(key, was, number)) for was, number, key in session.execute(out)]
+    for update in (values, [{"id": number, "key": key} for number, key in renamed]):
+        if update:
+            session.execute(sa.update(Item), update)
+
+
 def _activate(session: Session, project: Project, source_id: int) -> None:
     session.refresh(project, with_for_update={"key_share": True})
+    _tell_replaced(session, project, source_id)
     votes = sa.select(sa.func.count()).where(
         Label.project_id == project.id, Label.current, Label.used, Label.class_name.is_not(None)
     )

@@ -8,6 +8,7 @@ Where the modality has a foundation, job score_foundation comes after it, whose 
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -32,7 +33,7 @@ from service.store.tables import Item, Project, ScoreRun, utc_now
 from worker.arrays import Bools, Bytes, Floats, Halves, Ints
 from worker.device import use_threads
 from worker.jobs.context import JobContext
-from worker.jobs.score_pool import SCORED_STATES
+from worker.jobs.score_pool import SCORED_STATES, store_learned
 from worker.jobs.score_pool.find_duplicates import find_duplicates
 from worker.jobs.score_pool.foundation import AUTO
 from worker.jobs.specs import item_refs, modality_of
@@ -201,7 +202,9 @@ def read_items(
     seed: int,
     features_of: Callable[[Iterator[Tensor], np.random.Generator], Values],
 ) -> tuple[Bools, Values, Bytes]:
-    """A mask (n,) of the items that can be read; of these (m,) the features (m, d) and the sketches (m, f)."""
+    """A mask (n,) of the items that can be read; of these (m,) the features (m, d) and the sketches (m, f). What
+    reading tells that the database does not know yet is stored.
+    """
     read, sketches = np.zeros(len(ids), np.bool_), list[Bytes]()
 
     def parts() -> Iterator[Tensor]:
@@ -210,6 +213,14 @@ def read_items(
             with context.read() as session:
                 refs = item_refs(session, some)
             decoded = reader.decode_items(refs, modality)
+            learned = {
+                ref.id: replace(one, item=None)
+                for ref, one in zip(refs, decoded, strict=True)
+                if one.fetched and (one.item is None or ref.content_hash is None)
+            }
+            if learned:
+                with context.publish() as session:
+                    store_learned(session, learned)
             good = {ref.id: one.item for ref, one in zip(refs, decoded, strict=True) if one.item is not None}
             read[start : start + len(some)] = np.isin(some, np.array(list(good), np.int64))
             context.report(_READING * start / len(ids), f"reading items, {start:,} of {len(ids):,}")

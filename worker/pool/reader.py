@@ -75,7 +75,8 @@ class ItemReader:
             item, facts = modality.decode(data, self._limits)
         except (BadItem, SourceNotAllowed, SourceUnreadable) as error:
             fetched = not isinstance(error, (SourceNotAllowed, SourceUnreachable))
-            return Decoded(None, str(error.fields.get("reason", error)), content_hash, fetched=fetched)
+            reason = str(error.fields.get("reason", error)).rstrip(".")
+            return Decoded(None, reason, content_hash, fetched=fetched)
         return Decoded(item, None, content_hash, facts, len(data))
 
 

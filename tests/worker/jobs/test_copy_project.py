@@ -9,7 +9,9 @@ from service.labeling import labels
 from service.labeling.labels import NewLabel
 from service.projects import project_copy, projects
 from service.settings import Settings
+from service.store import asides
 from service.store.artifacts import Artifacts
+from service.store.asides import Displaced
 from service.store.ids import public_id
 from service.store.session import read_session, write_session
 from service.store.tables import Item, Job, Label, PretextModel, Project, Round, utc_now
@@ -157,6 +159,62 @@ def test_without_labels_all_is_open_again(
         ]
         assert session.get_one(Project, copy).labels_used == 0
     assert label_rows(engine, copy) == []
+
+
+def test_what_was_replaced_is_known_as_such(
+    engine: sa.Engine, settings: Settings, artifacts: Artifacts, source: int
+) -> None:
+    with write_session(engine) as session:
+        project = session.get_one(Project, source)
+        items = session.scalars(sa.select(Item).where(Item.project_id == source).order_by(Item.key)).all()
+        for old, state in ((items[0], "done"), (items[1], "withdrawn")):
+            old.state, key = state, old.key
+            asides.displace(session, [Displaced(old.id, key)])
+            factories.make_item(session, project=project, key=key, content_hash=f"{key}", replaces_id=old.id)
+        before, labels_before = len(items) + 2, label_rows(engine, source)
+    copy = begin(engine, source, True)
+    running.run(running.claim(engine, settings, artifacts))
+    with write_session(engine) as session:
+        mine = {item.id: item for item in session.scalars(sa.select(Item).where(Item.project_id == copy))}
+        assert len(mine) == before
+        new = [item for item in mine.values() if item.replaces_id is not None]
+        for item, state in zip(sorted(new, key=lambda item: item.key), ("changed", "withdrawn"), strict=True):
+            old = mine[item.replaces_id or 0]
+            assert (old.key, old.state) == (f"{item.key}#{public_id('i', old.id)}", state)
+            assert asides.state_when_restored(old) == "changed"
+    assert len(label_rows(engine, copy)) == len(labels_before)
+
+
+def test_a_key_that_gets_other_bytes_while_it_is_copied(
+    engine: sa.Engine,
+    settings: Settings,
+    artifacts: Artifacts,
+    source: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The labels of the one are not those of the other."""
+    monkeypatch.setattr(copy_project, "_CHUNK", 3)
+    copy = begin(engine, source, True)
+    changed: list[int] = []
+
+    def an_import(_fraction: float, _message: str) -> None:
+        if changed:
+            return
+        with write_session(engine) as session:
+            project = session.get_one(Project, source)
+            first = session.scalars(
+                sa.select(Item).where(Item.project_id == source).order_by(Item.id)
+            ).first()
+            assert first is not None
+            key = first.key
+            asides.displace(session, [Displaced(first.id, key)])
+            new = factories.make_item(session, project=project, key=key, content_hash="other")
+            changed.append(new.id)
+            factories.make_label(session, item=new, annotator="eve", class_name="cat")
+
+    running.run(running.claim(engine, settings, artifacts, an_import))
+    assert changed
+    assert "eve" not in {row[1] for row in label_rows(engine, copy)}
 
 
 def test_deleting_takes_the_artifacts_along(

@@ -363,6 +363,52 @@ def test_a_subfolder_that_cannot_be_listed_is_not_missing(
 
 
 @on_sqlite
+def test_a_folder_that_was_renamed_is_the_same_place(importing: Importing, tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "pool", 7)
+    importing(root)
+    given = label_all(importing)
+    before = by_key(importing)
+    root = root.rename(tmp_path / "renamed")
+    (root / "00000.png").write_bytes(bytes_of(50))
+    (root / "00001.png").rename(root / "moved.png")
+    (root / "00002.png").unlink()
+
+    expected = {"known": 4, "changed": 1, "moved": 1, "missing": 1}
+    assert told(importing(root)) == expected
+    after = by_key(importing)
+    assert after["moved.png"].id == before["00001.png"].id
+    assert after["00000.png"].replaces_id == before["00000.png"].id
+    assert after["00002.png"].state == "missing"
+    check_labels_are_under_their_bytes(importing, given)
+    assert told(importing(root)) == {"known": 6, "missing": 1}
+
+    shutil.rmtree(root)
+    other = write_pictures(
+        tmp_path / "other", 7, first=70
+    )  # another folder, though its files are called the same
+    for number in range(7):
+        (other / f"{70 + number:05}.png").rename(other / f"{number:05}.png")
+    assert told(importing(other)) == {"added": 1, "refused": 6}
+    assert by_key(importing)["00004.png"].state == "done"
+
+
+@on_sqlite
+def test_a_table_that_was_renamed_is_the_same_place(importing: Importing, tmp_path: Path) -> None:
+    keys = list("abcde")
+    table = write_parquet(tmp_path / "old.parquet", {"key": keys, "image": RED})
+    importing(table)
+    given = label_all(importing)
+    table.unlink()
+    changed: dict[str, list[Any]] = {"key": keys[:4], "image": [RED[0], bytes_of(50), *RED[2:4]]}
+    assert told(importing(write_parquet(tmp_path / "new.parquet", changed))) == {
+        "known": 3,
+        "changed": 1,
+        "missing": 1,
+    }
+    check_labels_are_under_their_bytes(importing, given)
+
+
+@on_sqlite
 def test_another_place_is_left_alone(importing: Importing, tmp_path: Path) -> None:
     importing(write_pictures(tmp_path / "one", 3))
     two = write_pictures(tmp_path / "two", 3, first=3)

@@ -180,6 +180,21 @@ def test_nothing_of_any_kind(importing: Importing, tmp_path: Path) -> None:
 
 
 @on_sqlite
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_table_of_nothing_known_names_its_columns(
+    ending: str, importing: Importing, tmp_path: Path
+) -> None:
+    path = tmp_path / f"a.{ending}"
+    if ending == "parquet":
+        write_parquet(path, {"0.png": [[1]], "size": [2]})
+    else:
+        path.write_text("0.png,size\n1.png,2\n" if ending == "csv" else '{"0.png": 1, "size": 2}')
+    with pytest.raises(JobFailed, match=r"no column of items\. Its columns are '0.png'.*, 'size'.*`path`"):
+        importing(path)
+    assert project(importing).modality is None
+
+
+@on_sqlite
 def test_texts_for_an_image_project(importing: Importing, tmp_path: Path) -> None:
     with write_session(importing.engine) as session:
         session.get_one(Project, importing.project.id).modality = "image"

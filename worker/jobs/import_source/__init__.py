@@ -49,6 +49,7 @@ from service.store.shuffle import shuffle_position
 from service.store.tables import Item, Label, Project, Reservation, Source
 from worker.errors import JobFailed, Unsuited
 from worker.jobs.context import JobContext
+from worker.jobs.import_source import renamed
 from worker.jobs.import_source.known_items import KnownItem, KnownItems
 from worker.jobs.import_source.late import Late
 from worker.jobs.import_source.looks import Look, Looker
@@ -72,6 +73,7 @@ def run(context: JobContext) -> dict[str, Any]:
     if listing.content is None and listing.tell() is None:
         raise JobFailed(_nothing_found(source, listing, *contents().values()))
     content = _tell(context, project, listing)
+    renamed.follow(context, source, item_bytes)
     importing = _Import(context, source, project, listing, item_bytes, content)
     try:
         importing.run()
@@ -117,6 +119,12 @@ def _tell(context: JobContext, project: Project, listing: Listing) -> Content:
 def _nothing_found(source: Source, listing: Listing, *wanted: Content) -> str:
     if listing.refused:
         return f"Nothing could be imported from {source.uri!r}. {listing.refusals[0]}"
+    if listing.content is None and (columns := listing.columns()):
+        return (
+            f"{source.uri!r} has no column of items. Its columns are {', '.join(columns)}. Name the one with texts "
+            "`text`; that with images `image`, with their bytes in it, as Parquet; or write a CSV or JSONL manifest "
+            "with a column `path` that names files."
+        )
     *others, last = (f"{content.name}s" for content in wanted)
     kinds = f"{', '.join(others)} or {last}" if others else last
     formats = ", ".join(name for content in wanted for name in content.formats)

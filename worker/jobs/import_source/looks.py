@@ -61,7 +61,7 @@ class Looker:
         except SourceUnreachable:
             raise
         except (BadItem, SourceNotAllowed, SourceUnreadable) as error:
-            return Look(content_hash, reason=str(error.fields.get("reason", error)), stamp=stamp)
+            return Look(content_hash, reason=str(error.fields.get("reason", error)).rstrip("."), stamp=stamp)
         return Look(content_hash, facts, stamp=stamp)
 
     def _read_at_rest(self, uri: str, stamp: str | None) -> tuple[bytes, str | None]:

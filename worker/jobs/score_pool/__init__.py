@@ -21,6 +21,7 @@ is removed by job remove_score_runs.
 """
 
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from typing import IO, Any
 
@@ -50,6 +51,7 @@ from worker.jobs.score_pool.foundation import settle_foundation, settle_frame, w
 from worker.jobs.score_pool.layer_choice import settle_layer
 from worker.jobs.specs import cache_names, half_of, of_other_half, spec_of
 from worker.modalities import Modality
+from worker.pool.reader import Decoded
 from worker.pretraining.loop import about
 from worker.scoring.pool_scoring import PoolScoring, Shard, ShardItem, StoredShard
 from worker.scoring.scored_items import open_parts, open_spreads
@@ -264,21 +266,21 @@ def _record(context: JobContext, score_run: ScoreRun, stored: StoredShard) -> No
             )
         )
         progressed(session, context.job)
-        for item_id, decoded in stored.learned.items():
-            item = sa.update(Item).where(Item.id == item_id)
-            if decoded.reason is not None:
-                session.execute(
-                    item.where(Item.state == "available").values(
-                        state="quarantined", quarantine_reason=decoded.reason
-                    )
-                )
-            else:
-                session.execute(
-                    item.where(Item.content_hash.is_(None)).values(
-                        content_hash=decoded.content_hash,
-                        facts=decoded.facts,
-                    )
-                )
+        store_learned(session, stored.learned)
+
+
+def store_learned(session: Session, learned: Mapping[int, Decoded]) -> None:
+    """By item id, what decoding told: items that were registered by their place alone are from now on their bytes, and
+    what cannot be decoded is quarantined.
+    """
+    for item_id, decoded in learned.items():
+        item = sa.update(Item).where(Item.id == item_id)
+        if decoded.reason is not None:
+            reason = {"state": "quarantined", "quarantine_reason": decoded.reason}
+            session.execute(item.where(Item.state == "available").values(reason))
+        if decoded.content_hash is not None:
+            told = {"content_hash": decoded.content_hash, "facts": decoded.facts}
+            session.execute(item.where(Item.content_hash.is_(None)).values(told))
 
 
 def _switch(context: JobContext, score_run: ScoreRun, model: PretextModel) -> dict[str, Any]:
