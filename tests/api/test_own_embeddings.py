@@ -130,7 +130,7 @@ def test_a_head_learns_from_them(own: Own) -> None:
         pipeline.queue_train_head(session, project, at_once=True)
     assert own.run("train_head")["heads"] == [1]
     with read_session(own.engine) as session:
-        assert session.scalars(sa.select(Head)).one().metrics["trained"] == "linear"
+        assert session.scalars(sa.select(Head)).one().metrics["trained"] == "propagate"
 
 
 def test_a_head_on_items_says_that_there_is_no_network(own: Own) -> None:
