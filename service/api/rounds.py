@@ -105,7 +105,7 @@ class PicksGainAnswer(Answer):
 class ReliabilityBin(Answer):
     """Items that the head was about as sure of: how sure on average, and how often it was right."""
 
-    items: int
+    items: int = Field(description="where they may have several classes, decisions about an item and a class")
     sureness: float = Field(description="mean probability of the predicted class")
     accuracy: float
 

@@ -93,7 +93,7 @@ def _is(told: npt.NDArray[np.int16 | np.bool_], classes: list[str], name: str) -
 def _sureness(
     probabilities: npt.NDArray[np.float32], classes: list[str], about: str | None
 ) -> npt.NDArray[np.float32]:
-    """(m, c) -> (m,) of the answer about one class; of all together, as if classes came independently."""
+    """(m, c) -> (m,) Probability of the answer about one class, else of all, as if classes came independently."""
     each = np.maximum(probabilities, 1 - probabilities)
     return np.asarray(each[:, classes.index(about)] if about in classes else each.prod(axis=1))
 

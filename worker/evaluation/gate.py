@@ -201,7 +201,7 @@ def judged_classes(classes: Ints, taught: Bools, judged: Bools) -> Ints:
 
 
 class Credit(NamedTuple):
-    """What each judged item adds to the accuracy, which is their mean: of_items (m,), 1 where the answer is right; of
+    """Shares of the judged items in the accuracy, which is their mean: of_items (m,), 1 where the answer is right; of
     several classes more for a rarer answer. unseen: see `paired_difference`.
     """
 

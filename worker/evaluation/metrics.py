@@ -80,7 +80,7 @@ class MeasuresOfSeveral:
     recall, average_precision  by class; None for a class without items
     confusion_by_class      by class, the numbers of items that have it and are taken to ("true_positives"), have it and
                             are not ("false_negatives"), have it not and are ("false_positives"), or neither
-    ece                     of all single decisions about an item and a class
+    ece, reliability        of all single decisions about an item and a class
     """
 
     items: int
@@ -98,6 +98,7 @@ class MeasuresOfSeveral:
     recall: list[float | None]
     average_precision: list[float | None]
     confusion_by_class: list[dict[str, int]]
+    reliability: list[dict[str, float]]
 
 
 def measure_several(probabilities: Floats, members: Ints, rng: np.random.Generator) -> MeasuresOfSeveral:
@@ -133,6 +134,7 @@ def measure_several(probabilities: Floats, members: Ints, rng: np.random.Generat
         recall=[float(f / h) if h else None for f, h in zip(found, have, strict=True)],
         average_precision=[_plain(each) for each in precisions],
         confusion_by_class=[dict(zip(CELLS, row, strict=True)) for row in confusion],
+        reliability=reliability,
     )
 
 

@@ -347,9 +347,8 @@ def test_folders_say_nothing_of_several_classes(importing: Importing, tmp_path: 
     with write_session(importing.engine) as session:
         session.get_one(Project, importing.project.id).label_kind = "multi"
 
-    result = importing(write_pictures(tmp_path / "test/cat", 2).parent, "test", "kind")
-
-    assert (result["added"], result["refused"]) == (0, 2)
+    with pytest.raises(JobFailed, match="a test item needs its classes, by `label_column`"):
+        importing(write_pictures(tmp_path / "test/cat", 2).parent, "test", "kind")
 
 
 @on_sqlite

@@ -491,7 +491,8 @@ function Reliability({ round }: { round: Round | null }) {
   const bins = round?.metrics?.reliability;
   if (!bins?.length) return <Empty title="Nothing measured yet">When a round is measured, you see here how often the head is right where it is so and so sure.</Empty>;
   const most = Math.max(...bins.map((bin) => bin.items));
-  const said = bins.map((bin) => `${plural(bin.items, "item")}: ${percent(bin.sureness, 0)} sure, ${percent(bin.accuracy, 0)} right`);
+  const counted = round?.metrics?.confusion_by_class ? "answer" : "item"; // of several classes an item, one about each
+  const said = bins.map((bin) => `${plural(bin.items, counted)}: ${percent(bin.sureness, 0)} sure, ${percent(bin.accuracy, 0)} right`);
   const [side, edge, margin] = [200, 26, 10];
   const [x, y] = [(value: number) => edge + side * value, (value: number) => margin + side * (1 - value)];
   return (
@@ -522,7 +523,7 @@ function Reliability({ round }: { round: Round | null }) {
           right, in %
         </text>
       </svg>
-      <figcaption class="quiet">Larger dots stand for more items. Below the line the head is surer than it is right.</figcaption>
+      <figcaption class="quiet">Larger dots stand for more {counted}s. Below the line the head is surer than it is right.</figcaption>
     </figure>
   );
 }

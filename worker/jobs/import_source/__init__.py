@@ -268,7 +268,7 @@ class _Import:
         return all(self.class_names.now(name) is not None for name in class_sets.classes_in(class_name))
 
     def _wanted(self, found: Candidate) -> str:
-        """What a test item without classes of the project lacks."""
+        """A sentence for a test item without classes of the project: it lacks them."""
         has, known = _shown(found.class_name), ", ".join(sorted(self.classes))
         if self.several:
             return (
