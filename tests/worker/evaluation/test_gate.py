@@ -229,17 +229,17 @@ def test_verdicts_where_items_have_several_classes(signal: float, raw: float, ve
 
 
 def test_the_luck_of_few_labels_is_no_verdict_where_items_have_several_classes() -> None:
-    """As above: two features that know equally much, of frequent classes and of rare ones; 100 draws."""
+    """As above: two features that know equally much, of frequent classes and of rare ones; 50 draws."""
     centers = np.random.default_rng(0).normal(size=(4, 8)) * 0.6
     found = []
-    for seed in range(100):
+    for seed in range(50):
         rng = np.random.default_rng(seed)
         members = (rng.random((500, 4)) < [0.5, 0.3, 0.1, 0.06]).astype(np.int64)
         trained, raw = ((members @ centers + rng.normal(size=(500, 8))).astype(np.float32) for _ in range(2))
         taught = np.arange(500) < 100
         found.append(judge(trained, {"raw": raw}, members, taught, ~taught, "test", 100).verdict)
 
-    assert found.count("no-go") <= 5
+    assert found.count("no-go") <= 3
 
 
 def test_a_rare_class_counts_as_much_as_a_frequent_one() -> None:
