@@ -6,12 +6,13 @@ from pydantic import Field
 
 from service.access.keys import Principal
 from service.api.item_content import CONTENT_EXAMPLE, IMAGE_URL_EXAMPLE, ItemContent, image_url
-from service.errors import AnnotatorMissing, Invalid, SingleOnly
+from service.errors import AnnotatorMissing, Invalid
 from service.http.dependencies import Annotator, Parts, PartsDep, ReadSession, TurnSession, WriteSession
 from service.http.idempotent_route import OnceRoute
 from service.http.schemas import Answer, Body, ClassList, Name, with_example
 from service.labeling import batches, neighbours
 from service.labeling.batches import NextBatch, Reason, Served
+from service.labeling.class_texts import ClassTexts
 from service.labeling.picks import Grid
 from service.projects import projects
 from service.store import class_sets
@@ -57,6 +58,11 @@ class BatchRequest(Body):
     )
     predicted_class: Name | None = Field(
         None, description="of a grid; without one, what most of the ranking's next items are predicted to be"
+    )
+    predicted_classes: list[Name] | None = Field(
+        None,
+        max_length=1000,
+        description="of a grid, where an item may have several classes: items that are predicted to have exactly these",
     )
 
 
@@ -173,12 +179,6 @@ def _next_batch(
     annotator = caller.annotator_for(body.annotator, "annotator")
     if annotator is None:
         raise AnnotatorMissing(field="annotator")
-    if body.grid and project.label_kind == "multi":
-        raise SingleOnly(
-            what="a grid", project=public_id("p", project.id), instead="Ask for a batch without `grid`."
-        )
-    if body.predicted_class is not None and not body.grid:
-        raise Invalid(field="predicted_class", message="it is of a grid: send `grid: true` with it.")
     found: NextBatch = batches.next_batch(
         session,
         project,
@@ -186,7 +186,7 @@ def _next_batch(
         size=body.size,
         new=body.new,
         now=utc_now(),
-        grid=Grid(body.predicted_class) if body.grid else None,
+        grid=_grid(project, body),
     )
     if found.retry_after_s is not None:
         response.headers["Retry-After"] = str(found.retry_after_s)
@@ -196,6 +196,19 @@ def _next_batch(
         items=[BatchItem.of(served, project, parts) for served in found.served],
         reason=found.reason,
     )
+
+
+def _grid(project: Project, body: BatchRequest) -> Grid | None:
+    """Raises `Invalid`, and where the classes are not of the project's kind `LabelKindDiffers`, `UnknownClass`."""
+    for field in ("predicted_class", "predicted_classes"):
+        if getattr(body, field) is not None and not body.grid:
+            raise Invalid(field=field, message="it is of a grid: send `grid: true` with it.")
+    if not body.grid:
+        return None
+    if project.label_kind == "single" and body.predicted_classes is None:
+        return Grid(body.predicted_class)  # of a class that is gone, nothing is predicted
+    text, _ = ClassTexts(project).of(body.predicted_class, body.predicted_classes, "predicted_")
+    return Grid(text)
 
 
 @router.post("/projects/{project_id}/next-batch")

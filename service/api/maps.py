@@ -26,7 +26,19 @@ _ALIGNED = 8  # bytes: where columns begin, so that they can be used where they 
 
 @router.get("", response_class=Response, responses={200: {"content": {MEDIA_TYPE: {}}}})
 def get_map(
-    project_id: str, request: Request, session: ReadSession, caller: Reader, parts: PartsDep
+    project_id: str,
+    request: Request,
+    session: ReadSession,
+    caller: Reader,
+    parts: PartsDep,
+    class_name: Annotated[
+        Text | None,
+        Query(
+            alias="class",
+            max_length=200,
+            description="only whether items have this class, as is told where an item may have several",
+        ),
+    ] = None,
 ) -> Response:
     """Each item's place, its class, guess, doubt, pretext loss, arm and round, as columns of numbers.
 
@@ -34,7 +46,7 @@ def get_map(
     names, one after the other, each from a multiple of 8 bytes on.
     """
     project = projects.find(session, project_id, caller.project_id)
-    body = _packed(maps.read(session, project, parts.artifacts))
+    body = _packed(maps.read(session, project, parts.artifacts, class_name))
     headers = {"Vary": "Accept-Encoding"}
     if "gzip" in request.headers.get("accept-encoding", ""):
         body, headers["Content-Encoding"] = gzip.compress(body, compresslevel=1, mtime=0), "gzip"

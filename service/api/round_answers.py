@@ -1,4 +1,4 @@
-"""The items behind a round's confusion matrix."""
+"""The items behind a round's confusion matrix, or behind what its head says of each class."""
 
 from typing import Annotated
 
@@ -8,10 +8,21 @@ from pydantic import Field
 from service.api.items import EXAMPLE, ItemAnswer
 from service.http.dependencies import PartsDep, Reader, ReadSession
 from service.http.etag import ETagRoute
-from service.http.schemas import Cursor, Limit, Page, Text, decode_cursor, encode_cursor, with_example
+from service.http.schemas import (
+    ClassList,
+    Cursor,
+    Limit,
+    Page,
+    Text,
+    decode_cursor,
+    encode_cursor,
+    with_example,
+)
 from service.models import head_answers
+from service.models.head_answers import Wanted
 from service.pool import items
 from service.projects import projects
+from service.store import class_sets
 
 router = APIRouter(prefix="/projects/{project_id}/rounds", tags=["progress"], route_class=ETagRoute)
 
@@ -23,9 +34,13 @@ class AnsweredItem(ItemAnswer):
         EXAMPLE | {"measured_class": "coat", "answered_class": "shirt", "answered_probability": 0.83}
     )
 
-    measured_class: str = Field(description="that it had when the head was measured")
-    answered_class: str
-    answered_probability: float
+    measured_class: str | None = Field(description="that it had when the head was measured")
+    measured_classes: ClassList
+    answered_class: str | None
+    answered_classes: ClassList
+    answered_probability: float = Field(
+        description="of the answered class; of several, of the answer about the class that was asked for, else of all"
+    )
 
 
 @router.get("/{number}/answers")
@@ -41,16 +56,20 @@ def list_answers(
     answered_class: Annotated[
         Text | None, Query(max_length=200, description="that the head took them for")
     ] = None,
+    not_class: Annotated[Text | None, Query(max_length=200, description="that the items do not have")] = None,
+    not_answered_class: Annotated[
+        Text | None, Query(max_length=200, description="that the head did not take them for")
+    ] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Page[AnsweredItem]:
     """The items that the round's head was measured on: with both classes those of one cell of the confusion matrix.
+    Where an item has several classes, `class=cat&not_answered_class=cat` are the cats that the head missed.
     What the head was surest of comes first."""
     project = projects.find(session, project_id, caller.project_id)
     (start,) = decode_cursor(cursor, int) or (0,)
-    found = head_answers.of_round(
-        session, project, parts.artifacts, number, class_name=class_name, predicted_class=answered_class
-    )
+    wanted = Wanted(class_name, answered_class, not_class, not_answered_class)
+    found = head_answers.of_round(session, project, parts.artifacts, number, wanted)
     end = max(0, start) + limit
     by_item = {answer.item_id: answer for answer in found[max(0, start) : end]}
     listed = items.listed_each(session, project, list(by_item))
@@ -60,8 +79,10 @@ def list_answers(
                 each,
                 project,
                 parts,
-                measured_class=by_item[each.item.id].class_name,
-                answered_class=by_item[each.item.id].predicted_class,
+                measured_class=class_sets.alone(by_item[each.item.id].class_name),
+                measured_classes=class_sets.several(by_item[each.item.id].class_name),
+                answered_class=class_sets.alone(by_item[each.item.id].predicted_class),
+                answered_classes=class_sets.several(by_item[each.item.id].predicted_class),
                 answered_probability=by_item[each.item.id].probability,
             )
             for each in listed

@@ -54,7 +54,13 @@ _MEASURED: dict[str, Any] = {
     "note": None,
 }
 
-_LONG = ("recall", "average_precision", "confusion", "reliability")  # of 200 classes they are 85 kB a round
+_LONG = (
+    "recall",
+    "average_precision",
+    "confusion",
+    "confusion_by_class",
+    "reliability",
+)  # of 200 classes they are 85 kB a round
 
 
 _OF_SEVERAL = "where an item may have several classes; not in answers of other projects"
@@ -99,9 +105,18 @@ class PicksGainAnswer(Answer):
 class ReliabilityBin(Answer):
     """Items that the head was about as sure of: how sure on average, and how often it was right."""
 
-    items: int
+    items: int = Field(description="where they may have several classes, decisions about an item and a class")
     sureness: float = Field(description="mean probability of the predicted class")
     accuracy: float
+
+
+class ClassConfusion(Answer):
+    """Items by whether they have a class, and whether the head says that they do: at least 50 % likely."""
+
+    true_positives: int
+    false_negatives: int = Field(description="they have it, and the head missed it")
+    false_positives: int = Field(description="they have it not, and the head says so")
+    true_negatives: int
 
 
 class HeadMetrics(Answer):
@@ -139,6 +154,14 @@ class HeadMetrics(Answer):
         description="rows: true class, in the project's order; empty for more than 200 classes. Not with `brief`, not "
         "in `/metrics`",
     )
+    confusion_by_class: Annotated[
+        dict[str, ClassConfusion] | None,
+        Field(
+            default=None,
+            exclude_if=is_none,
+            description=f"{_OF_SEVERAL}. Not with `brief`, not in `/metrics`",
+        ),
+    ] = None
     reliability: list[ReliabilityBin] | None = Field(
         None, description="by rising sureness; of newer heads. Not with `brief`, not in `/metrics`"
     )

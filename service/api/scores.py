@@ -47,7 +47,8 @@ class Histogram(Answer):
 class GateAnswer(Answer):
     """The verdict on whether the embeddings know more of the classes than an untrained backbone and raw features do.
 
-    Judged on labeled items, each by all the others. `linear` and `knn` are accuracies, by `trained`, `untrained`
+    Judged on labeled items, each by all the others. `linear` and `knn` are accuracies (balanced ones, meaned over
+    classes, where an item may have several), by `trained`, `untrained`
     and `raw`; with pretrained weights beside the pretext model also by `pretrained` and by both `joined`. A space
     that is surely better than the served one takes its place. After a no-go rankings are random, until the untrained
     backbone stands in where that is better.

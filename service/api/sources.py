@@ -27,7 +27,9 @@ class NewSource(Body):
     )
     split: Split = "pool"
     label_column: Annotated[Text, Field(min_length=1, max_length=200)] | None = Field(
-        None, description="where a manifest or Parquet file of the test split says the class"
+        None,
+        description="where a manifest or Parquet file of the test split says the class; of several classes a list, or "
+        "a text between semicolons",
     )
     accept_missing: bool = Field(
         False,

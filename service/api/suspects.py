@@ -1,4 +1,4 @@
-from typing import Self
+from typing import Annotated, Self
 
 from fastapi import APIRouter, Response
 from pydantic import Field
@@ -8,12 +8,24 @@ from service.api.item_content import CONTENT_EXAMPLE, IMAGE_URL_EXAMPLE, ItemCon
 from service.api.jobs import JobAnswer, accepted
 from service.http.dependencies import Admin, Parts, PartsDep, Reader, ReadSession, WriteSession
 from service.http.etag import ETagRoute
-from service.http.schemas import Answer, Body, Cursor, Limit, Name, Page, decode_cursor, with_example
+from service.http.schemas import (
+    Answer,
+    Body,
+    ClassList,
+    Cursor,
+    Limit,
+    Name,
+    Page,
+    decode_cursor,
+    is_none,
+    with_example,
+)
 from service.labeling import suspects
 from service.labeling.suspects import ListedSuspect
 from service.projects import projects
+from service.store import class_sets
 from service.store.ids import public_id
-from service.store.tables import Project
+from service.store.tables import Project, Suspect
 
 router = APIRouter(prefix="/projects/{project_id}/suspects", tags=["labeling"], route_class=ETagRoute)
 
@@ -39,10 +51,24 @@ class SuspectAnswer(Answer):
     key: str
     image_url: str | None = Field(description="null where items are no images")
     content: ItemContent
-    class_name: str = Field(alias="class", description="as labeled")
-    suggested_class: str
-    probability: float = Field(description="of the suggested class")
-    quality: float = Field(description="of the label, 0 to 1; lower is rather wrong")
+    class_name: str | None = Field(alias="class", description="as labeled")
+    classes: ClassList
+    suggested_class: str | None
+    suggested_classes: ClassList
+    doubted_classes: Annotated[
+        list[str] | None,
+        Field(
+            default=None,
+            exclude_if=is_none,
+            description="where an item has several classes, those that only the label has, or only the head",
+        ),
+    ]
+    probability: float = Field(
+        description="of the suggested class; of several, of the head's answer on the most doubtful one"
+    )
+    quality: float = Field(
+        description="of the label, 0 to 1; lower is rather wrong; of several classes, the lowest of theirs"
+    )
     annotators: list[str] = Field(description="who labeled it")
 
     @classmethod
@@ -54,12 +80,22 @@ class SuspectAnswer(Answer):
             key=item.key,
             image_url=image_url(links, project.modality),
             content=ItemContent.of(parts, links, project.modality, item.uri, item.content_hash),
-            class_name=suspect.class_name,
-            suggested_class=suspect.suggested_class,
+            class_name=class_sets.alone(suspect.class_name),
+            classes=class_sets.several(suspect.class_name),
+            suggested_class=class_sets.alone(suspect.suggested_class),
+            suggested_classes=class_sets.several(suspect.suggested_class),
+            doubted_classes=_doubted(suspect),
             probability=suspect.probability,
             quality=suspect.quality,
             annotators=found.annotators,
         )
+
+
+def _doubted(suspect: Suspect) -> list[str] | None:
+    if not class_sets.is_set(suspect.class_name):
+        return None
+    labeled, suggested = map(class_sets.classes_in, (suspect.class_name, suspect.suggested_class))
+    return sorted(set(labeled) ^ set(suggested))
 
 
 class ToAskAgain(Body):

@@ -126,8 +126,9 @@ def class_names(schema: pa.Schema, column: str) -> list[str] | None:
     """The names that the numbers in a column stand for, as Hugging Face's `ClassLabel` keeps them; None without."""
     try:
         metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"null"))
-        names = metadata["info"]["features"][column]["names"]
-    except (ValueError, TypeError, KeyError):
+        feature = metadata["info"]["features"][column]
+        names = feature.get("feature", feature)["names"]  # of a list of classes, what its elements are
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 

@@ -1,6 +1,7 @@
 """A source, one candidate at a time: folder, archive, manifest or Parquet file; local or by fsspec URL."""
 
 import csv
+import json
 import os
 import stat
 from abc import ABC, abstractmethod
@@ -88,7 +89,10 @@ class Listing(ABC):
     `SourceUnreadable`, and `SourceUnreachable`, one of these, for a transient I/O error.
 
     content: of the items that are listed; None until `tell` was asked for it.
+    by_folders: an item's class is the folder it lies in, whatever `label_column` is
     """
+
+    by_folders: ClassVar[bool] = False
 
     def __init__(self, uri: str, label_column: str | None, content: Content | None) -> None:
         self.uri = uri
@@ -270,6 +274,7 @@ class _Folder(Listing):
     frames: the number of pictures in a file of several, each of which is a candidate; None where files are not opened
     """
 
+    by_folders: ClassVar[bool] = True
     _opened: ClassVar[tuple[str, ...]] = NIFTI  # endings of files that may hold several
 
     def __init__(
@@ -449,6 +454,8 @@ class ArchiveFiles(_Folder):
     it. label_column: of a WebDataset, what the file with the class ends in (`cls`: `0001.cls` beside `0001.jpg`).
     """
 
+    by_folders: ClassVar[bool] = False
+
     def __init__(
         self,
         uri: str,
@@ -618,7 +625,7 @@ class Manifest(Listing):
         return Candidate(
             str(own_key) if own_key not in (None, "") else str(key),
             uri,
-            str(class_name) if class_name not in (None, "") else None,
+            _class_name(class_name) if class_name not in (None, "") else None,
             data,
             has_own_key=own_key not in (None, ""),
         )
@@ -767,8 +774,12 @@ class ParquetFile(Listing):
         return int(open_parquet(self.uri).metadata.num_rows)
 
 
-def _class_name(cell: object, names: Sequence[str] | None) -> str | None:
-    """names: that numbers stand for; -1 is no class then, as in test splits whose labels are not public."""
+def _class_name(cell: object, names: Sequence[str] | None = None) -> str | None:
+    """names: that numbers stand for; -1 is no class then, as in test splits whose labels are not public. Several
+    classes become a list in JSON.
+    """
+    if isinstance(cell, list):
+        return json.dumps([_class_name(one, names) for one in cell], ensure_ascii=False)
     if cell is None or isinstance(cell, bool) or not isinstance(cell, int) or names is None:
         return None if cell is None else str(cell)
     if cell == -1:

@@ -228,7 +228,7 @@ def served_in(session: Session, project: Project, batch: Batch) -> list[Served]:
         return served
     names = ClassNames(project)  # the ranking may be older than what its predictions are called now
     return [
-        replace(one, predicted_class=names.or_same(one.predicted_class)) if one.predicted_class else one
+        replace(one, predicted_class=names.text_now(one.predicted_class)) if one.predicted_class else one
         for one in served
     ]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.errors import NoLabels, NoScoreRun, NoSuspects, SingleOnly
+from service.errors import NoLabels, NoScoreRun, NoSuspects
 from service.pool import queues
 from service.projects import projects
 from service.store import pipeline
@@ -62,11 +62,8 @@ def queue(session: Session, project: Project, *, count: int, annotator: str | No
 
 
 def check(session: Session, project: Project) -> Job:
-    """Check the labels now. Raises `SingleOnly`, `NoScoreRun`, `NoLabels`."""
+    """Check the labels now. Raises `NoScoreRun`, `NoLabels`."""
     projects.lock_open(session, project)
-    if project.label_kind == "multi":
-        instead = "Gold items and `overlap` show there how well annotators do."
-        raise SingleOnly(what="the check of labels", project=public_id("p", project.id), instead=instead)
     if project.score_run_id is None:
         raise NoScoreRun(project=public_id("p", project.id))
     if project.labels_used == 0:

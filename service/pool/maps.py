@@ -9,9 +9,9 @@ import numpy.typing as npt
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.errors import EmptyPool, GoneMeanwhile, Invalid, MapMissing, NoScoreRun
+from service.errors import EmptyPool, GoneMeanwhile, Invalid, MapMissing, NoScoreRun, UnknownClass
 from service.projects import projects
-from service.store import item_map, pipeline, similarity_index
+from service.store import class_sets, item_map, pipeline, similarity_index
 from service.store.artifacts import Artifacts
 from service.store.ids import public_id
 from service.store.item_map import Guesses, Ints, ItemMap
@@ -30,7 +30,7 @@ _NOT_WAITING = (
 
 @dataclass(frozen=True)
 class MapOfItems:
-    """Columns aligned by row, one an item, as `docs/map.md` describes them; names: of the classes they number."""
+    """Columns aligned by row, one an item, as `docs/map.md` describes them; names: what `class` and `guess` number."""
 
     score_run: int
     head: int | None  # version of the head whose guesses these are
@@ -38,20 +38,24 @@ class MapOfItems:
     columns: dict[str, npt.NDArray[Any]]
 
 
-def read(session: Session, project: Project, artifacts: Artifacts) -> MapOfItems:
-    """Raises `NoScoreRun`, `MapMissing`."""
+def read(
+    session: Session, project: Project, artifacts: Artifacts, class_name: str | None = None
+) -> MapOfItems:
+    """class_name: items are told apart by whether they have it; without one by their class, which they have where an
+    item has one. Raises `NoScoreRun`, `MapMissing`, `UnknownClass`.
+    """
+    if class_name is not None and class_name not in project.classes:
+        known_ones, number = ", ".join(project.classes), public_id("p", project.id)
+        raise UnknownClass(field="class", name=class_name, classes=known_ones, project=number)
     score_run, found = _open(session, project, artifacts)
-    known = _known(session, project, found.items)
+    known = _known(session, project, found.items, class_name)
     head = session.get(Head, project.head_id) if project.head_id is not None else None
     guesses = Guesses.load(artifacts, str(score_run.artifact), head.version) if head is not None else None
     guessed = np.full(len(found.items), -1, np.int16)
     doubts = np.full(len(found.items), item_map.UNKNOWN, np.uint8)
     if guesses is not None:
         rows = guesses.rows_of(found.items)
-        # Of a class that is gone, or has another name by now, nothing is said.
-        number = {name: index for index, name in enumerate(project.classes)}
-        now = np.array([*(number.get(name, -1) for name in guesses.names), -1], np.int16)
-        guessed[rows >= 0] = now[guesses.classes[rows[rows >= 0]]]
+        guessed[rows >= 0] = _guessed(project, guesses, class_name)[rows[rows >= 0]]
         doubts[rows >= 0] = guesses.doubts[rows[rows >= 0]]
     columns: dict[str, npt.NDArray[Any]] = {
         "item": found.items.astype(np.float64),
@@ -62,7 +66,21 @@ def read(session: Session, project: Project, artifacts: Artifacts) -> MapOfItems
         "doubt": doubts,
         **known,
     }
-    return MapOfItems(score_run.id, head.version if head and guesses else None, project.classes, columns)
+    names = project.classes if class_name is None else [f"without {class_name}", class_name]
+    return MapOfItems(score_run.id, head.version if head and guesses else None, names, columns)
+
+
+def _guessed(project: Project, guesses: Guesses, class_name: str | None) -> npt.NDArray[np.int16]:
+    """(m,) Numbers of the guesses, as the map has them. Of a class that is gone, or has another name by now, nothing is
+    said.
+    """
+    if class_name is not None:
+        return guesses.have(class_name)
+    if guesses.classes.ndim == 2:
+        return np.full(len(guesses.ids), -1, np.int16)
+    number = {name: index for index, name in enumerate(project.classes)}
+    now = np.array([*(number.get(name, -1) for name in guesses.names), -1], np.int16)
+    return np.asarray(now[guesses.classes])
 
 
 def inside(session: Session, project: Project, artifacts: Artifacts, outline: Sequence[float]) -> Ints:
@@ -104,7 +122,9 @@ def _open(session: Session, project: Project, artifacts: Artifacts) -> tuple[Sco
         raise GoneMeanwhile from None
 
 
-def _known(session: Session, project: Project, items: Ints) -> dict[str, npt.NDArray[Any]]:
+def _known(
+    session: Session, project: Project, items: Ints, class_name: str | None
+) -> dict[str, npt.NDArray[Any]]:
     """State, class, arm and round of the items (m,) that are not just waiting to be labeled."""
     columns: dict[str, npt.NDArray[Any]] = {
         "state": np.zeros(len(items), np.uint8),
@@ -122,7 +142,11 @@ def _known(session: Session, project: Project, items: Ints) -> dict[str, npt.NDA
         return columns
     numbers = np.array([row.id for row in rows], np.int64)
     at = np.minimum(np.searchsorted(items, numbers), len(items) - 1)
-    classes = {name: index for index, name in enumerate(project.classes)}
+    if class_name is None:
+        classes = {name: index for index, name in enumerate(project.classes)}
+    else:
+        texts = {row.class_name for row in rows if row.class_name is not None}
+        classes = {text: int(class_name in class_sets.classes_in(text)) for text in texts}
     for row, place in zip(rows, np.where(items[at] == numbers, at, -1).tolist(), strict=True):
         if place < 0:
             continue

@@ -33,11 +33,12 @@ def add(
     if not is_url(place) and not Path(place).exists():
         raise SourceUnreadable(uri=uri, reason="there is no such file or folder")
     stored = item_bytes.as_stored(place_as_text(place), projects.uploads_of(project))
-    if split == "test" and project.label_kind == "multi":
+    if split == "test" and project.label_kind == "multi" and label_column is None:
         raise SingleOnly(
-            what="a source of the test split",
+            what="a test split by folders",
             project=public_id("p", project.id),
-            instead="Send test items with their `classes` (POST …/items), or do without: control items measure then.",
+            instead="Import a table that has each item's classes in a column, as a list or between semicolons, and "
+            "name it as `label_column`.",
         )
     source = Source(project_id=project.id, uri=stored, split=split, label_column=label_column)
     session.add(source)

@@ -397,7 +397,7 @@ def _rename_in_heads(session: Session, project: Project, old: str, to: str) -> N
     for head in session.scalars(sa.select(Head).where(Head.project_id == project.id)):
         if old in head.classes:
             head.classes = [to if name == old else name for name in head.classes]
-            for figure in ("recall", "average_precision"):
+            for figure in ("recall", "average_precision", "confusion_by_class"):
                 if found := head.metrics.get(figure):
                     renamed = {to if name == old else name: share for name, share in found.items()}
                     head.metrics = {**head.metrics, figure: renamed}

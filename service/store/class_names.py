@@ -8,6 +8,7 @@ job that read the classes before they changed, too.
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
+from service.store import class_sets
 from service.store.names import composed
 from service.store.tables import Project
 
@@ -33,6 +34,10 @@ class ClassNames:
     def or_same(self, name: str) -> str:
         """The class that goes by this name, else the name."""
         return self.now(name) or name
+
+    def text_now(self, text: str) -> str:
+        """The class, or the set of several, as it is called now."""
+        return class_sets.with_names(text, {name: self.or_same(name) for name in class_sets.classes_in(text)})
 
     def each_now(self, names: Sequence[str]) -> list[str]:
         """Classes of before as they are called now; as they were, where some of them are one class now."""

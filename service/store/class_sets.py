@@ -6,6 +6,7 @@ null still means that there is no label. A text says by itself whether it is a s
 docs/decisions/0030-several-classes-an-item.md.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -19,6 +20,18 @@ NOTHING = SEPARATOR  # the set of no class: somebody looked, and nothing is here
 def joined(classes: Iterable[str]) -> str:
     """The text of a set, whatever order it comes in."""
     return SEPARATOR + "".join(f"{name}{SEPARATOR}" for name in sorted(set(classes)))
+
+
+def in_cell(cell: str) -> list[str]:
+    """The names in a cell of a table: of a JSON list, or between semicolons or bars; without these, one."""
+    if cell.startswith("["):
+        try:
+            names = json.loads(cell)
+        except ValueError:
+            return [cell]
+        return names if all(isinstance(name, str) for name in names) else [cell]
+    names = [name.strip() for name in cell.replace("|", ";").split(";")]
+    return [name for name in names if name] or [cell]
 
 
 def is_set(text: str | None) -> bool:

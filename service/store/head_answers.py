@@ -6,7 +6,13 @@ Beside the head's artifact `<head>.npz` lies `<head>-answers.npz`, `m` being the
     classes (m,) int16, predicted (m,) int16    numbers in the classes of the head: what they are, and were taken for
     probabilities (m,) float32                  of the predicted class
 
-Heads of before there were `classes` have none of the last three, nor have those of several classes an item.
+Where items have several classes, `c` being those of the head:
+
+    ids (m,) int64, right (m,) bool             right: all classes of the item are
+    classes (m, c) bool, predicted (m, c) bool  which it has, and was taken to have
+    probabilities (m, c) float16                of having each
+
+Heads of before there were `classes` have none of the last three.
 """
 
 from dataclasses import dataclass
@@ -25,9 +31,9 @@ class HeadAnswers:
 
     ids: npt.NDArray[np.int64]
     right: npt.NDArray[np.bool_]
-    classes: npt.NDArray[np.int16] | None
-    predicted: npt.NDArray[np.int16] | None
-    probabilities: npt.NDArray[np.float32] | None
+    classes: npt.NDArray[np.int16 | np.bool_] | None
+    predicted: npt.NDArray[np.int16 | np.bool_] | None
+    probabilities: npt.NDArray[np.float32 | np.float16] | None
 
     def store(self, artifacts: Artifacts, head_artifact: str) -> None:
         with artifacts.writing(_beside(head_artifact)) as file:

@@ -13,6 +13,9 @@ items of the score run, as in <artifact>/ids.npy, whether they stand on the map 
     <artifact>/guesses/<version of the head>.npz    names (c,) of the classes
                                                     classes (m,) int16, -1 for an item that the head was not asked about
                                                     doubts (m,) uint8, 0 to 254, and 255 for such an item
+
+Where an item may have several classes, `sets` (m, ⌈c / 8⌉) uint8 stand in the place of `classes`: a bit for each class
+that the head takes it to have, the first one highest.
 """
 
 from collections.abc import Sequence
@@ -76,18 +79,32 @@ class ItemMap:
 
 @dataclass(frozen=True)
 class Guesses:
-    """A head's, of the items of a score run: its likeliest class and its doubt, as above; ids (m,) rising."""
+    """A head's, of the items of a score run: its likeliest class and its doubt, as above; ids (m,) rising. Of several
+    classes an item, classes (m, c) are those that it is taken to have.
+    """
 
     names: Sequence[str]
     ids: Ints
-    classes: npt.NDArray[np.int16]
+    classes: npt.NDArray[np.int16 | np.bool_]
     doubts: npt.NDArray[np.uint8]
 
     @staticmethod
-    def of(names: Sequence[str], ids: Ints, rows: Ints, probabilities: npt.NDArray[np.float32]) -> "Guesses":
+    def of(
+        names: Sequence[str],
+        ids: Ints,
+        rows: Ints,
+        probabilities: npt.NDArray[np.float32],
+        several: bool = False,
+    ) -> "Guesses":
         """ids (m,) of the score run; probabilities (k, c) of the items in `rows` (k,), c at least 1."""
-        classes = np.full(len(ids), -1, np.int16)
         doubts = np.full(len(ids), UNKNOWN, np.uint8)
+        if several:
+            members = np.zeros((len(ids), len(names)), np.bool_)
+            members[rows] = probabilities >= 0.5
+            mean = (1 - np.abs(2 * probabilities - 1)).mean(axis=1)
+            doubts[rows] = np.clip(np.rint(mean * DOUBT_STEPS), 0, DOUBT_STEPS)
+            return Guesses(names, ids, members, doubts)
+        classes = np.full(len(ids), -1, np.int16)
         classes[rows] = probabilities.argmax(axis=1)
         two = np.partition(np.pad(probabilities, ((0, 0), (1, 0))), -2, axis=1)[:, -2:]
         doubts[rows] = np.clip(np.rint((1 - (two[:, 1] - two[:, 0])) * DOUBT_STEPS), 0, DOUBT_STEPS)
@@ -98,10 +115,10 @@ class Guesses:
         return f"{artifact}/guesses/{head_version}.npz"
 
     def store(self, artifacts: Artifacts, artifact: str, head_version: int) -> None:
+        several = self.classes.ndim == 2
+        guessed = {"sets": np.packbits(self.classes, axis=1)} if several else {"classes": self.classes}
         with artifacts.writing(self.name(artifact, head_version)) as file:
-            np.savez(
-                file, allow_pickle=False, names=np.array(self.names), classes=self.classes, doubts=self.doubts
-            )
+            np.savez(file, allow_pickle=False, names=np.array(self.names), doubts=self.doubts, **guessed)
 
     @staticmethod
     def load(artifacts: Artifacts, artifact: str, head_version: int) -> "Guesses | None":
@@ -110,9 +127,22 @@ class Guesses:
             ids = np.load(artifacts.local_path(f"{artifact}/ids.npy"), mmap_mode="r", allow_pickle=False)
             name = Guesses.name(artifact, head_version)
             with artifacts.open(name) as file, np.load(file, allow_pickle=False) as arrays:
-                return Guesses(arrays["names"].tolist(), ids, arrays["classes"], arrays["doubts"])
+                names, classes = arrays["names"].tolist(), arrays.get("classes")
+                if classes is None:
+                    classes = np.unpackbits(arrays["sets"], axis=1, count=len(names)).astype(np.bool_)
+                return Guesses(names, ids, classes, arrays["doubts"])
         except FileNotFoundError:
             return None
+
+    def have(self, name: str) -> npt.NDArray[np.int16]:
+        """(m,) 1 for an item that is taken to have the class, 0 for one that is not, -1 where the head was not asked
+        about the item or did not know the class.
+        """
+        if name not in self.names:
+            return np.full(len(self.ids), -1, np.int16)
+        number = list(self.names).index(name)
+        has = self.classes[:, number] if self.classes.ndim == 2 else self.classes == number
+        return np.where(self.doubts == UNKNOWN, -1, has).astype(np.int16)
 
     def rows_of(self, items: Ints) -> Ints:
         """(k,) -> (k,) rows, -1 for an item that was not scored."""

@@ -533,9 +533,12 @@ class Suspect(Table):
         sa.ForeignKey("items.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
     )
     project_id: Mapped[int] = _project(index=False)
-    class_name: Mapped[str] = mapped_column("class")  # as labeled
-    suggested_class: Mapped[str]  # the head's, which had not seen the label
-    probability: Mapped[float]  # of the suggested class
+    class_name: Mapped[str] = mapped_column("class")  # as labeled; a set where an item has several
+    # The head's, which had not seen the label; of several, the labeled ones but for those in doubt.
+    suggested_class: Mapped[str]
+    probability: Mapped[
+        float
+    ]  # of the suggested class; of several, of what the head says of the most doubtful one
     quality: Mapped[float]  # of the label, 0..1; lower = rather wrong
 
 

@@ -5,16 +5,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
+from service.store.artifacts import Artifacts
+from service.store.class_sets import joined
+from service.store.head_answers import HeadAnswers
+from service.store.item_map import Guesses, ItemMap
 from service.store.session import write_session
-from service.store.tables import Project
+from service.store.tables import Item, Project, Round
 from tests import factories
 from tests.api.conftest import created
 from tests.api.test_labeling import fill
+from tests.api.test_maps import unpacked
 
 ONLY_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -272,14 +278,159 @@ def test_items_by_a_class_among_theirs(admin: TestClient, project: dict[str, Any
 
 
 @ONLY_SQLITE
+def test_suspects_tell_the_classes_in_doubt(
+    admin: TestClient, project: dict[str, Any], engine: sa.Engine
+) -> None:
+    send(
+        admin,
+        {"item": "i_1", "classes": ["coat", "hat"]},
+        {"item": "i_2", "classes": []},
+        {"item": "i_3", "classes": ["hat"]},
+    )
+    with write_session(engine) as session:
+        for number, suggested in ((1, ["coat"]), (2, ["hat", "shirt"]), (3, ["coat"])):
+            found = session.get_one(Item, number)
+            factories.make_suspect(
+                session,
+                item=found,
+                class_name=str(found.class_name),
+                suggested_class=joined(suggested),
+                quality=0.1 * number,
+            )
+    listed = admin.get("/projects/p_1/suspects").json()["items"]
+    told = [(one["classes"], one["suggested_classes"], one["doubted_classes"]) for one in listed]
+    assert told == [
+        (["coat", "hat"], ["coat"], ["hat"]),
+        ([], ["hat", "shirt"], ["hat", "shirt"]),
+        (["hat"], ["coat"], ["coat", "hat"]),
+    ]
+    assert listed[0]["class"] is listed[0]["suggested_class"] is None
+    assert admin.post("/projects/p_1/suspects/queue", json={"count": 1}).json() == {"added": 1, "reopened": 1}
+    merge = {"kind": "merge", "classes": ["coat", "hat"], "to": "outer"}
+    assert admin.post("/projects/p_1/classes/changes", json=merge).status_code == 200
+    (left,) = admin.get("/projects/p_1/suspects").json()["items"]  # the third contradicts nothing any more
+    assert left["doubted_classes"] == ["outer", "shirt"]
+
+
+@ONLY_SQLITE
+def test_the_items_that_the_head_missed(
+    admin: TestClient, project: dict[str, Any], engine: sa.Engine, artifacts: Artifacts
+) -> None:
+    with write_session(engine) as session:
+        found = session.get_one(Project, 1)
+        head = factories.make_head(
+            session,
+            project=found,
+            score_run=factories.make_score_run(session, project=found),
+            artifact="heads/1/1.npz",
+            classes=["coat", "hat"],
+        )
+        session.scalars(sa.select(Round)).one().head_id = head.id
+    members = np.array([[1, 1], [1, 0], [0, 0], [0, 1]], np.bool_)
+    told = np.array([[0.9, 0.2], [0.75, 0.1], [0.6, 0.3], [0.1, 0.8]], np.float16)
+    HeadAnswers(np.arange(1, 5), ((told >= 0.5) == members).all(axis=1), members, told >= 0.5, told).store(
+        artifacts, "heads/1/1.npz"
+    )
+
+    def asked(**query: str) -> list[tuple[str, float]]:
+        answer = admin.get("/projects/p_1/rounds/1/answers", params=query)
+        assert answer.status_code == 200, answer.text
+        return [(one["id"], round(one["answered_probability"], 2)) for one in answer.json()["items"]]
+
+    assert asked(**{"class": "hat", "not_answered_class": "hat"}) == [("i_1", 0.8)]
+    assert asked(**{"class": "coat", "answered_class": "coat"}) == [("i_1", 0.9), ("i_2", 0.75)]
+    assert asked(not_class="coat", answered_class="coat") == [("i_3", 0.6)]
+    assert asked(not_class="coat", not_answered_class="coat") == [("i_4", 0.9)]
+    assert asked()[0] == ("i_1", 0.72)  # of exactly these
+    (first,) = admin.get(
+        "/projects/p_1/rounds/1/answers", params={"not_class": "coat", "answered_class": "coat"}
+    ).json()["items"]
+    assert (first["measured_class"], first["measured_classes"], first["answered_classes"]) == (
+        None,
+        [],
+        ["coat"],
+    )
+
+
+@ONLY_SQLITE
+def test_the_map_tells_one_class_at_a_time(
+    admin: TestClient, project: dict[str, Any], engine: sa.Engine, artifacts: Artifacts
+) -> None:
+    send(admin, {"item": "i_1", "classes": ["coat", "hat"]}, {"item": "i_2", "classes": []})
+    with write_session(engine) as session:
+        found = session.get_one(Project, 1)
+        run = factories.make_score_run(session, project=found, artifact="scores/1/arrays", items=6)
+        head = factories.make_head(session, project=found, score_run=run)
+        found.score_run_id, found.head_id, version = run.id, head.id, head.version
+    ids = np.arange(1, 7)
+    with artifacts.writing("scores/1/arrays/ids.npy") as file:
+        np.save(file, ids)
+    ItemMap(ids, np.zeros((6, 2), np.uint16), np.zeros(6, np.uint8)).store(artifacts, "scores/1/arrays")
+    probabilities = np.array([[0.9, 0.4, 0.1], [0.2, 0.6, 0.1]], np.float32)
+    Guesses.of(["coat", "hat", "shirt"], ids, np.array([2, 3]), probabilities, several=True).store(
+        artifacts, "scores/1/arrays", version
+    )
+    header, columns = unpacked(admin.get("/projects/p_1/map", params={"class": "hat"}).content)
+    assert header["classes"] == ["without hat", "hat"]
+    assert columns["class"].tolist() == [1, 0, -1, -1, -1, -1]
+    assert columns["guess"].tolist() == [-1, -1, 0, 1, -1, -1]
+    header, columns = unpacked(admin.get("/projects/p_1/map").content)
+    assert set(columns["class"]) == set(columns["guess"]) == {-1}
+    assert columns["doubt"].tolist() == [255, 255, round(254 * 1.2 / 3), round(254 * 1.4 / 3), 255, 255]
+    refused = admin.get("/projects/p_1/map", params={"class": "sock"})
+    assert (refused.status_code, refused.json()["code"]) == (422, "unknown_class")
+
+
+@ONLY_SQLITE
+def test_a_grid_is_of_items_with_exactly_the_same_guess(
+    admin: TestClient, project: dict[str, Any], engine: sa.Engine
+) -> None:
+    guesses = [["hat"], [], ["coat", "hat"], [], ["hat"], []]
+    with write_session(engine) as session:
+        found = session.get_one(Project, 1)
+        run = factories.make_score_run(session, project=found)
+        ranking = factories.make_ranking(session, project=found, score_run=run)
+        ranking.items = 6
+        for number, guess in enumerate(guesses, start=1):
+            factories.make_ranked_item(
+                session,
+                ranking=ranking,
+                item=session.get_one(Item, number),
+                rank=number,
+                predicted_class=joined(guess),
+                predicted_probability=0.9,
+            )
+        found.ranking_id = ranking.id
+        found.settings = {**found.settings, "control_fraction": 0.0}
+
+    def asked(annotator: str, **more: Any) -> Any:
+        return admin.post("/projects/p_1/next-batch", json={"annotator": annotator, "grid": True, **more})
+
+    answers = [
+        asked("ann", predicted_classes=["hat", "coat"]),
+        asked("bob", predicted_classes=["hat"]),
+        asked("eve"),  # what most are taken for: nothing
+    ]
+    found_items = [[one["id"] for one in answer.json()["items"]] for answer in answers]
+    assert found_items == [["i_3"], ["i_1", "i_5"], ["i_2", "i_4", "i_6"]]
+    assert answers[2].json()["items"][0]["prediction"]["classes"] == []
+    wrong = asked("sam", predicted_classes=["hat", "sock"])
+    assert (wrong.status_code, wrong.json()["code"]) == (422, "unknown_class")
+    assert "predicted_classes[1]" in wrong.text
+    assert asked("sam", predicted_class="hat").json()["code"] == "label_kind_differs"
+    change = {"kind": "rename", "classes": ["hat"], "to": "cap"}
+    assert admin.post("/projects/p_1/classes/changes", json=change).status_code == 200
+    again = asked("bob").json()["items"]
+    assert [one["prediction"]["classes"] for one in again] == [["cap"], ["cap"]]
+
+
+@ONLY_SQLITE
 def test_what_is_for_one_class_says_so(tmp_path: Path, admin: TestClient, project: dict[str, Any]) -> None:
     asked = [
-        admin.post("/projects/p_1/next-batch", json={"annotator": "ann", "grid": True}),
-        admin.post("/projects/p_1/suspects/check"),
-        admin.get("/projects/p_1/rounds/1/answers"),
         admin.get("/projects/p_1/labels", params={"format": "imagefolder"}),
         admin.post("/projects/p_1/sources", json={"uri": str(tmp_path), "split": "test"}),
     ]
+    assert admin.post("/projects/p_1/suspects/check").json()["code"] == "no_score_run"
     for answer in asked:
         assert (answer.status_code, answer.json()["code"]) == (409, "single_only"), answer.text
         assert "label_kind is multi" in answer.json()["detail"]

@@ -1,5 +1,6 @@
 import numpy as np
 
+from service.store.artifacts import Artifacts
 from service.store.item_map import Guesses, ItemMap
 
 CLASSES = ["cat", "dog", "owl"]
@@ -21,6 +22,30 @@ def test_an_outline_holds_what_a_plain_loop_finds_in_it() -> None:
     expected = [row for row, (x, y) in enumerate(places.tolist()) if is_inside(x, y)]
     assert found.inside(outline).tolist() == expected
     assert 0 < len(expected) < 500
+
+
+def test_guesses_of_several_classes_come_back(artifacts: Artifacts) -> None:
+    probabilities = np.random.default_rng(0).random((5, 11)).astype(np.float32)
+    names = [f"class {number}" for number in range(11)]
+    with artifacts.writing("scores/1/arrays/ids.npy") as file:
+        np.save(file, np.arange(6))
+    made = Guesses.of(names, np.arange(6), np.array([0, 1, 2, 4, 5]), probabilities, several=True)
+
+    made.store(artifacts, "scores/1/arrays", 3)
+    found = Guesses.load(artifacts, "scores/1/arrays", 3)
+
+    assert found is not None
+    assert (found.classes == made.classes).all()
+    assert (
+        found.have("class 10").tolist()
+        == np.insert((probabilities[:, 10] >= 0.5).astype(int), 3, -1).tolist()
+    )
+    assert found.have("no such class").tolist() == [-1] * 6
+    assert found.doubts.tolist() == [
+        *(round(254 * float(1 - abs(2 * row - 1).mean())) for row in probabilities[:3]),
+        255,
+        *(round(254 * float(1 - abs(2 * row - 1).mean())) for row in probabilities[3:]),
+    ]
 
 
 def test_doubt_is_what_two_classes_leave_open() -> None:

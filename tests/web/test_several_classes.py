@@ -3,16 +3,20 @@
 import os
 from pathlib import Path
 
+from tests.journeys.images import true_class
 from tests.journeys.site import Site, until
 from tests.web.conftest import Browser
 from tests.web.test_page import CLASSES, Desk, project_of
+from tests.web.test_views import TILES
 
 SHOTS = os.environ.get("SHORTLIST_TEST_SHOTS")  # a folder for pictures of the page
 
 
 def shot(browser: Browser, name: str) -> None:
-    if SHOTS:
-        browser.driver.save_screenshot(str(Path(SHOTS) / f"{name}.png"))
+    """In both themes."""
+    for theme in ("light", "dark") if SHOTS else ():
+        browser.driver.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
+        browser.driver.save_screenshot(str(Path(str(SHOTS)) / f"{name}-{theme}.png"))
 
 
 def sets_of(class_name: str) -> list[str]:
@@ -60,9 +64,48 @@ def test_keys_mark_enter_sends_and_nothing_is_an_answer(browser: Browser, site: 
     until(lambda: site.get(f"/projects/{identity}/metrics")["learning_curve"])
     browser.open(f"/projects/{identity}")
     browser.says("mean average precision")
-    browser.says("Average precision of each class")
+    cell = browser.see("//table[contains(@class, 'several')]//td[contains(@class, 'right')]//a")
+    browser.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", cell)
     shot(browser, "dashboard-several")
+    items = int(cell.text)
+    cell.click()
+    until(lambda: browser.driver.execute_script(TILES) == items)
+    browser.says("surest first")
+    shot(browser, "answers-several")
+    browser.open(f"/projects/{identity}/map?by=class")
+    browser.see(f"//select[@aria-label='Class']/option[.='{CLASSES[1]}']").click()
+    browser.see(f"//*[contains(@class, 'map-legend')]//*[.='without {CLASSES[1]}']")
+    shot(browser, "map-several")
     browser.open(f"/projects/{identity}/gallery?state=done")
     browser.says("nothing here")
     browser.says(", ".join(sorted(CLASSES[:2])))
     shot(browser, "gallery-several")
+
+
+def test_a_grid_confirms_items_with_the_same_classes(browser: Browser, site: Site) -> None:
+    project = project_of(
+        site, "several grids", 60, round_size=1000, control_fraction=0, backbone="small", label_kind="multi"
+    )
+    project.settle()
+    items = project.items()
+    labels = [
+        {"item": each["id"], "annotator": "somebody", "classes": sets_of(true_class(each["key"]))}
+        for each in items[::2]
+    ]
+    assert site.post(f"{project.at}/labels", {"labels": labels})["labels_used"] == 30
+    project.settle()
+    browser.sign_in()
+    desk = Desk(browser, project)
+    desk.shown()
+    browser.see("//option[text()='Grid: likeliest classes']").click()
+    browser.see("//*[@data-testid='desk-grid']//img")
+    shot(browser, "grid-several")
+    name = browser.see("//div[contains(@class, 'desk-grid')]//h2/b").text
+    shown = browser.driver.execute_script(
+        "return [...document.querySelectorAll('[data-testid=desk-grid] button')].map((each) => each.dataset.item)"
+    )
+    browser.see("//*[@data-testid='send-grid']").click()
+    desk.saved()
+    expected = [] if name == "nothing here" else name.split(", ")
+    stored = {each["item"]: each["classes"] for each in project.labels() if each["annotator"] == "ann"}
+    assert stored == dict.fromkeys(shown, expected)

@@ -358,10 +358,7 @@ def test_says_what_it_lacks(head: Head) -> None:
 
 
 class TestSeveralClasses:
-    """Heads that tell several classes of an item, each for itself; the others say that they cannot."""
-
-    ABLE = {name: head for name, head in HEADS.items() if head.several}  # noqa: RUF012
-    every_able_head = pytest.mark.parametrize("head", ABLE.values(), ids=ABLE)
+    """Heads that tell several classes of an item, each for itself: all of them."""
 
     @staticmethod
     def members_of(pool: Pool) -> Ints:
@@ -372,10 +369,19 @@ class TestSeveralClasses:
         pool = clusters(n)
         return fit(head, view_of(head, pool, self.members_of(pool)))
 
-    def test_these_can(self) -> None:
-        assert self.ABLE.keys() == {"auto", "linear", "mlp", "propagate"}
+    def test_every_head_can(self) -> None:
+        assert all(head.several for head in HEADS.values())
 
-    @every_able_head
+    @every_head_on_items
+    def test_held_out_answers_tell_each_class_for_itself(self, head: Head) -> None:
+        pool = clusters(60)
+
+        found = self.fitted(head).held_out
+
+        assert found is not None
+        assert ((found > 0.5) == self.members_of(pool)).mean() > 0.9
+
+    @every_head_on_embeddings
     def test_cross_fitting_tells_each_class_for_itself(self, head: Head) -> None:
         pool, folds = clusters(90), np.where(np.arange(90) < 45, -1, np.arange(90) % 4)
         members, asked = self.members_of(pool), folds >= 0
@@ -385,7 +391,7 @@ class TestSeveralClasses:
 
         assert ((found > 0.5) == members[asked]).mean() > 0.9
 
-    @every_able_head
+    @every_head
     @pytest.mark.parametrize("n", [1, 2, 3, 11])
     def test_probabilities_are_probabilities(self, head: Head, n: int) -> None:
         found = self.fitted(head, n).probabilities(clusters(40, seed=1).inputs(head))
@@ -394,7 +400,7 @@ class TestSeveralClasses:
         assert found.dtype == np.float32
         assert ((found > 0) & (found < 1)).all()
 
-    @every_able_head
+    @every_head
     def test_learns_each_class_and_that_some_items_have_none(self, head: Head) -> None:
         unseen = clusters(300, seed=1)
 
@@ -404,29 +410,29 @@ class TestSeveralClasses:
         assert right.all(axis=1).mean() > 0.9
         assert found[:, 2].max() < 0.2  # a class never seen
 
-    @every_able_head
+    @every_head
     def test_is_as_sure_of_each_class_as_it_is_right(self, head: Head) -> None:
         """Labels of the second class by the dice, three of four times: no head can know more."""
         pool, rng = clusters(200), np.random.default_rng(4)
         members = np.stack([pool.classes == 1, rng.random(200) < 0.75], axis=1).astype(np.int64)
 
         found = fit(head, view_of(head, pool, members, n_classes=2)).probabilities(
-            clusters(200, seed=1).embeddings
+            clusters(200, seed=1).inputs(head)
         )
 
         assert found[:, 1].mean() == pytest.approx(0.75, abs=0.1)
         assert found[:, 1].std() < 0.2
 
-    @every_able_head
+    @every_head
     def test_comes_back_from_its_arrays(self, head: Head) -> None:
         inputs, fitted = clusters(60).inputs(head), self.fitted(head)
 
-        loaded = head.load(fitted.arrays())
+        loaded = head.load(fitted.arrays(), NETWORK)
 
         np.testing.assert_array_equal(loaded.probabilities(inputs), fitted.probabilities(inputs))
         assert loaded.temperature == pytest.approx(fitted.temperature)
 
-    @every_able_head
+    @every_head
     def test_says_what_it_lost_on_labels_held_out(self, head: Head) -> None:
         unseen, fitted = clusters(300, seed=1), self.fitted(head)
 

@@ -6,6 +6,7 @@ type Schemas = components["schemas"];
 export type Project = Schemas["ProjectAnswer"];
 export type Metrics = Schemas["MetricsAnswer"];
 export type Round = Schemas["RoundAnswer"];
+export type ClassConfusion = Schemas["ClassConfusion"];
 export type Job = Schemas["JobAnswer"];
 export type AnnotatorReport = Schemas["AnnotatorAnswer"];
 export type Share = Schemas["ShareAnswer"];

@@ -13,6 +13,11 @@ export const classOf = (of: Told): string | null => (of.classes ? said(of.classe
 
 export const guessOf = (of: Guessed): string | null => (of.predicted_classes ? said(of.predicted_classes) : (of.predicted_class ?? null));
 
+/** Of several classes, the differences: those that are said in addition, and those that are not. */
+export function differences(from: string[], to: string[]): string {
+  return [...to.filter((name) => !from.includes(name)).map((name) => `+ ${name}`), ...from.filter((name) => !to.includes(name)).map((name) => `− ${name}`)].join(", ");
+}
+
 interface Measured {
   accuracy?: number | null;
   accuracy_low?: number | null;

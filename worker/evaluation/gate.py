@@ -5,10 +5,15 @@ judged only on items that no strategy chose: the labels a strategy asks for are 
 wrong, so on these any other features look better. A verdict needs the 95 % interval of the paired difference on its
 side, so a few labels, or a close race, are "not enough labels". The interval covers both choices, of the items that
 are judged and of those that taught: among few labels the second moves a probe more than the first.
+
+Where an item has several classes, each is told from the rest, and the accuracy is the balanced one: of each class the
+mean of two shares, of the items with it and of those without it that are told right, and of these the mean over
+classes. So saying of all items that a rare class is not there is worth nothing, and the accuracy is still a mean over
+items of what each adds to it, whose paired difference has an interval as that of single classes has.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -51,9 +56,9 @@ _ITEMS = {
 
 @dataclass(frozen=True)
 class Gate:
-    """linear, knn: accuracy by what was compared, the `served` embeddings and their rivals, on `items` that are
-    `judged_on`. labels: the labeled items that there were. better: the rival to use instead, where there is one; never
-    raw features, which no ranking can use.
+    """linear, knn: accuracy (of several classes an item the balanced one) by what was compared, the `served` embeddings
+    and their rivals, on `items` that are `judged_on`. labels: the labeled items that there were. better: the rival to
+    use instead, where there is one; never raw features, which no ranking can use.
     """
 
     verdict: Verdict
@@ -75,26 +80,41 @@ def is_due(gate: dict[str, Any] | None, labels: int) -> bool:
     return labels >= (_LEAST_LABELS if gate is None else max(_LEAST_LABELS, _AGAIN * gate["labels"]))
 
 
-def enough(classes: Ints) -> bool:
-    """Classes (n,) of the items that teach, or of those that are judged."""
-    counts = np.bincount(classes) if len(classes) else np.zeros(1)
-    return len(classes) >= _LEAST_LABELS and int((counts >= _LEAST_OF_A_CLASS).sum()) >= 2
+def enough(*groups: Ints) -> bool:
+    """Classes (n,), or (n, c) of several, of the items that teach, and of those that are judged."""
+    if min(map(len, groups)) < _LEAST_LABELS:
+        return False
+    if groups[0].ndim == 2:
+        return bool(np.all([_frequent(members) for members in groups], axis=0).any())
+    return all((np.bincount(classes) >= _LEAST_OF_A_CLASS).sum() >= 2 for classes in groups)
 
 
-def too_few(labels: int, readable: int) -> Gate:
+def _frequent(members: Ints) -> Bools:
+    """(n, c) -> (c,) true for a class that enough items have, and enough have not."""
+    have = members.sum(axis=0)
+    return np.asarray(np.minimum(have, len(members) - have) >= _LEAST_OF_A_CLASS)
+
+
+def too_few(labels: int, readable: int, several: bool = False) -> Gate:
     """No verdict, as only `readable` of the labeled items can be read."""
     reason = (
-        f"The gate needs {_LEAST_LABELS} labeled items that can be read, and two classes with "
-        f"{_LEAST_OF_A_CLASS} each; there are {readable} such items so far."
+        f"The gate needs {_LEAST_LABELS} labeled items that can be read, and {_wanted(several)}; there are {readable} "
+        "such items so far."
     )
     return Gate("not enough labels", reason, labels, 0, None, {}, {})
 
 
-def too_few_unbiased(labels: int, unbiased: int, control_share: float) -> Gate:
+def _wanted(several: bool) -> str:
+    if several:
+        return f"a class that {_LEAST_OF_A_CLASS} of them have and {_LEAST_OF_A_CLASS} have not"
+    return f"two classes with {_LEAST_OF_A_CLASS} each"
+
+
+def too_few_unbiased(labels: int, unbiased: int, control_share: float, several: bool = False) -> Gate:
     """No verdict, as only `unbiased` labeled items were chosen by no strategy; of served items, `control_share` are."""
     reason = (
-        f"The gate judges on items that no strategy chose. It needs {_LEAST_LABELS} of them with labels, and two "
-        f"classes with {_LEAST_OF_A_CLASS} each; among the {labels} labeled items so far there are {unbiased}. "
+        f"The gate judges on items that no strategy chose. It needs {_LEAST_LABELS} of them with labels, and "
+        f"{_wanted(several)}; among the {labels} labeled items so far there are {unbiased}. "
     )
     if control_share > 0:
         reason += (
@@ -119,22 +139,26 @@ def judge(
     labels: int,
     served: Space = "trained",
 ) -> Gate:
-    """Features (n, d) of the same n items, and their classes (n,): the probes learn from those `taught` (n,) and
-    are compared on those `judged` (n,). An item that is both is judged by the others (leave one out). `labels` is
-    how many labeled items there are.
+    """Features (n, d) of the same n items, and their classes (n,), or (n, c) of several: the probes learn from those
+    `taught` (n,) and are compared on those `judged` (n,). An item that is both is judged by the others (leave one out).
+    `labels` is how many labeled items there are.
 
     The verdict is about rivals that cost nothing. Another space of the embeddings is `better` only where it surely
     is, by the same interval, so that the served one does not change back and forth by chance.
     """
     features = {str(served): served_features} | {str(name): values for name, values in rivals.items()}
-    right = {name: linear_probe(values, classes, taught)[judged] for name, values in features.items()}
-    varies = _variances_by_teachers(features, served, classes, taught, judged)
-    linear = {name: float(found.mean()) for name, found in right.items()}
-    knn = {
-        name: float(nearest_neighbours(values, classes, taught)[judged].mean())
+    classes = judged_classes(classes, taught, judged)
+    credits = {
+        name: credit(linear_probe(values, classes, taught), classes, judged)
         for name, values in features.items()
     }
-    differences = {name: paired_difference(right[served], right[name], varies[name]) for name in rivals}
+    varies = _variances_by_teachers(features, served, classes, taught, judged)
+    linear = {name: found.accuracy for name, found in credits.items()}
+    knn = {
+        name: credit(nearest_neighbours(values, classes, taught), classes, judged).accuracy
+        for name, values in features.items()
+    }
+    differences = {name: credits[served].beyond(credits[name], varies[name]) for name in rivals}
     # The rival that speaks most against it: by the upper end for a no-go, by the lower end for a go.
     costless = [name for name in rivals if name in _COSTLESS]
     beaten_by = min(costless, key=lambda name: differences[name][2])
@@ -153,14 +177,56 @@ def judge(
     if better is not None and better != "untrained":
         said += f", and surely worse than {_says(better, differences)}, which takes its place"
     items = int(judged.sum())
+    of_what = ""
+    if classes.ndim == 2:
+        counted = f"{classes.shape[1]} classes" if classes.shape[1] > 1 else "one class"
+        of_what = f" (balanced accuracy of {counted}, by chance 50%)"
     reason = (
         f"On {items} {_ITEMS[judged_on]} the linear probe of {_NAMES[served]} is right for "
-        f"{linear[served]:.1%}, {said}, taught by {int(taught.sum())} labels. "
+        f"{linear[served]:.1%}{of_what}, {said}, taught by {int(taught.sum())} labels. "
         f"10 nearest neighbours: {knn[served]:.1%}, "
         + ", ".join(f"{knn[name]:.1%} with {_NAMES[name]}" for name in rivals)
         + "."
     )
     return Gate(verdict, reason, labels, items, judged_on, linear, knn, better, served)
+
+
+def judged_classes(classes: Ints, taught: Bools, judged: Bools) -> Ints:
+    """The classes (n,) as they are; of several (n, c), the columns of those that enough of the items have and have not,
+    of what teaches and of what judges.
+    """
+    if classes.ndim == 1:
+        return classes
+    return classes[:, _frequent(classes[taught]) & _frequent(classes[judged])]
+
+
+class Credit(NamedTuple):
+    """Shares of the judged items in the accuracy, which is their mean: of_items (m,), 1 where the answer is right; of
+    several classes more for a rarer answer. unseen: see `paired_difference`.
+    """
+
+    of_items: Floats
+    unseen: float
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.of_items.mean())
+
+    def beyond(self, other: "Credit", other_variance: float = 0.0) -> tuple[float, float, float]:
+        """The gain over the other one, on the same items, and its 95 % interval."""
+        return paired_difference(self.of_items, other.of_items, other_variance, self.unseen)
+
+
+def credit(right: Bools, classes: Ints, judged: Bools) -> Credit:
+    """right: (n,) of classes (n,), or (n, c) of several (n, c), for which the accuracy is balanced."""
+    right = right[judged]
+    if classes.ndim == 1:
+        return Credit(right.astype(np.float64), 1.0)
+    truth = classes[judged] == 1
+    n, c = truth.shape
+    have = truth.sum(axis=0)
+    each = n / (2 * c * np.maximum([n - have, have], 1))  # (2, c), of an item without the class, and with it
+    return Credit((np.where(truth, each[1], each[0]) * right).sum(axis=1), float((each**2).sum()))
 
 
 def _variances_by_teachers(
@@ -174,7 +240,7 @@ def _variances_by_teachers(
     accuracies = {
         name: np.array(
             [
-                linear_probe(values, classes, taught & (part != left_out))[judged].mean()
+                credit(linear_probe(values, classes, taught & (part != left_out)), classes, judged).accuracy
                 for left_out in range(_PARTS)
             ]
         )
@@ -193,26 +259,26 @@ def _says(rival: Rival, differences: dict[Rival, tuple[float, float, float]]) ->
 
 def linear_probe(features: Floats, classes: Ints, taught: Bools) -> Bools:
     """(n, d), (n,), (n,) -> (n,) true if ridge regression on the taught items, but for the item itself, tells its
-    class.
+    class. Of several classes, (n, c) -> (n, c), each for itself: see `_right`.
 
     Leave-one-out residuals in closed form from one eigendecomposition, with the penalty that they like best:
     Rifkin and Lippert 2007, Notes on Regularized Least Squares, https://hdl.handle.net/1721.1/37318
     """
     inputs = _standardised(features, taught)
     kernel = inputs @ inputs[taught].T + 1  # (n, m); + 1: an intercept
-    targets = np.eye(int(classes.max()) + 1)[classes[taught]]
+    targets = classes[taught] if classes.ndim == 2 else np.eye(int(classes.max()) + 1)[classes[taught]]
     values, vectors = np.linalg.eigh(kernel[taught])
     values = np.maximum(values, 0)
     projected = vectors.T @ targets
-    best: tuple[int, Bools] | None = None
+    best: tuple[float, Bools] | None = None
     for penalty in _PENALTIES * values.mean():
         shrunk = 1 / (values + penalty)
         weights = (vectors * shrunk) @ projected
         residuals = weights / (vectors**2 @ shrunk)[:, None]
         answers = kernel @ weights
         answers[taught] = targets - residuals
-        right = answers.argmax(axis=1) == classes
-        score = int(right[taught].sum())
+        right = _right(answers, classes, taught)
+        score = credit(right, classes, taught).accuracy
         if best is None or score > best[0]:
             best = score, right
     assert best is not None
@@ -221,7 +287,7 @@ def linear_probe(features: Floats, classes: Ints, taught: Bools) -> Bools:
 
 def nearest_neighbours(features: Floats, classes: Ints, taught: Bools) -> Bools:
     """(n, d), (n,), (n,) -> (n,) true if the nearest taught items, but for the item itself, weighted by cosine
-    similarity, tell its class.
+    similarity, tell its class. Of several classes, (n, c) -> (n, c), each for itself: see `_right`.
 
     Wu et al. 2018, Unsupervised Feature Learning via Non-Parametric Instance Discrimination, section 3.4,
     https://arxiv.org/abs/1805.01978
@@ -232,9 +298,25 @@ def nearest_neighbours(features: Floats, classes: Ints, taught: Bools) -> Bools:
     similar[np.flatnonzero(taught), np.arange(similar.shape[1])] = -np.inf
     nearest = np.argsort(-similar, axis=1, kind="stable")[:, : min(_NEIGHBOURS, similar.shape[1] - 1)]
     weights = np.exp(np.take_along_axis(similar, nearest, axis=1) / _TEMPERATURE)
+    if classes.ndim == 2:
+        shares = weights / weights.sum(axis=1, keepdims=True)
+        return _right(np.einsum("nk,nkc->nc", shares, classes[taught][nearest]), classes, taught)
     votes = np.zeros((len(classes), int(classes.max()) + 1))
     np.add.at(votes, (np.arange(len(classes))[:, None], classes[taught][nearest]), weights)
-    return np.asarray(votes.argmax(axis=1) == classes)
+    return _right(votes, classes, taught)
+
+
+def _right(answers: npt.NDArray[np.float64], classes: Ints, taught: Bools) -> Bools:
+    """(n, c) -> (n,) true where the largest answer is that of the class. Of several, (n, c) true where the answer is on
+    the class's side of the middle between the mean answers of the taught items with it and without it.
+    """
+    if classes.ndim == 1:
+        return np.asarray(answers.argmax(axis=1) == classes)
+    has, said = classes == 1, answers[taught]
+    with_it, without = (
+        (said * mask).sum(axis=0) / np.maximum(mask.sum(axis=0), 1) for mask in (has[taught], ~has[taught])
+    )
+    return np.asarray((answers > (with_it + without) / 2) == has)
 
 
 def _standardised(features: Floats, taught: Bools) -> npt.NDArray[np.float64]:

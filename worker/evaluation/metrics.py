@@ -63,6 +63,11 @@ def measure(probabilities: Floats, classes: Ints) -> Measures:
     )
 
 
+CELLS = ("true_positives", "false_negatives", "false_positives", "true_negatives")
+# Figures that are told of each class: lists here, by name in `Head.metrics`.
+BY_CLASS = frozenset({"recall", "average_precision", "confusion_by_class"})
+
+
 @dataclass(frozen=True)
 class MeasuresOfSeveral:
     """Figures where items may have several classes, each told for itself. …_low, …_high: 95 % intervals.
@@ -73,7 +78,9 @@ class MeasuresOfSeveral:
                             taken to have
     subset_accuracy         share of the items with exactly the right classes
     recall, average_precision  by class; None for a class without items
-    ece                     of all single decisions about an item and a class
+    confusion_by_class      by class, the numbers of items that have it and are taken to ("true_positives"), have it and
+                            are not ("false_negatives"), have it not and are ("false_positives"), or neither
+    ece, reliability        of all single decisions about an item and a class
     """
 
     items: int
@@ -90,6 +97,8 @@ class MeasuresOfSeveral:
     ece: float
     recall: list[float | None]
     average_precision: list[float | None]
+    confusion_by_class: list[dict[str, int]]
+    reliability: list[dict[str, float]]
 
 
 def measure_several(probabilities: Floats, members: Ints, rng: np.random.Generator) -> MeasuresOfSeveral:
@@ -104,7 +113,9 @@ def measure_several(probabilities: Floats, members: Ints, rng: np.random.Generat
     again = rng.multinomial(n, np.full(n, 1 / n), size=_DRAWS).astype(np.float64)
     means = mean_of_known(average_precisions(probabilities, members, again))
     means_f1 = mean_of_known(f1_scores(predicted, truth, again))
-    have, found = truth.sum(axis=0), (predicted & truth).sum(axis=0)
+    have, found, taken = truth.sum(axis=0), (predicted & truth).sum(axis=0), predicted.sum(axis=0)
+    cells = (found, have - found, taken - found, n - have - taken + found)
+    confusion = np.stack(cells, axis=1).tolist()
     sureness = np.maximum(probabilities, 1 - probabilities).ravel()
     reliability = _reliability(sureness, (predicted == truth).ravel())
     low, high = wilson_interval(exact, n)
@@ -122,6 +133,8 @@ def measure_several(probabilities: Floats, members: Ints, rng: np.random.Generat
         ece=_calibration_error(reliability),
         recall=[float(f / h) if h else None for f, h in zip(found, have, strict=True)],
         average_precision=[_plain(each) for each in precisions],
+        confusion_by_class=[dict(zip(CELLS, row, strict=True)) for row in confusion],
+        reliability=reliability,
     )
 
 
@@ -219,21 +232,23 @@ def wilson_interval(right: float, n: int) -> tuple[float, float]:
 
 
 def paired_difference(
-    right: Bools, right_before: Bools, other_variance: float = 0.0
+    right: Bools | Floats, right_before: Bools | Floats, other_variance: float = 0.0, unseen: float = 1.0
 ) -> tuple[float, float, float]:
     """Difference of two accuracies on the same n >= 1 items, and its 95 % interval. other_variance: what else the
     difference varies by than by which items these are.
 
     Each of the four ways in which the two can be right or wrong counts half an item more: Agresti and Min 2005,
     Simple improved confidence intervals for comparing matched proportions, https://doi.org/10.1002/sim.1781
+
+    Where an item's share of the accuracy is another one than 0 or 1, it is the same interval of the mean of paired
+    differences; unseen: the square of a difference that an item not seen could make, half of it up and half down.
     """
-    n = len(right)
-    gained, lost = int((right & ~right_before).sum()), int((right_before & ~right).sum())
-    b, c, n_adjusted = gained + 0.5, lost + 0.5, n + 2
-    middle = (b - c) / n_adjusted
-    variance = max(0.0, b + c - (b - c) ** 2 / n_adjusted) / n_adjusted**2
+    n, differences = len(right), right.astype(np.float64) - right_before
+    total, n_adjusted = float(differences.sum()), n + 2
+    middle = total / n_adjusted
+    variance = max(0.0, float((differences**2).sum()) + unseen - total**2 / n_adjusted) / n_adjusted**2
     half = _Z * sqrt(variance + other_variance)
-    return (gained - lost) / n, middle - half, middle + half
+    return total / n, middle - half, middle + half
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,18 @@ from torch import Tensor, nn
 from worker.arrays import Floats, Ints
 from worker.device import autocast, to_device
 from worker.heads import FittedHead, Head
-from worker.heads.calibration import calibrate, seen_in, softened, softmax, stratified_folds, sureness_of
+from worker.heads.calibration import (
+    calibrate,
+    calibrate_each,
+    seen_in,
+    sigmoid,
+    softened,
+    softmax,
+    stratified_folds,
+    sureness_of,
+)
 from worker.heads.labeled_view import Decoded, ItemNetwork, LabeledItems, LabeledView
+from worker.heads.linear import mean_of
 
 _Doubles = npt.NDArray[np.float64]
 
@@ -41,13 +51,14 @@ class FinetuneHead(Head):
     https://arxiv.org/abs/1711.05101), the items changed a little at random, warm-up and cosine. It is trained four
     times: three times without a third of the labels, which calibrates it and, on control items, measures it; then
     on all of them. There is no estimate of what random selection would have reached: that would take nine more
-    trainings.
+    trainings. Where an item has several classes, each is told from all else, with a temperature of its own.
 
     Lee 2013, Pseudo-Label, https://www.kaggle.com/blobs/download/forum-message-attachment-files/746/pseudo_label_final.pdf;
     Iscen et al. 2019, Label Propagation for Deep Semi-supervised Learning, https://arxiv.org/abs/1904.04717
     """
 
     name = "finetune"
+    several = True
     needs_items = True
     asks_pool = True
 
@@ -83,18 +94,20 @@ class FinetuneHead(Head):
         problems = range(0 if self.calibrated else _FOLDS, _FOLDS + 1)
         for done, problem in enumerate(problems):
             targets = np.concatenate([softened(classes, n_classes), reached[:, problem]])
-            shares = _shares(seen[:, problem] * readable[:n], sureness_of(reached[:, problem]) * readable[n:])
+            sureness = sureness_of(reached[:, problem], view.several)
+            shares = _shares(seen[:, problem] * readable[:n], sureness * readable[n:])
             net = _Net(items.network, view.embeddings.shape[1], n_classes)
 
             def report(share: float, done: int = done) -> None:
                 items.report((done + share) / len(problems), f"training {done + 1} of {len(problems)}")
 
-            self._train(net, items, decoded.items, torch.from_numpy(targets), shares, n, rng, report)
+            self._train(net, items, decoded.items, torch.from_numpy(targets), shares, view, rng, report)
             held_out = np.flatnonzero(folds == problem)
             logits[held_out] = _logits(net, decoded.items[torch.from_numpy(held_out)])
         if not self.calibrated:
-            return FittedFinetuneHead(net, 1.0, None, None)
-        temperature, loss = calibrate(logits, classes)
+            as_they_come = np.ones(n_classes, np.float32) if view.several else 1.0
+            return FittedFinetuneHead(net, as_they_come, None, None)
+        temperature, loss = (calibrate_each if view.several else calibrate)(logits, classes)
         return FittedFinetuneHead(net, temperature, loss, _by_others(logits, classes, folds))
 
     def load(
@@ -107,7 +120,8 @@ class FinetuneHead(Head):
         n_classes, dimensions = arrays["layer.weight"].shape
         net = _Net(network, dimensions, n_classes)
         net.load_state_dict({key: torch.from_numpy(arrays[key]) for key in net.state_dict()})
-        return FittedFinetuneHead(net, float(arrays["temperature"]), None, None)
+        temperature = arrays["temperature"]
+        return FittedFinetuneHead(net, temperature if temperature.ndim else float(temperature), None, None)
 
     def _train(
         self,
@@ -116,14 +130,14 @@ class FinetuneHead(Head):
         decoded: Tensor,
         targets: Tensor,
         shares: _Doubles,
-        n_labels: int,
+        view: LabeledView,
         rng: np.random.Generator,
         report: Callable[[float], None],
     ) -> None:
-        """Targets (m, c) of the decoded items (m, *shape); shares (m,): how often each is drawn, the labeled ones
-        first. Where all are 0 there is nothing to learn from.
+        """Targets (m, c) of the decoded items (m, *shape); shares (m,): how often each is drawn, the labeled ones of
+        the view first. Where all are 0 there is nothing to learn from.
         """
-        device = net.network.device
+        device, n_labels = net.network.device, len(view)
         seed = int(rng.integers(2**63))
         if not shares.any():
             return
@@ -143,7 +157,7 @@ class FinetuneHead(Head):
             batch = net.network.prepare(items.augment(to_device(decoded[rows], device), generator))
             with autocast(device):
                 logits = net(batch)
-            misses = -(targets[rows].to(device) * torch.log_softmax(logits.float(), dim=1)).sum(dim=1)
+            misses = _misses(logits.float(), targets[rows].to(device), view.several)
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(misses.mean())
             nn.utils.clip_grad_norm_(net.parameters(), _GRADIENT_NORM)
@@ -169,22 +183,24 @@ class _Net(nn.Module):
 
 
 class FittedFinetuneHead:
-    """Its probabilities are those of decoded items (b, *shape)."""
+    """Its probabilities are those of decoded items (b, *shape). temperature: of each class (c,), where an item may have
+    several; as told, their mean.
+    """
 
     name = FinetuneHead.name
 
     def __init__(
-        self, net: _Net, temperature: float, held_out_loss: float | None, held_out: Floats | None
+        self, net: _Net, temperature: float | Floats, held_out_loss: float | None, held_out: Floats | None
     ) -> None:
-        self._net = net
-        self.temperature, self.held_out_loss, self.held_out = temperature, held_out_loss, held_out
+        self._net, self._temperature = net, temperature
+        self.temperature, self.held_out_loss, self.held_out = mean_of(temperature), held_out_loss, held_out
 
     def probabilities(self, inputs: Tensor) -> Floats:
-        return softmax(_logits(self._net, inputs) / np.float32(self.temperature))
+        return _calibrated(_logits(self._net, inputs), self._temperature)
 
     def arrays(self) -> dict[str, npt.NDArray[np.float32]]:
         state = {key: value.float().cpu().numpy() for key, value in self._net.state_dict().items()}
-        return state | {"temperature": np.array(self.temperature, np.float32)}
+        return state | {"temperature": np.array(self._temperature, np.float32)}
 
 
 def _with_pseudo_labels(
@@ -218,6 +234,20 @@ def _shares(labels: Floats, sureness: Floats) -> _Doubles:
     return np.asarray(chances / max(chances.sum(), 1e-300))
 
 
+def _misses(logits: Tensor, targets: Tensor, several: bool) -> Tensor:
+    """(b, c), (b, c) -> (b,) cross-entropy; several: of each class for itself, summed."""
+    if several:
+        return nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(dim=1)
+    return -(targets * torch.log_softmax(logits, dim=1)).sum(dim=1)
+
+
+def _calibrated(logits: Floats, temperature: float | Floats) -> Floats:
+    """(b, c) -> (b, c) probabilities; with a temperature of each class (c,), of each for itself."""
+    divisor: Floats = np.asarray(temperature, np.float32)
+    divided: Floats = logits / divisor
+    return softmax(divided) if isinstance(temperature, float) else sigmoid(divided)
+
+
 def _rate(done: float) -> float:
     """Linear start, then a cosine down to 0."""
     if done < _WARM_UP:
@@ -242,6 +272,6 @@ def _by_others(logits: Floats, classes: Ints, folds: Ints) -> Floats:
     found = np.empty_like(logits)
     for fold in range(_FOLDS):
         mine = folds == fold
-        temperature, _ = calibrate(logits[~mine], classes[~mine])
-        found[mine] = softmax(logits[mine] / np.float32(temperature))
+        temperature, _ = (calibrate_each if classes.ndim == 2 else calibrate)(logits[~mine], classes[~mine])
+        found[mine] = _calibrated(logits[mine], temperature)
     return found

@@ -163,12 +163,15 @@ def without_each(folds: Ints) -> Floats:
 
 
 def held_out_probabilities(view: LabeledView, rng: np.random.Generator) -> Floats:
-    """(n, c) float32: each item's by a head that was trained on the other folds. `LinearHead` chooses its penalty by
+    """(n, c) float32: each item's by a head that was trained on the other folds; of several classes, that of each for
+    itself. `LinearHead` chooses its penalty by
     them, so they cost no more than one head."""
     inputs = finite(view.embeddings)
     inputs = (inputs - inputs.mean(axis=0)) / scale_of(inputs)
     best = _best_solution(inputs, view.classes, view.n_classes, rng)
-    return softmax(best.held_out_logits / np.float32(best.tuning.temperature))
+    divisor: Floats = np.asarray(best.tuning.temperature, np.float32)
+    logits: Floats = best.held_out_logits / divisor
+    return sigmoid(logits) if view.several else softmax(logits)
 
 
 class _Solution(NamedTuple):

@@ -7,6 +7,9 @@ folds). With that
 - annotators get a quality, and the project its agreement;
 - items whose class the heads contradict become suspects. What several labeled is suspect only where CROWDLAB doubts
   the consensus: otherwise the same items would be asked again for ever.
+
+Where an item has several classes, each is a question of its own, and is asked so: whether the item has it. A suspect is
+an item with a class in doubt; its suggested classes are the labeled ones but for those.
 """
 
 from dataclasses import dataclass
@@ -16,13 +19,22 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.store import pipeline
+from service.store import class_sets, pipeline
 from service.store.class_names import ClassNames
 from service.store.project_settings import ProjectSettings
 from service.store.tables import Item, Label, LabelCheck, Project, ScoreRun, Suspect, utc_now
 from worker.arrays import Floats, Ints
 from worker.evaluation.known_items import KnownItems
-from worker.evaluation.label_quality import Agreement, Consensus, agreement, consensus, doubtful
+from worker.evaluation.label_quality import (
+    Agreement,
+    Consensus,
+    agreement,
+    consensus,
+    consensus_of_several,
+    doubtful,
+    doubtful_of_several,
+)
+from worker.evaluation.metrics import told_apart
 from worker.heads.labeled_view import LabeledView
 from worker.heads.linear import held_out_probabilities
 from worker.jobs.context import JobContext
@@ -36,6 +48,9 @@ _DOUBTED = 0.5  # CROWDLAB's quality of a consensus below which it is suspect
 _MOST_SUSPECTS = 1_000
 
 
+Classes = int | tuple[int, ...]  # the number of a class; of several an item, theirs
+
+
 @dataclass(frozen=True)
 class _State:
     """The job's view of the database, read in one transaction."""
@@ -43,7 +58,7 @@ class _State:
     project: Project
     score_run: ScoreRun
     labeled: KnownItems
-    votes: list[tuple[int, str, int]]  # item, annotator, class; of items that several labeled, by item
+    votes: list[tuple[int, str, Classes]]  # item, annotator, class; of items that several labeled, by item
     gold: Ints
     last_label_id: int
 
@@ -55,7 +70,7 @@ class _State:
         return _State(
             project=project,
             score_run=session.get_one(ScoreRun, project.score_run_id),
-            labeled=labeled_items(session, project.id, project.classes, "single"),
+            labeled=labeled_items(session, project.id, project.classes, project.label_kind),
             votes=_shared_votes(session, project),
             gold=np.array(
                 session.scalars(
@@ -70,12 +85,13 @@ class _State:
         )
 
 
-def _shared_votes(session: Session, project: Project) -> list[tuple[int, str, int]]:
+def _shared_votes(session: Session, project: Project) -> list[tuple[int, str, Classes]]:
+    multi = project.label_kind == "multi"
     votes = sa.and_(
         Label.project_id == project.id,
         sa.text("labels.current"),
         Label.used,
-        Label.class_name.in_(project.classes),
+        Label.class_name.is_not(None) if multi else Label.class_name.in_(project.classes),
     )
     shared = sa.select(Label.item_id).where(votes).group_by(Label.item_id).having(sa.func.count() > 1)
     rows = session.execute(
@@ -85,15 +101,17 @@ def _shared_votes(session: Session, project: Project) -> list[tuple[int, str, in
         .order_by(Label.item_id, Label.id)
     )
     index = {name: number for number, name in enumerate(project.classes)}
-    return [(item, annotator, index[str(name)]) for item, annotator, name in rows]
+
+    def numbered(text: str) -> Classes:
+        if not multi:
+            return index[text]
+        return tuple(index[name] for name in class_sets.classes_in(text) if name in index)
+
+    return [(item, annotator, numbered(str(text))) for item, annotator, text in rows]
 
 
 def queue_if_due(session: Session, project: Project, items: int) -> None:
-    """After a closed round, `items` being labeled: always where several label an item, else now and then. Not where an
-    item has several classes, of which the check knows nothing.
-    """
-    if project.label_kind == "multi":
-        return
+    """After a closed round, `items` being labeled: always where several label an item, else now and then."""
     check = session.get(LabelCheck, project.id)
     due = items >= (_DUE_AGAIN * check.items if check is not None else _DUE_FROM)
     if due or ProjectSettings.model_validate(project.settings).overlap > 1:
@@ -107,8 +125,11 @@ def run(context: JobContext) -> dict[str, Any]:
         return {"missing": "The pool has no scores yet; labels are checked after the first score run."}
     scored = ScoredItems.open(context.artifacts, str(state.score_run.artifact))
     known = state.labeled.keep(scored.where(state.labeled.ids) >= 0)
-    if len(known) < _LEAST_ITEMS or len(np.unique(known.classes)) < 2:
-        return {"missing": f"Checking labels takes {_LEAST_ITEMS} labeled items of at least two classes."}
+    if len(known) < _LEAST_ITEMS or not told_apart(known.classes):
+        wanted = "of at least two classes"
+        if known.classes.ndim == 2:
+            wanted = "and a class that is on some and not on others"
+        return {"missing": f"Checking labels takes {_LEAST_ITEMS} labeled items {wanted}."}
     view = LabeledView(scored.embeddings_of(known.ids), known.classes, len(state.project.classes))
     rng = np.random.default_rng([state.project.settings.get("seed", 0), state.last_label_id])
     context.report(0.1, "asking heads that did not see the labels")
@@ -131,7 +152,9 @@ def run(context: JobContext) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Crowd:
-    """Items that several labeled: rows (k,) among the known items, votes (k, m) by annotator, -1 for none."""
+    """Items that several labeled: rows (k,) among the known items, votes (k, m) by annotator, -1 for none; of several
+    classes an item (k, m, c), 1 for each that the annotator gave, else 0.
+    """
 
     rows: Ints
     votes: Ints
@@ -142,39 +165,49 @@ class _Crowd:
     @staticmethod
     def judge(state: _State, known: KnownItems, probabilities: Floats) -> "_Crowd":
         row_of = {item: row for row, item in enumerate(known.ids.tolist())}
-        given = [(row_of[item], annotator, name) for item, annotator, name in state.votes if item in row_of]
+        given = [(row_of[item], annotator, said) for item, annotator, said in state.votes if item in row_of]
         rows = np.unique(np.array([row for row, _, _ in given], np.int64))
         annotators = sorted({annotator for _, annotator, _ in given})
         column = {annotator: number for number, annotator in enumerate(annotators)}
-        votes = np.full((len(rows), len(annotators)), -1)
-        for row, annotator, name in given:
-            votes[np.searchsorted(rows, row), column[annotator]] = name
+        votes = np.full((len(rows), len(annotators), *known.classes.shape[1:]), -1)
+        for row, annotator, said in given:
+            place = np.searchsorted(rows, row), column[annotator]
+            if isinstance(said, tuple):
+                votes[place] = 0
+                votes[(*place, list(said))] = 1
+            else:
+                votes[place] = said
         if not len(rows):
             return _Crowd(rows, votes, annotators, None, None)
         enough = len(rows) >= _LEAST_SHARED
+        decide = consensus_of_several if votes.ndim == 3 else consensus
         return _Crowd(
             rows,
             votes,
             annotators,
-            consensus(votes, probabilities[rows]) if enough else None,
+            decide(votes, probabilities[rows]) if enough else None,
             agreement(votes, probabilities.shape[1]),
         )
 
     def classes(self, known: KnownItems) -> Ints:
-        """(n,) Classes of the known items: the consensus where somebody voted for it, else the current class."""
+        """(n,) Classes of the known items: the consensus where somebody voted for it, else the current class; of
+        several an item, (n, c), so with each.
+        """
         found = known.classes.copy()
         if self.consensus is not None:
             wanted = self.consensus.classes
             voted = (self.votes == wanted[:, None]).any(axis=1)
-            found[self.rows[voted]] = wanted[voted]
+            found[self.rows] = np.where(voted, wanted, found[self.rows])
         return found
 
     def report(self, state: _State, known: KnownItems, classes: Ints, changed: int) -> dict[str, Any]:
         """Columns of `LabelCheck`."""
-        equal = self.votes == classes[self.rows][:, None]
+        equal, labeled = self.votes == classes[self.rows][:, None], self.votes >= 0
+        if self.votes.ndim == 3:
+            equal, labeled = (np.asarray(each.all(axis=2)) for each in (equal, labeled))
         annotators = {
             name: {
-                "shared": int((self.votes[:, number] >= 0).sum()),
+                "shared": int(labeled[:, number].sum()),
                 "agreed": int(equal[:, number].sum()),
                 "quality": float(self.consensus.annotators[number]) if self.consensus is not None else None,
             }
@@ -196,38 +229,63 @@ def _suspects(
     state: _State, known: KnownItems, classes: Ints, crowd: _Crowd, probabilities: Floats
 ) -> list[dict[str, Any]]:
     """Rows of `Suspect`, the worst ones, with the numbers of their classes."""
-    flags, quality = doubtful(classes, probabilities)
+    several = classes.ndim == 2
+    flags, quality = (doubtful_of_several if several else doubtful)(classes, probabilities)
     if crowd.consensus is not None:
         quality[crowd.rows] = crowd.consensus.quality
         flags[crowd.rows] = crowd.consensus.quality < _DOUBTED
-    likeliest = probabilities.argmax(axis=1)
-    flags &= (likeliest != classes) & ~np.isin(known.ids, state.gold)
-    worst = np.flatnonzero(flags)
+    suggested = (probabilities >= 0.5).astype(np.int64) if several else probabilities.argmax(axis=1)
+    flags &= suggested != classes
+    sureness = (
+        np.where(suggested == 1, probabilities, 1 - probabilities) if several else probabilities.max(axis=1)
+    )
+    if several:  # an item is as doubtful as its most doubtful class
+        suggested = np.where(flags, suggested, classes)
+        place = np.arange(len(classes)), np.where(flags, quality, np.inf).argmin(axis=1)
+        flags, quality, sureness = np.asarray(flags.any(axis=1)), quality[place], sureness[place]
+    worst = np.flatnonzero(flags & ~np.isin(known.ids, state.gold))
     worst = worst[np.argsort(quality[worst], kind="stable")][:_MOST_SUSPECTS]
     return [
         {
             "item_id": int(known.ids[row]),
             "project_id": state.project.id,
-            "class_name": int(classes[row]),
-            "suggested_class": int(likeliest[row]),
-            "probability": float(probabilities[row, likeliest[row]]),
+            "class_name": _numbers(classes[row]),
+            "suggested_class": _numbers(suggested[row]),
+            "probability": float(sureness[row]),
             "quality": float(quality[row]),
         }
         for row in worst
     ]
 
 
+def _numbers(of_item: Ints) -> Classes:
+    """A row of classes (n,), or of (n, c)."""
+    return tuple(np.flatnonzero(of_item).tolist()) if of_item.ndim else int(of_item)
+
+
+def _text(classes: Classes, names: list[str]) -> str:
+    """As items carry it."""
+    if isinstance(classes, tuple):
+        return class_sets.joined(names[number] for number in classes)
+    return names[classes]
+
+
 def _called(suspects: list[dict[str, Any]], names: list[str]) -> list[dict[str, Any]]:
     """With the names of their classes; without those that contradict nothing, now that both are one class."""
-    rows = [row | {each: names[row[each]] for each in ("class_name", "suggested_class")} for row in suspects]
+    rows = [
+        row | {each: _text(row[each], names) for each in ("class_name", "suggested_class")}
+        for row in suspects
+    ]
     return [row for row in rows if row["class_name"] != row["suggested_class"]]
 
 
 def _change_classes(session: Session, names: list[str], known: KnownItems, classes: Ints) -> int:
     """Change the classes of items that are as they were read; the number changed."""
     changed = 0
-    for row in np.flatnonzero(classes != known.classes):
-        if names[known.classes[row]] == names[classes[row]]:
+    differs = classes != known.classes
+    for row in np.flatnonzero(differs.any(axis=1) if differs.ndim == 2 else differs):
+        before, after = (_text(_numbers(each[row]), names) for each in (known.classes, classes))
+        if before == after:
             continue
         updated = session.execute(
             sa.update(Item)
@@ -236,8 +294,8 @@ def _change_classes(session: Session, names: list[str], known: KnownItems, class
                 Item.state == "done",
                 Item.decided_by == int(known.decided_by[row]),
             )
-            .where(Item.class_name == names[known.classes[row]])
-            .values(class_name=names[classes[row]])
+            .where(Item.class_name == before)
+            .values(class_name=after)
             .returning(Item.id)
         )
         changed += len(updated.all())

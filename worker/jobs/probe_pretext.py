@@ -103,18 +103,18 @@ def run(context: JobContext) -> dict[str, Any] | None:
 
 def _judge(context: JobContext, state: _State) -> gate.Gate:
     scored = ScoredItems.open(context.artifacts, str(state.score_run.artifact))
-    labels = len(state.judges.labeled)
+    labels, several = len(state.judges.labeled), state.judges.labeled.classes.ndim == 2
     if not gate.enough(state.judges.labeled.classes):
-        return gate.too_few(labels, labels)
+        return gate.too_few(labels, labels, several)
     judges = state.judges.among(scored)
     rng = np.random.default_rng([state.model.config["seed"], labels])
     sample = judges.by_test_split(rng) or judges.by_labels(rng)
     if sample is None:
-        return gate.too_few_unbiased(labels, int(judges.unbiased.sum()), judges.control_share)
+        return gate.too_few_unbiased(labels, int(judges.unbiased.sum()), judges.control_share, several)
     raw, untrained, readable = _features(context, state, sample.ids, rng)
     sample = sample.keep(readable)
     if not sample.enough:
-        return gate.too_few(labels, min(int(sample.taught.sum()), int(sample.judged.sum())))
+        return gate.too_few(labels, min(int(sample.taught.sum()), int(sample.judged.sum())), several)
     rivals: dict[gate.Rival, Floats] = {"raw": raw}
     if untrained is not None:
         rivals["untrained"] = untrained

@@ -35,10 +35,8 @@ class Judges:
     @staticmethod
     def read(session: Session, project: Project) -> "Judges":
         settings = ProjectSettings.model_validate(project.settings)
-        # Probes tell one class of an item: where it has several, nothing is judged.
-        classes = project.classes if project.label_kind == "single" else []
-        labeled = labeled_items(session, project.id, classes, "single")
-        test = test_items(session, project.id, classes, "single")
+        labeled = labeled_items(session, project.id, project.classes, project.label_kind)
+        test = test_items(session, project.id, project.classes, project.label_kind)
         return Judges(
             labeled=labeled,
             test=test,
@@ -95,7 +93,7 @@ class Judges:
 
 @dataclass(frozen=True)
 class Sample:
-    """Items (n,) with their classes: which of them teach probes, and which judge."""
+    """Items (n,) with their classes (n,), or (n, c) of several: which of them teach probes, and which judge."""
 
     ids: Ints
     classes: Ints
@@ -110,7 +108,7 @@ class Sample:
 
     @property
     def enough(self) -> bool:
-        return gate.enough(self.classes[self.taught]) and gate.enough(self.classes[self.judged])
+        return gate.enough(self.classes[self.taught], self.classes[self.judged])
 
 
 def _some(count: int, rng: np.random.Generator) -> Ints:

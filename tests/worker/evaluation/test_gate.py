@@ -6,9 +6,11 @@ import pytest
 from worker.arrays import Bools, Floats, Ints
 from worker.evaluation.gate import (
     _PENALTIES,
+    credit,
     enough,
     is_due,
     judge,
+    judged_classes,
     linear_probe,
     nearest_neighbours,
     too_few,
@@ -204,3 +206,75 @@ def test_another_space_takes_the_place_only_where_it_is_surely_better() -> None:
     assert (found.verdict, found.better) == ("go", "joined")
     assert "surely worse than the trained backbone joined with pretrained weights" in found.reason
     assert set(found.linear) == {"pretrained", "raw", "joined", "trained"}
+
+
+def members_of(classes: Ints) -> Ints:
+    """Of three clusters: one has nothing, one the first class, one the first and the second; a third class is rare."""
+    rare = np.random.default_rng(3).random(len(classes)) < 0.05
+    return np.column_stack([classes > 0, classes == 2, rare]).astype(np.int64)
+
+
+@pytest.mark.parametrize(("signal", "raw", "verdict"), [(3.0, 0.0, "go"), (0.0, 2.0, "no-go")])
+def test_verdicts_where_items_have_several_classes(signal: float, raw: float, verdict: str) -> None:
+    (trained, classes), (rival, _) = clusters(240, signal), clusters(240, raw, seed=1)
+
+    found = judge(trained, {"raw": rival}, members_of(classes), all_of(240), all_of(240), "random", 240)
+
+    assert found.verdict == verdict
+    assert "balanced accuracy of 3 classes, by chance 50%" in found.reason
+    # Nothing is known of the rare class, whatever the features.
+    assert max(found.linear.values()) == pytest.approx((1 + 1 + 0.5) / 3, abs=0.1)
+    assert min(found.linear.values()) == pytest.approx(0.5, abs=0.1)
+    assert max(found.knn.values()) > 0.7
+
+
+def test_the_luck_of_few_labels_is_no_verdict_where_items_have_several_classes() -> None:
+    """As above: two features that know equally much, of frequent classes and of rare ones; 50 draws."""
+    centers = np.random.default_rng(0).normal(size=(4, 8)) * 0.6
+    found = []
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        members = (rng.random((500, 4)) < [0.5, 0.3, 0.1, 0.06]).astype(np.int64)
+        trained, raw = ((members @ centers + rng.normal(size=(500, 8))).astype(np.float32) for _ in range(2))
+        taught = np.arange(500) < 100
+        found.append(judge(trained, {"raw": raw}, members, taught, ~taught, "test", 100).verdict)
+
+    assert found.count("no-go") <= 3
+
+
+def test_a_rare_class_counts_as_much_as_a_frequent_one() -> None:
+    """The mean over the judged items of what each adds is the balanced accuracy, by a plain loop."""
+    rng = np.random.default_rng(0)
+    members = (rng.random((90, 3)) < [0.5, 0.2, 0.1]).astype(np.int64)
+    right, judged = rng.random((90, 3)) < 0.7, np.arange(90) % 2 == 0
+    shares = [
+        right[judged & (members[:, column] == has), column].mean() for column in range(3) for has in (0, 1)
+    ]
+
+    assert credit(right, members, judged).accuracy == pytest.approx(np.mean(shares))
+
+
+def test_leave_one_out_is_what_it_says_of_several_classes() -> None:
+    """Answers by a probe that saw an item itself would be right far more often, of classes that are noise."""
+    features = np.random.default_rng(0).normal(size=(60, 200)).astype(np.float32)
+    members = (np.random.default_rng(1).random((60, 2)) < 0.5).astype(np.int64)
+    for probe in (linear_probe, nearest_neighbours):
+        right = probe(features, members, all_of(60))
+        assert right.shape == (60, 2)
+        assert credit(right, members, all_of(60)).accuracy < 0.65
+
+
+def test_few_labels_of_several_classes_are_not_enough() -> None:
+    members = np.zeros((50, 3), np.int64)
+    members[:4, 0], members[:46, 1] = 1, 1  # four have the first, four have not the second
+    assert not enough(members)
+    members[:5, 2] = 1
+    assert enough(members)
+    other = members[:, [2, 0, 1]]
+    assert not enough(members, other)  # of what teaches, and of what judges, it is another class
+    assert not enough(members[:39])
+    both = np.concatenate([members, members])
+    taught = np.arange(100) < 50
+    assert judged_classes(both, taught, ~taught).tolist() == both[:, [2]].tolist()
+    assert "a class that 5 of them have and 5 have not" in too_few(12, 11, several=True).reason
+    assert "a class that 5 of them have" in too_few_unbiased(300, 31, 0.1, several=True).reason

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from worker.arrays import Floats, Ints
-from worker.evaluation.label_quality import agreement, consensus, doubtful
+from worker.evaluation.label_quality import (
+    agreement,
+    consensus,
+    consensus_of_several,
+    doubtful,
+    doubtful_of_several,
+)
 
 
 def crowd(n: int = 400, n_classes: int = 4, seed: int = 0, sureness: float = 2) -> tuple[Ints, Ints, Floats]:
@@ -91,3 +97,60 @@ def test_agreement_at_its_ends() -> None:
     assert agreement(np.array([[0, 0], [0, 0]]), 2).alpha is None
     rng = np.random.default_rng(0)
     assert abs(agreement(rng.integers(2, size=(4000, 2)), 2).alpha or 0) < 0.05
+
+
+def several(n: int = 400, seed: int = 0) -> tuple[Ints, Floats]:
+    """Members (n, 4): of a half, a quarter and a tenth of the items, and of none; a head that knows something."""
+    rng = np.random.default_rng(seed)
+    members = (rng.random((n, 4)) < [0.5, 0.25, 0.1, 0]).astype(np.int64)
+    logits = rng.normal(size=(n, 4)) + np.where(members, 2, -2)
+    return members, (1 / (1 + np.exp(-logits))).astype(np.float32)
+
+
+def test_planted_mistakes_are_doubted_in_their_class() -> None:
+    members, probabilities = several(n=600)
+    wrong = np.arange(0, 600, 20), np.arange(30) % 2
+    given = members.copy()
+    given[wrong] = 1 - given[wrong]
+
+    flags, quality = doubtful_of_several(given, probabilities)
+
+    assert flags[wrong].mean() > 0.7
+    assert flags.mean() < 0.1
+    assert not flags[:, 3].any()  # nobody has it: nothing is known of it
+    assert quality[wrong].mean() < 0.2 < quality[members == given].mean()
+
+
+def test_consensus_of_each_class_knows_the_annotators() -> None:
+    members, probabilities = several()
+    rng = np.random.default_rng(1)
+    votes = np.full((400, 6, 4), -1)
+    for row in range(400):
+        for annotator in rng.choice(6, 3, replace=False):
+            flipped = rng.random(4) > (0.95, 0.9, 0.85, 0.6, 0.5, 0.55)[annotator]
+            votes[row, annotator] = np.where(flipped, 1 - members[row], members[row])
+    votes[:, :, 3] = np.minimum(votes[:, :, 3], 0)
+    by_majority = (np.where(votes < 0, 0, votes).sum(axis=1) >= 2) == (members == 1)
+
+    found = consensus_of_several(votes, probabilities)
+
+    assert ((found.classes == 1) == (members == 1)).mean() > by_majority.mean() + 0.03
+    assert (found.classes[:, 3] == 0).all()
+    assert (found.quality[:, 3] == 1).all()  # nobody disagrees of it
+    assert found.annotators[:3].min() > found.annotators[3:].max()
+
+
+def test_nobody_disagrees_of_any_class() -> None:
+    votes = np.stack([np.eye(3, dtype=np.int64)] * 2, axis=1)
+    found = consensus_of_several(votes, np.full((3, 3), 0.5, np.float32))
+    assert found.classes.tolist() == np.eye(3).tolist()
+    assert found.annotators.tolist() == [1, 1]
+    assert agreement(votes, 3).pairs == 1
+
+
+def test_sets_agree_where_they_are_equal() -> None:
+    """As numbers of the sets do."""
+    numbers = np.array([[0, 0, -1], [1, 2, 1], [2, -1, 3], [3, 3, 3]])
+    sets = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    votes = np.where(numbers[:, :, None] < 0, -1, sets[numbers])
+    assert agreement(votes, 2) == agreement(numbers, 4)

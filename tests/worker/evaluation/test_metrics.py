@@ -7,6 +7,7 @@ from sklearn.metrics import (
     confusion_matrix,
     f1_score,
     log_loss,
+    multilabel_confusion_matrix,
     recall_score,
 )
 
@@ -164,6 +165,11 @@ class TestSeveral:
         assert found.macro_f1 == pytest.approx(f1_score(members, predicted, average="macro"))
         assert found.recall == pytest.approx(recall_score(members, predicted, average=None).tolist())
         assert found.subset_accuracy == pytest.approx(accuracy_score(members, predicted))
+        cells = [
+            [one["true_negatives"], one["false_positives"], one["false_negatives"], one["true_positives"]]
+            for one in found.confusion_by_class
+        ]
+        assert cells == multilabel_confusion_matrix(members, predicted).reshape(5, 4).tolist()
 
     def test_a_class_that_no_item_has_counts_for_nothing(self) -> None:
         told, members = self.drawn()

@@ -18,6 +18,7 @@ from service.content.reader import ItemBytes, content_hash_of
 from service.errors import ImportIncomplete, ShortlistError, SourceUnreachable
 from service.settings import Settings
 from service.store.artifacts import Artifacts
+from service.store.class_sets import joined
 from service.store.jobs import fail
 from service.store.pipeline import queue_import
 from service.store.session import read_session, write_session
@@ -308,6 +309,46 @@ def test_a_test_split_by_column(importing: Importing, tmp_path: Path) -> None:
         f"test/{content_hash_of(data[0])}": "cat",
         f"test/{content_hash_of(data[1])}": "dog",
     }
+
+
+@on_sqlite
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_a_test_split_of_several_classes_by_column(importing: Importing, tmp_path: Path, kind: str) -> None:
+    with write_session(importing.engine) as session:
+        session.get_one(Project, importing.project.id).label_kind = "multi"
+    told: list[list[str] | None] = [["dog", "cat"], [], ["cat"], ["cow"], None]
+    if kind == "parquet":
+        data = [encoded(picture(number)) for number in range(5)]
+        path = write_parquet(tmp_path / "test.parquet", {"image": data, "key": list("abcde"), "kinds": told})
+    else:
+        write_pictures(tmp_path, 5)
+        path = tmp_path / "test.csv"
+        cells = ["dog; cat", "[]", "cat", "cat|cow", ""]
+        rows = [
+            f"{key},{number:05}.png,{cell}"
+            for number, (key, cell) in enumerate(zip("abcde", cells, strict=True))
+        ]
+        path.write_text("\n".join(["key,path,kinds", *rows]))
+
+    result = importing(path, "test", "kinds")
+
+    assert {item.key: item.class_name for item in importing.items()} == {
+        "a": joined(["cat", "dog"]),
+        "b": joined([]),
+        "c": joined(["cat"]),
+    }
+    assert result["refused"] == 2
+    assert "needs its classes, by `label_column`" in result["refusals"][0]
+    assert "cow' is not of the project's (cat, dog)" in result["refusals"][0]
+
+
+@on_sqlite
+def test_folders_say_nothing_of_several_classes(importing: Importing, tmp_path: Path) -> None:
+    with write_session(importing.engine) as session:
+        session.get_one(Project, importing.project.id).label_kind = "multi"
+
+    with pytest.raises(JobFailed, match="a test item needs its classes, by `label_column`"):
+        importing(write_pictures(tmp_path / "test/cat", 2).parent, "test", "kind")
 
 
 @on_sqlite

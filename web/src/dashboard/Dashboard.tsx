@@ -1,6 +1,6 @@
 import { useState } from "preact/hooks";
 
-import { get, Refused, send, type AnnotatorReport, type Gate, type Job, type Metrics, type Page, type PretextModel, type Project, type Round, type Scores, type Share } from "../api";
+import { get, Refused, send, type AnnotatorReport, type ClassConfusion, type Gate, type Job, type Metrics, type Page, type PretextModel, type Project, type Round, type Scores, type Share } from "../api";
 import { figureOf } from "../classes";
 import { ago, clock, count, duration, figure, percent, plural, words } from "../format";
 import { useLive } from "../live";
@@ -110,7 +110,7 @@ function Cards({ project, metrics, rest, refresh }: { project: Project; metrics:
       </Card>
       <Card title="Where the head errs" tall note={measured?.metrics ? `round ${measured.number}, ${count(measured.metrics.items ?? 0)} ${measured.metrics.measured_on ?? ""} items` : undefined}>
         <Confusion round={measured} project={project} />
-        {measured && project.label_kind !== "multi" && (
+        {measured && (
           <p class="more">
             <a href={href(project.id, "gallery", { show: "suspects" })}>Labels that the head contradicts</a>
           </p>
@@ -367,7 +367,7 @@ function Losses({ histogram, project }: { histogram: NonNullable<Scores["histogr
 
 function Confusion({ round, project }: { round: Round | null; project: Project }) {
   const metrics = round?.metrics;
-  if (round && metrics?.average_precision) return <EachClass precision={metrics.average_precision} recall={metrics.recall ?? {}} project={project} />;
+  if (round && metrics?.average_precision) return <EachClass round={round.number} metrics={metrics} project={project} />;
   if (!round || !metrics?.confusion?.length) return <Empty title="Nothing measured yet">When a round is measured, you see here which classes the head takes for which.</Empty>;
   const names = Object.keys(metrics.recall ?? {});
   const matrix = metrics.confusion;
@@ -428,16 +428,61 @@ function Confusion({ round, project }: { round: Round | null; project: Project }
   );
 }
 
-/** Where an item has several classes none is taken for another: each is found, or not. */
-function EachClass({ precision, recall, project }: { precision: Record<string, number | null>; recall: Record<string, number | null>; project: Project }) {
-  const rows = Object.entries(precision)
-    .map(([name, value]) => ({ name, value: value ?? 0, text: value === null ? "not measured" : `${percent(value, 0)}, ${percent(recall[name], 0)} found` }))
-    .sort((a, b) => a.value - b.value);
+/** Where an item has several classes none is taken for another: each is found, missed, or seen where it is not. */
+function EachClass({ round, metrics, project }: { round: number; metrics: NonNullable<Round["metrics"]>; project: Project }) {
+  const precision = metrics.average_precision ?? {};
+  const names = Object.keys(precision).sort((a, b) => (precision[a] ?? 2) - (precision[b] ?? 2));
+  const cells: [keyof ClassConfusion, string, (name: string) => string, Record<string, string>][] = [
+    ["true_positives", "right", (name) => `have ${name}, and the head found it`, { class: "", answered_class: "" }],
+    ["false_negatives", "wrong", (name) => `have ${name}, and the head missed it`, { class: "", not_answered_class: "" }],
+    ["false_positives", "wrong", (name) => `do not have ${name}, and the head says so`, { not_class: "", answered_class: "" }],
+    ["true_negatives", "right", (name) => `do not have ${name}, and the head agrees`, { not_class: "", not_answered_class: "" }],
+  ];
   return (
-    <>
-      <p class="quiet">Average precision of each class, and the share of its items that are found at a probability of 50 %.</p>
-      <Bars rows={rows.slice(0, 30)} most={1} link={(name) => href(project.id, "gallery", { class: name })} />
-    </>
+    <div class="scroll" role="region" aria-label="Each class" tabIndex={0}>
+      <table class="confusion several">
+        <caption class="quiet">Average precision of each class, the lowest first, and its items at a probability of 50 %.</caption>
+        <thead>
+          <tr>
+            <td class="corner" />
+            {["precision", "found", "missed", "false alarm", "rightly not"].map((name) => (
+              <th key={name} scope="col">
+                <span>{name}</span>
+              </th>
+            ))}
+          </tr>
+        </thead>
+        <tbody>
+          {names.map((name) => {
+            const found = metrics.confusion_by_class?.[name];
+            const have = found ? found.true_positives + found.false_negatives : 0;
+            const not = found ? found.false_positives + found.true_negatives : 0;
+            return (
+              <tr key={name}>
+                <th scope="row" dir="auto">
+                  <a href={href(project.id, "gallery", { class: name })}>{name}</a>
+                </th>
+                <td class="recall">{percent(precision[name], 0)}</td>
+                {cells.map(([cell, kind, says, query], column) => {
+                  const number = found?.[cell] ?? 0;
+                  const all = (column < 2 ? have : not) || 1;
+                  const told = `${number} of ${count(metrics.items ?? 0)} items ${says(name)}`;
+                  return (
+                    <td key={cell} class={number ? kind : ""} style={{ "--share": String(number / all) }} title={told}>
+                      {number > 0 && (
+                        <a href={href(project.id, "gallery", { round: String(round), ...Object.fromEntries(Object.keys(query).map((each) => [each, name])) })} aria-label={told}>
+                          {number}
+                        </a>
+                      )}
+                    </td>
+                  );
+                })}
+              </tr>
+            );
+          })}
+        </tbody>
+      </table>
+    </div>
   );
 }
 
@@ -446,7 +491,8 @@ function Reliability({ round }: { round: Round | null }) {
   const bins = round?.metrics?.reliability;
   if (!bins?.length) return <Empty title="Nothing measured yet">When a round is measured, you see here how often the head is right where it is so and so sure.</Empty>;
   const most = Math.max(...bins.map((bin) => bin.items));
-  const said = bins.map((bin) => `${plural(bin.items, "item")}: ${percent(bin.sureness, 0)} sure, ${percent(bin.accuracy, 0)} right`);
+  const counted = round?.metrics?.confusion_by_class ? "answer" : "item"; // of several classes an item, one about each
+  const said = bins.map((bin) => `${plural(bin.items, counted)}: ${percent(bin.sureness, 0)} sure, ${percent(bin.accuracy, 0)} right`);
   const [side, edge, margin] = [200, 26, 10];
   const [x, y] = [(value: number) => edge + side * value, (value: number) => margin + side * (1 - value)];
   return (
@@ -477,7 +523,7 @@ function Reliability({ round }: { round: Round | null }) {
           right, in %
         </text>
       </svg>
-      <figcaption class="quiet">Larger dots stand for more items. Below the line the head is surer than it is right.</figcaption>
+      <figcaption class="quiet">Larger dots stand for more {counted}s. Below the line the head is surer than it is right.</figcaption>
     </figure>
   );
 }

@@ -150,7 +150,7 @@ function AtDesk({ project, annotator, mode, setMode, rename }: { project: Projec
     const right = grid.items.filter((each) => !wrong.has(each.item.id));
     const duration = Math.min(2 ** 31 - 1, Math.round((performance.now() - since.current) / grid.items.length));
     try {
-      for (const each of right) put(project.id, { item: each.item.id, annotator, batch: each.batch, duration_ms: duration, class: grid.class });
+      for (const each of right) put(project.id, { item: each.item.id, annotator, batch: each.batch, duration_ms: duration, ...grid.label });
     } catch {
       for (const each of right) takeBack(project.id, each.item.id, annotator);
       tell((right[0] as OnDesk).item.id, "this browser’s storage is full. Free some, then send the grid again.");
@@ -160,9 +160,9 @@ function AtDesk({ project, annotator, mode, setMode, rename }: { project: Projec
     setAsked(new Set([...asked, (grid.items[0] as OnDesk).batch]));
     setWrong(new Set());
     queue.remove(right);
-    if (right.length) remember({ on: right, said: plural(right.length, grid.class) });
+    if (right.length) remember({ on: right, said: `${right.length} × ${grid.name}` });
     setLabeled((number) => number + right.length);
-    if (flash.current) flash.current.textContent = `${right.length} × ${grid.class}`;
+    if (flash.current) flash.current.textContent = `${right.length} × ${grid.name}`;
   };
 
   const undo = () => {
@@ -247,7 +247,7 @@ function AtDesk({ project, annotator, mode, setMode, rename }: { project: Projec
           </span>
           {used !== null && <RoundProgress used={used} size={project.round_size} budget={project.budget ?? null} />}
         </span>
-        {!several && <ModeChoice project={project} mode={mode} setMode={(next) => void queue.giveBack().then(() => setMode(next), () => setMode(next))} />}
+        <ModeChoice project={project} mode={mode} setMode={(next) => void queue.giveBack().then(() => setMode(next), () => setMode(next))} />
         <Sending />
       </header>
 
@@ -278,7 +278,7 @@ function AtDesk({ project, annotator, mode, setMode, rename }: { project: Projec
         )}
         {mode && on && !grid && (
           <p class="one-by-one quiet" role="status">
-            {on.item.arm === "control" ? "Drawn at random: asked by itself, without a guess, because accuracy is measured on such items." : "Not of the grid: which class is it?"}
+            {on.item.arm === "control" ? "Drawn at random: asked by itself, without a guess, because accuracy is measured on such items." : several ? "Not of the grid: which classes are there?" : "Not of the grid: which class is it?"}
           </p>
         )}
         <div class="flash" ref={flash} aria-live="polite" data-testid="flash" />
@@ -329,7 +329,7 @@ function AtDesk({ project, annotator, mode, setMode, rename }: { project: Projec
         {grid && (
           <button class="primary send-grid" onClick={sendGrid} data-testid="send-grid">
             <kbd>Enter</kbd>
-            {wrong.size === grid.items.length ? "All are wrong: show them one by one" : `${plural(grid.items.length - wrong.size, "item")} are ${grid.class}${wrong.size ? `, ${wrong.size} are not` : ""}`}
+            {wrong.size === grid.items.length ? "All are wrong: show them one by one" : `${plural(grid.items.length - wrong.size, "item")} are ${grid.name}${wrong.size ? `, ${wrong.size} are not` : ""}`}
           </button>
         )}
         {many && !grid && (
@@ -388,22 +388,25 @@ function AtDesk({ project, annotator, mode, setMode, rename }: { project: Projec
 }
 
 function ModeChoice({ project, mode, setMode }: { project: Project; mode: Mode; setMode: (mode: Mode) => void }) {
+  const several = project.label_kind === "multi";
   return (
     <select
       aria-label="One by one, or as a grid"
       title="A grid shows items that the head takes for one class: mark the wrong ones, confirm the rest"
-      value={mode ? `grid:${mode.grid}` : ""}
+      value={mode ? JSON.stringify(mode.grid) : ""}
       onChange={(event) => {
         const value = event.currentTarget.value;
         event.currentTarget.blur();
-        setMode(value ? { grid: value.slice(5) } : null);
+        setMode(value ? { grid: JSON.parse(value) as string | string[] | null } : null);
       }}
     >
       <option value="">One by one</option>
-      <option value="grid:">Grid: likeliest class</option>
+      <option value="null">{several ? "Grid: likeliest classes" : "Grid: likeliest class"}</option>
+      {several && <option value="[]">Grid: {NOTHING}</option>}
       {project.classes.map((name) => (
-        <option key={name} value={`grid:${name}`}>
-          Grid: {name}
+        <option key={name} value={JSON.stringify(several ? [name] : name)}>
+          Grid: {several && "just "}
+          {name}
         </option>
       ))}
     </select>

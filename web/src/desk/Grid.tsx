@@ -1,13 +1,16 @@
 // Items that the head takes for one class, looked at together: the wrong ones are marked, the rest is confirmed at once.
+// Where an item may have several classes, those that it takes to have exactly the same ones, as a label says them all.
 // Control items are never among them. They come with no guess, and are asked one by one: accuracy is measured on them.
 
 import { useRef } from "preact/hooks";
 
+import { classOf } from "../classes";
 import { viewerOf } from "../viewers";
 import type { OnDesk } from "./queue";
 
 export interface OfOneClass {
-  class: string;
+  name: string; // of the class, or of all of them
+  label: { class: string } | { classes: string[] };
   items: OnDesk[];
 }
 
@@ -15,15 +18,16 @@ const LEAST = 2; // one alone is asked as any other
 
 /** Of a batch, the items of the class that most are taken for; null where there are too few. */
 export function gridOf(batch: OnDesk[]): OfOneClass | null {
-  const guessed = batch.filter((each) => each.item.arm === "selected" && each.item.prediction?.class != null);
-  const counts = new Map<string, number>();
-  for (const { item } of guessed) {
-    const name = item.prediction!.class!;
-    counts.set(name, (counts.get(name) ?? 0) + 1);
+  const alike = new Map<string, OnDesk[]>();
+  for (const each of batch) {
+    const name = each.item.arm === "selected" && each.item.prediction ? classOf(each.item.prediction) : null;
+    if (name !== null) alike.set(name, [...(alike.get(name) ?? []), each]);
   }
-  const [most] = [...counts].sort((a, b) => b[1] - a[1]);
-  if (!most || most[1] < LEAST) return null;
-  return { class: most[0], items: guessed.filter((each) => each.item.prediction!.class === most[0]) };
+  const [most] = [...alike].sort((a, b) => b[1].length - a[1].length);
+  if (!most || most[1].length < LEAST) return null;
+  const [name, items] = most;
+  const classes = items[0]!.item.prediction!.classes;
+  return { name, label: classes ? { classes } : { class: name }, items };
 }
 
 export function Grid({ grid, wrong, toggle }: { grid: OfOneClass; wrong: ReadonlySet<string>; toggle: (id: string) => void }) {
@@ -42,7 +46,8 @@ export function Grid({ grid, wrong, toggle }: { grid: OfOneClass; wrong: Readonl
   return (
     <div class="desk-grid">
       <h2>
-        Which of these are not <b dir="auto">{grid.class}</b>?
+        Which of these are not {"classes" in grid.label && grid.label.classes.length > 0 && "just "}
+        <b dir="auto">{grid.name}</b>?
       </h2>
       <p class="quiet">Tap the wrong ones<span class="hide-small"> (or arrows and Space); Enter confirms the rest</span>. Items drawn at random are left out, and follow one by one.</p>
       <ul ref={holder} onKeyDown={move} data-testid="desk-grid">
@@ -51,7 +56,7 @@ export function Grid({ grid, wrong, toggle }: { grid: OfOneClass; wrong: Readonl
           const marked = wrong.has(item.id);
           return (
             <li key={item.id}>
-              <button aria-pressed={marked} data-item={item.id} aria-label={`${item.key}: ${marked ? "not " : ""}${grid.class}`} title={item.key} onClick={() => toggle(item.id)}>
+              <button aria-pressed={marked} data-item={item.id} aria-label={`${item.key}: ${marked ? "not " : ""}${grid.name}`} title={item.key} onClick={() => toggle(item.id)}>
                 <Tile content={item.content} name={item.key} />
               </button>
             </li>

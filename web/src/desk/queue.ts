@@ -17,8 +17,8 @@ export interface OnDesk {
   source: string | undefined; // the preloaded picture
 }
 
-/** What is asked for: items one by one, or a grid of one predicted class; "" leaves the class to the service. */
-export type Mode = { grid: string } | null;
+/** What is asked for: items one by one, or a grid of one predicted class, or of one set; null leaves that to the service. */
+export type Mode = { grid: string | string[] | null } | null;
 
 export class Queue {
   items: OnDesk[] = [];
@@ -86,7 +86,7 @@ export class Queue {
     let rest = false;
     try {
       // First what is still reserved, as after a reload; then new ones.
-      const body = { annotator: this.annotator, size: this.mode ? GRID : BATCH, new: this.whole, ...(this.mode ? { grid: true, predicted_class: this.mode.grid || null } : {}) };
+      const body = { annotator: this.annotator, size: this.mode ? GRID : BATCH, new: this.whole, ...(this.mode ? { grid: true, [Array.isArray(this.mode.grid) ? "predicted_classes" : "predicted_class"]: this.mode.grid } : {}) };
       const sent = Date.now();
       const answer = await send<Batch>("POST", `/projects/${this.project}/next-batch`, body);
       if (this.over) return;

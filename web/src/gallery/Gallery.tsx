@@ -1,7 +1,7 @@
 import { useEffect, useLayoutEffect, useMemo, useReducer, useRef, useState } from "preact/hooks";
 
 import { get, send, Unreached, withQuery, type AnsweredItem, type Content, type Item, type Page, type Project, type Similar, type Suspect } from "../api";
-import { classOf, guessOf } from "../classes";
+import { classOf, differences, guessOf, said } from "../classes";
 import { percent, plural } from "../format";
 import { Empty } from "../parts";
 import { href, replaceQuery, route } from "../route";
@@ -42,12 +42,15 @@ function ofItem(item: Item): Tile {
 }
 
 function ofSuspect(suspect: Suspect): Tile {
-  return { id: suspect.item, key: suspect.key, content: suspect.content, caption: `${suspect.class} → ${suspect.suggested_class} ${percent(suspect.probability, 0)}`, mark: "suspect" };
+  const contradicts = suspect.classes ? `${said(suspect.classes)}: ${differences(suspect.classes, suspect.suggested_classes ?? [])}` : `${suspect.class} → ${suspect.suggested_class}`;
+  return { id: suspect.item, key: suspect.key, content: suspect.content, caption: `${contradicts} ${percent(suspect.probability, 0)}`, mark: "suspect" };
 }
 
 function ofAnswer(item: AnsweredItem): Tile {
-  const right = item.measured_class === item.answered_class;
-  return { ...ofItem(item), caption: `${right ? "" : `${item.measured_class} → `}${item.answered_class} ${percent(item.answered_probability, 0)}`, mark: right ? "done" : "suspect" };
+  const [own, answered] = [item.measured_classes, item.answered_classes].map((names) => names && said(names));
+  const [before, after] = [own ?? item.measured_class, answered ?? item.answered_class];
+  const right = before === after;
+  return { ...ofItem(item), caption: `${right ? "" : `${before} → `}${after} ${percent(item.answered_probability, 0)}`, mark: right ? "done" : "suspect" };
 }
 
 /** The items that the address asks for, from `cursor` on. */
@@ -65,7 +68,7 @@ async function fetched(project: string, query: URLSearchParams, cursor: string |
     return { tiles: items.map((item) => ({ ...ofItem(item), caption: `${item.similarity.toFixed(2)} ${classOf(item) ?? guess(item)}` })), next: null };
   }
   if (round) {
-    const { items, next_cursor } = await page<AnsweredItem>(`/rounds/${encodeURIComponent(round)}/answers`, asked("class", "answered_class"));
+    const { items, next_cursor } = await page<AnsweredItem>(`/rounds/${encodeURIComponent(round)}/answers`, asked("class", "answered_class", "not_class", "not_answered_class"));
     return { tiles: items.map(ofAnswer), next: next_cursor };
   }
   const { items, next_cursor } = outline ? await page<Item>("/map/items", { outline }) : await page<Item>("/items", asked(...FILTERS));
@@ -305,9 +308,15 @@ function special(query: URLSearchParams): string | null {
   if (query.get("like")) return `Like ${query.get("like")}, most similar first`;
   if (query.get("outline")) return "Inside an outline on the map";
   if (!query.get("round")) return null;
-  const [own, answered] = [query.get("class"), query.get("answered_class")];
-  const what = own === null ? "Items" : own === answered ? `${own} that was recognised` : own;
-  return `${what}${answered !== null && own !== answered ? ` taken for ${answered}` : ""}, round ${query.get("round")}, surest first`;
+  const [own, answered, without, missed] = ["class", "answered_class", "not_class", "not_answered_class"].map((name) => query.get(name));
+  const about = without ?? missed;
+  if (about) {
+    const there = without ? `Without ${about}` : `With ${about}`;
+    const told = without ? (answered ? "and the head says it is there" : "as the head says") : "that the head missed";
+    return `${there}, ${told}, round ${query.get("round")}, surest first`;
+  }
+  const what = own == null ? "Items" : own === answered ? `${own} that was recognised` : own;
+  return `${what}${answered != null && own !== answered ? ` taken for ${answered}` : ""}, round ${query.get("round")}, surest first`;
 }
 
 function Choice({ label, value, options, onChange }: { label: string; value: string; options: Record<string, string>; onChange: (value: string) => void }) {
@@ -327,6 +336,7 @@ const whoSays = () => session.value?.annotator ?? (localStorage.getItem("shortli
 
 function Selection({ project, ids, clear, changed }: { project: Project; ids: string[]; clear: () => void; changed: () => void }) {
   const [refused, setRefused] = useState<string | null>(null);
+  const several = project.label_kind === "multi";
   const at = `/projects/${project.id}`;
   const act = async (path: string, entry: (id: string) => unknown = (id) => id, field = "items") => {
     try {
@@ -359,15 +369,16 @@ function Selection({ project, ids, clear, changed }: { project: Project; ids: st
           const value = event.currentTarget.value;
           event.currentTarget.value = "";
           if (value === "-") void act(`${at}/gold/unmark`);
-          else if (value) void act(`${at}/gold`, (id) => ({ item: id, class: value.slice(1) }));
+          else if (value) void act(`${at}/gold`, (id) => ({ item: id, ...(several ? { classes: value === "=" ? [] : [value.slice(1)] } : { class: value.slice(1) }) }));
         }}
       >
         <option value="">Gold…</option>
         {project.classes.map((name) => (
           <option key={name} value={`=${name}`}>
-            surely {name}
+            surely {several ? `just ${name}` : name}
           </option>
         ))}
+        {several && <option value="=">surely none of them</option>}
         <option value="-">gold no more</option>
       </select>
       <button class="link" onClick={clear}>

@@ -21,22 +21,24 @@ const MOST_QUEUED = 1000;
 const MARGIN = 0.04;
 
 export function MapView({ project }: { project: Project }) {
-  const { data, missing, refused } = useMap(project.id);
+  const asked = route.value.query.get("class");
+  const about = project.label_kind !== "multi" ? null : project.classes.includes(asked ?? "") ? asked : (project.classes[0] ?? null);
+  const { data, missing, refused } = useMap(project.id, about);
   if (refused) return <p class="notice bad">{refused}</p>;
   if (missing) return <NoMap project={project} reason={missing} />;
   if (!data) return <div class="map-view" aria-busy="true" />;
   if (data.items === 0) return <Empty title="Nothing to map">There are no scored items.</Empty>;
-  return <Sheet project={project} data={data} />;
+  return <Sheet project={project} data={data} about={about} />;
 }
 
-function useMap(project: string) {
+function useMap(project: string, about: string | null) {
   const [state, setState] = useState<{ data: MapData | null; missing: Refused | null; refused: string | null }>({ data: null, missing: null, refused: null });
   useEffect(() => {
     let over = false;
     let timer: ReturnType<typeof setTimeout> | undefined;
     const load = async () => {
       try {
-        const data = await loadMap(project);
+        const data = await loadMap(project, about);
         if (!over) setState({ data, missing: null, refused: null });
       } catch (error) {
         if (over) return;
@@ -51,7 +53,7 @@ function useMap(project: string) {
       over = true;
       clearTimeout(timer);
     };
-  }, [project]);
+  }, [project, about]);
   return state;
 }
 
@@ -85,7 +87,7 @@ function whole(width: number, height: number): View {
   return { scale, x: (width - SIDE * scale) / 2, y: (height - SIDE * scale) / 2 };
 }
 
-function Sheet({ project, data }: { project: Project; data: MapData }) {
+function Sheet({ project, data, about }: { project: Project; data: MapData; about: string | null }) {
   const query = route.value.query;
   const by = (query.get("by") ?? (data.class.some((each) => each >= 0) ? "class" : "loss")) as By;
   const dark = theme.value === "dark";
@@ -118,6 +120,15 @@ function Sheet({ project, data }: { project: Project; data: MapData }) {
               ))}
             </select>
           </label>
+          {about !== null && ["class", "guess"].includes(by) && (
+            <select aria-label="Class" value={about} onChange={(event) => set("class", event.currentTarget.value)}>
+              {project.classes.map((name) => (
+                <option key={name} value={name}>
+                  {name}
+                </option>
+              ))}
+            </select>
+          )}
           <button aria-pressed={lasso} onClick={() => setLasso(!lasso)} title="Draw around points; or hold Shift and drag">
             Lasso
           </button>
@@ -130,7 +141,7 @@ function Sheet({ project, data }: { project: Project; data: MapData }) {
         <div class="map-stage">
           <Canvas data={data} colouring={colouring} only={only} lasso={lasso} outline={outline} marked={row} setOutline={setOutline} hover={hover} open={(id) => set("item", id)} />
           {hovered && <Tip project={project.id} data={data} at={hovered} />}
-          <Legend project={project.id} by={by} colouring={colouring} only={only} setOnly={setOnly} />
+          <Legend project={project.id} by={by} about={about} colouring={colouring} only={only} setOnly={setOnly} />
         </div>
         <p class="quiet map-help">
           Drag to move, wheel or two fingers to come closer, click a point to open it. <span class="hide-small">By keyboard: arrows, + and −, 0 for all, Enter opens the point in the middle, V takes what is in view. </span>Near means alike; how far apart groups lie means little.
@@ -348,7 +359,7 @@ function listed(project: string, by: By, name: string): string | null {
   return null;
 }
 
-function Legend({ project, by, colouring, only, setOnly }: { project: string; by: By; colouring: Colouring; only: number | null; setOnly: (number: number | null) => void }) {
+function Legend({ project, by, about, colouring, only, setOnly }: { project: string; by: By; about: string | null; colouring: Colouring; only: number | null; setOnly: (number: number | null) => void }) {
   if (colouring.known === 0) {
     const missing = { class: "Nothing is labeled yet.", guess: "There is no head yet.", doubt: "There is no head yet.", loss: "There are no pretext losses yet.", arm: "Nothing is labeled yet.", round: "Nothing is labeled yet." };
     return <p class="map-legend">{missing[by]}</p>;
@@ -374,7 +385,7 @@ function Legend({ project, by, colouring, only, setOnly }: { project: string; by
               <i style={{ background: group.colour }} />
               <span dir="auto">{group.name}</span>
             </button>
-            {link && !group.name.endsWith(" others") ? <a href={link} aria-label={`${plural(group.count, "item")} of ${group.name}, in the gallery`}>{count(group.count)}</a> : <span class="quiet">{count(group.count)}</span>}
+            {link && (about === null ? !group.name.endsWith(" others") : group.name === about) ? <a href={link} aria-label={`${plural(group.count, "item")} of ${group.name}, in the gallery`}>{count(group.count)}</a> : <span class="quiet">{count(group.count)}</span>}
           </li>
         );
       })}

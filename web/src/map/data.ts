@@ -1,6 +1,6 @@
 // The map as the API sends it (docs/map.md): columns of numbers, used where they lie.
 
-import { ask } from "../api";
+import { ask, withQuery } from "../api";
 
 export interface MapData {
   items: number;
@@ -26,8 +26,9 @@ export const UNKNOWN = 255;
 
 const ARRAYS = { float64: Float64Array, uint16: Uint16Array, int16: Int16Array, uint8: Uint8Array };
 
-export async function loadMap(project: string): Promise<MapData> {
-  return unpack(await (await ask("GET", `/projects/${project}/map`)).arrayBuffer());
+/** about: where an item may have several classes, the one by which they are told apart. */
+export async function loadMap(project: string, about: string | null): Promise<MapData> {
+  return unpack(await (await ask("GET", withQuery(`/projects/${project}/map`, { class: about }))).arrayBuffer());
 }
 
 export function unpack(data: ArrayBuffer): MapData {

@@ -39,7 +39,7 @@ from service.content.contract import Content
 from service.content.reader import ItemBytes, place_as_text
 from service.content.sources import Candidate, Listing, list_source
 from service.errors import ImportIncomplete, ShortlistError, SourceUnreachable
-from service.store import asides, modalities, pipeline, planner_stats
+from service.store import asides, class_sets, modalities, pipeline, planner_stats
 from service.store.asides import Displaced
 from service.store.class_names import ClassNames
 from service.store.jobs import progressed
@@ -157,6 +157,11 @@ def _is_text(text: str) -> bool:
         return False
 
 
+def _shown(class_name: str | None) -> str:
+    """For sentences."""
+    return repr(class_sets.shown(class_name) if class_name is not None else None)
+
+
 class _Import:
     """The counts end up on the source's row; run again after an interruption, they come out the same."""
 
@@ -173,6 +178,7 @@ class _Import:
         self.source = source
         self.classes = list(project.classes)
         self.class_names = ClassNames(project)
+        self.several = project.label_kind == "multi"
         self.seed = ProjectSettings.model_validate(project.settings).seed
         self.listing = listing
         self.kind = f"{content.name}s"
@@ -249,10 +255,38 @@ class _Import:
         own = self.source.split == "pool" or found.has_own_key
         key = found.key if own else f"test/{found.key}"
         class_name = found.class_name
-        if self.source.split == "test" and class_name is not None:  # whatever it is called there
-            class_name = self.class_names.or_same(class_name)
+        if self.source.split == "test" and class_name is not None:
+            class_name = self._called_now(class_name)
         uri = self.item_bytes.as_stored(place_as_text(found.uri), self.uploaded_to)
         return replace(found, key=key, uri=uri, class_name=class_name)
+
+    def _called_now(self, class_name: str) -> str | None:
+        """The class of a test item, whatever it is called there; where an item has several, their set. A folder says of
+        one class that it is there, and of no other that it is not: this is no set.
+        """
+        if not self.several:
+            return self.class_names.or_same(class_name)
+        if self.listing.by_folders:
+            return None
+        is_one = self.class_names.now(class_name) is not None
+        names = [class_name] if is_one else class_sets.in_cell(class_name)
+        return self.class_names.text_now(class_sets.joined(names))
+
+    def _are_known(self, class_name: str) -> bool:
+        return all(self.class_names.now(name) is not None for name in class_sets.classes_in(class_name))
+
+    def _wanted(self, found: Candidate) -> str:
+        """A sentence for a test item without classes of the project: it lacks them."""
+        has, known = _shown(found.class_name), ", ".join(sorted(self.classes))
+        if self.several:
+            return (
+                f"{found.key!r}: a test item needs its classes, by `label_column`: a list, or names between semicolons "
+                f"([] where nothing is there); {has} is not of the project's ({known})."
+            )
+        return (
+            f"{found.key!r}: a test item needs its class, by `label_column` or as first subfolder; "
+            f"{has} is none of the project's ({known})."
+        )
 
     def _take(self, chunk: list[Candidate], threads: ThreadPoolExecutor) -> None:
         keys = {found.key for found in chunk if _is_text(found.key)}
@@ -292,12 +326,9 @@ class _Import:
                 before = classes.get(found.key) or (item.class_name if item is not None else None)
                 self.listing.refuse(self._repeated(found, before))
             elif self.source.split == "test" and (
-                found.class_name is None or self.class_names.now(found.class_name) is None
+                found.class_name is None or not self._are_known(found.class_name)
             ):
-                self.listing.refuse(
-                    f"{found.key!r}: a test item needs its class, by `label_column` or as first subfolder; "
-                    f"{found.class_name!r} is none of the project's ({', '.join(sorted(self.classes))})."
-                )
+                self.listing.refuse(self._wanted(found))
                 if item is not None:
                     self.seen.add(item.id)  # it is not missing
             else:
@@ -309,8 +340,8 @@ class _Import:
     def _repeated(self, found: Candidate, class_before: str | None) -> str:
         if self.source.split == "test" and found.class_name != class_before:
             return (
-                f"{found.key!r}: this key appears twice, as {class_before!r} and as {found.class_name!r}; a test item "
-                "has one class, and keeps the first."
+                f"{found.key!r}: this key appears twice, as {_shown(class_before)} and as {_shown(found.class_name)}; "
+                "a test item has one class, and keeps the first."
             )
         return f"{found.key!r}: this key appears twice."
 
@@ -357,8 +388,8 @@ class _Import:
             self.listing.refuse(f"{found.key!r} is in the {item.split} split already.")
         elif self.source.split == "test" and item.class_name not in (None, found.class_name):
             self.listing.refuse(
-                f"{found.key!r} is a test item of class {item.class_name!r} already; {found.class_name!r} would be a "
-                "second one."
+                f"{found.key!r} is a test item of class {_shown(item.class_name)} already; "
+                f"{_shown(found.class_name)} would be a second one."
             )
         elif look.content_hash is None and not item.bad:  # as a manifest's file that is gone
             self.seen.discard(item.id)

@@ -210,8 +210,7 @@ def run(context: JobContext) -> dict[str, Any] | None:
         names = ClassNames(session.get_one(Project, state.project.id))  # some may have other names by now
         for row in rows:
             if (predicted := row["predicted_class"]) is not None:
-                now = {name: names.or_same(name) for name in class_sets.classes_in(predicted)}
-                row["predicted_class"] = class_sets.with_names(predicted, now)
+                row["predicted_class"] = names.text_now(predicted)
         if rows:
             session.execute(sa.insert(RankedItem), [{"ranking_id": ranking.id, **row} for row in rows])
         if len(rows) >= planner_stats.MANY_ROWS:
@@ -220,8 +219,7 @@ def run(context: JobContext) -> dict[str, Any] | None:
         project.ranking_id = ranking.id
         outbox.tell(session, project.id, "ranking.ready", _told(ranking))
         _forget_old_items(session, ranking)
-        judged = state.project.label_kind == "single"  # probes tell one class of an item
-        if judged and not state.provisional and is_due(state.score_run.gate, state.labels):
+        if not state.provisional and is_due(state.score_run.gate, state.labels):
             pipeline.queue_probe_pretext(session, project)
         if not indexed:
             pipeline.queue_index_items(session, project)
@@ -233,7 +231,7 @@ def _store_guesses(
 ) -> None:
     """Probabilities by the ranking's head, in place of those that the ranking before has left."""
     artifact = str(state.score_run.artifact)
-    if state.head is None or pool.probabilities is None or pool.several:  # a guess is one class
+    if state.head is None or pool.probabilities is None:
         return
     if context.artifacts.exists(Guesses.name(artifact, state.head.version)):
         return
@@ -245,7 +243,7 @@ def _store_guesses(
         )
     everything = ScoredItems.open(context.artifacts, artifact)
     rows = everything.where(scored.ids[seen])
-    guesses = Guesses.of(state.project.classes, everything.ids, rows, pool.probabilities)
+    guesses = Guesses.of(state.project.classes, everything.ids, rows, pool.probabilities, pool.several)
     guesses.store(context.artifacts, artifact, state.head.version)
     if before is not None and before != state.head.version:
         context.artifacts.delete(Guesses.name(artifact, before))

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from service.store.tables import PretextModel, Project, ScoreRun
 from worker.device import autocast, to_device
 from worker.evaluation.diagnostics import of_embeddings
-from worker.evaluation.gate import linear_probe
-from worker.evaluation.metrics import paired_difference
+from worker.evaluation.gate import credit, judged_classes, linear_probe
 from worker.jobs.context import JobContext
 from worker.jobs.probe_sets import Judges, Sample
 from worker.jobs.specs import open_net, refs_of, spec_of
@@ -133,12 +132,13 @@ def by_labels(embeddings: Embeddings, sample: Sample, default: _Choice) -> _Choi
     """
     if default.layer not in embeddings:
         return default
-    right = {
-        layer: linear_probe(values.numpy(), sample.classes, sample.taught)[sample.judged]
+    classes = judged_classes(sample.classes, sample.taught, sample.judged)
+    credits = {
+        layer: credit(linear_probe(values.numpy(), classes, sample.taught), classes, sample.judged)
         for layer, values in embeddings.items()
     }
-    better = [layer for layer in right if paired_difference(right[layer], right[default.layer])[1] > 0]
-    accuracies = {layer: float(answers.mean()) for layer, answers in right.items()}
+    better = [layer for layer in credits if credits[layer].beyond(credits[default.layer])[1] > 0]
+    accuracies = {layer: found.accuracy for layer, found in credits.items()}
     best = max(better, key=lambda layer: accuracies[layer], default=default.layer)
     return _Choice(best, "labels", _named(accuracies), int(sample.judged.sum()))
 

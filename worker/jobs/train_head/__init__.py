@@ -31,7 +31,7 @@ from service.store.tables import Head, LabelCheck, PretextModel, Project, Round,
 from worker.arrays import Ints
 from worker.errors import JobFailed, Unsuited
 from worker.evaluation.known_items import KnownItems
-from worker.evaluation.metrics import told_apart
+from worker.evaluation.metrics import BY_CLASS, told_apart
 from worker.heads import Head as HeadKind
 from worker.heads import heads
 from worker.heads.labeled_view import LabeledView
@@ -263,7 +263,7 @@ class _Trainer:
             # Classes that were renamed while it was trained bear their new names; locked, so that none is renamed now.
             now = session.get_one(Project, state.project.id, with_for_update={"key_share": True})
             classes = ClassNames(now).each_now(state.project.classes)
-            for by_class in {"recall", "average_precision"} & metrics.keys():
+            for by_class in BY_CLASS & metrics.keys():
                 metrics[by_class] = dict(zip(classes, metrics[by_class].values(), strict=True))
             head = Head(
                 project_id=state.project.id,

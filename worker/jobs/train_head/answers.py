@@ -11,8 +11,14 @@ from worker.evaluation.held_out import HeldOut
 
 
 def store_answers(artifacts: Artifacts, head_artifact: str, held_out: HeldOut) -> None:
-    if held_out.classes.ndim == 2:  # of several classes an item it is kept whether all were right
-        HeadAnswers(held_out.ids, held_out.right, None, None, None).store(artifacts, head_artifact)
+    if held_out.classes.ndim == 2:
+        HeadAnswers(
+            ids=held_out.ids,
+            right=held_out.right,
+            classes=held_out.classes == 1,
+            predicted=held_out.probabilities >= 0.5,
+            probabilities=held_out.probabilities.astype(np.float16),
+        ).store(artifacts, head_artifact)
         return
     HeadAnswers(
         ids=held_out.ids,

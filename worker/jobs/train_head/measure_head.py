@@ -17,7 +17,8 @@ the next ranking waiting.)
 
 Where an item may have several classes, accuracy is null, and these are there instead, each with …_low and …_high:
 "mean_average_precision", "macro_f1", "subset_accuracy" (items with all classes right; promotion and `picks_gain` go by
-it), and "average_precision": {class: share or null}. `random_curve` is of the mean average precision.
+it), "average_precision": {class: share or null}, and "confusion_by_class": {class: {"true_positives",
+"false_negatives", "false_positives", "true_negatives"}}. `random_curve` is of the mean average precision.
 
 Numbers are null, and the confusion empty, where nothing could be measured; for more than 200 classes it is empty, too.
 
@@ -40,6 +41,7 @@ from service.store.tables import Head, Project, ScoreRun
 from worker.arrays import Floats, Ints
 from worker.evaluation.held_out import HeldOut, answers_held_out, gained, nothing_measured
 from worker.evaluation.known_items import KnownItems
+from worker.evaluation.metrics import BY_CLASS
 from worker.evaluation.random_baseline import LEAST_LABELS
 from worker.heads import FittedHead
 from worker.heads import Head as HeadKind
@@ -132,7 +134,7 @@ class HeadMeasurer:
         if of_round and not trained.head.needs_items:
             against_random = self._against_random_before()
         figures = self._figures(held_out)
-        for by_class in {"recall", "average_precision"} & figures.keys():
+        for by_class in BY_CLASS & figures.keys():
             figures[by_class] = dict(zip(names, figures[by_class] or [None] * len(names), strict=True))
         told = {"trained": trained.fitted.name, "temperature": trained.fitted.temperature}
         return held_out, {**figures, **against_random, **told}
