@@ -412,7 +412,8 @@ def test_projects_of_before_keep_the_small_backbone(empty: sa.Engine) -> None:
 
 def test_projects_of_before_keep_the_linear_head(empty: sa.Engine) -> None:
     """From 0011 to 0012 and back: the default of `head` changed."""
-    mlp, linear = ({"name": name, "params": {}} for name in ("mlp", "linear"))
+    mlp: Row = {"name": "mlp", "params": {}}
+    linear: Row = {"name": "linear", "params": {}}
     found = _settings_after(empty, "0011", "0012", [{}, {"seed": 3}, {"head": mlp}])
     assert found == [{"head": linear}, {"seed": 3, "head": linear}, {"head": mlp}]
 
