@@ -53,7 +53,7 @@ class SuspectAnswer(Answer):
             item=public_id("i", item.id),
             key=item.key,
             image_url=image_url(links, project.modality),
-            content=ItemContent.of(parts, links, project.modality, item.uri, item.content_hash),
+            content=ItemContent.of(parts, links, project, item.uri, item.content_hash),
             class_name=suspect.class_name,
             suggested_class=suspect.suggested_class,
             probability=suspect.probability,

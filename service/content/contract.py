@@ -48,9 +48,11 @@ class Content(Protocol):
     columns: ClassVar[tuple[str, ...]]
     formats: ClassVar[tuple[str, ...]]
     binary: ClassVar[bool]
-    has_text: ClassVar[bool]
     default_task: ClassVar[str]
     shown_as: ClassVar[str | None]
+
+    @property
+    def has_text(self) -> bool: ...
 
     def inspect(self, data: bytes, limits: Limits) -> Facts:
         """Raises `BadItem` with the reason why the item is quarantined."""
