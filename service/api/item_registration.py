@@ -73,7 +73,7 @@ class ItemIn(Body):
 
     @property
     def given(self) -> dict[str, str]:
-        """What came in the place of a `uri`, by its field."""
+        """The halves, or the text, that came in the place of a `uri`, by field."""
         found = {name: getattr(self, name) for name in _HALVES}
         return {name: half for name, half in found.items() if half is not None}
 
@@ -181,7 +181,7 @@ class _Registration:
         return (other, f"this project's items are pairs, of {both}.") if other is not None else None
 
     def _fault_of_halves(self, content: Pairs, given: NewItem) -> Refusal | None:
-        """Of what came with the call; who reads the rest says what is wrong with it."""
+        """The fault of a half that came with the call; whoever reads the others says what is wrong with them."""
         most = self.parts.limits.max_text_bytes
         for kind, half in zip(given.kinds, given.halves or (), strict=True):
             if is_place(kind) and not is_inline(half):

@@ -90,7 +90,7 @@ def is_inline(half: str) -> bool:
 
 
 def inline_bytes(half: str) -> bytes:
-    """Of a `data:` URL. Raises `BadItem`."""
+    """The bytes in a `data:` URL. Raises `BadItem`."""
     try:
         return b64decode(half.partition(",")[2], validate=True)
     except (binascii.Error, ValueError) as error:
@@ -167,7 +167,7 @@ class Pairs:
         return _CONTENTS[kinds[number - 1]], both[number - 1]
 
     def texts(self, data: bytes, limits: Limits) -> tuple[str | None, str | None]:
-        """Of both halves, None for one that is no text. Raises `BadItem`."""
+        """The texts of both halves, None for one that is none. Raises `BadItem`."""
         kinds, both = _parsed(data)
         first, second = (_CONTENTS[kind].text(half, limits) for kind, half in zip(kinds, both, strict=True))
         return first, second

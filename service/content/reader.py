@@ -249,7 +249,7 @@ class ItemBytes:
             raise self._unreadable(uri, allowed, error) from error
 
     def _in_folder(self, folder: str, name: str) -> str:
-        """Where a file of an allowed folder lies: it may be a link. Raises `SourceNotAllowed`."""
+        """The place of a file in an allowed folder: it may be a link. Raises `SourceNotAllowed`."""
         place = _resolved(f"{folder}/{name}")
         return place if is_below(place, _resolved(folder)) else self.check_root(place)
 
@@ -455,7 +455,7 @@ def _kinds(uri: str, told: str | None) -> Kinds:
 
 
 def _stamp_of_frames(folder: str) -> str | None:
-    """Of the frames and not of the folder, whose times say nothing of a frame that was written anew. Raises
+    """A stamp of the frames, not of the folder, whose times say nothing of a frame that was written anew. Raises
     `ValueError` and `OSError`.
     """
     stats = [(name, os.stat(f"{folder}/{name}")) for name in frames_among(os.listdir(folder))]

@@ -896,7 +896,7 @@ class ParquetPairs(ParquetFile):
     def _halves(
         self, schema: pa.Schema, kinds: Kinds, there: Sequence[str]
     ) -> tuple[tuple[bool, bool], tuple[str, str]]:
-        """Which of the halves are given by place, and their columns. Bytes go before places."""
+        """Both halves' columns, and before these whether they say where the halves are. Bytes go before places."""
         strings = usable_columns(schema, contents()["text"])
         held = [usable_columns(schema, contents()[kind]) for kind in kinds]
         ways = [

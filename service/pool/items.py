@@ -77,7 +77,7 @@ class NewItem:
 
     @property
     def places(self) -> list[str]:
-        """Where its bytes lie, as far as they did not come with it."""
+        """The places of its bytes, as far as they did not come with it."""
         if self.halves is not None:
             both = zip(self.kinds, self.halves, strict=True)
             return [half for kind, half in both if is_place(kind) and not is_inline(half)]

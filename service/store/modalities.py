@@ -17,7 +17,7 @@ _DEFAULT_TASK = ProjectSettings().pretext_task.name
 
 
 def content_of(project: Project) -> Content | None:
-    """What knows the project's items; None where its modality is not told, or known to nobody here."""
+    """The content of the project's items; None where its modality is not told, or known to nobody here."""
     if project.modality == "pair":
         return pairs_of(ProjectSettings.model_validate(project.settings).pair_of)
     return contents().get(project.modality or "")

@@ -74,7 +74,7 @@ class Pair(Modality):
         return self._of(*found)
 
     def _of(self, first: Modality, second: Modality) -> Self:
-        """Of these halves."""
+        """A pair of these halves."""
         if isinstance(first, Image) and isinstance(second, Text):
             own: dict[str, Any] = {
                 "image_size": first.image_size,
@@ -162,7 +162,7 @@ class Pair(Modality):
         return np.concatenate(scaled, axis=1)
 
     def traits(self, items: Tensor, sizes: Ints) -> dict[str, Floats]:
-        """Those of both halves; of pairs other than of an image and a text with the half's name before each."""
+        """Both halves' traits; of pairs other than of an image and a text with the half's name before each."""
         found: dict[str, Floats] = {}
         for part, half, name in zip(self.parts, self.halves(items), names_of(self.pair_of), strict=True):
             before = "" if self.pair_of == IMAGE_AND_TEXT else f"{name}_"

@@ -75,7 +75,7 @@ class BothSketches(Sketcher):
         )
 
     def appearance(self, sketches: Bytes) -> Bytes | None:
-        """That of the first half which has one."""
+        """The appearance of the first half which has one."""
         first, second = self._split(sketches)
         found = self._first.appearance(first)
         return found if found is not None else self._second.appearance(second)

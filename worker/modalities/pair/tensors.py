@@ -14,7 +14,7 @@ from worker.modalities.image import Image
 
 
 def bytes_of(part: Modality) -> int:
-    """That a decoded half takes."""
+    """Bytes that a decoded half takes."""
     return math.prod(part.item_shape) * part.dtype.itemsize
 
 
