@@ -33,7 +33,7 @@ class Content(Protocol):
 
     name             of the modality
     suffixes         of files that hold such an item, in lower case; they tell which content a source is of
-    shared_suffixes  by which another content is told: taken where the project is known to be of this one
+    shared_suffixes  that tell another content, or none: taken where the project is known to be of this one
     columns          of tables and manifests that hold such items themselves, the likeliest first
     formats          as people call them, for sentences
     binary           whether a cell of a table holds bytes; else it holds a string

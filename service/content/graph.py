@@ -209,7 +209,7 @@ class Graphs:
 
     name: ClassVar[str] = "graph"
     suffixes: ClassVar[frozenset[str]] = frozenset({".graphml"})
-    shared_suffixes: ClassVar[frozenset[str]] = frozenset()
+    shared_suffixes: ClassVar[frozenset[str]] = frozenset({".json"})  # which is mostly something else
     columns: ClassVar[tuple[str, ...]] = ("graph", "graphml", "node_link")
     formats: ClassVar[tuple[str, ...]] = ("GraphML", "node-link JSON")
     binary: ClassVar[bool] = False

@@ -42,7 +42,9 @@ def test_broken_videos_are_told_and_stop_nothing(site: Site) -> None:
 
 
 def test_folders_of_frames_are_videos(site: Site) -> None:
-    """Each is one item that can be played; one with a broken frame is quarantined, and mended it is another."""
+    """Each is one item that can be played; one with a broken frame is quarantined until it is mended, and one of which a
+    frame is another now is another item.
+    """
     folder = site.images / "clips"
     for number in range(6):
         kind = ("left", "right")[number % 2]
@@ -59,8 +61,9 @@ def test_folders_of_frames_are_videos(site: Site) -> None:
     (item,) = project.next_batch("ann", 1)["items"]
     is_played(site, item, "video/mp4", "image/jpeg")
     broken_frame.write_bytes(whole)
+    (folder / "left-0" / "0003.png").write_bytes(whole)
     again = project.add(folder)
-    assert (again["known"], again["changed"], again["quarantined"]) == (5, 1, 0)
+    assert (again["known"], again["added"], again["changed"], again["quarantined"]) == (4, 1, 1, 0)
     assert all(one["facts"]["frames"] == 24 for one in project.items(state="available"))
 
 
