@@ -42,8 +42,8 @@ def test_broken_videos_are_told_and_stop_nothing(site: Site) -> None:
 
 
 def test_folders_of_frames_are_videos(site: Site) -> None:
-    """Each is one item that can be played; one with a broken frame is quarantined until it is mended, and one of which a
-    frame is another now is another item.
+    """Each is one item that can be played; one with a broken frame is quarantined until it is mended, and one of which
+    a frame is another now is another item.
     """
     folder = site.images / "clips"
     for number in range(6):

@@ -119,7 +119,9 @@ def make_scored_project(
     truth = rng.integers(len(CLASSES), size=pool + test)
     embeddings = rng.normal(size=(3, 8))[truth] * 2 + rng.normal(size=(pool + test, 8)) * spread
     with write_session(engine) as session:
-        project = factories.make_project(session, classes=CLASSES, settings={"head": "linear"} | (settings or {}))
+        project = factories.make_project(
+            session, classes=CLASSES, settings={"head": "linear"} | (settings or {})
+        )
         rows = [
             factories.make_item(
                 session,
