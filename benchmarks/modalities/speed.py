@@ -2,9 +2,9 @@
 
 - ours: `PoolScoring` with the local engine, as job score_pool uses it: from items where they lie to stored losses,
   embeddings and sketches
-- bare: the same network in the same batches for as many passes as the task needs, on prepared items that lie in memory;
-  and, before that, its decoder alone, of the same bytes to what the network takes: libsndfile and `torch.stft`, PyAV,
-  simplejpeg, Hugging Face's tokenizers, `json`
+- bare: the same network in the same batches for as many passes as losses and embeddings need, on prepared items that
+  lie in memory; and, before that, its decoder alone, of the same bytes to what the network takes: libsndfile and
+  `torch.stft`, PyAV, simplejpeg, Hugging Face's tokenizers, `json`
 
 Both are timed in turns, by the CPU time of one core, so that whatever else the machine does is unfair to none; the
 median of the rounds counts. Items are made up, and texts and graphs are as long and large as those of AG News and
@@ -26,6 +26,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import av
 import numpy as np
@@ -47,6 +48,7 @@ from worker.models.nets import as_safetensors, new_net
 from worker.models.spec import ModelSpec, input_of
 from worker.pool.cache_room import CacheNames
 from worker.scoring.pool_scoring import Loaded, OpenPoolScoring, PoolScoring, Shard, ShardItem, StoredShard
+from worker.scoring.score import score
 
 _CPU = torch.device("cpu")
 _SHARD = 128
@@ -160,7 +162,7 @@ def _pictures(modality: Modality, data: Sequence[bytes]) -> Tensor:
     found = []
     for one in data:
         picture = Image.fromarray(simplejpeg.decode_jpeg(one, min_width=side, min_height=side))
-        found.append(torch.from_numpy(np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR))))
+        found.append(torch.from_numpy(np.array(picture.resize((side, side), Image.Resampling.BILINEAR))))
     return torch.stack(found)
 
 
@@ -169,7 +171,7 @@ def _seen(modality: Modality, data: Sequence[bytes]) -> object:
     clips, frames, _, side, _ = modality.item_shape
     found = []
     for one in data:
-        pictures: list[npt.NDArray[np.uint8]] = []
+        pictures: list[npt.NDArray[Any]] = []
         with av.open(io.BytesIO(one), "r") as file:
             file.streams.video[0].codec_context.thread_count = 1
             for number, frame in enumerate(file.decode(video=0)):
@@ -276,8 +278,7 @@ def measured(name: str, folder: Path, rounds: int) -> dict[str, Figure]:
     def forward() -> None:
         with torch.no_grad():
             for batch in batches:
-                for view in range(task.scoring_views):
-                    task.losses(folded, batch, torch.Generator().manual_seed(view))
+                score(folded, task, batch)
 
     def decoder() -> None:
         for part in parts:

@@ -1,6 +1,7 @@
 """Pairs of two items of any kinds: what both modalities make of their half, side by side in one tensor."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -53,7 +54,7 @@ class Pair(Modality):
         {}, description="Settings of the second half, where it has others than these."
     )
 
-    @property
+    @cached_property
     def parts(self) -> tuple[Modality, Modality]:
         """The modalities of both halves."""
         if self.pair_of == IMAGE_AND_TEXT:
@@ -83,7 +84,7 @@ class Pair(Modality):
             }
         else:
             own = {name: part.model_dump() for name, part in zip(EITHER, (first, second), strict=True)}
-        return self.model_copy(update=own)
+        return type(self).model_validate(self.model_dump() | own)  # a copy would keep the parts of before
 
     @property
     def item_shape(self) -> tuple[int, ...]:
