@@ -52,6 +52,7 @@ class Content(Answer):
     preview_url: str
     media_type: str | None = None
     text: str | None = None
+    parts: list["Content"] | None = Field(None, description="both halves of a pair")
 
 
 class Prediction(Answer):

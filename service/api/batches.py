@@ -112,7 +112,7 @@ class BatchItem(Answer):
             key=served.key,
             uri=served.uri,
             image_url=image_url(links, project.modality),
-            content=ItemContent.of(parts, links, project.modality, served.uri, served.content_hash),
+            content=ItemContent.of(parts, links, project, served.uri, served.content_hash),
             rank=served.rank,
             score=served.score,
             arm="control" if served.arm == "gold" else served.arm,
@@ -297,7 +297,7 @@ def list_neighbours(
                 content=ItemContent.of(
                     parts,
                     parts.links.of(project.id, one.listed.item.id),
-                    project.modality,
+                    project,
                     one.listed.item.uri,
                     one.listed.item.content_hash,
                 ),

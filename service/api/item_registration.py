@@ -11,6 +11,9 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from sqlalchemy.orm import Session
 
+from service.content import contents
+from service.content.contract import Content
+from service.content.pair import EITHER, Kinds, Pairs, inline_bytes, is_inline, is_place, names_of
 from service.errors import BadItem, Invalid, NotJson
 from service.http.dependencies import Admin, Parts, PartsDep
 from service.http.idempotent_route import OnceRoute
@@ -21,7 +24,7 @@ from service.pool import arrivals, inline_texts, items
 from service.pool.arrivals import Arrived
 from service.pool.items import NewItem, Refusal, Split
 from service.projects import projects
-from service.store import planner_stats
+from service.store import modalities, planner_stats
 from service.store.ids import public_id
 from service.store.session import read_session
 from service.store.tables import Project
@@ -31,13 +34,24 @@ router = APIRouter(prefix="/projects/{project_id}/items", tags=["items"], route_
 _MOST_ITEMS = 10_000  # in a JSON body
 _CHUNK_ITEMS = 5_000  # of a stream, in one transaction
 _REFUSED_TOLD = 1_000
+_HALVES = ("image", "text", "audio", "video", "graph", *EITHER)
+_HALF = "of a pair: where it is, or a `data:` URL with its bytes"
+_WORDS = "of a pair of two of one kind, as its kind is given"
 
 
 class ItemIn(Body):
     key: Annotated[Text, Field(min_length=1, max_length=1000)]
     text: str | None = Field(
-        None, description="the item itself, in the place of `uri`, where items are texts"
+        None, description="the item itself, in the place of `uri`, where items are texts; of a pair its text"
     )
+    image: str | None = Field(None, min_length=1, description=_HALF)
+    audio: str | None = Field(None, min_length=1, description=_HALF)
+    video: str | None = Field(None, min_length=1, description=_HALF)
+    graph: str | None = Field(
+        None, min_length=1, description="of a pair: the graph itself, as JSON or GraphML"
+    )
+    first: str | None = Field(None, min_length=1, description=_WORDS)
+    second: str | None = Field(None, min_length=1, description=_WORDS)
     uri: Annotated[Text, Field(min_length=1, max_length=4000)] | None = Field(
         None, description="where its bytes are: a path or URL", validate_default=True
     )
@@ -50,12 +64,18 @@ class ItemIn(Body):
     @classmethod
     def _one_of_both(cls, uri: str | None, info: ValidationInfo) -> str | None:
         if "text" in info.data:
-            text = info.data["text"]
-            if text is None and uri is None:
+            given = [name for name in _HALVES if info.data.get(name) is not None]
+            if not given and uri is None:
                 raise ValueError("an item needs its `uri`, or its `text`")
-            if text is not None and uri is not None:
-                raise ValueError("an item has a `uri` or a `text`, not both")
+            if given and uri is not None:
+                raise ValueError(f"an item has a `uri` or a `{given[0]}`, not both")
         return uri
+
+    @property
+    def given(self) -> dict[str, str]:
+        """The halves, or the text, that came in the place of a `uri`, by field."""
+        found = {name: getattr(self, name) for name in _HALVES}
+        return {name: half for name, half in found.items() if half is not None}
 
 
 class ItemsIn(Body):
@@ -120,6 +140,17 @@ class _Registration:
         given = NewItem(
             entry.key, entry.uri or "", entry.split, entry.class_name, entry.classes, entry.meta, entry.text
         )
+        content = self.content
+        if isinstance(content, Pairs) and entry.uri is None:
+            if self.fault_of_pair(entry, content.kinds) is not None:
+                return given, "half_missing"
+            first, second = (entry.given[name] for name in names_of(content.kinds))
+            given = replace(given, text=None, halves=(first, second), kinds=content.kinds)
+            return given, self._fault_of_halves(content, given) or items.refusal(
+                self.project, self.parts.item_bytes, given
+            )
+        if entry.given.keys() - {"text"}:
+            return given, "pair_not_taken"
         code = items.refusal(self.project, self.parts.item_bytes, given)
         if code is not None or entry.text is None:
             return given, code
@@ -135,9 +166,47 @@ class _Registration:
             return given, "text_unusable"
         return replace(given, facts=facts, content_hash=blake2b(data, digest_size=16).hexdigest()), None
 
-    def check_texts(self, entries: list[ItemIn]) -> None:
-        """Raises `Invalid` where they come for a project that takes none."""
-        if inline_texts.content_for(self.project) is not None:
+    @property
+    def content(self) -> Content | None:
+        return modalities.content_of(self.project)
+
+    def fault_of_pair(self, entry: ItemIn, kinds: Kinds) -> tuple[str, str] | None:
+        """The field that is wrong, and what is to be done; None where both halves are there, and nothing else."""
+        names = names_of(kinds)
+        both = " and ".join(f"`{name}`" for name in names)
+        for name in names:
+            if not entry.given.get(name, "").strip():
+                return name, f"half of the pair is missing: this project's items have {both} each."
+        other = next((name for name in entry.given if name not in names), None)
+        return (other, f"this project's items are pairs, of {both}.") if other is not None else None
+
+    def _fault_of_halves(self, content: Pairs, given: NewItem) -> Refusal | None:
+        """The fault of a half that came with the call; whoever reads the others says what is wrong with them."""
+        most = self.parts.limits.max_text_bytes
+        for kind, half in zip(given.kinds, given.halves or (), strict=True):
+            if is_place(kind) and not is_inline(half):
+                continue
+            try:
+                data = inline_bytes(half) if is_place(kind) else half.encode()
+                if len(data) > most:
+                    return "half_too_large"
+                contents()[kind].inspect(data, self.parts.limits)
+            except BadItem:
+                return "half_unusable"
+        return None
+
+    def check_inline(self, entries: list[ItemIn]) -> None:
+        """Raises `Invalid` where texts or halves come for a project that takes none, or one half of a pair."""
+        content = self.content
+        for index, entry in enumerate(entries):
+            fault = None
+            if isinstance(content, Pairs):
+                fault = self.fault_of_pair(entry, content.kinds) if entry.uri is None else None
+            elif others := [name for name in entry.given if name != "text"]:
+                fault = others[0], 'only pairs have such: make a project with `"modality": "pair"`.'
+            if fault is not None:
+                raise Invalid(field=f"items[{index}].{fault[0]}", message=fault[1])
+        if isinstance(content, Pairs) or inline_texts.content_for(self.project) is not None:
             return
         for index, entry in enumerate(entries):
             if entry.text is not None:
@@ -204,7 +273,8 @@ _BODY = {
         },
         NDJSON: {
             "schema": {},
-            "example": '{"key": "a", "uri": "/data/a.png"}\n{"key": "b", "text": "Well done."}\n',
+            "example": '{"key": "a", "uri": "/data/a.png"}\n{"key": "b", "text": "Well done."}\n'
+            '{"key": "c", "image": "/data/c.png", "text": "A dog that sleeps"}\n',
         },
     },
 }
@@ -213,8 +283,9 @@ _BODY = {
 @router.post("", openapi_extra={"requestBody": _BODY})
 async def add_items(project_id: str, request: Request, caller: Admin, parts: PartsDep) -> ItemsAnswer:
     """Register items by key and place, or with their `text`: up to 10,000 as JSON, any number as NDJSON. Items of
-    known keys stay as they are; where their bytes are others now, a new item gets the key. Texts are kept here for
-    good, up to 1 MB each (SHORTLIST_MAX_TEXT_BYTES)."""
+    known keys stay as they are; where their bytes are others now, a new item gets the key. A pair has both its halves,
+    each under its kind, as `image` and `text`, or as `first` and `second` where both are of one kind. Texts, and
+    halves that come as `data:` URLs, are kept here for good, up to 1 MB each (SHORTLIST_MAX_TEXT_BYTES)."""
 
     def find() -> Project:
         with read_session(parts.engine) as session:
@@ -228,7 +299,7 @@ async def add_items(project_id: str, request: Request, caller: Admin, parts: Par
         await _streamed(request, registration)
     elif kind == "application/json":
         body = _validated(await request.body())
-        registration.check_texts(body.items)
+        registration.check_inline(body.items)
         good = await run_in_threadpool(registration.read, list(enumerate(body.items, 1)))
         await registration.store(good)
     else:

@@ -93,7 +93,7 @@ class ItemAnswer(Answer):
             key=item.key,
             uri=item.uri,
             image_url=image_url(links, project.modality),
-            content=ItemContent.of(parts, links, project.modality, item.uri, item.content_hash),
+            content=ItemContent.of(parts, links, project, item.uri, item.content_hash),
             split=item.split,
             state=item.state,
             quarantine_reason=item.quarantine_reason,
@@ -283,25 +283,32 @@ def get_content(
     size: Annotated[
         int | None, Query(ge=16, le=4096, description="longest side, in pixels, where there are such")
     ] = None,
+    part: Annotated[int | None, Query(ge=1, le=2, description="one half of a pair")] = None,
 ) -> Response:
     """The item as a browser may show it, with a key or by a signed link (`content.url`, `content.preview_url`). It is
     never run: it is sent with `nosniff` and in a sandbox. Of a recording, `size` gives a picture of its sound; without
     it, players ask for parts of it by `Range`."""
     project = projects.find(session, project_id, only)
-    return _shown(session, project, items.find(session, project, item_id), request, parts, size)
+    return _shown(session, project, items.find(session, project, item_id), request, parts, size, part)
 
 
 def _shown(
-    session: Session, project: Project, item: Item, request: Request, parts: Parts, size: int | None
+    session: Session,
+    project: Project,
+    item: Item,
+    request: Request,
+    parts: Parts,
+    size: int | None,
+    part: int | None = None,
 ) -> Response:
     settings = previews.settings_for(session, project, item)
     headers = {
-        "ETag": previews.etag(parts.item_bytes, item, size, settings),
+        "ETag": previews.etag(parts.item_bytes, item, size, settings, part),
         "Cache-Control": f"private, max-age={parts.settings.content_link_ttl_s}",
         **previews.SAFE,
     }
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
     content = previews.content_of(project.modality)
-    shown = previews.preview(parts.item_bytes, item, content, parts.limits, size, settings)
+    shown = previews.preview(parts.item_bytes, item, content, parts.limits, size, settings, part)
     return ranged(request, shown.data, shown.media_type, headers)

@@ -18,7 +18,7 @@ import weakref
 import zipfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
@@ -51,6 +51,11 @@ def member_uri(archive: str, name: str) -> str:
 def member_name(quoted: str) -> str:
     """The inverse of what `member_uri` did to it."""
     return unquote(quoted, errors="surrogateescape")
+
+
+def folder_of(name: str) -> str:
+    """The folder that a member lies in, as the archive spells it; `.` is the archive."""
+    return name.rpartition("/")[0] or "."
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,7 @@ class Archives:
     def __init__(self, folder: Path, largest: int) -> None:
         self._folder, self._largest = folder, largest
         self._open: OrderedDict[str, tuple[object, Archive]] = OrderedDict()
+        self._folders: weakref.WeakKeyDictionary[Archive, dict[str, list[str]]] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def open(self, place: str) -> Archive:
@@ -171,6 +177,17 @@ class Archives:
             raise SourceUnreadable(uri=place, reason=f"its member {name!r}: {error}") from error
         except _BROKEN as error:
             raise _unreadable(place, error) from error
+
+    def in_folder(self, place: str, folder: str) -> Sequence[str]:
+        """The names of the members that lie in the folder itself; `.` is the archive. Raises as `open` does."""
+        archive = self.open(place)
+        with self._lock:
+            folders = self._folders.get(archive)
+            if folders is None:
+                folders = self._folders[archive] = {}
+                for member in archive.members():
+                    folders.setdefault(folder_of(member.name), []).append(member.name)
+        return folders.get(folder, ())
 
     def _opened(self, place: str) -> Archive:
         file = open_binary(place)

@@ -110,7 +110,8 @@ class Recording:
                 part = self._file.read(min(left, step), dtype="float32", always_2d=True)
                 if not len(part):
                     break
-                parts.append(part.mean(axis=1, dtype=np.float32))
+                # The mean of one channel takes a quarter of the time that decoding does.
+                parts.append(part[:, 0] if self.channels == 1 else part.mean(axis=1, dtype=np.float32))
                 left -= len(part)
         except (RuntimeError, ValueError) as error:
             raise BadItem(reason=_broken(start / self.rate)) from error

@@ -33,7 +33,7 @@ class Content(Protocol):
 
     name             of the modality
     suffixes         of files that hold such an item, in lower case; they tell which content a source is of
-    shared_suffixes  by which another content is told: taken where the project is known to be of this one
+    shared_suffixes  that tell another content, or none: taken where the project is known to be of this one
     columns          of tables and manifests that hold such items themselves, the likeliest first
     formats          as people call them, for sentences
     binary           whether a cell of a table holds bytes; else it holds a string
@@ -48,9 +48,11 @@ class Content(Protocol):
     columns: ClassVar[tuple[str, ...]]
     formats: ClassVar[tuple[str, ...]]
     binary: ClassVar[bool]
-    has_text: ClassVar[bool]
     default_task: ClassVar[str]
     shown_as: ClassVar[str | None]
+
+    @property
+    def has_text(self) -> bool: ...
 
     def inspect(self, data: bytes, limits: Limits) -> Facts:
         """Raises `BadItem` with the reason why the item is quarantined."""

@@ -4,7 +4,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
@@ -16,20 +16,33 @@ from fsspec.implementations.local import LocalFileSystem
 
 from service.content import contents
 from service.content.archives import MEMBER, Archives, member_name
+from service.content.frames import check_number, frames_among, packed_frames
 from service.content.lines import LineRows, NoFile, TooLarge, check_file
-from service.content.pair import packed
+from service.content.pair import (
+    EITHER,
+    IMAGE_AND_TEXT,
+    Kinds,
+    inline_bytes,
+    is_inline,
+    is_place,
+    kinds_of,
+    packed,
+)
 from service.content.rows import ParquetRows
 from service.content.volumes import FRAME, Volumes
-from service.errors import SourceNotAllowed, SourceUnreachable, SourceUnreadable
+from service.errors import BadItem, SourceNotAllowed, SourceUnreachable, SourceUnreadable
 from service.settings import Settings
 
 _ROW = re.compile(
-    r"(?P<file>.+\.(?:parquet|pq|csv|tsv|jsonl|ndjson))#row=(?P<row>\d{1,15})(?:&column=(?P<column>[^#&]+))?",
+    r"(?P<file>.+\.(?:parquet|pq|csv|tsv|jsonl|ndjson))#row=(?P<row>\d{1,15})"
+    r"(?:&column=(?P<column>[^#&]+))?(?:&of=(?P<of>[a-z]+,[a-z]+))?",
     re.IGNORECASE | re.DOTALL,
 )
 # What came in a request and is kept among the artifacts, a file for the items of a call. It lies below no root, and
 # only the service itself gives items such a place.
-_INLINE = re.compile(r"inline:(?P<file>\d{1,19}/[0-9a-f]{32}\.jsonl)#row=(?P<row>\d{1,15})")
+_INLINE = re.compile(
+    r"inline:(?P<file>\d{1,19}/[0-9a-f]{32}\.jsonl)#row=(?P<row>\d{1,15})(?:&of=(?P<of>[a-z]+,[a-z]+))?"
+)
 # … and an item that is a file of its own, as a picture that a tool sent.
 _INLINE_FILE = re.compile(r"inline:(?P<file>\d{1,19}/[0-9a-f]{32}\.bin)")
 # What was uploaded is kept among the artifacts, too: by project, upload and path.
@@ -62,15 +75,25 @@ def row_uri(file: str, row: int, column: str | None = None) -> str:
     return f"{file}#row={row}" + (f"&column={quote(column, safe='')}" if column is not None else "")
 
 
-def pair_uri(file: str, row: int, image: str, text: str, *, by_place: bool) -> str:
-    """The URI of a row with a pair, by its two columns; by_place: the first one says where the image is."""
-    columns = f"{_PLACE if by_place else ''}{quote(image, safe='')}{_BOTH}{quote(text, safe='')}"
-    return f"{file}#row={row}&column={columns}"
+def pair_uri(
+    file: str, row: int, columns: tuple[str, str], by_place: tuple[bool, bool], kinds: Kinds = IMAGE_AND_TEXT
+) -> str:
+    """The URI of a row with a pair, by its two columns; by_place: a column says where its half is."""
+    both = (
+        f"{_PLACE if place else ''}{quote(name, safe='')}"
+        for name, place in zip(columns, by_place, strict=True)
+    )
+    return f"{file}#row={row}&column={_BOTH.join(both)}{_of(kinds)}"
 
 
-def inline_uri(file: str, row: int) -> str:
-    """file: the artifact's name below `INLINE_FOLDER`."""
-    return f"inline:{file}#row={row}"
+def _of(kinds: Kinds | None) -> str:
+    """Pairs of images and texts were there before others, and say nothing."""
+    return "" if kinds in (None, IMAGE_AND_TEXT) else f"&of={','.join(kinds or ())}"
+
+
+def inline_uri(file: str, row: int, kinds: Kinds | None = None) -> str:
+    """file: the artifact's name below `INLINE_FOLDER`; kinds: of the halves of a pair."""
+    return f"inline:{file}#row={row}{f'&of={kinds[0]},{kinds[1]}' if kinds else ''}"
 
 
 def inline_file_uri(file: str) -> str:
@@ -137,7 +160,7 @@ def filesystem_of(place: str) -> tuple[Any, str]:
 
 class ItemBytes:
     """Reads items below `settings.source_roots`: files, fsspec URLs, rows of Parquet, CSV and JSONL files; members of
-    archives, frames of volumes; and those that came inline. Thread-safe.
+    archives, frames of volumes, folders of frames; and those that came inline. Thread-safe.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -153,7 +176,7 @@ class ItemBytes:
 
     def read(self, uri: str, content_hash: str | None = None) -> bytes:
         """`/a/b.png`, `s3://bucket/b.png`, `/a/b.parquet#row=17`, `/a/b.csv#row=17&column=text`,
-        `/a/b.zip#member=c/d.png`, `/a/b.nii.gz#frame=17` or an inline one.
+        `/a/b.zip#member=c/d.png`, `/a/b.nii.gz#frame=17`, `/a/folder-of-frames` or an inline one.
 
         content_hash: of the bytes that are wanted, where that is known: others are never given. Raises
         `SourceNotAllowed` outside the roots (symlinks are followed first), `SourceUnreadable` when there is nothing, or
@@ -187,6 +210,8 @@ class ItemBytes:
             if not is_url(place):
                 # With the time of any change, which nobody can set: the file's own may be that of an older copy.
                 found = os.stat(place)
+                if stat.S_ISDIR(found.st_mode):
+                    return _stamp_of_frames(place)
                 return f"{_LOCAL}{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
             filesystem, path = filesystem_of(place)
             told = filesystem.info(path)
@@ -210,23 +235,65 @@ class ItemBytes:
         allowed = self.check_root(uri)
         try:
             if is_url(allowed):
-                filesystem, path = filesystem_of(allowed)
-                if is_new:
-                    self.check_size(uri, filesystem.info(path).get("size") or 0)
-                return bytes(filesystem.cat_file(path))
-            check_file(allowed)
-            self.check_size(uri, os.path.getsize(allowed))
-            return Path(allowed).read_bytes()
-        except SourceUnreadable:
+                return self._read_remote(uri, allowed, is_new)
+            if os.path.isdir(allowed):
+                return self._read_frames(
+                    uri,
+                    os.listdir(allowed),
+                    lambda name: self._read_local(uri, self._in_folder(allowed, name)),
+                )
+            return self._read_local(uri, allowed)
+        except (SourceUnreadable, SourceNotAllowed):
             raise
         except Exception as error:  # each file system has its client's own classes
             raise self._unreadable(uri, allowed, error) from error
 
+    def _in_folder(self, folder: str, name: str) -> str:
+        """The place of a file in an allowed folder: it may be a link. Raises `SourceNotAllowed`."""
+        place = _resolved(f"{folder}/{name}")
+        return place if is_below(place, _resolved(folder)) else self.check_root(place)
+
+    def _read_local(self, uri: str, path: str) -> bytes:
+        check_file(path)
+        self.check_size(uri, os.path.getsize(path))
+        return Path(path).read_bytes()
+
+    def _read_remote(self, uri: str, place: str, is_new: bool) -> bytes:
+        filesystem, path = filesystem_of(place)
+        try:
+            told = filesystem.info(path) if is_new else {}
+            if told.get("type") != "directory":
+                self.check_size(uri, told.get("size") or 0)
+                return bytes(filesystem.cat_file(path))
+        except (FileNotFoundError, IsADirectoryError):
+            if not filesystem.isdir(path):
+                raise
+        names = [str(found).rstrip("/").rpartition("/")[2] for found in filesystem.ls(path, detail=False)]
+        return self._read_frames(
+            uri, names, lambda name: bytes(filesystem.cat_file(f"{path.rstrip('/')}/{name}"))
+        )
+
+    def _read_frames(self, uri: str, names: Iterable[str], read: Callable[[str], bytes]) -> bytes:
+        """names: of all that lies in the folder. Raises `SourceUnreadable` where it holds no frames."""
+        try:
+            wanted = frames_among(names)
+            check_number(len(wanted))
+        except ValueError as error:
+            raise SourceUnreadable(uri=uri, reason=str(error)) from None
+        if not wanted:
+            raise SourceUnreadable(uri=uri, reason="it is a folder")
+        found, size = [], 0
+        for name in wanted:
+            found.append(read(name))
+            size += len(found[-1])
+            self.check_size(uri, size)
+        return packed_frames(found)
+
     def _read_row(self, uri: str, file: str, found: re.Match[str]) -> bytes:
         row, quoted = int(found["row"]), found["column"]
         if quoted and _BOTH in quoted:
-            image, text = (self._read_half(uri, file, found, column) for column in quoted.split(_BOTH, 1))
-            return packed(image, text)
+            first, second = (self._read_half(uri, file, found, column) for column in quoted.split(_BOTH, 1))
+            return packed(first, second, _kinds(uri, found["of"]))
         return self._read_cell(uri, file, row, unquote(quoted) if quoted else None)
 
     def _read_half(self, uri: str, file: str, found: re.Match[str], column: str) -> bytes:
@@ -242,10 +309,32 @@ class ItemBytes:
         if not column.startswith(_PLACE) or not cell.strip():
             return cell
         place = cell.decode(errors="replace").strip()
+        if is_inline(place) or is_url(place) or Path(place).is_absolute():
+            return self._read_place(uri, place)
+        return self._read_place(uri, f"{found['file'].rpartition('/')[0]}/{PurePosixPath(place)}")
+
+    def _read_place(self, uri: str, place: str) -> bytes:
+        """Half of a pair: a `data:` URL, or what lies below a root."""
+        if is_inline(place):
+            try:
+                return inline_bytes(place)
+            except BadItem as error:
+                raise SourceUnreadable(uri=uri, reason=error.fields["reason"]) from None
         if _ROW.fullmatch(place):
-            raise SourceUnreadable(uri=uri, reason=f"{place!r} is a row of a table, not an image")
-        beside = not is_url(place) and not Path(place).is_absolute()
-        return self._read(f"{found['file'].rpartition('/')[0]}/{PurePosixPath(place)}" if beside else place)
+            raise SourceUnreadable(uri=uri, reason=f"{place!r} is a row of a table, not a file")
+        if place.startswith("inline:"):
+            raise SourceNotAllowed(uri=place, roots=", ".join(self._roots) or "none are set")
+        return self._read(place)
+
+    def read_pair(self, uri: str, kinds: Kinds, both: tuple[str, str]) -> bytes:
+        """A pair whose halves are given, each as text, as a `data:` URL, or by where it is; `uri` is for the reason.
+        Raises as `read` does.
+        """
+        first, second = (
+            self._read_place(uri, half) if is_place(kind) else half.encode(errors="surrogatepass")
+            for kind, half in zip(kinds, both, strict=True)
+        )
+        return packed(first, second, kinds)
 
     def _read_cell(self, uri: str, file: str, row: int, column: str | None) -> bytes:
         try:
@@ -258,8 +347,14 @@ class ItemBytes:
             raise
 
     def _read_member(self, uri: str, archive: str, quoted: str) -> bytes:
+        name = member_name(quoted)
         try:
-            return self.archives.read(archive, member_name(quoted))
+            if inner := self.archives.in_folder(archive, name):
+                by_name = {one.rpartition("/")[2]: one for one in inner}
+                return self._read_frames(
+                    uri, by_name, lambda frame: self.archives.read(archive, by_name[frame])
+                )
+            return self.archives.read(archive, name)
         except SourceUnreadable as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 raise self._unreadable(uri, archive, error.__cause__) from error
@@ -283,10 +378,14 @@ class ItemBytes:
             return None
 
     def _read_inline(self, uri: str, found: re.Match[str]) -> bytes:
+        file, row = f"{self._inline}/{found['file']}", int(found["row"])
         try:
-            return self._lines.read(f"{self._inline}/{found['file']}", int(found["row"]), [INLINE_COLUMN])
+            if not found["of"]:
+                return self._lines.read(file, row, [INLINE_COLUMN])
+            both = [self._lines.read(file, row, [name]).decode(errors="surrogatepass") for name in EITHER]
         except SourceUnreadable as error:  # never the item's fault: it was written before the item
             raise SourceUnreachable(uri=uri, reason=str(error.fields["reason"]).rstrip(".")) from error
+        return self.read_pair(uri, _kinds(uri, found["of"]), (both[0], both[1]))
 
     def _read_inline_file(self, uri: str, found: re.Match[str]) -> bytes:
         try:
@@ -343,6 +442,28 @@ class ItemBytes:
             if uploaded_to(found) in projects:
                 return found
         return uri
+
+
+def _kinds(uri: str, told: str | None) -> Kinds:
+    """Raises `SourceUnreadable`."""
+    if told is None:
+        return IMAGE_AND_TEXT
+    try:
+        return kinds_of(told.split(","))
+    except ValueError as error:
+        raise SourceUnreadable(uri=uri, reason=str(error)) from None
+
+
+def _stamp_of_frames(folder: str) -> str | None:
+    """A stamp of the frames, not of the folder, whose times say nothing of a frame that was written anew. Raises
+    `ValueError` and `OSError`.
+    """
+    stats = [(name, os.stat(f"{folder}/{name}")) for name in frames_among(os.listdir(folder))]
+    if not stats:
+        return None
+    told = [(name, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for name, one in stats]
+    times = (max(one.st_mtime_ns for _, one in stats), max(one.st_ctime_ns for _, one in stats))
+    return f"{_LOCAL}{content_hash_of(repr(told).encode())} {times[0]} {times[1]}"
 
 
 def _columns_of_strings() -> list[str]:

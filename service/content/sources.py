@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -20,8 +20,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from service.content import contents
-from service.content.archives import ARCHIVES, Archive, Archives, is_archive, member_uri
+from service.content.archives import ARCHIVES, Archive, Archives, folder_of, is_archive, member_uri
 from service.content.contract import Content
+from service.content.frames import SeveralSequences, frames_among, is_picture
 from service.content.lines import (
     ENDINGS,
     Lines,
@@ -34,7 +35,7 @@ from service.content.lines import (
     text_bytes,
 )
 from service.content.mistaken import HEAD_BYTES, mistaken
-from service.content.pair import IMAGE_COLUMNS, TEXT_COLUMNS
+from service.content.pair import IMAGE_AND_TEXT, Kinds, Pairs, columns_of, is_place
 from service.content.reader import ItemBytes, filesystem_of, is_below, is_url, pair_uri, row_uri
 from service.content.row_keys import ContentKeys
 from service.content.rows import (
@@ -260,11 +261,14 @@ def _class_folder(key: str) -> str | None:
 
 @dataclass(frozen=True)
 class _File:
-    """key: the path below the folder; kind: of what is no file though it stands among files, as a named pipe."""
+    """key: the path below the folder; kind: of what is no file though it stands among files, as a named pipe; frame:
+    the first one, where it is a folder of frames.
+    """
 
     key: str
     place: str
     kind: str | None = None
+    frame: "_File | None" = None
 
 
 class _Folder(Listing):
@@ -292,9 +296,11 @@ class _Folder(Listing):
         self.refusals.clear()
         self.complete = True
         content = self._wanted()
-        for file in self._files():
+        for file in self._items():
             key, name = file.key, PurePosixPath(file.key).name
-            if not name.startswith(".") and _is_taken(name, content):
+            if file.frame is not None:
+                yield Candidate(key, file.place, self._class_of(file.frame))
+            elif not name.startswith(".") and _is_taken(name, content):
                 yield from self._candidates(file)
             elif self.told and not name.startswith(".") and (other := _content_of(name)) is not None:
                 self.refuse(
@@ -318,6 +324,43 @@ class _Folder(Listing):
         for frame in range(frames or 0):
             yield Candidate(f"{file.key}/{frame:04}", frame_uri(file.place, frame), self._class_of(file))
 
+    def _items(self) -> Iterator["_File"]:
+        """All files; where videos are wanted, a folder of frames in the place of its pictures."""
+        if self._wanted().name != "video":
+            yield from self._files()
+            return
+        for _, group in groupby(self._by_folder(), key=_folder_key):
+            yield from self._with_frames(list(group))
+
+    def _by_folder(self) -> Iterator["_File"]:
+        """The files, those of one folder one after the other."""
+        return self._files()
+
+    def _with_frames(self, files: list["_File"]) -> Iterator["_File"]:
+        """The files of one folder. Pictures beside videos are no frames but thumbnails."""
+        names = {PurePosixPath(file.key).name: file for file in files}
+        if not any(_is_taken(name, self._wanted()) for name in names):
+            try:
+                frames = frames_among(names)
+            except SeveralSequences as error:
+                self.refuse(f"The folder {_folder_key(files[0])!r}: {error}.")
+                frames = []
+                files = [file for file in files if not is_picture(file.key)]
+            if frames:
+                yield self._folder_of(names[frames[0]])
+                others = [file for file in files if not is_picture(file.key)]
+                self.ignored += len(files) - len(others) - len(frames)
+                files = others
+        yield from files
+
+    def _folder_of(self, frame: "_File") -> "_File":
+        folder = _folder_key(frame)
+        own = PurePosixPath(self.uri.rstrip("/")).name  # where the source itself is one video
+        return _File(own if folder == "." else folder, self._place_of_folder(frame), frame=frame)
+
+    def _place_of_folder(self, file: "_File") -> str:
+        return file.place.rpartition("/")[0]
+
     def _class_of(self, file: "_File") -> str | None:
         return _class_folder(file.key)
 
@@ -328,6 +371,11 @@ class _Folder(Listing):
     @abstractmethod
     def _files(self) -> Iterator[_File]:
         """All that is no folder, in a fixed order."""
+
+
+def _folder_key(file: _File) -> str:
+    """The path of its folder below the source, `.` where it lies in the source itself."""
+    return PurePosixPath(file.key).parent.as_posix()
 
 
 def _is_listed(folder: str) -> bool:
@@ -391,8 +439,8 @@ class LocalFolder(_Folder):
     def total(self) -> int:
         """The files; some hold several candidates, which only their headers tell."""
         wanted = self._wanted().suffixes
-        names = (file.key for file in self._files() if not PurePosixPath(file.key).name.startswith("."))
-        return sum(_suffix(name) in wanted for name in names)
+        files = (file for file in self._items() if not PurePosixPath(file.key).name.startswith("."))
+        return sum(file.frame is not None or _suffix(file.key) in wanted for file in files)
 
     def _note(self, error: OSError) -> None:
         self.complete = False
@@ -478,25 +526,37 @@ class ArchiveFiles(_Folder):
 
     def total(self) -> int:
         content = self._wanted()
-        return sum(_is_taken(file.key, content) for file in self._files())
+        return sum(file.frame is not None or _is_taken(file.key, content) for file in self._items())
+
+    def _by_folder(self) -> Iterator[_File]:
+        """Members may lie in any order."""
+        for place in self._places:
+            yield from sorted(self._files_in(place), key=_folder_key)
+
+    def _place_of_folder(self, file: _File) -> str:
+        archive, mark, name = file.place.rpartition("#member=")
+        return f"{archive}{mark}{folder_of(name)}"
 
     def _class_of(self, file: _File) -> str | None:
         return self._classes.get(file.place)
 
     def _files(self) -> Iterator[_File]:
         for place in self._places:
-            archive = self._archives.open(place)
-            before = f"{PurePosixPath(place).name}/" if len(self._places) > 1 else ""
-            names = {member.name: member.kind for member in archive.members()}
-            keys = {name: _key_in_archive(name) for name in names}
-            if self._with_classes:
-                good = {name: key for name, key in keys.items() if key is not None}
-                self._classes = self._classes_in(place, archive, good)
-            for name, key in keys.items():
-                if key is None:
-                    self.refuse(f"{name!r} leads out of its archive; such names are not read.")
-                elif all(map(_is_listed, key.split("/")[:-1])):
-                    yield _File(_text_of(f"{before}{key}"), _uri_of_member(place, name), names[name])
+            yield from self._files_in(place)
+
+    def _files_in(self, place: str) -> Iterator[_File]:
+        archive = self._archives.open(place)
+        before = f"{PurePosixPath(place).name}/" if len(self._places) > 1 else ""
+        names = {member.name: member.kind for member in archive.members()}
+        keys = {name: _key_in_archive(name) for name in names}
+        if self._with_classes:
+            good = {name: key for name, key in keys.items() if key is not None}
+            self._classes = self._classes_in(place, archive, good)
+        for name, key in keys.items():
+            if key is None:
+                self.refuse(f"{name!r} leads out of its archive; such names are not read.")
+            elif all(map(_is_listed, key.split("/")[:-1])):
+                yield _File(_text_of(f"{before}{key}"), _uri_of_member(place, name), names[name])
 
     def _classes_in(self, place: str, archive: Archive, keys: dict[str, str]) -> dict[str, str]:
         if self.label_column is not None:
@@ -788,54 +848,58 @@ def _class_name(cell: object, names: Sequence[str] | None = None) -> str | None:
 
 
 def _pair_columns(
-    uri: str, images: Sequence[str], texts: Sequence[str], there: Sequence[str]
+    uri: str, kinds: Kinds, usable: tuple[Sequence[str], Sequence[str]], there: Sequence[str]
 ) -> tuple[str, str]:
-    """The columns of a pair's image and text, of those that may be. Raises `SourceUnreadable`."""
-    image = next((name for name in (same_name(one, images) for one in IMAGE_COLUMNS) if name), None)
-    text = next((name for name in (same_name(one, texts) for one in TEXT_COLUMNS) if name), None)
-    if image is None or text is None:
-        raise SourceUnreadable(
-            uri=uri,
-            reason="a table of pairs has a column of images or their places (`image`, `image_path`, `uri`, …) and one "
-            f"of texts (`caption`, `text`, …); its columns are {', '.join(map(repr, there))}",
-        )
-    return image, text
+    """The columns of a pair's halves, of those that may be. Raises `SourceUnreadable`."""
+    for first, second in columns_of(kinds):
+        found = same_name(first, usable[0]), same_name(second, usable[1])
+        if found[0] is not None and found[1] is not None and found[0] != found[1]:
+            return found[0], found[1]
+    either = [f"`{one}` and `{other}`" for one, other in columns_of(kinds)[:2]]
+    names = " and one of ".join(f"{kind}s{' or their places' if is_place(kind) else ''}" for kind in kinds)
+    raise SourceUnreadable(
+        uri=uri,
+        reason=f"a table of pairs has a column of {names}, called {' or '.join(either)}, or as docs/pairs.md says; its "
+        f"columns are {', '.join(map(repr, there))}",
+    )
+
+
+def _kinds_of(content: Content) -> Kinds:
+    return content.kinds if isinstance(content, Pairs) else IMAGE_AND_TEXT
 
 
 class ManifestPairs(Manifest):
-    """JSONL, CSV or TSV, a pair a row: one column says where the image is, another holds the text. A row in which one
-    of them is empty is a candidate, too: people are told.
+    """JSONL, CSV or TSV, a pair a row: a column says where a half is, or holds it. A row in which one of them is empty
+    is a candidate, too: people are told.
     """
 
     def __iter__(self) -> Iterator[Candidate]:
-        columns = self._columns()
-        image, text = _pair_columns(self.uri, columns, columns, columns)
+        columns, kinds = self._columns(), _kinds_of(self._wanted())
+        both = _pair_columns(self.uri, kinds, (columns, columns), columns)
+        by_place = is_place(kinds[0]), is_place(kinds[1])
         keys = ContentKeys()
         for number, _, row in self._rows():
-            key = keys.key(
-                "\0".join(str(row.get(name) or "") for name in (image, text)).encode(errors="replace")
-            )
-            yield self._candidate(row, key, pair_uri(self.uri, number, image, text, by_place=True))
+            key = keys.key("\0".join(str(row.get(name) or "") for name in both).encode(errors="replace"))
+            yield self._candidate(row, key, pair_uri(self.uri, number, both, by_place, kinds))
 
 
 class ParquetPairs(ParquetFile):
-    """A pair a row: a column of images, as bytes, or of strings that say where they are, and one of texts."""
+    """A pair a row: a column of each half, as bytes or strings, or of strings that say where it is."""
 
     def __iter__(self) -> Iterator[Candidate]:
         file = open_parquet(self.uri)
         schema = file.schema_arrow
-        kinds = contents()
-        images, strings = usable_columns(schema, kinds["image"]), usable_columns(schema, kinds["text"])
+        kinds = _kinds_of(self._wanted())
         there = [f"{field.name} ({field.type})" for field in schema]
-        image, text = _pair_columns(self.uri, images or strings, strings, there)
+        by_place, both = self._halves(schema, kinds, there)
         key_column = same_name("key", schema.names)
         label_column, names = self._label_column(schema)
         others = [name for name in (key_column, label_column) if name is not None]
         keys = ContentKeys()
         number = 0
-        for batch in self._batches(file, list(dict.fromkeys([image, text, *others]))):
+        for batch in self._batches(file, list(dict.fromkeys([*both, *others]))):
             known = {name: batch.column(name).to_pylist() for name in others}
-            halves = zip(*(cell_bytes(batch.column(name)).to_pylist() for name in (image, text)), strict=True)
+            halves = zip(*(cell_bytes(batch.column(name)).to_pylist() for name in both), strict=True)
             for row, cells in enumerate(halves):
                 own = known[key_column][row] if key_column is not None else None
                 class_cell = known[label_column][row] if label_column is not None else None
@@ -843,8 +907,27 @@ class ParquetPairs(ParquetFile):
                     str(own)
                     if own not in (None, "")
                     else keys.key(b"\0".join(cell or b"" for cell in cells)),
-                    pair_uri(self.uri, number, image, text, by_place=not images),
+                    pair_uri(self.uri, number, both, by_place, kinds),
                     _class_name(class_cell, names),
                     has_own_key=own not in (None, ""),
                 )
                 number += 1
+
+    def _halves(
+        self, schema: pa.Schema, kinds: Kinds, there: Sequence[str]
+    ) -> tuple[tuple[bool, bool], tuple[str, str]]:
+        """Both halves' columns, and before these whether they say where the halves are. Bytes go before places."""
+        strings = usable_columns(schema, contents()["text"])
+        held = [usable_columns(schema, contents()[kind]) for kind in kinds]
+        ways = [
+            (first, second)
+            for first in ((False, True) if is_place(kinds[0]) else (False,))
+            for second in ((False, True) if is_place(kinds[1]) else (False,))
+        ]
+        for first, second in ways:
+            usable = strings if first else held[0], strings if second else held[1]
+            try:
+                return (first, second), _pair_columns(self.uri, kinds, usable, there)
+            except SourceUnreadable as error:
+                missing = error
+        raise missing

@@ -12,10 +12,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from service.content.contract import Facts, Limits, Preview
+from service.content.frames import Frames, Still, is_frames
 from service.content.mistaken import mistaken
 from service.errors import BadItem
 
-Frame = Any  # `av.VideoFrame`; PyAV may not be installed
+Frame = Any  # `av.VideoFrame`, PyAV may not be installed; or a `Still`
 Pixels = npt.NDArray[np.uint8]
 
 _INSTALLED = importlib.util.find_spec("av") is not None  # the extra `video`
@@ -159,8 +160,15 @@ class Film:
             yield last, frame
 
 
+def open_video(data: bytes, limits: Limits) -> Film | Frames:
+    """Use it in a `with` block. Raises `BadItem`."""
+    return Frames(data, limits) if is_frames(data) else Film(data, limits)
+
+
 def pixels_of(frame: Frame, side: int) -> Pixels:
-    """(h, w, 3) uint8, upright, the shorter side of `side` pixels."""
+    """(h, w, 3) uint8, upright, the shorter side of `side` pixels. Raises `BadItem` where it is a `Still`."""
+    if isinstance(frame, Still):
+        return frame.pixels(side)
     scale = side / min(frame.width, frame.height)
     width, height = (max(round(one * scale), 1) for one in (frame.width, frame.height))
     found = frame.reformat(width, height, "rgb24", interpolation="BILINEAR").to_ndarray()
@@ -168,14 +176,15 @@ def pixels_of(frame: Frame, side: int) -> Pixels:
     return np.rot90(found, quarters) if quarters else found
 
 
-def facts_of(film: Film) -> Facts:
-    return {
+def facts_of(film: Film | Frames) -> Facts:
+    found = {
         "seconds": round(film.seconds, 3),
         "fps": round(film.rate, 3),
         "width": film.width,
         "height": film.height,
         "codec": film.codec,
     }
+    return found | ({"frames": film.count} if isinstance(film, Frames) else {})
 
 
 class Videos:
@@ -194,10 +203,13 @@ class Videos:
     shown_as: ClassVar[str | None] = None
 
     def inspect(self, data: bytes, limits: Limits) -> Facts:
-        """Decodes frames at four places, from the beginning to the end. `motion` is how much a pixel changes in an
-        eighth of a second, of 255; `static` stands where nothing does, in none of them.
+        """Decodes frames at four places, from the beginning to the end, and of a folder of frames up to 250. `motion`
+        is how much a pixel changes in an eighth of a second, of 255; `static` stands where nothing does, in none of
+        them.
         """
-        with Film(data, limits) as film:
+        with open_video(data, limits) as film:
+            if isinstance(film, Frames):
+                film.check()
             step = max(_STEP_S, 1 / film.rate)
             end = max(film.seconds - 1 / film.rate, 0.0)
             first = np.linspace(0, max(end - step, 0.0), _PLACES if end > 2 * _PLACES * step else 2)
@@ -216,12 +228,12 @@ class Videos:
     def preview(
         self, data: bytes, limits: Limits, size: int | None, settings: Mapping[str, Any] | None = None
     ) -> Preview:
-        """The video itself, for a player; or, of `size` pixels at most, its middle frame above a strip of four from
-        its beginning to its end.
+        """The video itself, for a player, or one that is made of a folder of frames; or, of `size` pixels at most, its
+        middle frame above a strip of four from its beginning to its end.
         """
-        with Film(data, limits) as film:
+        with open_video(data, limits) as film:
             if size is None:
-                return Preview(film.media_type, data)
+                return Preview(film.media_type, film.as_mp4() if isinstance(film, Frames) else data)
             buffer = io.BytesIO()
             _picture(film, size or _PICTURE).save(buffer, "JPEG", quality=_JPEG_QUALITY)
             return Preview("image/jpeg", buffer.getvalue())
@@ -233,7 +245,7 @@ class Videos:
 CONTENT = Videos()
 
 
-def _picture(film: Film, side: int) -> Image.Image:
+def _picture(film: Film | Frames, side: int) -> Image.Image:
     end = max(film.seconds - 1 / film.rate, 0.0)
     times = sorted([*np.linspace(0, end, _SHOWN).tolist(), end / 2])
     least = min(side, film.width, film.height)

@@ -83,6 +83,8 @@ def _look(item_bytes: ItemBytes, entry: NewItem, item: KnownItem) -> Look:
         return Look()
     if entry.text is not None:
         return Look(entry.content_hash != item.content_hash, entry.content_hash)
+    if entry.halves is not None:
+        return _look_at_pair(item_bytes, entry, entry.halves, item)
     if item.content_hash is None and item.state != "quarantined":  # nobody has read it
         return Look(entry.uri != item.uri)
     try:
@@ -98,6 +100,15 @@ def _look(item_bytes: ItemBytes, entry: NewItem, item: KnownItem) -> Look:
     return Look(found != item.content_hash, found, rested)
 
 
+def _look_at_pair(item_bytes: ItemBytes, entry: NewItem, halves: tuple[str, str], item: KnownItem) -> Look:
+    try:
+        found = content_hash_of(item_bytes.read_pair(entry.key, entry.kinds, halves))
+        before = item.content_hash or content_hash_of(item_bytes.read(item.uri))  # nobody has read it
+    except ShortlistError:
+        return Look()
+    return Look(found != before, found)
+
+
 def store(session: Session, project: Project, arrived: Arrived) -> tuple[int, int]:
     """The numbers of items that were new, and that had other bytes. Raises what `items.register` raises, and
     `ProjectArchived`.
@@ -111,7 +122,7 @@ def store(session: Session, project: Project, arrived: Arrived) -> tuple[int, in
         projects.lock_open(session, project)
         changed = _replace(session, project, arrived.changed, back)
     updates = [
-        {"id": item.id, "uri": entry.uri if entry.text is None else item.uri, "stamp": look.stamp}
+        {"id": item.id, "uri": item.uri if entry.is_inline else entry.uri, "stamp": look.stamp}
         for entry, item, look in arrived.known
         if look.stamp is not None and (entry.uri, look.stamp) != (item.uri, item.stamp)
     ]

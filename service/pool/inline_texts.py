@@ -1,4 +1,5 @@
-"""Texts that come with the call that registers them: kept for good among the artifacts, before their items are stored.
+"""Texts, and pairs by their halves, that come with the call that registers them: kept for good among the artifacts,
+before their items are stored.
 
 All texts of a call, or of a part of a stream, lie in one file, named by a hash of what it holds: sent again after a
 broken connection it is the same file, and ten thousand small texts cost one write to the disk, not ten thousand. A
@@ -12,6 +13,7 @@ from hashlib import blake2b
 
 from service.content import contents
 from service.content.contract import Content
+from service.content.pair import EITHER
 from service.content.reader import INLINE_COLUMN, INLINE_FOLDER, inline_uri
 from service.pool.items import NewItem
 from service.store.artifacts import Artifacts
@@ -26,11 +28,7 @@ def content_for(project: Project) -> Content | None:
 
 def keep(artifacts: Artifacts, project: Project, entries: Sequence[NewItem]) -> list[NewItem]:
     """The same entries; the texts are stored, and each has its place. Raises `ArtifactNotStored`."""
-    lines = [
-        json.dumps({"key": entry.key, INLINE_COLUMN: entry.text})
-        for entry in entries
-        if entry.text is not None
-    ]
+    lines = [json.dumps({"key": entry.key, **_columns(entry)}) for entry in entries if entry.is_inline]
     if not lines:
         return list(entries)
     data = "\n".join(lines).encode()
@@ -40,5 +38,14 @@ def keep(artifacts: Artifacts, project: Project, entries: Sequence[NewItem]) -> 
             out.write(data)
     rows = iter(range(len(lines)))
     return [
-        entry if entry.text is None else replace(entry, uri=inline_uri(file, next(rows))) for entry in entries
+        replace(entry, uri=inline_uri(file, next(rows), entry.kinds if entry.halves is not None else None))
+        if entry.is_inline
+        else entry
+        for entry in entries
     ]
+
+
+def _columns(entry: NewItem) -> dict[str, str | None]:
+    return (
+        {INLINE_COLUMN: entry.text} if entry.halves is None else dict(zip(EITHER, entry.halves, strict=True))
+    )

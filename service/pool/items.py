@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, undefer
 
 from service.content.contract import Facts
+from service.content.pair import IMAGE_AND_TEXT, Kinds, is_inline, is_place
 from service.content.reader import ItemBytes
 from service.content.sources import content_of_most
 from service.errors import (
@@ -41,6 +42,10 @@ Refusal = Literal[
     "text_not_taken",
     "text_too_large",
     "text_unusable",
+    "half_missing",
+    "half_unusable",
+    "half_too_large",
+    "pair_not_taken",
     "label_kind_differs",
 ]
 
@@ -49,8 +54,9 @@ Refusal = Literal[
 class NewItem:
     """`class_name` goes with the test split; a pool item's class is what annotators say.
 
-    uri    empty for an item that comes inline, until its text is kept
-    text   of such an item; facts and content_hash then, too
+    uri     empty for an item that comes inline, until it is kept
+    text    of such an item; facts and content_hash then, too
+    halves  of a pair, each as text, as a `data:` URL or by its place; kinds: of these
     """
 
     key: str
@@ -60,8 +66,22 @@ class NewItem:
     classes: Sequence[str] | None = None  # where an item has several
     meta: dict[str, Any] | None = None
     text: str | None = None
+    halves: tuple[str, str] | None = None
+    kinds: Kinds = IMAGE_AND_TEXT
     facts: Facts | None = None
     content_hash: str | None = None
+
+    @property
+    def is_inline(self) -> bool:
+        return self.text is not None or self.halves is not None
+
+    @property
+    def places(self) -> list[str]:
+        """The places of its bytes, as far as they did not come with it."""
+        if self.halves is not None:
+            both = zip(self.kinds, self.halves, strict=True)
+            return [half for kind, half in both if is_place(kind) and not is_inline(half)]
+        return [] if self.text is not None else [self.uri]
 
 
 @dataclass(frozen=True)
@@ -81,12 +101,12 @@ class ListedItem:
 
 def refusal(project: Project, item_bytes: ItemBytes, entry: NewItem) -> Refusal | None:
     """Why the item cannot be registered, if so."""
-    if entry.text is None:
-        try:
-            projects.check_upload(project, entry.uri)
-            item_bytes.check_root(entry.uri)
-        except SourceNotAllowed:
-            return "uri_not_allowed"
+    try:
+        for place in entry.places:
+            projects.check_upload(project, place)
+            item_bytes.check_root(place)
+    except SourceNotAllowed:
+        return "uri_not_allowed"
     given = entry.class_name is not None or entry.classes is not None
     if entry.split == "pool":
         return "class_not_taken" if given else None
@@ -109,7 +129,7 @@ def register(session: Session, project: Project, entries: Sequence[NewItem]) -> 
     others have told another one meanwhile.
     """
     if project.modality is None and entries:
-        inline = any(entry.text is not None for entry in entries)
+        inline = any(entry.is_inline for entry in entries)
         most = None if inline else content_of_most(entry.uri for entry in entries)
         wanted = "text" if inline else most.name if most else "image"
         if modalities.tell(session, project.id, wanted) != wanted and inline:

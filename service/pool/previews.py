@@ -12,8 +12,10 @@ from sqlalchemy.orm import Session
 from service.content import contents
 from service.content.contract import Content, Limits, Preview
 from service.content.image import bits_of
+from service.content.pair import Pairs
 from service.content.reader import ItemBytes
 from service.errors import BadItem, NoPreview, SourceNotAllowed, SourceUnreadable
+from service.store import modalities
 from service.store.ids import public_id
 from service.store.tables import Item, PretextModel, Project
 
@@ -27,6 +29,10 @@ SAFE = {"Content-Security-Policy": "sandbox; default-src 'none'", "X-Content-Typ
 def content_of(modality: str | None) -> Content:
     """Items of a project whose modality nobody has told were registered by place alone: they pass for images."""
     return contents()[modality or "image"]
+
+
+def content_for(project: Project) -> Content:
+    return modalities.content_of(project) or content_of(None)
 
 
 def settings_for(session: Session, project: Project, item: Item) -> Mapping[str, Any]:
@@ -46,11 +52,13 @@ def settings_for(session: Session, project: Project, item: Item) -> Mapping[str,
     return {"bits": bits_of(one for one in facts if one)}
 
 
-def etag(item_bytes: ItemBytes, item: Item, size: int | None, settings: Mapping[str, Any]) -> str:
+def etag(
+    item_bytes: ItemBytes, item: Item, size: int | None, settings: Mapping[str, Any], part: int | None = None
+) -> str:
     """Changes with the bytes (by their hash, or, where nobody has read them yet, with the file's size and times), and
     with what is made of them.
     """
-    made = f":{settings}" if settings else ""
+    made = f"{f':{settings}' if settings else ''}{f':{part}' if part else ''}"
     content = f"{item.content_hash or (item.uri, _stamp(item_bytes, item.uri))}:{size}{made}"
     return f'"{blake2b(content.encode(), digest_size=12).hexdigest()}"'
 
@@ -69,10 +77,20 @@ def preview(
     limits: Limits,
     size: int | None,
     settings: Mapping[str, Any],
+    part: int | None = None,
 ) -> Preview:
-    """The whole item, or a smaller one. Raises `NoPreview`, also where its place holds other bytes by now."""
+    """The whole item, or a smaller one; part: a half of a pair, 1 or 2. Raises `NoPreview`, also where its place holds
+    other bytes by now.
+    """
+    if part is not None and not isinstance(content, Pairs):
+        raise NoPreview(
+            id=public_id("i", item.id), reason=f"`part` is for pairs, and it is of {content.name}s"
+        )
     try:
-        return content.preview(item_bytes.read(item.uri, item.content_hash), limits, size, settings)
+        data = item_bytes.read(item.uri, item.content_hash)
+        if part is not None and isinstance(content, Pairs):
+            content, data = content.part(data, part)
+        return content.preview(data, limits, size, settings)
     except (BadItem, SourceNotAllowed, SourceUnreadable) as error:
         raise NoPreview(id=public_id("i", item.id), reason=error) from error
 
@@ -91,16 +109,18 @@ def _media_type_of(suffix: str) -> str | None:
     return None if guessed in _SENT_AS_ANOTHER else guessed
 
 
-def text(
+def texts(
     item_bytes: ItemBytes, content: Content, uri: str, content_hash: str | None, limits: Limits
-) -> str | None:
-    """The text of an item that has one; None where it is too long or cannot be read, and for other items, which are
-    not read.
+) -> list[str | None]:
+    """The text of an item, or of both halves of a pair; None where it is none, is too long or cannot be read. Other
+    items are not read.
     """
+    nothing: list[str | None] = [None, None] if isinstance(content, Pairs) else [None]
     if not content.has_text:
-        return None
+        return nothing
     try:
-        found = content.text(item_bytes.read(uri, content_hash), limits)
+        data = item_bytes.read(uri, content_hash)
+        found = content.texts(data, limits) if isinstance(content, Pairs) else (content.text(data, limits),)
     except (BadItem, SourceNotAllowed, SourceUnreadable):
-        return None
-    return found if found is not None and len(found) <= TEXT_CHARACTERS else None
+        return nothing
+    return [one if one is not None and len(one) <= TEXT_CHARACTERS else None for one in found]

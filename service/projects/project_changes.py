@@ -54,6 +54,8 @@ def change(
         known = project.classes if classes is None else classes
         plug_ins.check(session, ProjectSettings.model_validate(changes), known, project.label_kind)
         settings = ProjectSettings.model_validate(project.settings | changes)
+        if settings.pair_of != ProjectSettings.model_validate(project.settings).pair_of:
+            _check_no_items(session, project, "pair_of")
         if project.modality is not None and "pretext_task" in changes:
             modalities.check_task(session, settings, project.modality)
         fewer = settings.overlap < ProjectSettings.model_validate(project.settings).overlap
@@ -77,12 +79,17 @@ def change(
 
 def _change_modality(session: Session, project: Project, modality: str, new_task: bool) -> None:
     modalities.check(modality)
-    items = sa.exists().where(Item.project_id == project.id)
-    if project.modality is not None and session.scalar(sa.select(items)):
-        raise ModalityFixed(field="modality", kind=project.modality)
+    _check_no_items(session, project, "modality")
     if new_task:  # another is chosen in the same call
         project.settings = {name: value for name, value in project.settings.items() if name != "pretext_task"}
     modalities.assign(session, project, modality)
+
+
+def _check_no_items(session: Session, project: Project, field: str) -> None:
+    """Raises `ModalityFixed`."""
+    items = sa.exists().where(Item.project_id == project.id)
+    if project.modality is not None and session.scalar(sa.select(items)):
+        raise ModalityFixed(field=field, kind=project.modality)
 
 
 def _stop(session: Session, project: Project) -> None:

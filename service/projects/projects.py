@@ -60,6 +60,13 @@ def create(
     )
     if modality is None and other is not None:
         modality = other.modality
+    if "pair_of" in settings.model_fields_set:
+        modality = modality or "pair"
+        if modality != "pair":
+            message = f'it is of projects whose `modality` is "pair", and this one\'s items are {modality}s.'
+            raise Invalid(field="pair_of", message=message)
+    if other is not None and other.modality == "pair":
+        _take_halves(project, settings, ProjectSettings.model_validate(other.settings))
     if modality is not None:
         modalities.check(modality)
         if other is not None and other.modality not in (None, modality):
@@ -70,6 +77,15 @@ def create(
     flush_name(session, name)
     rounds.open_first(session, project)
     return project
+
+
+def _take_halves(project: Project, settings: ProjectSettings, other: ProjectSettings) -> None:
+    """The halves of pairs are of the kinds that the other project's pretext model was trained on. Raises `Invalid`."""
+    if "pair_of" not in settings.model_fields_set:
+        project.settings |= {"pair_of": list(other.pair_of)}
+    elif settings.pair_of != other.pair_of:
+        message = f"that project's pairs are of {' and '.join(other.pair_of)}, and its pretext model is for no others."
+        raise Invalid(field="pretext_from", message=message)
 
 
 def fault_of(classes: Sequence[str]) -> str | None:

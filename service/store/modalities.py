@@ -6,12 +6,31 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.content import contents
+from service.content.contract import Content
+from service.content.pair import pairs_of
 from service.errors import GoneMeanwhile, TaskForAnotherModality, UnknownModality
 from service.store.catalogue import TASK_MODALITIES
 from service.store.project_settings import Choice, ProjectSettings
 from service.store.tables import CatalogueEntry, Project
 
 _DEFAULT_TASK = ProjectSettings().pretext_task.name
+
+
+def content_of(project: Project) -> Content | None:
+    """The content of the project's items; None where its modality is not told, or known to nobody here."""
+    if project.modality == "pair":
+        return pairs_of(ProjectSettings.model_validate(project.settings).pair_of)
+    return contents().get(project.modality or "")
+
+
+def needed_for(project: Project) -> set[str]:
+    """The modalities that a worker must have to decode the project's items: of pairs those of both halves, too."""
+    if project.modality is None:
+        return set()
+    own = {project.modality}
+    if project.modality == "pair":
+        own |= set(ProjectSettings.model_validate(project.settings).pair_of)
+    return own
 
 
 def check(name: str) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.store import jobs
+from service.store import jobs, modalities
 from service.store.jobs import ClaimedJob, Lane
 from service.store.own_embeddings import is_own
 from service.store.project_settings import ProjectSettings
@@ -63,7 +63,7 @@ def needs_of(session: Session, kind: str, project: Project | None, payload: dict
     if project is None:
         return set()
     return _plug_ins_for(session, kind, project, payload) | (
-        {f"modality:{project.modality}"} if kind in _DECODING and project.modality is not None else set()
+        {f"modality:{name}" for name in modalities.needed_for(project)} if kind in _DECODING else set()
     )
 
 

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from service.content.pair import IMAGE_AND_TEXT, Kind
+
 
 class Choice(BaseModel):
     """A plug-in by name, with its parameters: ``"margin"`` or ``{"name": "margin", "params": {...}}``."""
@@ -74,6 +76,12 @@ class ProjectSettings(BaseModel):
         ge=8,
         le=1024,
         description="pixels; default: the pool's median side, at most 64 on a CPU, 224 on a GPU",
+    )
+    pair_of: tuple[Kind, Kind] = Field(
+        IMAGE_AND_TEXT,
+        strict=False,  # JSON has lists only
+        description="kinds of both halves where items are pairs, two of `image`, `text`, `audio`, `video`, `graph`, or "
+        "one twice; fixed once there are items",
     )
     pretext_epochs: int | None = Field(None, ge=1, le=10_000, description="default: by the size of the pool")
     pretext_training: PretextTraining = Field(PretextTraining(), description="how it is trained")

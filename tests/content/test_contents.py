@@ -36,7 +36,7 @@ def test_images_are_first_and_nothing_is_told_by_two() -> None:
     suffixes = [suffix for content in contents().values() for suffix in content.suffixes]
     assert len(suffixes) == len(set(suffixes))
     assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in suffixes)
-    assert all(content.shared_suffixes <= set(suffixes) - content.suffixes for content in contents().values())
+    assert all(content.shared_suffixes.isdisjoint(content.suffixes) for content in contents().values())
 
 
 @each

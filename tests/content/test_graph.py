@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,10 @@ from PIL import Image
 
 from service.content.contract import Limits
 from service.content.graph import CONTENT, read_graph
+from service.content.reader import ItemBytes
+from service.content.sources import list_source
 from service.errors import BadItem
+from service.settings import Settings
 from tests.journeys.drawings import graph, graphml
 
 LIMITS = Limits(max_pixels=10**6, max_text_bytes=10**6)
@@ -74,3 +78,12 @@ def test_drawings() -> None:
     assert inked[:, 100:].any()
     for small in (graphml(1, []), graphml(300, [(0, node) for node in range(300)])):
         assert CONTENT.preview(small, LIMITS, None).media_type == "image/png"
+
+
+def test_json_files_are_graphs_where_the_project_is_of_graphs(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(as_json({"nodes": [1, 2], "edges": [[1, 2]]}))
+    reader = ItemBytes(Settings(source_roots=(str(tmp_path),)))
+    (found,) = list_source(str(tmp_path), reader, None, CONTENT)
+
+    assert CONTENT.inspect(reader.read(found.uri), LIMITS)["edges"] == 1
+    assert list_source(str(tmp_path), reader, None, None).tell() is None

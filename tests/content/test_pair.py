@@ -1,6 +1,7 @@
 """Pairs: rows of tables of which one column is an image, or says where it is, and another a text."""
 
 import json
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from service.content import limits_of
-from service.content.pair import CONTENT, halves, packed
+from service.content.pair import CONTENT, Kinds, halves, packed, pairs_of
 from service.content.reader import ItemBytes
 from service.content.sources import Candidate, list_source
 from service.errors import BadItem, SourceNotAllowed, SourceUnreadable
 from service.settings import Settings
 from tests.journeys.captions import caption, picture, write_pairs
+from tests.journeys.films import write_frames
+from tests.journeys.sounds import recording
 
 LIMITS = limits_of(Settings())
 RED, WORDS = picture("red", 1), caption("red", 1)
@@ -24,8 +27,10 @@ def reader(folder: Path) -> ItemBytes:
     return ItemBytes(Settings(source_roots=(str(folder),)))
 
 
-def candidates(table: Path, label_column: str | None = None) -> list[Candidate]:
-    return list(list_source(str(table), reader(table.parent), label_column, CONTENT))
+def candidates(
+    table: Path, label_column: str | None = None, kinds: Kinds = ("image", "text")
+) -> list[Candidate]:
+    return list(list_source(str(table), reader(table.parent), label_column, pairs_of(kinds)))
 
 
 def write_jsonl(folder: Path, *rows: dict[str, Any]) -> Path:
@@ -84,7 +89,7 @@ def test_columns_by_their_names(names: tuple[str, str], tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(RED)
     table = write_jsonl(tmp_path, {names[0]: "a.png", names[1]: WORDS, "label": "x"})
     if names[0] == "Image, large":
-        with pytest.raises(SourceUnreadable, match=r"one of texts .*its columns are 'Image, large', 'text'"):
+        with pytest.raises(SourceUnreadable, match=r"one of texts.*its columns are 'Image, large', 'text'"):
             candidates(table)
         return
     (found,) = candidates(table, label_column="label")
@@ -149,5 +154,67 @@ def test_a_row_names_no_file_outside_the_roots_and_no_row(tmp_path: Path) -> Non
 def test_other_sources_are_no_pairs(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(RED)
     assert candidates(tmp_path) == []
-    with pytest.raises(SourceUnreadable, match="a table of pairs has a column of images"):
+    with pytest.raises(
+        SourceUnreadable, match="a table of pairs has a column of images or their places and one of texts"
+    ):
         candidates(write_jsonl(tmp_path, {"image": "a.png", "price": 3}))
+
+
+@pytest.mark.parametrize(
+    "names", [("question", "answer"), ("text1", "text2"), ("sentence_A", "sentence_b"), ("first", "second")]
+)
+def test_two_texts(names: tuple[str, str], tmp_path: Path) -> None:
+    table = write_jsonl(
+        tmp_path, {names[0]: "Why?", "label": "x", names[1]: "So."}, {names[0]: "Why?"}, {names[1]: "So."}
+    )
+    found = candidates(table, "label", ("text", "text"))
+    read = [reader(tmp_path).read(one.uri) for one in found]
+
+    assert halves(read[0]) == (b"Why?", b"So.")
+    assert found[0].class_name == "x"
+    assert CONTENT.texts(read[0], LIMITS) == ("Why?", "So.")
+    assert CONTENT.text(read[0], LIMITS) == "Why?\n\nSo."
+    assert CONTENT.inspect(read[0], LIMITS)["second"]["words"] == 1
+    assert [reason(data) for data in read[1:]] == ["its second text is missing", "its first text is missing"]
+
+
+def test_recordings_and_what_is_said_in_them(tmp_path: Path) -> None:
+    """In Parquet as bytes, in a table by their places; bytes go before places."""
+    whole = recording("rise", 1)
+    (tmp_path / "a.wav").write_bytes(whole)
+    kinds: Kinds = ("audio", "text")
+    columns = {"audio": [whole, b"", whole[:50]], "path": ["x", "y", "z"], "text": ["la", "la", "la"]}
+    pq.write_table(pa.table(columns), tmp_path / "pairs.parquet")
+    held = [reader(tmp_path).read(one.uri) for one in candidates(tmp_path / "pairs.parquet", None, kinds)]
+    (placed,) = candidates(write_jsonl(tmp_path, {"audio_path": "a.wav", "text": "la"}), None, kinds)
+
+    assert held[0] == reader(tmp_path).read(placed.uri)
+    assert set(CONTENT.inspect(held[0], LIMITS)) == {"first", "second"}
+    assert CONTENT.preview(held[0], LIMITS, None).media_type == "audio/wav"
+    assert CONTENT.part(held[0], 2)[0].name == "text"
+    assert reason(held[1]) == "its recording is missing"
+    assert reason(held[2]).startswith("its recording: ")
+
+
+def test_videos_and_folders_of_frames_beside_each_other(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a", "left", 1)
+    write_frames(tmp_path / "b", "right", 1)
+    table = write_jsonl(tmp_path, {"video_1": "a", "video_2": "b"})
+    (found,) = candidates(table, None, ("video", "video"))
+
+    assert CONTENT.inspect(reader(tmp_path).read(found.uri), LIMITS)["second"]["frames"] == 24
+
+
+def test_a_table_that_lacks_a_half_says_which_columns_it_needs(tmp_path: Path) -> None:
+    table = write_jsonl(tmp_path, {"question": "Why?"})
+    with pytest.raises(SourceUnreadable, match=r"of texts and one of texts, called `first` and `second` or"):
+        candidates(table, None, ("text", "text"))
+
+
+def test_halves_that_came_with_the_call() -> None:
+    inline = "data:image/png;base64," + b64encode(RED).decode()
+    data = reader(Path("/nowhere")).read_pair("a", ("image", "text"), (inline, WORDS))
+    assert halves(data) == (RED, WORDS.encode())
+    for bad in ("data:image/png;base64,%%%", f"inline:1/{'0' * 32}.bin", "/etc/hostname", "a.csv#row=1"):
+        with pytest.raises((SourceNotAllowed, SourceUnreadable)):
+            reader(Path("/nowhere")).read_pair("a", ("image", "text"), (bad, WORDS))

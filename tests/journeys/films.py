@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 Pictures = Iterable[npt.NDArray[np.uint8]]
 
@@ -67,6 +68,14 @@ def encoded(
     container.mux(stream.encode(None))
     container.close()
     return buffer.getvalue()
+
+
+def write_frames(folder: Path, kind: str, seed: int, count: int = 24) -> Path:
+    """A folder of frames, `0000.png` and on."""
+    folder.mkdir(parents=True)
+    for number, picture in enumerate(pictures(kind, seed, count)):
+        Image.fromarray(picture).save(folder / f"{number:04}.png")
+    return folder
 
 
 def write_films(path: Path, count: int) -> Path:

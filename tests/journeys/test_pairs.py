@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.journeys.captions import picture, write_pairs
+from tests.journeys.captions import caption, picture, write_pairs
 from tests.journeys.site import Project, Site
 
 
@@ -61,3 +61,21 @@ def test_pairs_that_do_not_belong_together_have_the_highest_losses(site: Site) -
     losses = {int(item["key"]): item["pretext_loss"] for item in project.items(split="pool")}
     top = sorted(losses, key=lambda number: -losses[number])[: len(wrong)]
     assert len(wrong & set(top)) >= 8
+
+
+def test_questions_and_answers_that_came_with_the_call(site: Site) -> None:
+    """Of pairs of two texts all is as of others: ranked at once, trained on, scored, labeled."""
+    project = Project(site, "questions", ("red", "green"), pair_of=["text", "text"], pretext_epochs=2)
+    entries = [
+        {"key": str(number), "first": f"What is number {number}?", "second": caption(colour, number)}
+        for number, colour in enumerate(["red", "green"] * 20)
+    ]
+    assert site.post(f"{project.at}/items", {"items": entries})["added"] == 40
+    project.pretrain()
+
+    assert site.get(project.at)["modality"] == "pair"
+    assert all(item["pretext_loss"] > 0 for item in project.items(split="pool"))
+    batch = project.next_batch("ann", 4)
+    parts = [item["content"]["parts"] for item in batch["items"]]
+    assert all([part["kind"] for part in both] == ["text", "text"] for both in parts)
+    assert all(both[0]["text"].startswith("What is number") for both in parts)

@@ -127,21 +127,33 @@ const video: Viewer = {
   preload: async () => "",
 };
 
-/** Both halves side by side: the image, and the text that belongs to it. */
+const halvesOf = (content: Content): Content[] => (content.parts ?? []).map((part) => ({ ...part, parts: null }));
+
+/** The half that is fetched ahead: texts come with the answer. */
+const aheadOf = (content: Content): Content | undefined => halvesOf(content).find((half) => half.kind !== "text");
+
+/** Both halves side by side, each as its kind is shown. */
 const pair: Viewer = {
   Full: ({ content, name, source }) => (
     <div class="pair">
-      <Picture source={source ?? sized(content)} name={name} />
-      <text.Full content={content} name={name} />
+      {halvesOf(content).map((half) => {
+        const { Full } = viewerOf(half);
+        return <Full key={half.url} content={half} name={name} source={half.url === aheadOf(content)?.url ? source : undefined} />;
+      })}
     </div>
   ),
   Tile: ({ content, name }) => (
     <span class="pair">
-      <Picture source={content.preview_url} name={name} lazy />
-      <text.Tile content={content} name={name} />
+      {halvesOf(content).map((half) => {
+        const { Tile } = viewerOf(half);
+        return <Tile key={half.url} content={half} name={name} />;
+      })}
     </span>
   ),
-  preload: image.preload,
+  preload: async (content) => {
+    const half = aheadOf(content);
+    return half === undefined ? "" : viewerOf(half).preload(half);
+  },
 };
 
 const VIEWERS: Record<string, Viewer> = { image, text, audio, graph: image, video, pair };

@@ -69,7 +69,7 @@ def run(context: JobContext) -> dict[str, Any]:
         source = session.get_one(Source, context.job.payload["source_id"])
         project = session.get_one(Project, source.project_id)
     item_bytes = ItemBytes(context.settings)
-    listing = list_source(source.uri, item_bytes, source.label_column, _content(project.modality))
+    listing = list_source(source.uri, item_bytes, source.label_column, _content(project))
     if listing.content is None and listing.tell() is None:
         raise JobFailed(_nothing_found(source, listing, *contents().values()))
     content = _tell(context, project, listing)
@@ -91,18 +91,15 @@ def run(context: JobContext) -> dict[str, Any]:
     return importing.result()
 
 
-def _content(modality: str | None) -> Content | None:
+def _content(project: Project) -> Content | None:
     """None where the source is to tell. Raises `Unsuited`."""
-    if modality is None:
-        return None
-    content = contents().get(modality)
-    if content is None or modality not in decodable():
+    if missing := sorted(modalities.needed_for(project) - decodable().keys()):
         raise Unsuited(
-            f"This worker knows no items of modality {modality!r}, or lacks what decodes them: try "
-            f"`pip install 'shortlist[{modality}]'`.",
-            missing=[f"modality:{modality}"],
+            f"This worker knows no items of modality {missing[0]!r}, or lacks what decodes them: try "
+            f"`pip install 'shortlist[{missing[0]}]'`.",
+            missing=[f"modality:{name}" for name in missing],
         )
-    return content
+    return modalities.content_of(project)
 
 
 def _tell(context: JobContext, project: Project, listing: Listing) -> Content:
@@ -110,8 +107,9 @@ def _tell(context: JobContext, project: Project, listing: Listing) -> Content:
     assert listing.content is not None
     if project.modality is None:
         with context.publish() as session:
-            told = modalities.tell(session, project.id, listing.content.name)
-        listing.content = _content(told)  # somebody may have registered items meanwhile
+            modalities.tell(session, project.id, listing.content.name)
+            project = session.get_one(Project, project.id)
+        listing.content = _content(project)  # somebody may have registered items meanwhile
         assert listing.content is not None
     return listing.content
 

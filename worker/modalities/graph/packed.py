@@ -8,6 +8,7 @@ from 1; 0 where there is no edge (docs/decisions/0026).
 from dataclasses import dataclass
 from zlib import crc32
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,20 +25,17 @@ def pack(graph: Graph, nodes: int, edges: int) -> Tensor:
     that the first edges.
     """
     near = graph.neighbours()
-    order = graph.in_order()[:nodes]
-    at = {node: place for place, node in enumerate(order)}
-    found = torch.zeros(nodes + 2 * edges, dtype=torch.int32)
-    found[: len(order)] = torch.tensor([_tag_id(graph.tags[node], len(near[node])) for node in order])
-    pairs = sorted(
-        (max(at[one], at[other]), min(at[one], at[other]))
-        for one, other in graph.edges
-        if one in at and other in at
-    )[:edges]
-    if pairs:
-        later, earlier = torch.tensor(pairs, dtype=torch.int32).T + 1
-        found[nodes : nodes + len(pairs)] = earlier
-        found[nodes + edges : nodes + edges + len(pairs)] = later
-    return found
+    order = graph.in_order(near)[:nodes]
+    at = np.full(len(graph.tags), -1)
+    at[order] = np.arange(len(order))
+    found = np.zeros(nodes + 2 * edges, np.int32)
+    found[: len(order)] = [_tag_id(graph.tags[node], len(near[node])) for node in order]
+    ends = at[np.array(graph.edges, np.int64).reshape(-1, 2)]
+    earlier, later = np.sort(ends[(ends >= 0).all(1)], axis=1).T
+    kept = np.lexsort((earlier, later))[:edges]
+    found[nodes : nodes + len(kept)] = earlier[kept] + 1
+    found[nodes + edges : nodes + edges + len(kept)] = later[kept] + 1
+    return torch.from_numpy(found)
 
 
 def _tag_id(tag: str | None, edges: int) -> int:

@@ -1,8 +1,8 @@
-"""Pairs of an image and a text: what both modalities make of their half, side by side in one tensor."""
+"""Pairs of two items of any kinds: what both modalities make of their half, side by side in one tensor."""
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import ClassVar, Self
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -10,18 +10,31 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from service.content.contract import Facts, Limits
-from service.content.pair import halves
+from service.content.pair import EITHER, IMAGE_AND_TEXT, Kind, halves, names_of
 from worker.arrays import Floats, Ints
 from worker.modalities import Batch, Modality, Sketcher
+from worker.modalities.audio import Audio
+from worker.modalities.graph import Graph
 from worker.modalities.image import Image
 from worker.modalities.pair.backbones import make_backbone
 from worker.modalities.pair.sketches import BothSketches
+from worker.modalities.pair.tensors import bytes_of, decoded_halves, joined, joined_prepared, prepared_halves
 from worker.modalities.text import Text
+from worker.modalities.video import Video
+
+_MODALITIES: Mapping[str, type[Modality]] = {
+    "image": Image,
+    "text": Text,
+    "audio": Audio,
+    "video": Video,
+    "graph": Graph,
+}
 
 
 class Pair(Modality):
-    """Images with texts that belong to them. A decoded pair is a vector of bytes, the pixels first, then the token ids;
-    a prepared one a vector of floats, so that caches, batches and views treat it as any other item.
+    """Two items that belong together, an image and a text where nobody says otherwise. A decoded pair is a vector of
+    bytes, the first half's and then the second's; a prepared one a vector of floats, so that caches, batches and views
+    treat it as any other item.
     """
 
     name: ClassVar[str] = "pair"
@@ -30,53 +43,77 @@ class Pair(Modality):
     items_seen: ClassVar[dict[str, int]] = {"cpu": 40_000, "cuda": 2_000_000}
     least_spread: ClassVar[float] = 0.25
 
+    pair_of: tuple[Kind, Kind] = Field(IMAGE_AND_TEXT, description="Kinds of both halves.")
     image_size: int | None = Field(None, ge=8, le=1024, description="Pixels a side of the images.")
     bits: int = Field(16, ge=1, le=16, description="That the grey values of 16-bit images take.")
-    tokens: int | None = Field(None, ge=1, le=4_096, description="Tokens that are read of a text.")
+    tokens: int | None = Field(None, ge=1, le=4_096, description="Tokens that are read of an image's text.")
+    first: dict[str, Any] = Field(
+        {}, description="Settings of the first half, where it has others than these."
+    )
+    second: dict[str, Any] = Field(
+        {}, description="Settings of the second half, where it has others than these."
+    )
 
-    @property
-    def image(self) -> Image:
-        return Image(image_size=self.image_size, bits=self.bits)
-
-    @property
-    def text(self) -> Text:
-        return Text(tokens=self.tokens)
+    @cached_property
+    def parts(self) -> tuple[Modality, Modality]:
+        """The modalities of both halves."""
+        if self.pair_of == IMAGE_AND_TEXT:
+            return Image(image_size=self.image_size, bits=self.bits), Text(tokens=self.tokens)
+        first, second = (
+            _MODALITIES[kind].model_validate(
+                ({"image_size": self.image_size} if kind == "image" and self.image_size else {}) | own
+            )
+            for kind, own in zip(self.pair_of, (self.first, self.second), strict=True)
+        )
+        return first, second
 
     def resolved(self, facts: Sequence[Facts], device: torch.device) -> Self:
-        return self._of(self.image.resolved(facts, device), self.text.resolved(facts, device))
+        found = [
+            part.resolved([fact.get(name, fact) for fact in facts], device)
+            for part, name in zip(self.parts, EITHER, strict=True)
+        ]
+        return self._of(*found)
 
-    def _of(self, image: Image, text: Text) -> Self:
-        return self.model_copy(
-            update={"image_size": image.image_size, "bits": image.bits, "tokens": text.tokens}
-        )
+    def _of(self, first: Modality, second: Modality) -> Self:
+        """A pair of these halves."""
+        if isinstance(first, Image) and isinstance(second, Text):
+            own: dict[str, Any] = {
+                "image_size": first.image_size,
+                "bits": first.bits,
+                "tokens": second.tokens,
+            }
+        else:
+            own = {name: part.model_dump() for name, part in zip(EITHER, (first, second), strict=True)}
+        return type(self).model_validate(self.model_dump() | own)  # a copy would keep the parts of before
 
     @property
     def item_shape(self) -> tuple[int, ...]:
-        return (math.prod(self.image.item_shape) + 4 * math.prod(self.text.item_shape),)
+        return (sum(map(bytes_of, self.parts)),)
 
     def decode(self, data: bytes, limits: Limits) -> tuple[Tensor, Facts]:
-        image, text = halves(data)
-        pixels, of_image = self.image.decode(image, limits)
-        ids, of_text = self.text.decode(text, limits)
-        return _joined(pixels[None], ids[None])[0], of_image | of_text
+        decoded = [part.decode(half, limits) for part, half in zip(self.parts, halves(data), strict=True)]
+        (first, of_first), (second, of_second) = decoded
+        facts = (
+            of_first | of_second
+            if self.pair_of == IMAGE_AND_TEXT
+            else {"first": of_first, "second": of_second}
+        )
+        return joined(first[None], second[None])[0], facts
 
     def halves(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """As decoded -> (n, 3, s, s) uint8 and (n, L) int32."""
-        shape = self.image.item_shape
-        pixels, ids = items[:, : math.prod(shape)], items[:, math.prod(shape) :]
-        return pixels.reshape(-1, *shape), ids.contiguous().view(torch.int32)
+        """As decoded -> both halves as their modalities decode them, (n, *item_shape) each."""
+        return decoded_halves(items, self.parts)
 
     def prepare(self, items: Tensor) -> Batch:
-        pixels, ids = self.halves(items)
-        return self._prepared(self.image.prepare(pixels), self.text.prepare(ids))
-
-    def _prepared(self, images: Tensor, ids: Tensor) -> Tensor:
-        return torch.cat([images.reshape(len(images), -1), ids.to(images.dtype)], 1)
+        first, second = self.halves(items)
+        return joined_prepared(self.parts[0].prepare(first), self.parts[1].prepare(second))
 
     def augment(self, items: Tensor, generator: torch.Generator) -> Tensor:
-        """The images alone: a text says nothing of a mirrored picture that it does not say of the other."""
-        pixels, ids = self.halves(items)
-        return _joined(self.image.augment(pixels, generator), ids)
+        """Each half as its modality does it: a text says nothing of a mirrored picture that it does not say of the
+        other.
+        """
+        first, second = self.halves(items)
+        return joined(self.parts[0].augment(first, generator), self.parts[1].augment(second, generator))
 
     def view(
         self,
@@ -88,49 +125,52 @@ class Pair(Modality):
         share: tuple[float, float] = (0.2, 1.0),
         size: int | None = None,
     ) -> Batch:
-        images, ids = parts(batch, self.image.side)
-        return self._prepared(
-            self.image.view(images, generator, each=each, strength=strength, share=share),
-            self.text.view(ids, generator, each=each, strength=strength, share=share),
-        )
+        seen = [
+            part.view(half, generator, each=each, strength=strength, share=share)
+            for part, half in zip(self.parts, prepared_halves(batch, self.parts), strict=True)
+        ]
+        return joined_prepared(*seen)
 
     def dummy(self, n: int) -> Tensor:
-        return _joined(self.image.dummy(n), self.text.dummy(n))
+        first, second = self.parts
+        return joined(first.dummy(n), second.dummy(n))
 
     def make_backbone(self, name: str, pretrained: bool) -> tuple[nn.Module, int]:
-        return make_backbone(name, pretrained, self.image, self.text)
+        return make_backbone(name, pretrained, dict(zip(names_of(self.pair_of), self.parts, strict=True)))
 
     def for_raw_features(self, facts: Sequence[Facts] = ()) -> Self:
-        return self._of(self.image.for_raw_features(facts), self.text.for_raw_features(facts))
+        found = [
+            part.for_raw_features([fact.get(name, fact) for fact in facts])
+            for part, name in zip(self.parts, EITHER, strict=True)
+        ]
+        return self._of(*found)
 
     def raw_features(self, items: Iterable[Tensor], rng: np.random.Generator) -> Floats:
         """The raw features of both halves, each with a total variance of 1."""
-        texts: list[Tensor] = []  # token ids take little room, pixels are read a part at a time
+        parts = self.parts
+        large = 0 if bytes_of(parts[0]) >= bytes_of(parts[1]) else 1
+        kept: list[Tensor] = []  # the halves that take less room; the others are read a part at a time
 
-        def images() -> Iterator[Tensor]:
+        def streamed() -> Iterator[Tensor]:
             for part in items:
-                pixels, ids = self.halves(part)
-                texts.append(ids)
-                yield pixels
+                both = self.halves(part)
+                kept.append(both[1 - large])
+                yield both[large]
 
-        found = [self.image.raw_features(images(), rng), self.text.raw_features(texts, rng)]
-        return np.concatenate([one / max(float(np.sqrt(one.var(0).sum())), 1e-6) for one in found], axis=1)
+        found = {large: parts[large].raw_features(streamed(), rng)}
+        found[1 - large] = parts[1 - large].raw_features(kept, rng)
+        scaled = [found[half] / max(float(np.sqrt(found[half].var(0).sum())), 1e-6) for half in (0, 1)]
+        return np.concatenate(scaled, axis=1)
 
     def traits(self, items: Tensor, sizes: Ints) -> dict[str, Floats]:
-        pixels, ids = self.halves(items)
-        return self.image.traits(pixels, sizes) | self.text.traits(ids, sizes)
+        """Both halves' traits; of pairs other than of an image and a text with the half's name before each."""
+        found: dict[str, Floats] = {}
+        for part, half, name in zip(self.parts, self.halves(items), names_of(self.pair_of), strict=True):
+            before = "" if self.pair_of == IMAGE_AND_TEXT else f"{name}_"
+            own = part.traits(half, sizes)
+            found |= {trait if trait == "file_size" else before + trait: own[trait] for trait in own}
+        return found
 
     @property
     def sketcher(self) -> Sketcher:
-        return BothSketches(None if self.image_size is None else math.prod(self.image.item_shape))
-
-
-def parts(batch: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """As prepared -> images (n, 3, s, s) float and token ids (n, L) int64."""
-    pixels = 3 * side * side
-    images = batch[:, :pixels].reshape(-1, 3, side, side).contiguous(memory_format=torch.channels_last)
-    return images, batch[:, pixels:].long()
-
-
-def _joined(pixels: Tensor, ids: Tensor) -> Tensor:
-    return torch.cat([pixels.reshape(len(pixels), -1), ids.contiguous().view(torch.uint8)], 1)
+        return BothSketches(self.parts, self.pair_of, self.halves)

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from service.content.contract import Facts, Limits
-from service.content.video import Film, facts_of
+from service.content.video import facts_of, open_video
 from worker.arrays import Floats, Ints
 from worker.modalities import Batch, Modality, Sketcher
 from worker.modalities.video.backbones import make_backbone
@@ -69,7 +69,7 @@ class Video(Modality):
 
     def decode(self, data: bytes, limits: Limits) -> tuple[Tensor, Facts]:
         side, step = self._resolved
-        with Film(data, limits) as film:
+        with open_video(data, limits) as film:
             return clips_of(film, self.clips, self.frames, step, _SHOWN, side), facts_of(film)
 
     def prepare(self, items: Tensor) -> Batch:

@@ -7,13 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from service.content.frames import Frames
 from service.content.video import Film, pixels_of
 from worker.modalities.image.pixels import normalised
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
-def clips_of(film: Film, clips: int, frames: int, step: float, shown: float, side: int) -> Tensor:
+def clips_of(film: Film | Frames, clips: int, frames: int, step: float, shown: float, side: int) -> Tensor:
     """(clips, frames, 3, side, side) uint8. Of a video that is too short for steps of `step` seconds, steps are
     shorter, so that its clips show no more than the share `shown` of it.
     """

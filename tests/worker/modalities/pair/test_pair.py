@@ -1,15 +1,21 @@
 """Pairs in one tensor: what both halves were, they are again; those that do not belong together are told."""
 
+import json
+
 import numpy as np
+import pytest
 import torch
 
 from service.content.contract import Limits
-from service.content.pair import packed
+from service.content.pair import Kinds, packed
 from tests.journeys.captions import caption, picture
+from tests.worker.test_modalities_contract import SMALL
 from worker.modalities.image import Image
-from worker.modalities.pair import Pair, parts
+from worker.modalities.pair import Pair
 from worker.modalities.pair.pretext.view_matching import MatchingNet, ViewMatching
+from worker.modalities.pair.tensors import prepared_halves
 from worker.modalities.text import Text
+from worker.models.spec import ModelSpec, input_of
 from worker.scoring.score import score
 
 CPU = torch.device("cpu")
@@ -35,7 +41,7 @@ def test_the_halves_come_back() -> None:
 
     assert torch.equal(pixels[0], Image(image_size=24).decode(image, LIMITS)[0])
     assert torch.equal(ids[0], Text(tokens=16).decode(text.encode(), LIMITS)[0])
-    images, words = parts(PAIR.prepare(items), 24)
+    images, words = prepared_halves(PAIR.prepare(items), PAIR.parts)
     assert torch.equal(images, Image(image_size=24).prepare(pixels))
     assert torch.equal(words, ids.long())
 
@@ -111,3 +117,46 @@ def test_noisy_pairs_have_the_highest_losses() -> None:
 
     losses = score(net, task, batch).losses
     assert losses[96:].min() > losses[:96].quantile(0.9)
+
+
+@pytest.mark.parametrize(
+    "kinds", [("text", "text"), ("audio", "text"), ("image", "image"), ("video", "graph")], ids=str
+)
+def test_halves_of_any_two_kinds(kinds: Kinds) -> None:
+    """Each comes back as it was, is read back as it was stored, is trained on, scored, sketched and told apart."""
+    pair = Pair(pair_of=kinds, first=SMALL[kinds[0]], second=SMALL[kinds[1]]).resolved([], CPU)
+    stored = json.loads(json.dumps(input_of(pair)))
+    assert ModelSpec({"name": "view_matching"}, "small", stored, seed=0).make_modality() == pair
+    items = pair.dummy(9)
+    alone = [part.dummy(9) for part in pair.parts]
+    assert all(map(torch.equal, pair.halves(items), alone))
+    assert all(map(torch.equal, pair.halves(items[1:2]), (alone[0][1:2], alone[1][1:2])))
+    batch = pair.prepare(items)
+    prepared = [part.prepare(half) for part, half in zip(pair.parts, alone, strict=True)]
+    assert all(map(torch.equal, prepared_halves(batch, pair.parts), prepared))
+
+    task = ViewMatching()
+    torch.manual_seed(0)
+    net = task.make_net(*pair.make_backbone("small", False), pair)
+    losses = task.losses(net.train(), batch, GENERATOR)
+    torch.autograd.backward(losses.mean())
+    assert losses.shape == (9,)
+    task.finalise(net.eval(), batch, GENERATOR)
+    found, one = score(net, task, batch), score(net, task, batch[3:4])
+    torch.testing.assert_close(found.losses[3:4], one.losses, rtol=1e-4, atol=1e-4)
+    assert found.embeddings.isfinite().all()
+
+    sketches = pair.sketcher.sketch(torch.cat([items, items[:1]]))
+    sketcher = Pair(pair_of=kinds).sketcher  # of a ranking, which reads sketches and makes none
+    apart = sketcher.differences(sketches, np.array([0]), np.array([[9, 1]]))[0]
+    assert apart[0] == 0 < apart[1]
+    assert np.array_equal(sketcher.places(sketches), pair.sketcher.places(sketches))
+    raw = pair.raw_features(iter(torch.split(items, 4)), np.random.default_rng(0))
+    assert np.isfinite(raw).all()
+    assert raw.shape[0] == 9
+    traits = pair.traits(items, np.arange(9))
+    assert (
+        len(traits)
+        == sum(len(part.traits(half, np.arange(9))) - 1 for part, half in zip(pair.parts, alone, strict=True))
+        + 1
+    )

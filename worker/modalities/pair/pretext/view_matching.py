@@ -1,4 +1,4 @@
-"""Tell which text belongs to which image."""
+"""Tell which half belongs to which, as which text to which image."""
 
 from typing import ClassVar, cast
 
@@ -19,8 +19,8 @@ _CHUNK = 64
 
 
 class MatchingNet(nn.Module):
-    """Pairs -> projections (n, 2, 128) of length 1, of the image and of the text. The first `banked` rows of the bank
-    are what scoring compares with; before the training has ended they are random.
+    """Pairs -> projections (n, 2, 128) of length 1, of the first and of the second half. The first `banked` rows of the
+    bank are what scoring compares with; before the training has ended they are random.
     """
 
     bank: Tensor
@@ -43,10 +43,10 @@ class MatchingNet(nn.Module):
 
 
 class ViewMatching(PretextTask):
-    """Find the text of an image among the texts of others, and the image of a text among the images. While training
-    these are the rest of the batch, and images are shown as random views. An item's loss is the mean of both ways; it
-    compares with up to 2,048 pairs of the pool that stay the same for all, less the most similar one, which may be the
-    item itself. High: the two do not belong together, or say nothing of each other.
+    """Find the text of an image among the texts of others, and the image of a text among the images; or the halves of
+    pairs of other kinds. While training these are the rest of the batch, seen in random views. An item's loss is the
+    mean of both ways; it compares with up to 2,048 pairs of the pool that stay the same for all, less the most similar
+    one, which may be the item itself. High: the two do not belong together, or say nothing of each other.
 
     Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision" (CLIP),
     https://arxiv.org/abs/2103.00020.
@@ -65,18 +65,18 @@ class ViewMatching(PretextTask):
         net = cast(MatchingNet, net)
         if net.training:
             batch = net.modality.view(batch, generator, each=True, share=(0.5, 1.0))
-        images, texts = net(batch).unbind(1)
+        first, second = net(batch).unbind(1)
         with torch.autocast(batch.device.type, enabled=False):
             if net.training:
                 ways = [
                     self._among(one, other, collectives.all_gather(other))
-                    for one, other in ((images, texts), (texts, images))
+                    for one, other in ((first, second), (second, first))
                 ]
             else:
                 known = net.bank[: net.banked]
                 ways = [
-                    self._against(images, texts, known[:, 1]),
-                    self._against(texts, images, known[:, 0]),
+                    self._against(first, second, known[:, 1]),
+                    self._against(second, first, known[:, 0]),
                 ]
         return torch.stack(ways).mean(0)
 
@@ -102,7 +102,7 @@ class ViewMatching(PretextTask):
         net.banked.fill_(len(kept))
 
     def diagnostics(self, net: nn.Module, batch: Tensor) -> dict[str, float]:
-        """Share of the images that find their text among those of these items."""
-        images, texts = net(batch).unbind(1)
-        right = (images @ texts.T).argmax(1) == torch.arange(len(batch), device=batch.device)
+        """Share of the first halves that find their second one among those of these items."""
+        first, second = net(batch).unbind(1)
+        right = (first @ second.T).argmax(1) == torch.arange(len(batch), device=batch.device)
         return {"matching_accuracy": right.float().mean().item()}
