@@ -1,8 +1,8 @@
-"""The examples for Prodigy, Argilla, CVAT and LightlyStudio, against a service.
+"""The examples for Prodigy, Argilla, CVAT, LightlyStudio and FiftyOne, against a service.
 
 Argilla's own reader runs where `make tools-test` has installed it, LightlyStudio where `make lightly-test` has. Prodigy
 is not free: of it there is a stand-in, which does with a recipe what its documentation says. What CVAT exports is
-written here as it writes it.
+written here as it writes it, and so is what FiftyOne does.
 """
 
 import base64
@@ -320,3 +320,107 @@ def test_samples_of_lightly_studio(ranked: Project, engine: sa.Engine, tmp_path:
         "2.png": [6, "red", []],
     }
     assert [item.key for item in pool.next_batch("ann", size=2).items] == [paths[0], paths[5]]
+
+
+def fiftyone_field(name: str, kind: str, **more: Any) -> dict[str, Any]:
+    """As version 1 describes one in `metadata.json`."""
+    return {
+        "name": name,
+        "ftype": f"fiftyone.core.fields.{kind}",
+        "embedded_doc_type": None,
+        "subfield": None,
+        "fields": [],
+        "db_field": name,
+        "description": None,
+        "info": None,
+        "read_only": False,
+        "created_at": {"$date": "2026-01-31T12:00:00Z"},
+        **more,
+    }
+
+
+def export_of_fiftyone(folder: Path) -> None:
+    """Six pictures, of which the first has a tag of a person, and the second one of an earlier ranking."""
+    (folder / "data").mkdir(parents=True)
+    samples = []
+    for number in range(6):
+        Image.new("RGB", (20, 20), COLOURS[truth(f"{number}.png")]).save(folder / "data" / f"{number}.png")
+        objects = {"_cls": "Detections", "detections": [{"_cls": "Detection", "label": "green"}]}
+        samples.append(
+            {
+                "_id": {"$oid": f"{number:024x}"},
+                "filepath": f"data/{number}.png",
+                "tags": {0: ["interesting"], 1: ["shortlist-next"]}.get(number, []),
+                "metadata": None,
+                "_media_type": "image",
+                "objects": objects if number == 5 else None,
+            }
+        )
+    metadata = {
+        "_id": {"$oid": "65f1a0c2e4b0a1d2c3b4a5f0"},
+        "version": "1.4.0",
+        "name": "pets",
+        "media_type": "image",
+        "sample_fields": [
+            fiftyone_field("id", "ObjectIdField", db_field="_id"),
+            fiftyone_field("filepath", "StringField"),
+            fiftyone_field("tags", "ListField", subfield="fiftyone.core.fields.StringField"),
+        ],
+        "app_config": {"grid_media_field": "filepath"},
+    }
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    (folder / "samples.json").write_text(json.dumps({"samples": samples}))
+
+
+def test_samples_of_fiftyone(ranked: Project, engine: sa.Engine, tmp_path: Path) -> None:
+    """A folder as it exports one; it itself is not run."""
+    pool = ranked.client.create_project("pool", ["red", "green"], modality="image", control_fraction=0)
+    folder = tmp_path / "exported"
+    export_of_fiftyone(folder)
+
+    def example(*arguments: str) -> str:
+        return run("fiftyone_samples.py", *arguments, "--project", "pool")
+
+    assert "6 images are new items, 0 are known." in example("add", str(folder))
+    assert "0 images are new items, 6 are known." in example("add", str(folder))
+    pool.label([{"key": "data/2.png", "class": "red", "annotator": "ann"}])
+    rank(engine, pool.id, [f"data/{number}.png" for number in (5, 4, 3, 1, 0)])
+    before = {name: json.loads((folder / name).read_text()) for name in ("metadata.json", "samples.json")}
+    for _ in range(2):  # once more changes nothing
+        assert "5 items are ranked; 2 samples" in example("show", str(folder), "--count", "2")
+    metadata, samples = (json.loads((folder / name).read_text()) for name in before)
+    assert {
+        each["filepath"]: (each.pop("shortlist_rank"), each.pop("shortlist_class"), each["tags"])
+        for each in samples["samples"]
+    } == {
+        "data/5.png": (1, None, ["shortlist-next"]),
+        "data/4.png": (2, None, ["shortlist-next"]),
+        "data/3.png": (3, None, []),
+        "data/1.png": (4, None, []),
+        "data/0.png": (5, None, ["interesting"]),
+        "data/2.png": (None, "red", []),
+    }
+    for was, now in zip(before["samples.json"]["samples"], samples["samples"], strict=True):
+        assert was | {"tags": now["tags"]} == now  # all else is as it was
+    *known, by_rank, by_class = metadata["sample_fields"]
+    assert metadata | {"sample_fields": known} == before["metadata.json"]
+    assert (by_rank, by_class) == (
+        fiftyone_field("shortlist_rank", "IntField"),
+        fiftyone_field("shortlist_class", "StringField"),
+    )
+    assert "1 items are queued" in example("queue", str(folder), "--tag", "interesting")
+    assert [item.key for item in pool.next_batch("ann", size=2).items] == ["data/0.png", "data/5.png"]
+
+    answer = httpx.post(
+        f"{os.environ['SHORTLIST_URL']}/projects/{pool.id}/labels/import",
+        params={"format": "fiftyone", "annotator": "bob"},
+        content=(folder / "samples.json").read_bytes(),
+        headers={"Authorization": f"Bearer {os.environ['SHORTLIST_KEY']}"},
+    )
+    assert answer.json()["outcomes"] == {"accepted": 1}, answer.text
+    assert [row["key"] for row in pool.labels() if row["annotator"] == "bob"] == ["data/5.png"]
+
+
+def test_a_folder_that_fiftyone_did_not_export(ranked: Project, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"metadata\.json cannot be read: .*FiftyOneDataset"):
+        run("fiftyone_samples.py", "add", str(tmp_path))

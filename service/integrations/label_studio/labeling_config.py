@@ -66,8 +66,11 @@ class LabelingConfig:
         return list(dict.fromkeys(self._classes_in(result)))
 
     def result_of(self, classes: Sequence[str]) -> list[dict[str, Any]]:
-        """A result that names these classes; none where they are said of parts of an item, which nobody knows."""
-        if self.control not in _OF_WHOLE_ITEM or not classes:
+        """A result that names these classes; none where they are said of parts of an item, which nobody knows, or
+        where they are several and people may choose one.
+        """
+        too_many = self.control == "Choices" and not self.several and len(classes) > 1
+        if self.control not in _OF_WHOLE_ITEM or not classes or too_many:
             return []
         named = [name.split("/") for name in classes] if self.control == "Taxonomy" else list(classes)
         return [

@@ -119,6 +119,12 @@ def test_a_result_is_read_as_it_was_made(control: str, classes: list[str]) -> No
     assert config.result_of([]) == []
 
 
+def test_a_choice_of_one_is_never_shown_several() -> None:
+    config = parse(image(f'<Choices name="c" toName="img">{CHOICES}</Choices>'))
+    assert config.result_of(["cat", "d"]) == []
+    assert len(config.result_of(["cat"])) == 1
+
+
 def test_where_boxes_are_nobody_knows_without_looking() -> None:
     config = parse(image(f'<RectangleLabels name="c" toName="img">{LABELS}</RectangleLabels>'))
     assert config.result_of(["cat"]) == []
