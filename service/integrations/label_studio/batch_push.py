@@ -166,15 +166,22 @@ def task_of(
     return task
 
 
-def shown(session: Session, project: Project, item: Item, item_bytes: ItemBytes, limits: Limits) -> str:
-    """The text that the task holds, or the picture itself as a `data:` URI, so that whoever opens the tool sees it,
+def shown(
+    session: Session,
+    project: Project,
+    item: Item,
+    config: LabelingConfig,
+    item_bytes: ItemBytes,
+    limits: Limits,
+) -> str:
+    """The text that the task holds, or the item itself as a `data:` URI, so that whoever opens the tool sees it,
     whether they reach this service or not. Raises `NoPreview`.
     """
     content, settings = previews.content_of(project.modality), previews.settings_for(session, project, item)
     found = previews.preview(item_bytes, item, content, limits, None, settings)
-    if not content.binary:
+    if config.kind == "text" and not config.text_at_url:
         return found.data.decode(errors="replace")
-    if len(found.data) > _LARGEST:
+    if config.kind == "image" and len(found.data) > _LARGEST:
         found = previews.preview(item_bytes, item, content, limits, _SMALLER, settings)
     return f"data:{found.media_type};base64,{base64.b64encode(found.data).decode()}"
 

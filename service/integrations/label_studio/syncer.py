@@ -333,7 +333,7 @@ class _Run:
                     fetching.start_soon(fetch, one)
             if len(self.unfetched) >= MOST_UNFETCHED:
                 raise self.unfetched[0]
-            if config.kind != "text":
+            if config.kind != "text" or config.text_at_url:
                 await self.parts.write(
                     partial(connections.held, claimed=self.claimed)
                 )  # they take their time
@@ -343,7 +343,7 @@ class _Run:
         shown = task.data.get(config.data_key)
         if not isinstance(shown, str) or not shown:
             raise NotDownloaded(f"its data has no text in {config.data_key!r}")
-        if config.kind == "text":
+        if config.kind == "text" and not config.text_at_url:
             return shown.encode(errors="replace")
         return await tool.download(shown)
 
@@ -428,7 +428,9 @@ class _Run:
             with read_session(parts.engine) as session:
                 project = session.get_one(Project, self.claimed.project_id)
                 try:
-                    shown = batch_push.shown(session, project, entry.item, parts.item_bytes, parts.limits)
+                    shown = batch_push.shown(
+                        session, project, entry.item, config, parts.item_bytes, parts.limits
+                    )
                 except ShortlistError as error:
                     unshown.append(error)
                     return None

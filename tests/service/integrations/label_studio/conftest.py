@@ -46,7 +46,7 @@ class Site:
         given = {"url": tool.url, "token": LEGACY, "tool_project": 7} | body
         return self.client.post(f"/projects/{project}/integrations/label-studio", json=given)
 
-    def look(self, *, full: bool = True) -> dict[str, Any]:
+    def look(self, *, full: bool = True, project: str = "p_1") -> dict[str, Any]:
         """Once, as if a minute had passed, or else after a hint; what the connection says afterwards."""
         if full:
             with self.engine.begin() as connection:
@@ -54,7 +54,7 @@ class Site:
         with read_session(self.engine) as session:
             number = session.scalars(sa.select(ToolConnection.id)).one()
         anyio.run(self.syncer.follow, number)
-        return self.status()
+        return self.status(project)
 
     def status(self, project: str = "p_1") -> dict[str, Any]:
         found: dict[str, Any] = self.client.get(f"/projects/{project}/integrations/label-studio").json()

@@ -10,6 +10,7 @@ from service.integrations.label_studio.connections import LeaseLost
 from service.store import class_sets
 from service.store.session import read_session, write_session
 from service.store.tables import Item, Label, Project, ToolAnnotation, ToolConnection, ToolTask
+from tests.journeys.sounds import recording
 from tests.service.integrations.label_studio import fake as fakes
 from tests.service.integrations.label_studio.conftest import Site
 from tests.service.integrations.label_studio.fake import (
@@ -78,6 +79,32 @@ def test_texts_come_as_texts(site: Site, tool: FakeLabelStudio) -> None:
     assert (told["error"], told["tasks"], told["refused"]) == (None, 3, 2)
     assert told["refusals"][0] == "Task 2 is no item: its data has no text in 'text'."
     (item,) = site.client.get("/projects/p_1/items").json()["items"]
+    assert item["content"]["text"] == "Zoë likes cats"
+
+
+@on_sqlite
+def test_recordings_and_texts_at_places(site: Site, tool: FakeLabelStudio) -> None:
+    tool.label_config = TEXTS.replace("Text name", "Audio name")
+    tool.files["/data/upload/7/rise.wav"] = recording("rise", 1)
+    tool.add_task(text="/data/upload/7/rise.wav")
+    tool.add_task(text=fakes.data_uri(b"no sound"))
+    site.project()
+    assert site.connect(tool).status_code == 201
+    told = site.look()
+    assert (told["error"], told["tasks"], told["refused"]) == (None, 2, 1)
+    (item,) = site.client.get("/projects/p_1/items").json()["items"]
+    assert item["facts"]["rate"] == 8_000
+    assert site.client.get(item["content"]["url"]).content == recording("rise", 1)
+
+    site.client.delete("/projects/p_1/integrations/label-studio")
+    tool.label_config = TEXTS.replace("Text name", 'Text valueType="url" name')
+    tool.files["/data/upload/7/note.txt"] = "Zoë likes cats".encode()
+    tool.tasks.clear()
+    tool.add_task(text="/data/upload/7/note.txt")
+    site.project(name="notes")
+    assert site.connect(tool, "p_2").status_code == 201
+    assert site.look(project="p_2")["error"] is None
+    (item,) = site.client.get("/projects/p_2/items").json()["items"]
     assert item["content"]["text"] == "Zoë likes cats"
 
 

@@ -78,6 +78,19 @@ def test_texts() -> None:
 
 
 @pytest.mark.parametrize(
+    ("tag", "kind", "by_url"),
+    [
+        ('HyperText name="o" value="$at"', "text", False),
+        ('Text name="o" value="$at" valueType="url"', "text", True),
+        ('Audio name="o" value="$at" zoom="true"', "audio", False),
+    ],
+)
+def test_other_objects(tag: str, kind: str, by_url: bool) -> None:
+    config = parse(f'<View><{tag}/><Choices name="c" toName="o">{CHOICES}</Choices></View>')
+    assert (config.kind, config.data_key, config.text_at_url) == (kind, "at", by_url)
+
+
+@pytest.mark.parametrize(
     "result",
     [
         None,
