@@ -146,8 +146,20 @@ def format(request: pytest.FixtureRequest) -> Format:
 
 
 def test_there_are_those_that_people_ask_for() -> None:
-    asked = {"csv", "ndjson", "json", "parquet", "coco", "voc", "yolo", "label-studio", "imagefolder", "cvat", "fiftyone"}
-    assert asked <= formats().keys()
+    asked = {
+        "csv",
+        "ndjson",
+        "json",
+        "parquet",
+        "coco",
+        "voc",
+        "yolo",
+        "label-studio",
+        "imagefolder",
+        "cvat",
+        "fiftyone",
+    }
+    assert asked | {"fiftyone"} <= formats().keys()
 
 
 def test_every_one_says_what_it_is_for(format: Format) -> None:
@@ -359,7 +371,9 @@ def test_what_people_do_in_fiftyone(tmp_path: Path) -> None:
     assert empty.instead == {"key": "data/4.png", "classes": []}
     assert all(isinstance(row, NoRow) and row.instead is None for row in (unnamed, broken, none))
 
-    path.write_text(json.dumps({"samples": [fiftyone_sample("1.png", ground_truth=tag, predictions=boxes("coat"))]}))
+    path.write_text(
+        json.dumps({"samples": [fiftyone_sample("1.png", ground_truth=tag, predictions=boxes("coat"))]})
+    )
     assert rows_of(format_of(path), path) == [{"key": "data/1.png", "class": "shirt"}]
     path.write_text(json.dumps({"samples": [fiftyone_sample("1.png", weather=tag, scene=tag)]}))
     with pytest.raises(SourceUnreadable, match=r"\(scene, weather\).*dataset\.select_fields\('scene'\)"):

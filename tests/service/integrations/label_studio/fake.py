@@ -254,7 +254,10 @@ def fake_label_studio() -> Iterator[FakeLabelStudio]:
                 return self.say_json(
                     *((200, {"access": fake.access}) if good else (401, {"detail": "Token is invalid"}))
                 )
-            if fake.revoked or self.headers.get("Authorization") not in (f"Token {LEGACY}", f"Bearer {fake.access}"):
+            if fake.revoked or self.headers.get("Authorization") not in (
+                f"Token {LEGACY}",
+                f"Bearer {fake.access}",
+            ):
                 return self.say_json(401, {"detail": "Invalid token."})
             if split.path in fake.files:
                 return self.say(200, fake.files[split.path], "image/png")

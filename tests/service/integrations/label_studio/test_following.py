@@ -428,9 +428,7 @@ def test_the_tool_is_down_for_an_hour(connected: Site, tool: FakeLabelStudio) ->
 
 
 @on_sqlite
-def test_a_token_that_is_revoked_is_told_and_nothing_is_lost(
-    connected: Site, tool: FakeLabelStudio
-) -> None:
+def test_a_token_that_is_revoked_is_told_and_nothing_is_lost(connected: Site, tool: FakeLabelStudio) -> None:
     tool.annotate(3, chosen("dog"))
     tool.revoked = True
     assert "refuses this token" in connected.look()["error"]
