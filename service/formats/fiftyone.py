@@ -7,7 +7,7 @@ from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from service.formats import Format, Labels, NoRow, NumberedRow, Row, classes_of, row_of, unreadable
+from service.formats import Format, Labels, NoRow, NumberedRow, Row, row_of, unreadable
 from service.formats.archives import ZipWriter, any_name, opened
 from service.formats.json_files import dumped, load, parsed, peek
 
@@ -135,11 +135,11 @@ def _samples(labels: Labels, fields: dict[str, str]) -> Iterator[bytes]:
             "_media_type": "image",
             _KEY: key,
         }
+        several = "classes" in row
         classes = [
             {"_id": _id(key, name), "_cls": "Classification", "tags": [], "label": name}
-            for name in classes_of(labels, row)
+            for name in (row["classes"] if several else [row["class"]])
         ]
-        several = "classes" in row
         if several:
             sample[_TRUTH] = {"_cls": "Classifications", "classifications": classes}
         else:
@@ -186,8 +186,17 @@ def _metadata(fields: Mapping[str, str]) -> Row:
 
 
 def _field(name: str, kind: str, **more: str) -> Row:
-    plain = {"embedded_doc_type": None, "subfield": None, "fields": [], "db_field": name, "description": None}
-    return {"name": name, "ftype": f"fiftyone.core.fields.{kind}", **plain, "info": None, **more}
+    return {
+        "name": name,
+        "ftype": f"fiftyone.core.fields.{kind}",
+        "embedded_doc_type": None,
+        "subfield": None,
+        "fields": [],
+        "db_field": name,
+        "description": None,
+        "info": None,
+        **more,
+    }
 
 
 FORMAT = FiftyOne()

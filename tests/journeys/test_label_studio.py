@@ -341,7 +341,7 @@ def test_connect_model(tmp_path: Path, sqlite_url: str, tool: RealLabelStudio) -
         made = tool.admin.post("/api/ml/", json=model)
         assert made.status_code == 201, made.text
         assert tool.admin.get(f"/api/ml/{made.json()['id']}").raise_for_status().json()["state"] == "CO"
-        action = {"id": "retrieve_tasks_predictions", "project": tool.project}
+        action: dict[str, str | int] = {"id": "retrieve_tasks_predictions", "project": tool.project}
         everything = {"selectedItems": {"all": True, "excluded": []}}
         tool.admin.post("/api/dm/actions", params=action, json=everything).raise_for_status()
         shown = [each for task in tool.tasks() for each in task["predictions"]]

@@ -108,13 +108,14 @@ def _results(
     query = (
         sa.select(ToolTask.task_id, RankedItem.predicted_class)
         .join(RankedItem, RankedItem.item_id == ToolTask.item_id)
-        .where(RankedItem.ranking_id == ranking_id, RankedItem.predicted_class.is_not(None))
-        .where(ToolTask.connection_id == connection.id)
+        .where(RankedItem.ranking_id == ranking_id, ToolTask.connection_id == connection.id)
     )
     found: dict[int, list[dict[str, Any]]] = {}
     for first in range(0, len(selected), _CHUNK):
         part = query.where(ToolTask.task_id.in_(selected[first : first + _CHUNK]))
-        found |= {task: shown.result_of(predicted) for task, predicted in session.execute(part)}
+        for task, predicted in session.execute(part):
+            if predicted is not None:  # there was a head
+                found[task] = shown.result_of(predicted)
     return found
 
 

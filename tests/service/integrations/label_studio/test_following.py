@@ -445,7 +445,8 @@ def test_a_tool_that_is_upgraded_while_it_is_followed(
     told = connected.look()
     assert (told["error"], told["tool_version"]) == (None, "2.0.0")
     assert told["warning"].startswith("It says it is version 2.0.0; this was tested with 1.23")
-    for answer in ({"tasks": [{"uid": "a"}], "total": 1}, {"results": []}, []):
+    answers: list[Any] = [{"tasks": [{"uid": "a"}], "total": 1}, {"results": []}, []]
+    for answer in answers:
         monkeypatch.setattr(tool, "_page", lambda query, answer=answer: answer)
         assert "/api/tasks is answered in another form than by version 1.23" in connected.look()["error"]
     monkeypatch.undo()
