@@ -2,7 +2,7 @@
 
 Argilla's own reader runs where `make tools-test` has installed it, LightlyStudio where `make lightly-test` has. Prodigy
 is not free: of it there is a stand-in, which does with a recipe what its documentation says. What CVAT exports is
-written here as it writes it, and so is what FiftyOne does.
+written here as it writes it; what FiftyOne exports stands beside, as it wrote it.
 """
 
 import base64
@@ -10,6 +10,7 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -322,58 +323,18 @@ def test_samples_of_lightly_studio(ranked: Project, engine: sa.Engine, tmp_path:
     assert [item.key for item in pool.next_batch("ann", size=2).items] == [paths[0], paths[5]]
 
 
-def fiftyone_field(name: str, kind: str, **more: Any) -> dict[str, Any]:
-    """As version 1 describes one in `metadata.json`."""
-    return {
-        "name": name,
-        "ftype": f"fiftyone.core.fields.{kind}",
-        "embedded_doc_type": None,
-        "subfield": None,
-        "fields": [],
-        "db_field": name,
-        "description": None,
-        "info": None,
-        "read_only": False,
-        "created_at": {"$date": "2026-01-31T12:00:00Z"},
-        **more,
-    }
-
-
 def export_of_fiftyone(folder: Path) -> None:
-    """Six pictures, of which the first has a tag of a person, and the second one of an earlier ranking."""
-    (folder / "data").mkdir(parents=True)
-    samples = []
+    """As FiftyOne 1.22.1 exported six pictures: the first has a tag of a person, the second one of an earlier ranking,
+    the fifth a class, and the sixth a box.
+    """
+    shutil.copytree(Path(__file__).parent / "fiftyone", folder)
+    (folder / "data").mkdir()
     for number in range(6):
         Image.new("RGB", (20, 20), COLOURS[truth(f"{number}.png")]).save(folder / "data" / f"{number}.png")
-        objects = {"_cls": "Detections", "detections": [{"_cls": "Detection", "label": "green"}]}
-        samples.append(
-            {
-                "_id": {"$oid": f"{number:024x}"},
-                "filepath": f"data/{number}.png",
-                "tags": {0: ["interesting"], 1: ["shortlist-next"]}.get(number, []),
-                "metadata": None,
-                "_media_type": "image",
-                "objects": objects if number == 5 else None,
-            }
-        )
-    metadata = {
-        "_id": {"$oid": "65f1a0c2e4b0a1d2c3b4a5f0"},
-        "version": "1.4.0",
-        "name": "pets",
-        "media_type": "image",
-        "sample_fields": [
-            fiftyone_field("id", "ObjectIdField", db_field="_id"),
-            fiftyone_field("filepath", "StringField"),
-            fiftyone_field("tags", "ListField", subfield="fiftyone.core.fields.StringField"),
-        ],
-        "app_config": {"grid_media_field": "filepath"},
-    }
-    (folder / "metadata.json").write_text(json.dumps(metadata))
-    (folder / "samples.json").write_text(json.dumps({"samples": samples}))
 
 
 def test_samples_of_fiftyone(ranked: Project, engine: sa.Engine, tmp_path: Path) -> None:
-    """A folder as it exports one; it itself is not run."""
+    """A folder that it exported; it itself is not run."""
     pool = ranked.client.create_project("pool", ["red", "green"], modality="image", control_fraction=0)
     folder = tmp_path / "exported"
     export_of_fiftyone(folder)
@@ -404,10 +365,11 @@ def test_samples_of_fiftyone(ranked: Project, engine: sa.Engine, tmp_path: Path)
         assert was | {"tags": now["tags"]} == now  # all else is as it was
     *known, by_rank, by_class = metadata["sample_fields"]
     assert metadata | {"sample_fields": known} == before["metadata.json"]
-    assert (by_rank, by_class) == (
-        fiftyone_field("shortlist_rank", "IntField"),
-        fiftyone_field("shortlist_class", "StringField"),
-    )
+    (like,) = (field for field in known if field["name"] == "filepath")
+    assert [by_rank, by_class] == [
+        {**like, "name": name, "db_field": name, "ftype": f"fiftyone.core.fields.{kind}"}
+        for name, kind in (("shortlist_rank", "IntField"), ("shortlist_class", "StringField"))
+    ]
     assert "1 items are queued" in example("queue", str(folder), "--tag", "interesting")
     assert [item.key for item in pool.next_batch("ann", size=2).items] == ["data/0.png", "data/5.png"]
 
@@ -417,8 +379,11 @@ def test_samples_of_fiftyone(ranked: Project, engine: sa.Engine, tmp_path: Path)
         content=(folder / "samples.json").read_bytes(),
         headers={"Authorization": f"Bearer {os.environ['SHORTLIST_KEY']}"},
     )
-    assert answer.json()["outcomes"] == {"accepted": 1}, answer.text
-    assert [row["key"] for row in pool.labels() if row["annotator"] == "bob"] == ["data/5.png"]
+    assert answer.json()["outcomes"] == {"accepted": 2}, answer.text
+    labels = {row["key"]: row for row in pool.labels() if row["annotator"] == "bob"}
+    assert {key: row["class"] for key, row in labels.items()} == {"data/4.png": "red", "data/5.png": "green"}
+    (box,) = labels["data/5.png"]["annotation"]["fiftyone"]
+    assert box["bounding_box"] == [0.1, 0.2, 0.3, 0.4]
 
 
 def test_a_folder_that_fiftyone_did_not_export(ranked: Project, tmp_path: Path) -> None:
