@@ -87,7 +87,7 @@ def _fields(path: Path, samples: Sequence[Any]) -> list[str]:
 
 
 def _kind(label: Any) -> str | None:
-    """That of the list which holds it, or which it is; None for what names no classes."""
+    """A label's kind is that of the list which holds it, or which it is; None for what names no classes."""
     kind = label.get("_cls") if isinstance(label, dict) else None
     return _KINDS.get(kind) if isinstance(kind, str) else None
 

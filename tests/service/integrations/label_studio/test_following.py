@@ -226,7 +226,7 @@ def test_control_items_stand_in_their_share_and_measure(site: Site, tool: FakeLa
 def test_the_head_s_class_is_shown_where_it_is_wanted(site: Site, tool: FakeLabelStudio) -> None:
     """By the name that the tool has for it; never where chance chose, as people are not to be swayed there."""
     tool.add_pictures(8)
-    site.project(classes=["cat", "hound"], control_fraction=0.25)
+    site.project(classes=["cat", "hound", "bird"], control_fraction=0.25)
     with write_session(site.engine) as session:
         session.get_one(Project, 1).aliases = {"dog": "hound"}
     site.connect(tool, pre_annotate=True)
@@ -244,6 +244,9 @@ def test_the_head_s_class_is_shown_where_it_is_wanted(site: Site, tool: FakeLabe
     site.look()
     names = {each["result"][0]["from_name"] for each in tool.predictions if each["result"]}
     assert names == {"kind"}
+    site.rank(*ranked, predicted="bird")  # which the tool lacks
+    site.look()
+    assert {str(each["result"]) for each in tool.predictions} == {"[]"}
 
 
 @on_sqlite
