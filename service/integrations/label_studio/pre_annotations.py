@@ -20,8 +20,8 @@ class PreAnnotations:
                 self._in_tool.setdefault(known, name)
 
     def result_of(self, predicted: str) -> list[dict[str, Any]]:
-        """predicted: as a ranking keeps it, one class or a set. Empty where the tool cannot show it: it lacks a class, or
-        its control is for parts of items.
+        """predicted: as a ranking keeps it, one class or a set. Empty where the tool cannot show it, as it lacks a
+        class, or its control is for parts of items.
         """
         now = self._names.each_now(classes_in(predicted))  # the ranking may be older than its classes' names
         if self._in_tool and not set(now) <= self._in_tool.keys():
