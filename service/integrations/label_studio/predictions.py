@@ -81,16 +81,19 @@ def note(session: Session, connection: ToolConnection, push: Push) -> None:
 
 
 def mixed(ranked: Sequence[int], control: Sequence[int], share: float) -> Iterator[tuple[int, Arm]]:
-    """The share of control tasks is exact, rounded, at each place, while there are both; then the rest."""
+    """The share of control tasks is exact, rounded, at each place, while there are both; then the rest. A task stands
+    once, though it is both ranked and a control item: the pool grew after the ranking was made.
+    """
     selected, chance = iter(ranked), iter(control)
-    taken = 0
+    taken, seen = 0, set[int]()
     for place in range(1, len(ranked) + len(control) + 1):
         due = round(share * place) > taken
         first: tuple[Iterator[int], Arm] = (chance, "control") if due else (selected, "selected")
         other: tuple[Iterator[int], Arm] = (selected, "selected") if due else (chance, "control")
         for tasks, arm in (first, other):
-            task = next(tasks, None)
+            task = next((task for task in tasks if task not in seen), None)
             if task is not None:
+                seen.add(task)
                 taken += arm == "control"
                 yield task, arm
                 break

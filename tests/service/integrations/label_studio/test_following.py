@@ -262,6 +262,21 @@ def test_several_classes_are_shown_beforehand(site: Site, tool: FakeLabelStudio)
         assert [each["result"] for each in tool.predictions] == [result]
 
 
+def test_a_task_stands_once_though_the_pool_grew(site: Site, tool: FakeLabelStudio) -> None:
+    """With more items there are more control items, some of which a ranking of before has, too."""
+    tool.add_pictures(8)
+    site.project(control_fraction=0.25)
+    site.connect(tool)
+    site.look()
+    ranked = [each for each in range(1, 9) if _shuffle(site, each) >= _shuffle_limit(site, 2)]
+    site.rank(*ranked)
+    tool.add_pictures(60)
+    assert site.look()["error"] is None
+    tasks = [each["task"] for each in tool.predictions]
+    assert len(tasks) == len(set(tasks))
+    assert set(ranked) < set(tasks)
+
+
 def _shuffle(site: Site, task: int) -> int:
     with read_session(site.engine) as session:
         query = sa.select(Item.shuffle).where(Item.key == f"label-studio/{task}")
