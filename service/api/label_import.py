@@ -213,7 +213,9 @@ async def _chunked(request: Request, reading: Format) -> AsyncIterator[list[Numb
 
 def _ending(reading: Format, body: bytes) -> str:
     """The ending of the body's file. Where a format has several, the first bytes tell an archive."""
-    return ".zip" if body.startswith(b"PK\3\4") and ".zip" in reading.endings else reading.endings[0]
+    if body.startswith(b"PK\3\4") and ".zip" in reading.endings:
+        return ".zip"
+    return next((ending for ending in reading.endings if ending != ".zip"), reading.endings[0])
 
 
 def import_file(

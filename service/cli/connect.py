@@ -42,7 +42,7 @@ def connect_label_studio(
     ] = 10,
     pre_annotate: Annotated[
         bool,
-        typer.Option("--pre-annotate", help="with --batch-push: show the class that the head predicts"),
+        typer.Option("--pre-annotate", help="show tasks with the class that the head predicts"),
     ] = False,
     add_classes: Annotated[
         bool, typer.Option("--add-classes", help="add the classes that only Label Studio has")

@@ -1,7 +1,7 @@
 """Zip archives: written as a stream, read with care; and names of files for keys, which may be anything."""
 
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -28,6 +28,16 @@ class ZipWriter:
         entry.comment = comment.encode()[:65_535]
         self._zip.writestr(entry, data)
         return self._sink.taken()
+
+    def add_pieces(self, name: str, data: Iterable[bytes]) -> Iterator[bytes]:
+        """A file that may be larger than memory."""
+        entry = zipfile.ZipInfo(name, _DATE)
+        entry.compress_type = zipfile.ZIP_DEFLATED
+        with self._zip.open(entry, "w", force_zip64=True) as file:
+            for piece in data:
+                file.write(piece)
+                yield self._sink.taken()
+        yield self._sink.taken()
 
     def close(self, notes: list[str]) -> bytes:
         """The rest. notes: what was left out, as the comment of the archive."""

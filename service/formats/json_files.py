@@ -10,9 +10,16 @@ from service.formats import unreadable
 def load(path: Path) -> Any:
     """Raises `SourceUnreadable`."""
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"))
+        data = path.read_bytes()
     except OSError as error:
         raise unreadable(path, error.strerror) from error
+    return parsed(path, data)
+
+
+def parsed(path: Path, data: bytes) -> Any:
+    """The value in the bytes, which are of this file or in it. Raises `SourceUnreadable`."""
+    try:
+        return json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise unreadable(path, f"this is no JSON: {error}") from error
 

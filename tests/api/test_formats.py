@@ -31,7 +31,7 @@ def import_as(client: TestClient, format: str, body: bytes, **more: str) -> dict
 
 
 @pytest.mark.parametrize(
-    "format", ["coco", "voc", "cvat", "label-studio", "csv", "ndjson", "json", "parquet"]
+    "format", ["coco", "voc", "cvat", "fiftyone", "label-studio", "csv", "ndjson", "json", "parquet"]
 )
 def test_an_export_is_an_import_elsewhere(format: str, admin: TestClient, engine: sa.Engine) -> None:
     created(admin)

@@ -1,8 +1,8 @@
-"""The examples for Prodigy, Argilla, CVAT and LightlyStudio, against a service.
+"""The examples for Prodigy, Argilla, CVAT, LightlyStudio and FiftyOne, against a service.
 
 Argilla's own reader runs where `make tools-test` has installed it, LightlyStudio where `make lightly-test` has. Prodigy
 is not free: of it there is a stand-in, which does with a recipe what its documentation says. What CVAT exports is
-written here as it writes it.
+written here as it writes it; what FiftyOne exports stands beside, as it wrote it.
 """
 
 import base64
@@ -10,6 +10,7 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -320,3 +321,71 @@ def test_samples_of_lightly_studio(ranked: Project, engine: sa.Engine, tmp_path:
         "2.png": [6, "red", []],
     }
     assert [item.key for item in pool.next_batch("ann", size=2).items] == [paths[0], paths[5]]
+
+
+def export_of_fiftyone(folder: Path) -> None:
+    """As FiftyOne 1.22.1 exported six pictures: the first has a tag of a person, the second one of an earlier ranking,
+    the fifth a class, and the sixth a box.
+    """
+    shutil.copytree(Path(__file__).parent / "fiftyone", folder)
+    (folder / "data").mkdir()
+    for number in range(6):
+        Image.new("RGB", (20, 20), COLOURS[truth(f"{number}.png")]).save(folder / "data" / f"{number}.png")
+
+
+def test_samples_of_fiftyone(ranked: Project, engine: sa.Engine, tmp_path: Path) -> None:
+    """A folder that it exported; it itself is not run."""
+    pool = ranked.client.create_project("pool", ["red", "green"], modality="image", control_fraction=0)
+    folder = tmp_path / "exported"
+    export_of_fiftyone(folder)
+
+    def example(*arguments: str) -> str:
+        return run("fiftyone_samples.py", *arguments, "--project", "pool")
+
+    assert "6 images are new items, 0 are known." in example("add", str(folder))
+    assert "0 images are new items, 6 are known." in example("add", str(folder))
+    pool.label([{"key": "data/2.png", "class": "red", "annotator": "ann"}])
+    rank(engine, pool.id, [f"data/{number}.png" for number in (5, 4, 3, 1, 0)])
+    before = {name: json.loads((folder / name).read_text()) for name in ("metadata.json", "samples.json")}
+    for _ in range(2):  # once more changes nothing
+        assert "5 items are ranked; 2 samples" in example("show", str(folder), "--count", "2")
+    metadata, samples = (json.loads((folder / name).read_text()) for name in before)
+    assert {
+        each["filepath"]: (each.pop("shortlist_rank"), each.pop("shortlist_class"), each["tags"])
+        for each in samples["samples"]
+    } == {
+        "data/5.png": (1, None, ["shortlist-next"]),
+        "data/4.png": (2, None, ["shortlist-next"]),
+        "data/3.png": (3, None, []),
+        "data/1.png": (4, None, []),
+        "data/0.png": (5, None, ["interesting"]),
+        "data/2.png": (None, "red", []),
+    }
+    for was, now in zip(before["samples.json"]["samples"], samples["samples"], strict=True):
+        assert was | {"tags": now["tags"]} == now  # all else is as it was
+    *known, by_rank, by_class = metadata["sample_fields"]
+    assert metadata | {"sample_fields": known} == before["metadata.json"]
+    (like,) = (field for field in known if field["name"] == "filepath")
+    assert [by_rank, by_class] == [
+        {**like, "name": name, "db_field": name, "ftype": f"fiftyone.core.fields.{kind}"}
+        for name, kind in (("shortlist_rank", "IntField"), ("shortlist_class", "StringField"))
+    ]
+    assert "1 items are queued" in example("queue", str(folder), "--tag", "interesting")
+    assert [item.key for item in pool.next_batch("ann", size=2).items] == ["data/0.png", "data/5.png"]
+
+    answer = httpx.post(
+        f"{os.environ['SHORTLIST_URL']}/projects/{pool.id}/labels/import",
+        params={"format": "fiftyone", "annotator": "bob"},
+        content=(folder / "samples.json").read_bytes(),
+        headers={"Authorization": f"Bearer {os.environ['SHORTLIST_KEY']}"},
+    )
+    assert answer.json()["outcomes"] == {"accepted": 2}, answer.text
+    labels = {row["key"]: row for row in pool.labels() if row["annotator"] == "bob"}
+    assert {key: row["class"] for key, row in labels.items()} == {"data/4.png": "red", "data/5.png": "green"}
+    (box,) = labels["data/5.png"]["annotation"]["fiftyone"]
+    assert box["bounding_box"] == [0.1, 0.2, 0.3, 0.4]
+
+
+def test_a_folder_that_fiftyone_did_not_export(ranked: Project, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"metadata\.json cannot be read: .*FiftyOneDataset"):
+        run("fiftyone_samples.py", "add", str(tmp_path))

@@ -23,8 +23,8 @@ import pytest
 import sqlalchemy as sa
 from PIL import Image
 
-from service.store.session import read_session
-from service.store.tables import Item, Reservation
+from service.store.session import read_session, write_session
+from service.store.tables import Item, Reservation, ToolConnection
 from tests.browsers import chromium
 from tests.journeys.images import COLOURS, true_class, write_images
 from tests.journeys.label_studio import PROGRAM, SEVERAL, TOKEN, RealLabelStudio
@@ -80,8 +80,8 @@ def pictures(folder: Path, count: int) -> list[dict[str, Any]]:
     ]
 
 
-def connect(site: Site, tool: RealLabelStudio, token: str, into: str, *more: str) -> None:
-    """By the command, as a person would."""
+def connect(site: Site, tool: RealLabelStudio, token: str, into: str, *more: str) -> str:
+    """By the command, as a person would; what it prints."""
     command = [
         sys.executable,
         "-m",
@@ -105,6 +105,7 @@ def connect(site: Site, tool: RealLabelStudio, token: str, into: str, *more: str
     )
     assert told.returncode == 0, told.stderr
     assert token not in told.stdout + told.stderr
+    return told.stdout
 
 
 def spearman_is_one(scores: list[float]) -> bool:
@@ -120,7 +121,7 @@ def test_a_life_with_label_studio(
         site.start_workers()
         project = Project(site, "pets", **RULES)
         tool.create_project("Pets", pictures(site.images, LABELS + 40))
-        connect(site, tool, tool.personal_token() if FULL else TOKEN, "pets")
+        connect(site, tool, tool.personal_token() if FULL else TOKEN, "pets", "--pre-annotate")
         at = f"{project.at}/integrations/label-studio"
         told = until(lambda: pushed(site, at))
         assert (told["error"], told["tasks"], told["webhook_accepted"]) == (None, LABELS + 40, True)
@@ -167,6 +168,13 @@ def test_a_life_with_label_studio(
         counts = {version: len(scores) for version, scores in handed.items()}
         sys.stdout.write(f"Handed out, by model version: {counts}. Learning curve: {curve(project)}.\n")
 
+        # The head's class is shown beforehand, but not where chance chose, as those tasks measure.
+        shown = until(lambda: shown_beforehand(tool))
+        assert [] in shown.values()
+        truths = {task["id"]: task["data"]["truth"] for task in tool.tasks()}
+        right = [named == [truths[task]] for task, named in shown.items() if named]
+        assert np.mean(right) > (0.9 if FULL else 0.6), shown
+
         # What people change there changes here: another class, a second thought, a deletion, a skip.
         tasks = list(truth)
         other = "green" if truth[tasks[0]] == "red" else "red"
@@ -193,7 +201,7 @@ def test_several_classes_a_task(tmp_path: Path, database_url: str, tool: RealLab
         site.start_workers()
         project = Project(site, "mosaics", **RULES, label_kind="multi")
         tool.create_project("Mosaics", mosaics(site.images, wanted + 20), SEVERAL)
-        connect(site, tool, TOKEN, "mosaics")
+        connect(site, tool, TOKEN, "mosaics", "--pre-annotate")
         at = f"{project.at}/integrations/label-studio"
         assert until(lambda: pushed(site, at))["error"] is None
         truth: dict[int, list[str]] = {}
@@ -219,6 +227,9 @@ def test_several_classes_a_task(tmp_path: Path, database_url: str, tool: RealLab
         until(lambda: curve_of(project, "subset_accuracy") if FULL else project.metrics()["labels_used"])
         told = site.get(at)
         assert (told["error"], told["refused"]) == (None, 0)
+
+        shown = until(lambda: shown_beforehand(tool))
+        assert {name for named in shown.values() for name in named} <= {"red", "green"}
 
         # Second thoughts: another set, and nothing where something was.
         first, second, *_ = (task for task, classes in truth.items() if classes)
@@ -306,6 +317,44 @@ def test_a_small_project_is_kept_filled(
         predicted = [each for task in tool.tasks() for each in task["predictions"]]
         assert {each["model_version"] for each in predicted} == {"shortlist"}
         assert {each["result"][0]["type"] for each in predicted} == {"choices"}
+
+
+def test_connect_model(tmp_path: Path, sqlite_url: str, tool: RealLabelStudio) -> None:
+    """Its dialog finds a model that is connected, its action stores scores, and the webhook that it makes is heard."""
+    with Site(tmp_path / "site", sqlite_url) as site:
+        site.start_service()
+        project = Project(site, "model", **RULES)
+        tool.create_project("By model", pictures(site.images, 4))
+        password = connect(site, tool, TOKEN, "model").rpartition("password ")[2].strip()
+        until(lambda: site.get(f"{project.at}/integrations/label-studio")["tasks"] == 4)
+        url = f"{str(site.http.base_url).rstrip('/')}/integrations/label-studio/{project.json['id']}"
+        model = {
+            "project": tool.project,
+            "title": "shortlist",
+            "url": url,
+            "auth_method": "BASIC_AUTH",
+            "basic_auth_user": "shortlist",
+            "basic_auth_pass": password,
+        }
+        wrong = tool.admin.post("/api/ml/", json=model | {"basic_auth_pass": "wrong"})
+        assert wrong.status_code == 400, wrong.text
+        made = tool.admin.post("/api/ml/", json=model)
+        assert made.status_code == 201, made.text
+        assert tool.admin.get(f"/api/ml/{made.json()['id']}").raise_for_status().json()["state"] == "CO"
+        action: dict[str, str | int] = {"id": "retrieve_tasks_predictions", "project": tool.project}
+        everything = {"selectedItems": {"all": True, "excluded": []}}
+        tool.admin.post("/api/dm/actions", params=action, json=everything).raise_for_status()
+        shown = [each for task in tool.tasks() for each in task["predictions"]]
+        # Before there is a ranking none is wanted more than another one.
+        assert [(each["score"], each["model_version"]) for each in shown] == [(1.0, "shortlist")] * 4
+
+        with write_session(site.engine) as session:  # as if a minute had passed
+            session.execute(sa.update(ToolConnection).values(next_at=0.0))
+        hooks = f"/api/webhooks/?project={tool.project}"
+        until(lambda: all(hook["headers"] for hook in tool.admin.get(hooks).raise_for_status().json()))
+        task = tool.tasks()[0]
+        tool.annotate(tool.admin, task["id"], task["data"]["truth"])
+        until(lambda: len(project.labels()) == 1)
 
 
 def test_once_through_its_page(tmp_path: Path, sqlite_url: str, tool: RealLabelStudio, driver: Any) -> None:
@@ -400,6 +449,18 @@ def served(site: Site) -> list[str]:
             ranks[row.ranking_id].append(row.rank)
     assert all(found == sorted(found) for found in ranks.values()), ranks
     return [row.key for row in rows]
+
+
+def shown_beforehand(tool: RealLabelStudio) -> dict[int, list[str]] | None:
+    """By open task, the classes of the prediction that it shows; None while the ranking it follows had no head."""
+    version = tool.model_version()
+    shown = {
+        task["id"]: [name for each in prediction["result"] for name in each["value"]["choices"]]
+        for task in tool.tasks()
+        for prediction in task["predictions"]
+        if prediction["model_version"] == version and not task["annotations"]
+    }
+    return shown if any(shown.values()) else None
 
 
 def pushed(site: Site, at: str) -> dict[str, Any] | None:

@@ -21,11 +21,10 @@ from service.content.contract import Limits
 from service.content.reader import ItemBytes
 from service.errors import NotFound
 from service.integrations.label_studio.client import Task
-from service.integrations.label_studio.labeling_config import LabelingConfig, as_project_writes
+from service.integrations.label_studio.labeling_config import LabelingConfig
+from service.integrations.label_studio.pre_annotations import PreAnnotations
 from service.labeling import batches
 from service.pool import previews
-from service.store.class_names import ClassNames
-from service.store.class_sets import classes_in
 from service.store.ids import public_id, row_number
 from service.store.tables import (
     Item,
@@ -49,10 +48,10 @@ _SMALLER = 2_048  # pixels
 
 @dataclass(frozen=True)
 class Entry:
-    """An item that is to be a task; predicted: classes, of the head that its ranking was made with."""
+    """An item that is to be a task; predicted: as its ranking keeps it, by the head that this was made with."""
 
     item: Item
-    predicted: list[str] | None
+    predicted: str | None
     probability: float | None
 
 
@@ -96,11 +95,7 @@ def to_be_made(session: Session, project: Project, connection: ToolConnection, n
         .where(Reservation.state == "open", Reservation.expires_at > now, Item.state == "available", ~made)
         .order_by(Reservation.batch_id, Reservation.position)
     )
-    names = ClassNames(project)  # the ranking may be older than what its predictions are called now
-    return [
-        Entry(item, names.each_now(classes_in(text)) if text is not None else None, probability)
-        for item, text, probability in session.execute(query)
-    ]
+    return [Entry(*row) for row in session.execute(query)]
 
 
 def open_tasks(session: Session, connection_id: int) -> int:
@@ -163,7 +158,7 @@ def task_of(
     said = f"{public_id('i', entry.item.id)}.{_mark(secret, project.id, entry.item.id)}"
     task: dict[str, Any] = {"data": {"key": entry.item.key, config.data_key: shown, _ITEM: said}}
     if pre_annotate and entry.predicted is not None:
-        result = config.result_of([_in_tool(name, project, config) for name in entry.predicted])
+        result = PreAnnotations(project, config).result_of(entry.predicted)
         if result:
             task["predictions"] = [
                 {"result": result, "score": entry.probability, "model_version": MODEL_VERSION}
@@ -171,22 +166,22 @@ def task_of(
     return task
 
 
-def _in_tool(name: str, project: Project, config: LabelingConfig) -> str:
-    """The class as the tool calls it, which may be a name that it had here before."""
-    names = ClassNames(project)
-    same = (each for each in config.classes if names.now(as_project_writes(each, project.classes)) == name)
-    return next(same, name)
-
-
-def shown(session: Session, project: Project, item: Item, item_bytes: ItemBytes, limits: Limits) -> str:
-    """The text that the task holds, or the picture itself as a `data:` URI, so that whoever opens the tool sees it,
+def shown(
+    session: Session,
+    project: Project,
+    item: Item,
+    config: LabelingConfig,
+    item_bytes: ItemBytes,
+    limits: Limits,
+) -> str:
+    """The text that the task holds, or the item itself as a `data:` URI, so that whoever opens the tool sees it,
     whether they reach this service or not. Raises `NoPreview`.
     """
     content, settings = previews.content_of(project.modality), previews.settings_for(session, project, item)
     found = previews.preview(item_bytes, item, content, limits, None, settings)
-    if not content.binary:
+    if config.kind == "text" and not config.text_at_url:
         return found.data.decode(errors="replace")
-    if len(found.data) > _LARGEST:
+    if config.kind == "image" and len(found.data) > _LARGEST:
         found = previews.preview(item_bytes, item, content, limits, _SMALLER, settings)
     return f"data:{found.media_type};base64,{base64.b64encode(found.data).decode()}"
 

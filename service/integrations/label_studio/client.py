@@ -10,7 +10,8 @@ import ipaddress
 import json
 import re
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -30,6 +31,7 @@ from service.integrations.label_studio.errors import (
 )
 from service.webhooks import addresses
 
+KNOWN_VERSION = "1.23"
 PAGE = 100  # tasks
 _PREDICTIONS = 500  # in one call
 _TIMEOUT = httpx2.Timeout(30.0, connect=5.0)
@@ -107,8 +109,9 @@ class LabelStudio:
     async def people(self) -> dict[int, str]:
         """The addresses by which people sign in there, by number."""
         found = await self._call("GET", "/api/users/", missing=[])
-        rows = found.get("results", []) if isinstance(found, dict) else found
-        return {row["id"]: str(row.get("email") or row.get("username") or row["id"]) for row in rows}
+        with self._understood("/api/users/"):
+            rows = found.get("results", []) if isinstance(found, dict) else found
+            return {row["id"]: str(row.get("email") or row.get("username") or row["id"]) for row in rows}
 
     async def tasks(self, project: int, since: datetime | None) -> AsyncIterator[list[Task]]:
         """Pages of tasks with their annotations, by number; since: those that changed after that time of its clock.
@@ -125,12 +128,15 @@ class LabelStudio:
             }
             query["filters"] = {"conjunction": "and", "items": [changed]}
         async for rows in self._pages(project, {"fields": "all", "query": json.dumps(query)}, PAGE):
-            yield [_task(row) for row in rows]
+            with self._understood("/api/tasks"):
+                page = [_task(row) for row in rows]
+            yield page
 
     async def task_numbers(self, project: int) -> set[int]:
         """All there are."""
         query = {"fields": "task_only", "query": json.dumps({"ordering": ["tasks:id"]})}
-        return {row["id"] async for rows in self._pages(project, query, 10 * PAGE) for row in rows}
+        with self._understood("/api/tasks"):
+            return {int(row["id"]) async for rows in self._pages(project, query, 10 * PAGE) for row in rows}
 
     async def _pages(
         self, project: int, query: Mapping[str, str], size: int
@@ -139,11 +145,13 @@ class LabelStudio:
         while True:
             asked = {**query, "project": str(project), "page": str(page), "page_size": str(size)}
             found = await self._call("GET", "/api/tasks", params=asked)
-            rows = found["tasks"]
+            with self._understood("/api/tasks"):
+                rows, total = found["tasks"], found["total"]
+                seen += len(rows)
+                finished = not rows or seen >= total
             if rows:
                 yield rows
-            seen += len(rows)
-            if not rows or seen >= found["total"]:
+            if finished:
                 return
             page += 1
 
@@ -181,7 +189,8 @@ class LabelStudio:
 
     async def webhooks(self, project: int) -> list[dict[str, Any]]:
         found = await self._call("GET", "/api/webhooks/", params={"project": str(project)})
-        return [row for row in found if row.get("project") == project]
+        with self._understood("/api/webhooks/"):
+            return [row for row in found if row.get("project") == project]
 
     async def create_webhook(
         self, project: int, url: str, actions: Sequence[str], headers: Mapping[str, str]
@@ -310,6 +319,15 @@ class LabelStudio:
             self.now = _date(answer)
         return _json(self.url, answer) if answer.content else {}
 
+    @contextmanager
+    def _understood(self, path: str) -> Iterator[None]:
+        """Answers of another version may have another form. Raises `ToolUnreachable`."""
+        try:
+            yield
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            reason = f"{path} is answered in another form than by version {KNOWN_VERSION}"
+            raise ToolUnreachable(url=self.url, reason=reason) from error
+
     async def _send(self, method: str, path: str, **more: Any) -> httpx2.Response:
         try:
             return await self._http.request(method, f"{self.url}{path}", **more)
@@ -333,7 +351,7 @@ def _origin(url: str) -> tuple[str, str, int | None]:
 def _task(row: dict[str, Any]) -> Task:
     annotations = row.get("annotations") or []
     return Task(
-        id=row["id"],
+        id=int(row["id"]),
         data=row["data"] if isinstance(row.get("data"), dict) else {},
         annotations=tuple(_annotation(each) for each in annotations if isinstance(each, dict)),
     )
@@ -343,7 +361,7 @@ def _annotation(row: dict[str, Any]) -> Annotation:
     by = row.get("completed_by")
     lead_time = row.get("lead_time")
     return Annotation(
-        id=row["id"],
+        id=int(row["id"]),
         unique_id=row.get("unique_id"),
         updated_at=str(row.get("updated_at") or row.get("created_at") or ""),
         by=by.get("id") if isinstance(by, dict) else by,

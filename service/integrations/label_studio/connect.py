@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from service.access import keys
 from service.integrations.label_studio import connections, labeling_config, vault
-from service.integrations.label_studio.client import LabelStudio, checked_url
+from service.integrations.label_studio.client import KNOWN_VERSION, LabelStudio, checked_url
 from service.integrations.label_studio.labeling_config import LabelingConfig
 from service.projects import projects
 from service.settings import Settings
@@ -17,8 +17,6 @@ from service.store.ids import public_id
 from service.store.project_settings import ProjectSettings
 from service.store.session import write_session
 from service.store.tables import Project, ToolConnection
-
-KNOWN_VERSION = "1.23"
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ async def look(settings: Settings, wanted: Wanted) -> Found:
         project = await tool.project(wanted.tool_project)
         config = labeling_config.parse(str(project.get("label_config", "")))
         version = await tool.version()
-        return Found(tool.url, str(project.get("title", "")), config, version, _warning(version))
+        return Found(tool.url, str(project.get("title", "")), config, version, version_warning(version))
 
 
 def store(
@@ -145,7 +143,8 @@ def connected(engine: sa.Engine, settings: Settings, wanted: Wanted, into: str |
         )
 
 
-def _warning(version: str | None) -> str | None:
+def version_warning(version: str | None) -> str | None:
+    """None where this is a version that was tested."""
     if version is not None and version.startswith(f"{KNOWN_VERSION}."):
         return None
     told = f"It says it is version {version}" if version else "It does not say its version"

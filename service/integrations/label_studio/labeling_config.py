@@ -19,7 +19,8 @@ _CONTROLS = {
     "Labels": "labels",
 }
 _OF_WHOLE_ITEM = ("Choices", "Taxonomy")
-_OBJECTS = {"Image": "image", "Text": "text"}
+# The tags that show an item, and the modality that it has here.
+_OBJECTS = {"Image": "image", "Text": "text", "HyperText": "text", "Audio": "audio"}
 _LONGEST = 2**20  # characters
 
 
@@ -34,6 +35,7 @@ class LabelingConfig:
     from_name   of the control that says the class; `control` is its tag
     classes     that it offers, as results name them; empty where each task brings its own
     several     it lets people choose several classes of the whole item
+    text_at_url a task names the place of its text, which else stands in it
     """
 
     kind: str
@@ -43,6 +45,7 @@ class LabelingConfig:
     to_name: str
     classes: tuple[str, ...]
     several: bool = False
+    text_at_url: bool = False
 
     @classmethod
     def stored(cls, row: dict[str, Any]) -> Self:
@@ -66,8 +69,11 @@ class LabelingConfig:
         return list(dict.fromkeys(self._classes_in(result)))
 
     def result_of(self, classes: Sequence[str]) -> list[dict[str, Any]]:
-        """A result that names these classes; none where they are said of parts of an item, which nobody knows."""
-        if self.control not in _OF_WHOLE_ITEM or not classes:
+        """A result that names these classes; none where they are said of parts of an item, which nobody knows, or
+        where they are several and people may choose one.
+        """
+        too_many = self.control == "Choices" and not self.several and len(classes) > 1
+        if self.control not in _OF_WHOLE_ITEM or not classes or too_many:
             return []
         named = [name.split("/") for name in classes] if self.control == "Taxonomy" else list(classes)
         return [
@@ -103,7 +109,7 @@ def parse(label_config: str, field: str = "tool_project") -> LabelingConfig:
     if not fitting:
         raise LabelingConfigUnusable(
             field=field,
-            reason=f"none of its tags that say a class is for {' or '.join(_OBJECTS)}, which items here are",
+            reason=f"none of its tags that say a class is for one that shows an item: {', '.join(_OBJECTS)}",
         )
     control = min(fitting, key=lambda tag: tag.tag not in _OF_WHOLE_ITEM)
     to_name = _target(control, shown) or ""
@@ -113,14 +119,16 @@ def parse(label_config: str, field: str = "tool_project") -> LabelingConfig:
             field=field,
             reason=f"its {shown[to_name].tag} {to_name!r} shows {value!r} and not a variable of the task as $image",
         )
+    kind = _OBJECTS[shown[to_name].tag]
     return LabelingConfig(
-        kind=_OBJECTS[shown[to_name].tag],
+        kind=kind,
         data_key=value[1:],
         control=control.tag,
         from_name=str(control.get("name")),
         to_name=to_name,
         classes=tuple(dict.fromkeys(_classes(control))),
         several=control.tag == "Choices" and control.get("choice") == "multiple",
+        text_at_url=kind == "text" and shown[to_name].get("valueType") == "url",
     )
 
 

@@ -102,7 +102,7 @@ class NewConnection(Body):
     )
     pre_annotate: bool = Field(
         False,
-        description="with `batch_push`: show tasks with the class that the head predicts; never control items",
+        description="show tasks with the class that the head predicts, for people to confirm; never control items",
     )
     add_classes: bool = Field(False, description="add the classes that only Label Studio has")
 

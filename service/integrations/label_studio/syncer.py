@@ -173,6 +173,7 @@ class _Run:
             config = LabelingConfig.stored(connection.config)
             self.has_webhook = connection.has_webhook
             if self.claimed.full:
+                await self._version(tool, connection)
                 self.people.update(await tool.people())
                 config = await self._config(tool, connection)
                 await self._webhook(tool, connection)
@@ -206,6 +207,16 @@ class _Run:
         async with self.parts.turns.of(public_id("p", self.claimed.project_id)):
             return await self.parts.write(step)
 
+    async def _version(self, tool: LabelStudio, connection: ToolConnection) -> None:
+        """It is upgraded while it is followed, too."""
+        version = await tool.version()
+
+        def note(session: Session, project: Project, connection: ToolConnection) -> None:
+            connection.tool_version, connection.warning = version, connect.version_warning(version)
+
+        if version != connection.tool_version:
+            await self._write(note)
+
     async def _config(self, tool: LabelStudio, connection: ToolConnection) -> LabelingConfig:
         """As it is now: people change it while they label. The first time, the tool is told to order its tasks by
         predictions, or, where they are made in their order, by number. Raises `LabelingConfigUnusable`.
@@ -220,6 +231,8 @@ class _Run:
             def note(session: Session, project: Project, connection: ToolConnection) -> None:
                 connection.config = config.as_row()
                 connection.seen_until = None  # all is read anew
+                if connection.pre_annotate:
+                    connection.pushed_ranking_id = None  # what it shows beforehand names the control
                 _refused_look_new(session, connection)
 
             await self._write(note)
@@ -320,7 +333,7 @@ class _Run:
                     fetching.start_soon(fetch, one)
             if len(self.unfetched) >= MOST_UNFETCHED:
                 raise self.unfetched[0]
-            if config.kind != "text":
+            if config.kind != "text" or config.text_at_url:
                 await self.parts.write(
                     partial(connections.held, claimed=self.claimed)
                 )  # they take their time
@@ -330,7 +343,7 @@ class _Run:
         shown = task.data.get(config.data_key)
         if not isinstance(shown, str) or not shown:
             raise NotDownloaded(f"its data has no text in {config.data_key!r}")
-        if config.kind == "text":
+        if config.kind == "text" and not config.text_at_url:
             return shown.encode(errors="replace")
         return await tool.download(shown)
 
@@ -415,7 +428,9 @@ class _Run:
             with read_session(parts.engine) as session:
                 project = session.get_one(Project, self.claimed.project_id)
                 try:
-                    shown = batch_push.shown(session, project, entry.item, parts.item_bytes, parts.limits)
+                    shown = batch_push.shown(
+                        session, project, entry.item, config, parts.item_bytes, parts.limits
+                    )
                 except ShortlistError as error:
                     unshown.append(error)
                     return None

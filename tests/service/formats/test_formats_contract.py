@@ -76,6 +76,25 @@ REGIONS: dict[str, Any] = {
             {"shape": "polygon", "label": "coat", "points": "1,2;3,4;5,6"},
         ]
     },
+    "fiftyone": {
+        "fiftyone": [
+            {
+                "_id": {"$oid": "65f1a0c2e4b0a1d2c3b4a5f6"},
+                "_cls": "Detection",
+                "attributes": {},
+                "tags": ["checked"],
+                "label": "coat",
+                "bounding_box": [0.61, 0.5, 0.25, 1.2],
+                "occluded": True,
+            },
+            {
+                "_cls": "Polyline",
+                "label": "coat",
+                "points": [[[0.1, 0.2], [0.3, 0.4], [0.5, 0.1]]],
+                "closed": True,
+            },
+        ]
+    },
     "label-studio": {
         "result": [
             {
@@ -127,8 +146,20 @@ def format(request: pytest.FixtureRequest) -> Format:
 
 
 def test_there_are_those_that_people_ask_for() -> None:
-    asked = {"csv", "ndjson", "json", "parquet", "coco", "voc", "yolo", "label-studio", "imagefolder", "cvat"}
-    assert asked <= formats().keys()
+    asked = {
+        "csv",
+        "ndjson",
+        "json",
+        "parquet",
+        "coco",
+        "voc",
+        "yolo",
+        "label-studio",
+        "imagefolder",
+        "cvat",
+        "fiftyone",
+    }
+    assert asked | {"fiftyone"} <= formats().keys()
 
 
 def test_every_one_says_what_it_is_for(format: Format) -> None:
@@ -294,6 +325,59 @@ def test_what_people_do_in_label_studio(tmp_path: Path) -> None:
     assert isinstance(empty, NoRow)
     assert isinstance(several, NoRow)
     assert "'coat', 'shirt'" in several.message
+
+
+def fiftyone_sample(name: str, **fields: object) -> Row:
+    """As version 1 writes one."""
+    return {
+        "_id": {"$oid": "65f1a0c2e4b0a1d2c3b4a5f6"},
+        "filepath": f"data/{name}",
+        "tags": ["train"],
+        "metadata": {"_cls": "ImageMetadata", "size_bytes": 512, "width": 8, "height": 6},
+        "_media_type": "image",
+        "_rand": 0.25,
+        "created_at": {"$date": "2026-01-31T12:00:00Z"},
+        "last_modified_at": {"$date": "2026-01-31T12:00:00Z"},
+        "_dataset_id": {"$oid": "65f1a0c2e4b0a1d2c3b4a5f0"},
+        **fields,
+    }
+
+
+def test_what_people_do_in_fiftyone(tmp_path: Path) -> None:
+    def box(name: str | None) -> Row:
+        return {"_cls": "Detection", "label": name, "bounding_box": [0, 0, 1, 1]}
+
+    def boxes(*names: str | None) -> Row:
+        return {"_cls": "Detections", "detections": [box(name) for name in names]}
+
+    tag = {"_cls": "Classification", "label": "shirt", "confidence": None}
+    path = tmp_path / "samples.json"
+    samples = [
+        fiftyone_sample("1.png", weather=None, objects=boxes("coat", "coat")),
+        fiftyone_sample("2.png", weather=tag, objects=boxes("coat")),
+        fiftyone_sample("3.png", weather=None, objects=None),
+        fiftyone_sample("4.png", objects=boxes()),
+        fiftyone_sample("5.png", objects=boxes(None)),
+        fiftyone_sample("6.png", objects={"_cls": "Detections", "detections": None}),
+        3,
+    ]
+    path.write_text(json.dumps({"samples": samples}))
+    assert format_of(path).name == "fiftyone"
+    one_class, whole, empty, unnamed, broken, none = (row for _, row in format_of(path).read(path))
+    drawn = {"fiftyone": [box("coat"), box("coat")]}
+    assert one_class == {"key": "data/1.png", "class": "coat", "annotation": drawn}
+    assert whole == {"key": "data/2.png", "class": "shirt", "annotation": {"fiftyone": [box("coat")]}}
+    assert isinstance(empty, NoRow)
+    assert empty.instead == {"key": "data/4.png", "classes": []}
+    assert all(isinstance(row, NoRow) and row.instead is None for row in (unnamed, broken, none))
+
+    path.write_text(
+        json.dumps({"samples": [fiftyone_sample("1.png", ground_truth=tag, predictions=boxes("coat"))]})
+    )
+    assert rows_of(format_of(path), path) == [{"key": "data/1.png", "class": "shirt"}]
+    path.write_text(json.dumps({"samples": [fiftyone_sample("1.png", weather=tag, scene=tag)]}))
+    with pytest.raises(SourceUnreadable, match=r"\(scene, weather\).*dataset\.select_fields\('scene'\)"):
+        list(format_of(path).read(path))
 
 
 def test_an_image_folder_of_others_is_read_by_path(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import { useState } from "preact/hooks";
 import { ask, withQuery } from "../api";
 
 const TABLES = { CSV: "csv", NDJSON: "ndjson", Parquet: "parquet" };
-const TOOLS = { COCO: "coco", "Pascal VOC": "voc", YOLO: "yolo", CVAT: "cvat", "Label Studio": "label-studio", "folders of images": "imagefolder" };
+const TOOLS = { COCO: "coco", "Pascal VOC": "voc", YOLO: "yolo", CVAT: "cvat", "Label Studio": "label-studio", FiftyOne: "fiftyone", "folders of images": "imagefolder" };
 
 export function Export({ project }: { project: string }) {
   const [busy, setBusy] = useState<string | null>(null);

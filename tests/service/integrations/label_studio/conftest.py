@@ -16,7 +16,7 @@ from service.integrations.label_studio.syncer import Syncer
 from service.main import create_app
 from service.settings import Settings
 from service.store.session import read_session, write_session
-from service.store.tables import Item, Project, Table, ToolConnection, ToolTask
+from service.store.tables import Item, Project, RankedItem, Table, ToolConnection, ToolTask
 from tests import factories
 from tests.service.integrations.label_studio.fake import LEGACY, FakeLabelStudio, fake_label_studio
 
@@ -46,7 +46,7 @@ class Site:
         given = {"url": tool.url, "token": LEGACY, "tool_project": 7} | body
         return self.client.post(f"/projects/{project}/integrations/label-studio", json=given)
 
-    def look(self, *, full: bool = True) -> dict[str, Any]:
+    def look(self, *, full: bool = True, project: str = "p_1") -> dict[str, Any]:
         """Once, as if a minute had passed, or else after a hint; what the connection says afterwards."""
         if full:
             with self.engine.begin() as connection:
@@ -54,7 +54,7 @@ class Site:
         with read_session(self.engine) as session:
             number = session.scalars(sa.select(ToolConnection.id)).one()
         anyio.run(self.syncer.follow, number)
-        return self.status()
+        return self.status(project)
 
     def status(self, project: str = "p_1") -> dict[str, Any]:
         found: dict[str, Any] = self.client.get(f"/projects/{project}/integrations/label-studio").json()
@@ -75,18 +75,22 @@ class Site:
         with read_session(self.engine) as session:
             return session.scalar(sa.select(sa.func.count()).select_from(table)) or 0
 
-    def rank(self, *tasks: int) -> int:
-        """A new ranking of these tasks, the first wanted most, as a worker would store it; its version."""
+    def rank(self, *tasks: int, predicted: str | None = None) -> int:
+        """A new ranking of these tasks, the first wanted most, as a worker would store it; its version. predicted: by
+        the head, for each.
+        """
         with write_session(self.engine) as session:
-            return _rank(session, tasks)
+            return _rank(session, tasks, predicted)
 
 
-def _rank(session: Session, tasks: tuple[int, ...]) -> int:
+def _rank(session: Session, tasks: tuple[int, ...], predicted: str | None) -> int:
     project = session.get_one(Project, 1)
     item_of = dict(session.execute(sa.select(ToolTask.task_id, ToolTask.item_id)).all())
     items = [session.get_one(Item, item_of[task]) for task in tasks]
     score_run = factories.make_score_run(session, project=project)
     ranking = factories.make_ranking(session, project=project, score_run=score_run, items=items)
+    ranked = sa.update(RankedItem).where(RankedItem.ranking_id == ranking.id)
+    session.execute(ranked.values(predicted_class=predicted))
     project.score_run_id, project.ranking_id = score_run.id, ranking.id
     return ranking.version
 

@@ -71,7 +71,7 @@ class FakeLabelStudio:
         self.files: dict[str, bytes] = {}
         self.users = {1: "ann@lab.local", 2: "bob@lab.local"}
         self.calls: list[str] = []
-        self.down = False
+        self.down = self.revoked = False
         self.refuses_webhooks = False
         self.access = "access-1"
         # A test's own mishaps, before a call is answered, and after what it asks for was done.
@@ -254,7 +254,10 @@ def fake_label_studio() -> Iterator[FakeLabelStudio]:
                 return self.say_json(
                     *((200, {"access": fake.access}) if good else (401, {"detail": "Token is invalid"}))
                 )
-            if self.headers.get("Authorization") not in (f"Token {LEGACY}", f"Bearer {fake.access}"):
+            if fake.revoked or self.headers.get("Authorization") not in (
+                f"Token {LEGACY}",
+                f"Bearer {fake.access}",
+            ):
                 return self.say_json(401, {"detail": "Invalid token."})
             if split.path in fake.files:
                 return self.say(200, fake.files[split.path], "image/png")

@@ -14,6 +14,7 @@ from service.integrations.label_studio.connections import LeaseLost
 from service.store.session import read_session, write_session
 from service.store.tables import Item, Project, RankedItem, Reservation, ToolConnection, ToolTask, utc_now
 from tests import factories
+from tests.journeys.sounds import recording
 from tests.service.integrations.label_studio.conftest import Site
 from tests.service.integrations.label_studio.fake import (
     TEXTS,
@@ -359,6 +360,21 @@ def test_texts(site: Site, tool: FakeLabelStudio) -> None:
     shown = {task["data"]["key"]: task["data"]["text"] for task in tool.tasks.values()}
     assert shown == {f"t{number}": f"Zoë likes cat {number}" for number in range(3)}
     assert site.count(Item) == 3
+
+
+@on_sqlite
+def test_recordings(site: Site, tool: FakeLabelStudio, tmp_path: Path) -> None:
+    tool.label_config = TEXTS.replace("Text name", "Audio name")
+    (tmp_path / "rise.wav").write_bytes(recording("rise", 1))
+    site.project(control_fraction=0, modality="audio")
+    items = [{"key": "rise.wav", "uri": str(tmp_path / "rise.wav")}]
+    assert site.client.post("/projects/p_1/items", json={"items": items}).json()["added"] == 1
+    site.connect(tool, batch_push=True)
+    assert site.look()["error"] is None
+    (task,) = tool.tasks.values()
+    sound = str(task["data"]["text"]).removeprefix("data:audio/wav;base64,")
+    assert base64.b64decode(sound) == recording("rise", 1)
+    assert site.count(Item) == 1
 
 
 @on_sqlite

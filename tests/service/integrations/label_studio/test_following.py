@@ -7,8 +7,10 @@ import sqlalchemy as sa
 
 from service.content.reader import content_hash_of
 from service.integrations.label_studio.connections import LeaseLost
-from service.store.session import read_session
-from service.store.tables import Item, Label, ToolAnnotation, ToolConnection, ToolTask
+from service.store import class_sets
+from service.store.session import read_session, write_session
+from service.store.tables import Item, Label, Project, ToolAnnotation, ToolConnection, ToolTask
+from tests.journeys.sounds import recording
 from tests.service.integrations.label_studio import fake as fakes
 from tests.service.integrations.label_studio.conftest import Site
 from tests.service.integrations.label_studio.fake import (
@@ -77,6 +79,32 @@ def test_texts_come_as_texts(site: Site, tool: FakeLabelStudio) -> None:
     assert (told["error"], told["tasks"], told["refused"]) == (None, 3, 2)
     assert told["refusals"][0] == "Task 2 is no item: its data has no text in 'text'."
     (item,) = site.client.get("/projects/p_1/items").json()["items"]
+    assert item["content"]["text"] == "Zoë likes cats"
+
+
+@on_sqlite
+def test_recordings_and_texts_at_places(site: Site, tool: FakeLabelStudio) -> None:
+    tool.label_config = TEXTS.replace("Text name", "Audio name")
+    tool.files["/data/upload/7/rise.wav"] = recording("rise", 1)
+    tool.add_task(text="/data/upload/7/rise.wav")
+    tool.add_task(text=fakes.data_uri(b"no sound"))
+    site.project()
+    assert site.connect(tool).status_code == 201
+    told = site.look()
+    assert (told["error"], told["tasks"], told["refused"]) == (None, 2, 1)
+    (item,) = site.client.get("/projects/p_1/items").json()["items"]
+    assert item["facts"]["rate"] == 8_000
+    assert site.client.get(item["content"]["url"]).content == recording("rise", 1)
+
+    site.client.delete("/projects/p_1/integrations/label-studio")
+    tool.label_config = TEXTS.replace("Text name", 'Text valueType="url" name')
+    tool.files["/data/upload/7/note.txt"] = "Zoë likes cats".encode()
+    tool.tasks.clear()
+    tool.add_task(text="/data/upload/7/note.txt")
+    site.project(name="notes")
+    assert site.connect(tool, "p_2").status_code == 201
+    assert site.look(project="p_2")["error"] is None
+    (item,) = site.client.get("/projects/p_2/items").json()["items"]
     assert item["content"]["text"] == "Zoë likes cats"
 
 
@@ -195,6 +223,60 @@ def test_control_items_stand_in_their_share_and_measure(site: Site, tool: FakeLa
     assert sorted(label["arm"] for label in site.labels()) == ["control", "selected"]
 
 
+def test_the_head_s_class_is_shown_where_it_is_wanted(site: Site, tool: FakeLabelStudio) -> None:
+    """By the name that the tool has for it; never where chance chose, as people are not to be swayed there."""
+    tool.add_pictures(8)
+    site.project(classes=["cat", "hound", "bird"], control_fraction=0.25)
+    with write_session(site.engine) as session:
+        session.get_one(Project, 1).aliases = {"dog": "hound"}
+    site.connect(tool, pre_annotate=True)
+    site.look()
+    ranked = [each for each in range(1, 9) if _shuffle(site, each) >= _shuffle_limit(site, 2)]
+    site.rank(*ranked)  # before there is a head
+    site.look()
+    assert {str(each["result"]) for each in tool.predictions} == {"[]"}
+    site.rank(*ranked, predicted="hound")
+    assert site.look()["error"] is None
+    shown = {each["task"]: each["result"] for each in tool.predictions}
+    assert shown == {each: chosen("dog") if each in ranked else [] for each in range(1, 9)}
+    assert [number for number in tool.order() if number in ranked] == ranked
+    tool.label_config = tool.label_config.replace('name="label"', 'name="kind"')  # while it is followed
+    site.look()
+    names = {each["result"][0]["from_name"] for each in tool.predictions if each["result"]}
+    assert names == {"kind"}
+    site.rank(*ranked, predicted="bird")  # which the tool lacks
+    site.look()
+    assert {str(each["result"]) for each in tool.predictions} == {"[]"}
+
+
+@on_sqlite
+def test_several_classes_are_shown_beforehand(site: Site, tool: FakeLabelStudio) -> None:
+    tool.label_config = tool.label_config.replace('choice="single"', 'choice="multiple"')
+    tool.add_pictures(2)
+    site.project(label_kind="multi", control_fraction=0)
+    site.connect(tool, pre_annotate=True)
+    site.look()
+    for predicted, result in ((["dog", "cat"], chosen("cat", "dog")), ([], [])):
+        site.rank(1, predicted=class_sets.joined(predicted))
+        site.look()
+        assert [each["result"] for each in tool.predictions] == [result]
+
+
+def test_a_task_stands_once_though_the_pool_grew(site: Site, tool: FakeLabelStudio) -> None:
+    """With more items there are more control items, some of which a ranking of before has, too."""
+    tool.add_pictures(8)
+    site.project(control_fraction=0.25)
+    site.connect(tool)
+    site.look()
+    ranked = [each for each in range(1, 9) if _shuffle(site, each) >= _shuffle_limit(site, 2)]
+    site.rank(*ranked)
+    tool.add_pictures(60)
+    assert site.look()["error"] is None
+    tasks = [each["task"] for each in tool.predictions]
+    assert len(tasks) == len(set(tasks))
+    assert set(ranked) < set(tasks)
+
+
 def _shuffle(site: Site, task: int) -> int:
     with read_session(site.engine) as session:
         query = sa.select(Item.shuffle).where(Item.key == f"label-studio/{task}")
@@ -223,6 +305,22 @@ def test_boxes_come_back_untouched_and_name_the_class(site: Site, tool: FakeLabe
         "Annotation 3 of task 3: it names no class with RectangleLabels 'box'.",
         "Annotation 2 of task 2: it names 2 classes ('cat', 'dog'), and an item of this project has one.",
     ]
+
+
+@on_sqlite
+def test_boxes_outside_the_image_are_kept_as_they_are(site: Site, tool: FakeLabelStudio) -> None:
+    """They are the tool's to judge: the class counts, and they go back as they came."""
+    tool.label_config = BOXES
+    tool.add_pictures(1)
+    site.project()
+    site.connect(tool)
+    outside = boxed("dog")
+    outside[0]["value"] |= {"x": -20.5, "y": 140, "width": 400}
+    tool.annotate(1, outside)
+    assert site.look()["refused"] == 0
+    assert site.said() == {"1": ("ann@lab.local", "dog")}
+    sent = site.client.get("/projects/p_1/labels", params={"format": "label-studio"}).json()
+    assert sent[0]["annotations"][0]["result"] == outside
 
 
 @on_sqlite
@@ -345,6 +443,35 @@ def test_the_tool_is_down_for_an_hour(connected: Site, tool: FakeLabelStudio) ->
     told = connected.look()
     assert (told["error"], told["failures"]) == (None, 0)
     assert connected.said() == {"3": ("ann@lab.local", "dog")}
+
+
+@on_sqlite
+def test_a_token_that_is_revoked_is_told_and_nothing_is_lost(connected: Site, tool: FakeLabelStudio) -> None:
+    tool.annotate(3, chosen("dog"))
+    tool.revoked = True
+    assert "refuses this token" in connected.look()["error"]
+    tool.revoked = False
+    assert connected.look()["error"] is None
+    assert connected.said() == {"3": ("ann@lab.local", "dog")}
+
+
+@on_sqlite
+def test_a_tool_that_is_upgraded_while_it_is_followed(
+    connected: Site, tool: FakeLabelStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool.release = "2.0.0"
+    told = connected.look()
+    assert (told["error"], told["tool_version"]) == (None, "2.0.0")
+    assert told["warning"].startswith("It says it is version 2.0.0; this was tested with 1.23")
+    answers: list[Any] = [{"tasks": [{"uid": "a"}], "total": 1}, {"results": []}, []]
+    for answer in answers:
+        monkeypatch.setattr(tool, "_page", lambda query, answer=answer: answer)
+        assert "/api/tasks is answered in another form than by version 1.23" in connected.look()["error"]
+    monkeypatch.undo()
+    tool.release = "1.23.2"
+    told = connected.look()
+    assert (told["error"], told["warning"]) == (None, None)
+    assert connected.count(Item) == 5
 
 
 @on_sqlite

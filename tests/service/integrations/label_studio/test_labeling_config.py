@@ -78,6 +78,19 @@ def test_texts() -> None:
 
 
 @pytest.mark.parametrize(
+    ("tag", "kind", "by_url"),
+    [
+        ('HyperText name="o" value="$at"', "text", False),
+        ('Text name="o" value="$at" valueType="url"', "text", True),
+        ('Audio name="o" value="$at" zoom="true"', "audio", False),
+    ],
+)
+def test_other_objects(tag: str, kind: str, by_url: bool) -> None:
+    config = parse(f'<View><{tag}/><Choices name="c" toName="o">{CHOICES}</Choices></View>')
+    assert (config.kind, config.data_key, config.text_at_url) == (kind, "at", by_url)
+
+
+@pytest.mark.parametrize(
     "result",
     [
         None,
@@ -117,6 +130,12 @@ def test_a_result_is_read_as_it_was_made(control: str, classes: list[str]) -> No
     assert config.classes_in([made]) == classes
     assert (made["to_name"], made["type"]) == ("img", config.control.lower())
     assert config.result_of([]) == []
+
+
+def test_a_choice_of_one_is_never_shown_several() -> None:
+    config = parse(image(f'<Choices name="c" toName="img">{CHOICES}</Choices>'))
+    assert config.result_of(["cat", "d"]) == []
+    assert len(config.result_of(["cat"])) == 1
 
 
 def test_where_boxes_are_nobody_knows_without_looking() -> None:

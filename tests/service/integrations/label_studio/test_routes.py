@@ -60,7 +60,10 @@ def test_a_wrong_project_or_address_is_told_at_once(site: Site, tool: FakeLabelS
             "<View><Image name='image' value='$image'/></View>",
             "none of the tags that say a class, which are Choices",
         ),
-        ("<View><Audio name='a' value='$a'/><Choices name='c' toName='a'/></View>", "is for Image or Text"),
+        (
+            "<View><TimeSeries name='a' value='$a'/><Choices name='c' toName='a'/></View>",
+            "is for one that shows an item: Image, Text, HyperText, Audio",
+        ),
         (
             "<View><Image name='i' value='http://x/a.png'/><Choices name='c' toName='i'/></View>",
             "not a variable",
