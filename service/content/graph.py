@@ -217,7 +217,7 @@ class Graphs:
     suffixes: ClassVar[frozenset[str]] = frozenset({".graphml"})
     shared_suffixes: ClassVar[frozenset[str]] = frozenset({".json"})  # which is mostly something else
     columns: ClassVar[tuple[str, ...]] = ("graph", "graphml", "node_link")
-    formats: ClassVar[tuple[str, ...]] = ("GraphML", "node-link JSON in a table")
+    formats: ClassVar[tuple[str, ...]] = ("GraphML", "node-link JSON")
     binary: ClassVar[bool] = False
     has_text: ClassVar[bool] = False
     default_task: ClassVar[str] = "attribute_masking"
