@@ -215,7 +215,7 @@ def test_duplicates_are_exported_with_a_suggestion(admin: TestClient, engine: sa
     lines = admin.get(
         "/projects/p_1/labels?suggestions=true", headers={"Accept": "text/csv"}
     ).text.splitlines()
-    assert lines[0].endswith(",created_at,suggested_class,duplicate_of")
+    assert lines[0].endswith(",created_at,content_hash,suggested_class,duplicate_of")
     assert lines[-1].endswith(",shirt,i_3")
 
 
