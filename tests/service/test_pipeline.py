@@ -113,7 +113,7 @@ def test_each_job_needs_the_plug_ins_that_it_will_use(session: Session) -> None:
         "compare_with_random": ("short", {"head:mlp", "modality:image"}),
         "rank": (
             "short",
-            {"strategy:margin", "strategy:shortlist", "head:propagate", "modality:image"},
+            {"strategy:margin", "strategy:shortlist", "head:linear", "modality:image"},
         ),  # of the head that is served
         "check_labels": ("short", set()),
         "remove_score_runs": ("short", set()),
