@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -131,17 +132,19 @@ def _pair(number: int) -> bytes:
 # ---- the fastest decoders ----
 
 
-def _tokenized(_: Modality, data: Sequence[bytes]) -> object:
+@cache
+def _tokenizer() -> Any:
     tokenizers = importlib.import_module("tokenizers")
 
-    if not hasattr(_tokenized, "kept"):
-        words = {f"w{word}": word + 3 for word in range(_VOCABULARY)} | {"<unk>": 0, ",": 1, ".": 2}
-        made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>"))
-        made.normalizer = tokenizers.normalizers.Lowercase()
-        made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-        _tokenized.kept = made  # type: ignore[attr-defined]
-    found = _tokenized.kept.encode_batch([one.decode() for one in data])  # type: ignore[attr-defined]
-    return [torch.tensor(one.ids) for one in found]
+    words = {f"w{word}": word + 3 for word in range(_VOCABULARY)} | {"<unk>": 0, ",": 1, ".": 2}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>"))
+    made.normalizer = tokenizers.normalizers.Lowercase()
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    return made
+
+
+def _tokenized(_: Modality, data: Sequence[bytes]) -> object:
+    return [torch.tensor(one.ids) for one in _tokenizer().encode_batch([one.decode() for one in data])]
 
 
 def _heard(modality: Modality, data: Sequence[bytes]) -> object:

@@ -72,9 +72,12 @@ def run(context: JobContext) -> dict[str, Any]:
 
 
 def _copied(old: type[Item], new: type[Item], project: Project) -> sa.ColumnElement[bool]:
-    """True of an item and its copy. An import of the source may give a key to other bytes meanwhile."""
+    """True of an item and its copy. Meanwhile an import of the source may give a key to other bytes, which are another
+    item, and a scoring may tell the hash of one that was copied without.
+    """
     same_bytes = new.content_hash.is_not_distinct_from(old.content_hash)
-    return sa.and_(new.project_id == project.id, new.key == old.key, same_bytes)
+    told_since = sa.and_(new.content_hash.is_(None), new.created_at == old.created_at)
+    return sa.and_(new.project_id == project.id, new.key == old.key, sa.or_(same_bytes, told_since))
 
 
 def _next_items(session: Session, source: Project, after: int) -> list[int]:

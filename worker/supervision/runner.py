@@ -28,7 +28,9 @@ from worker.jobs.context import JobContext
 from worker.supervision.runner_process import Elsewhere, Ended, Progress, Ready, Refused, Start
 
 REPORT_INTERVAL_S = 0.2
-NICENESS = 10  # of the long lane on a CPU, where the system knows no idle scheduling
+NICENESS = (
+    10  # of the long lane on a CPU, where the system knows no idle scheduling, or a container forbids it
+)
 
 log = structlog.get_logger()
 
@@ -144,11 +146,18 @@ def _give_way(start: Start, on_cpu: bool) -> None:
     A nice process is preempted by one that wakes up only at the end of its slice (Linux from 6.6 on), some 3 ms, and a
     ranking has hundreds of places where its threads wait for each other. An idle one is preempted at once.
     """
-    if start.lane == "long" and on_cpu:
-        if hasattr(os, "SCHED_IDLE"):
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-        else:
-            os.nice(NICENESS)
+    if start.lane == "long" and on_cpu and not _become_idle():
+        os.nice(NICENESS)
+
+
+def _become_idle() -> bool:
+    if not hasattr(os, "SCHED_IDLE"):
+        return False
+    try:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    except OSError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

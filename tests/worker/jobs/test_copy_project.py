@@ -217,6 +217,28 @@ def test_a_key_that_gets_other_bytes_while_it_is_copied(
     assert "eve" not in {row[1] for row in label_rows(engine, copy)}
 
 
+def test_a_hash_that_is_told_while_it_is_copied_loses_no_label(
+    engine: sa.Engine,
+    settings: Settings,
+    artifacts: Artifacts,
+    source: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between two statements of one transaction PostgreSQL shows what others have stored meanwhile."""
+    with write_session(engine) as session:
+        session.execute(sa.update(Item).where(Item.project_id == source).values(content_hash=None))
+    copy, copied = begin(engine, source, True), copy_project._Copy.items
+
+    def then_a_scoring(self: Any, decided: bool) -> None:
+        copied(self, decided)
+        mine = sa.update(Item).where(Item.project_id == source)
+        self.session.execute(mine.values(content_hash=sa.literal("hash of ") + Item.key))
+
+    monkeypatch.setattr(copy_project._Copy, "items", then_a_scoring)
+    running.run(running.claim(engine, settings, artifacts))
+    assert len(label_rows(engine, copy)) == len(label_rows(engine, source)) > 0
+
+
 def test_deleting_takes_the_artifacts_along(
     engine: sa.Engine, settings: Settings, artifacts: Artifacts, source: int
 ) -> None:
