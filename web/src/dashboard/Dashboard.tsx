@@ -441,11 +441,11 @@ function EachClass({ round, metrics, project }: { round: number; metrics: NonNul
   return (
     <div class="scroll" role="region" aria-label="Each class" tabIndex={0}>
       <table class="confusion several">
-        <caption class="quiet">Average precision of each class, the lowest first, and its items at a probability of 50 %.</caption>
+        <caption class="quiet">Average precision (AP) of each class, the lowest first, and its items at a probability of 50 %.</caption>
         <thead>
           <tr>
             <td class="corner" />
-            {["precision", "found", "missed", "false alarm", "rightly not"].map((name) => (
+            {["AP", "found", "missed", "false alarm", "rightly not"].map((name) => (
               <th key={name} scope="col">
                 <span>{name}</span>
               </th>
