@@ -142,7 +142,10 @@ class Site:
     ) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", module, *arguments]
         environment = self._environment | (variables or {})
-        return subprocess.Popen(command, env=environment, cwd=REPOSITORY, stdout=stdout, text=True)
+        # A session of its own: a worker's long lane gives way to all of its session, other tests among them.
+        return subprocess.Popen(
+            command, env=environment, cwd=REPOSITORY, stdout=stdout, text=True, start_new_session=True
+        )
 
     def stop(self) -> list[int]:
         """As a person or a container engine stops it, SIGTERM; the exit statuses."""

@@ -24,7 +24,8 @@ def environment(settings: Settings) -> dict[str, str]:
 
 def start_worker(settings: Settings, *arguments: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "tests.worker.processes", *arguments]
-    return subprocess.Popen(command, env=environment(settings), cwd=REPOSITORY)
+    # Its long lane gives way to all of its session, here to other tests; see `RunnerProcess`.
+    return subprocess.Popen(command, env=environment(settings), cwd=REPOSITORY, start_new_session=True)
 
 
 @contextmanager

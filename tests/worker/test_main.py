@@ -193,8 +193,10 @@ def test_a_stop_hands_back_the_jobs_of_all_lanes(engine: sa.Engine, settings: Se
 def test_the_long_runner_gives_way_on_a_cpu(engine: sa.Engine, settings: Settings) -> None:
     short, longer = (enqueue(engine, "endless", lane=lane) for lane in ("short", "long"))
     own = os.getpriority(os.PRIO_PROCESS, 0)
-    with worker(settings):
+    with worker(settings) as process:
         quick, patient = runner_pid(engine, short), runner_pid(engine, longer)
+        # Among sessions Linux shares the cores out evenly, however idle their processes are.
+        assert os.getsid(quick) == os.getsid(patient) == os.getsid(process.pid)
         assert os.getpriority(os.PRIO_PROCESS, quick) == own
         if hasattr(os, "SCHED_IDLE"):
             assert os.sched_getscheduler(quick) == os.sched_getscheduler(0)

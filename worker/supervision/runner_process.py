@@ -75,12 +75,13 @@ class RunnerProcess:
         self._killing = threading.Lock()
         self._pipe, theirs = multiprocessing.Pipe()
         with theirs:
-            # A session of its own: Ctrl-C reaches the supervisor only, a kill takes along what it started.
+            # A group of its own: Ctrl-C reaches the supervisor only, a kill takes along what it started. Not a session:
+            # Linux shares the cores out among sessions first (autogroup), so an idle lane would get as much as the others.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "worker.supervision.runner", str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,
+                process_group=0,
             )
         self._send(start)
 
