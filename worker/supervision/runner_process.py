@@ -76,7 +76,7 @@ class RunnerProcess:
         self._pipe, theirs = multiprocessing.Pipe()
         with theirs:
             # A group of its own: Ctrl-C reaches the supervisor only, a kill takes along what it started. Not a session:
-            # Linux shares the cores out among sessions first (autogroup), so an idle lane would get as much as the others.
+            # Linux shares the cores out among sessions first (autogroup), so an idle lane would take half of them.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "worker.supervision.runner", str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()],
