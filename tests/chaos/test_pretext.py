@@ -27,7 +27,8 @@ ITEMS = 160
 @contextmanager
 def worker(settings: Settings, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "worker", *arguments]
-    process = subprocess.Popen(command, env=environment(settings), cwd=REPOSITORY)
+    # Its long lane gives way to all of its session, here to other tests.
+    process = subprocess.Popen(command, env=environment(settings), cwd=REPOSITORY, start_new_session=True)
     try:
         yield process
     finally:
