@@ -292,6 +292,6 @@ def test_the_hardest_words_are_told_with_the_text(
     contents = [item["content"] for item in admin.get("/projects/p_1/items").json()["items"]]
     assert [content["marks"] for content in contents] == [[[3, 6], [17, 22]], [], []]
     assert [contents[0]["text"][start:end] for start, end in contents[0]["marks"]] == ["one", "three"]
-    batch = admin.post("/projects/p_1/next-batch", json={"annotator": "ann", "count": 3}).json()
+    batch = admin.post("/projects/p_1/next-batch", json={"annotator": "ann", "size": 3}).json()
     marks = {item["key"]: item["content"]["marks"] for item in batch["items"]}
     assert marks == {"00": [[3, 6], [17, 22]], "01": [], "02": []}
