@@ -56,6 +56,7 @@ from service.integrations.label_studio.syncer import Syncer
 from service.pool.uploads import sweep
 from service.settings import Settings
 from service.store.artifacts import Artifacts
+from service.store.marks import Marks
 from service.store.session import make_engine
 from service.webhooks.deliverer import Deliverer
 
@@ -105,6 +106,7 @@ def create_app(settings: Settings) -> FastAPI:
     """Raises `DataFolderNotWritable`. The database is not touched before the first request."""
     secret = keys.server_secret(settings)
     engine = make_engine(settings.database)
+    artifacts = Artifacts(settings.artifacts, settings.data_dir / "cache")
     parts = Parts(
         settings=settings,
         engine=engine,
@@ -112,7 +114,8 @@ def create_app(settings: Settings) -> FastAPI:
         links=ItemLinks(secret, settings.content_link_ttl_s),
         item_bytes=ItemBytes(settings),
         limits=limits_of(settings),
-        artifacts=Artifacts(settings.artifacts, settings.data_dir / "cache"),
+        artifacts=artifacts,
+        marks=Marks(artifacts),
         figures=Figures(CollectorRegistry()),
         slots=anyio.CapacityLimiter(SESSIONS),
         write_slots=anyio.CapacityLimiter(1 if engine.dialect.name == "sqlite" else WRITERS),

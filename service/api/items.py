@@ -93,7 +93,7 @@ class ItemAnswer(Answer):
             key=item.key,
             uri=item.uri,
             image_url=image_url(links, project.modality),
-            content=ItemContent.of(parts, links, project, item.uri, item.content_hash),
+            content=ItemContent.of(parts, links, project, item.id, item.uri, item.content_hash),
             split=item.split,
             state=item.state,
             quarantine_reason=item.quarantine_reason,

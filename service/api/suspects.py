@@ -79,7 +79,7 @@ class SuspectAnswer(Answer):
             item=public_id("i", item.id),
             key=item.key,
             image_url=image_url(links, project.modality),
-            content=ItemContent.of(parts, links, project, item.uri, item.content_hash),
+            content=ItemContent.of(parts, links, project, item.id, item.uri, item.content_hash),
             class_name=class_sets.alone(suspect.class_name),
             classes=class_sets.several(suspect.class_name),
             suggested_class=class_sets.alone(suspect.suggested_class),

@@ -31,7 +31,7 @@ _FEW = 24  # bytes beyond ASCII; a guess from fewer is worth less than the most 
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u200e\u200f\u2060\u00ad"
 
 # Unicode's marks: vowels of Indic scripts and accents on their own. They are no word characters to `re`.
-_MARK_RANGES = "".join(
+MARKS = "".join(
     chr(point) for point in range(0x300, 0x10000) if unicodedata.category(chr(point)).startswith("M")
 )
 # Scripts without spaces between words are cut by character: Chinese, Japanese, Thai, Lao, Burmese, Khmer.
@@ -39,7 +39,7 @@ _ALONE = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     "\U00020000-\U0003ffff"
 )
-_WORD = rf"[{_ALONE}]|(?:(?![{_ALONE}])[^\W_])(?:(?![{_ALONE}])[^\W_]|[{_MARK_RANGES}])*"
+_WORD = rf"[{_ALONE}]|(?:(?![{_ALONE}])[^\W_])(?:(?![{_ALONE}])[^\W_]|[{MARKS}])*"
 WORDS = re.compile(_WORD)
 PIECES = re.compile(rf"{_WORD}|\S")  # words, and every other visible character on its own
 

@@ -25,6 +25,7 @@ from service.http.figures import Figures
 from service.settings import Settings
 from service.store.artifacts import Artifacts
 from service.store.ids import row_number
+from service.store.marks import Marks
 from service.store.session import read_session, single_read, write_session
 from service.store.tables import utc_now
 
@@ -59,6 +60,7 @@ class Parts:
     item_bytes: ItemBytes
     limits: Limits
     artifacts: Artifacts
+    marks: Marks
     figures: Figures
     slots: anyio.CapacityLimiter
     write_slots: anyio.CapacityLimiter

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
@@ -12,12 +13,14 @@ from service.content.reader import ItemBytes
 from service.projects import project_copy, projects
 from service.settings import Settings
 from service.store.artifacts import Artifacts
+from service.store.marks import store_marks
 from service.store.session import read_session, write_session
 from service.store.tables import CatalogueEntry, Item, Job, Project
 from tests import factories
 from tests.api.conftest import created
 from tests.pictures import encoded, picture
 from tests.worker import running
+from worker.arrays import no_spans
 from worker.jobs import copy_project
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -266,3 +269,29 @@ def test_texts_live_as_long_as_a_copy_needs_them(
     assert {ItemBytes(settings).read(uri) for uri in uris} == {b"One.", b"Two."}
     delete(third)
     assert stored(settings) == []
+
+
+@on_sqlite
+def test_the_hardest_words_are_told_with_the_text(
+    admin: TestClient, engine: sa.Engine, artifacts: Artifacts
+) -> None:
+    created(admin)
+    register(admin, "<b>one</b> two 🙂 three", "unmarked", "came later")
+    with write_session(engine) as session:
+        project = session.get_one(Project, 1)
+        run = factories.make_score_run(session, project=project)
+        session.flush()
+        project.score_run_id, artifact = run.id, str(run.artifact)
+        ids = list(session.scalars(sa.select(Item.id).order_by(Item.key)))[:2]
+    found = no_spans(2, 5)
+    found[0, :2] = [[17, 22], [3, 6]]
+    with artifacts.writing(f"{artifact}/ids.npy") as file:
+        np.save(file, np.array(ids, np.int64))
+    store_marks(artifacts, artifact, [found[:1], found[1:]])
+
+    contents = [item["content"] for item in admin.get("/projects/p_1/items").json()["items"]]
+    assert [content["marks"] for content in contents] == [[[3, 6], [17, 22]], [], []]
+    assert [contents[0]["text"][start:end] for start, end in contents[0]["marks"]] == ["one", "three"]
+    batch = admin.post("/projects/p_1/next-batch", json={"annotator": "ann", "size": 3}).json()
+    marks = {item["key"]: item["content"]["marks"] for item in batch["items"]}
+    assert marks == {"00": [[3, 6], [17, 22]], "01": [], "02": []}

@@ -71,6 +71,31 @@ const image: Viewer = {
   },
 };
 
+/** A text as pieces, every second one of which is marked. Ranges count code points, strings in JavaScript do not. */
+export function pieces(text: string, marks: [number, number][]): string[] {
+  const points = [...text];
+  const cuts = marks.flatMap(([start, end]) => [start, end]);
+  return [0, ...cuts].map((start, place) => points.slice(start, cuts[place] ?? points.length).join(""));
+}
+
+/** Nothing of it is markup: each piece is a text of its own. */
+function Marked({ text, marks }: { text: string; marks: [number, number][] }) {
+  if (marks.length === 0) return <p dir="auto">{text}</p>;
+  return (
+    <p dir="auto">
+      {pieces(text, marks).map((piece, place) =>
+        place % 2 ? (
+          <mark key={place} title="hard to guess for the pretext model">
+            {piece}
+          </mark>
+        ) : (
+          piece
+        ),
+      )}
+    </p>
+  );
+}
+
 function LongText({ content }: { content: Content }) {
   const [text, setText] = useState<string | null>("…");
   useEffect(() => {
@@ -83,13 +108,13 @@ function LongText({ content }: { content: Content }) {
       over = true;
     };
   }, [content.url]);
-  return text === null ? <Missing what="This text" source={content.url} /> : <p dir="auto">{text}</p>;
+  return text === null ? <Missing what="This text" source={content.url} /> : <Marked text={text} marks={content.marks} />;
 }
 
 const text: Viewer = {
   Full: ({ content }) => (
     <div class="text" tabIndex={0}>
-      {content.text === null ? <LongText key={content.url} content={content} /> : <p dir="auto">{content.text}</p>}
+      {content.text === null ? <LongText key={content.url} content={content} /> : <Marked text={content.text} marks={content.marks} />}
     </div>
   ),
   Tile: ({ content }) => (
@@ -127,7 +152,7 @@ const video: Viewer = {
   preload: async () => "",
 };
 
-const halvesOf = (content: Content): Content[] => (content.parts ?? []).map((part) => ({ ...part, parts: null }));
+const halvesOf = (content: Content): Content[] => (content.parts ?? []).map((part) => ({ ...part, marks: [], parts: null }));
 
 /** The half that is fetched ahead: texts come with the answer. */
 const aheadOf = (content: Content): Content | undefined => halvesOf(content).find((half) => half.kind !== "text");

@@ -160,6 +160,12 @@ class Modality(BaseModel, ABC):
         compares trained embeddings with it, and the first ranking comes from it.
         """
 
+    def spans(self, data: bytes, limits: Limits, places: Ints) -> Ints:
+        """Where the item is a text: which of its characters the decoded numbers at `places` (k,) stand for, -1 for none
+        -> (k, 2) the first and the one after the last, -1 where there are none. Raises `BadItem`.
+        """
+        return np.full((len(places), 2), -1)
+
     def traits(self, items: Tensor, sizes: Ints) -> dict[str, Floats]:
         """Decoded items and the sizes of their files in bytes -> traits (m,) that losses must not merely follow."""
         return {}

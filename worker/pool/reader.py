@@ -1,5 +1,6 @@
 """Items' bytes to decoded items, many at a time."""
 
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from service.content.contract import Facts
 from service.content.reader import ItemBytes, content_hash_of
 from service.errors import BadItem, SourceNotAllowed, SourceUnreachable, SourceUnreadable
 from service.settings import Settings
+from worker.arrays import Ints, Spans, no_spans
 from worker.device import available_cores
 from worker.modalities import Modality
 from worker.pool.items import ItemRef
@@ -66,6 +68,26 @@ class ItemReader:
     def stack(self, uris: Sequence[str], modality: Modality) -> Tensor:
         """(m, *item_shape), less those that cannot be read: scoring says what is wrong with these."""
         return stacked([one.item for one in self.decode(uris, modality) if one.item is not None], modality)
+
+    def spans(self, items: Sequence[ItemRef], modality: Modality, places: Ints) -> Spans:
+        """(n, k) places in decoded items, -1 for none -> (n, k, 2): the characters of their texts that stand there, -1
+        where none do. The items were readable a moment ago; of one that is not any more, nothing is marked.
+        """
+        found = no_spans(*places.shape)
+
+        def of(row: int) -> None:
+            try:
+                data = self._bytes.read(items[row].uri, items[row].content_hash)
+                found[row] = modality.spans(data, self._limits, places[row])
+            except (BadItem, SourceNotAllowed, SourceUnreadable):
+                return
+
+        def of_part(start: int) -> None:
+            for row in range(start, min(start + _AT_A_TIME, len(items))):
+                of(row)
+
+        deque(self._threads.map(of_part, range(0, len(items), _AT_A_TIME)), maxlen=0)
+        return found
 
     def _decode(self, uri: str, wanted: str | None, modality: Modality) -> Decoded:
         content_hash = wanted

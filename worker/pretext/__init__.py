@@ -54,6 +54,15 @@ class PretextTask(BaseModel, ABC):
         whole batch.
         """
 
+    def token_losses(
+        self, net: nn.Module, batch: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor] | None:
+        """Where an item's loss is the mean over its tokens: their losses (n, L) float32, 0 for those that were not
+        asked about, and which were, (n, L) bool. Scoring then takes `mean_over_tokens` of it in place of `losses`, and
+        keeps where the highest stand. None for all other tasks.
+        """
+        return None
+
     def after_step(self, net: nn.Module, done: float) -> None:
         """Called after each step of the optimizer, with the share of the steps done: teachers follow here.
 
@@ -70,6 +79,11 @@ class PretextTask(BaseModel, ABC):
     def diagnostics(self, net: nn.Module, batch: Tensor) -> dict[str, float]:
         """Further measures of whether training works, for people to read; in eval mode, without gradients."""
         return {}
+
+
+def mean_over_tokens(losses: Tensor, asked: Tensor) -> Tensor:
+    """(n, L) -> (n,): normalised by how many tokens were asked about, so that long items have no higher losses."""
+    return losses.sum(1) / asked.sum(1).clamp_min(1)
 
 
 def pretext_tasks(modality: str | None = None) -> dict[str, type[PretextTask]]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from service.errors import ItemNotFetched
 from service.settings import Settings
 from service.store.artifacts import Artifacts
-from worker.arrays import Bools, Bytes, Floats, Halves, Ints
+from worker.arrays import Bools, Bytes, Floats, Halves, Ints, Spans, no_spans
 from worker.device import Sent, available_cores, send, to_device
 from worker.errors import JobFailed
 from worker.models.fold_batch_norm import folded
@@ -27,7 +27,13 @@ from worker.pool.reader import Decoded, ItemReader, stacked
 from worker.scoring.autotune import Way, quickest
 from worker.scoring.foundation_net import FoundationNet
 from worker.scoring.score import Scored, score
-from worker.scoring.scored_items import ScoredItems, open_parts, open_sketches, open_spreads
+from worker.scoring.scored_items import (
+    ScoredItems,
+    open_marks,
+    open_parts,
+    open_sketches,
+    open_spreads,
+)
 
 _BATCH = {"cpu": 64, "cuda": 512}
 _BATCHES = {"cpu": (32, 128, 256), "cuda": (256, 1_024)}  # that may be quicker
@@ -62,9 +68,10 @@ class Shard:
 class Loaded:
     """A shard ready for the device.
 
-    `losses` and `spreads` (n,), `embeddings` (n, d) and `pretrained` (n, p) are filled where an earlier run knows them,
-    `sketches` (n, f) everywhere; `decoded` (m, *item_shape) are the items of the rows `to_do` (m,), `for_foundation`
-    the same as the foundation sees them, none where there is no foundation. What is in neither could not be decoded.
+    `losses` and `spreads` (n,), `embeddings` (n, d), `pretrained` (n, p) and `marks` (n, k, 2) are filled where an
+    earlier run knows them, `sketches` (n, f) everywhere; `decoded` (m, *item_shape) are the items of the rows `to_do`
+    (m,), `for_foundation` the same as the foundation sees them, none where there is no foundation. What is in neither
+    could not be decoded.
     """
 
     shard: Shard
@@ -73,6 +80,7 @@ class Loaded:
     embeddings: Halves
     pretrained: Halves
     sketches: Bytes
+    marks: Spans
     known: Bools
     to_do: Ints
     decoded: Sent
@@ -83,7 +91,8 @@ class Loaded:
 @dataclass(frozen=True)
 class StoredShard:
     """artifact  npz: ids (n,) int64, pool (n,) bool, losses and spreads (n,) float32, embeddings (n, d) float16,
-    pretrained (n, p) float16, p = 0 without a foundation, sketches (n, f) uint8
+    pretrained (n, p) float16, p = 0 without a foundation, sketches (n, f) uint8, marks (n, k, 2) int32, k = 0 where
+    losses are not of tokens
     """
 
     first: int
@@ -137,7 +146,8 @@ class OpenPoolScoring:
         self.batch = _BATCH[self._kind]
         self._foundation = self._load_foundation(work.foundation) if work.foundation else None
         one = self.modality.dummy(1)
-        self.dimensions = self._score(one, torch.ones(1)).embeddings.shape[1]
+        scored = self._score(one, torch.ones(1))
+        self.dimensions, self._marked = scored.embeddings.shape[1], scored.hardest.shape[1]
         sketcher = self.modality.sketcher
         self._sketch_width = sketcher.sketch(one).shape[1] if sketcher is not None else 0
         self._tune(work.items)
@@ -185,6 +195,7 @@ class OpenPoolScoring:
         foundation = self._foundation
         pretrained = np.zeros((len(items), foundation.dimensions if foundation else 0), np.float16)
         sketches = np.zeros((len(items), self._sketch_width), np.uint8)
+        marks = no_spans(len(items), self._marked)
         known = np.zeros(len(items), np.bool_)
         for earlier, theirs in zip(self._earlier, shard.earlier, strict=True):
             rows = earlier.scored.where(theirs)
@@ -195,6 +206,8 @@ class OpenPoolScoring:
             if earlier.pretrained is not None and foundation is not None:
                 pretrained[fill] = earlier.pretrained[rows[fill]]
             sketches[fill] = earlier.sketches[rows[fill]]
+            if earlier.marks is not None and earlier.marks.shape[1:] == marks.shape[1:]:
+                marks[fill] = earlier.marks[rows[fill]]
             known |= fill
         open_rows = np.flatnonzero(~known)
         decoded = self._decode([items[row] for row in open_rows])
@@ -213,6 +226,7 @@ class OpenPoolScoring:
             embeddings,
             pretrained,
             sketches,
+            marks,
             known,
             to_do=to_do,
             decoded=send(good, self._device),
@@ -266,6 +280,7 @@ class OpenPoolScoring:
                 embeddings=loaded.embeddings[scored],
                 pretrained=loaded.pretrained[scored],
                 sketches=loaded.sketches[scored],
+                marks=loaded.marks[scored],
             )
         return StoredShard(shard.first, shard.last, name, int(scored.sum()), loaded.learned)
 
@@ -285,7 +300,7 @@ class OpenPoolScoring:
                 log.warning("out of memory, scoring goes on in smaller batches", batch=self.batch)
                 continue
             start += len(part)
-        losses, spreads, embeddings = (
+        losses, spreads, embeddings, hardest = (
             torch.cat([getattr(part, field.name) for part in parts]).cpu() for field in fields(Scored)
         )
         finite = losses.isfinite() & embeddings.isfinite().all(1)
@@ -297,6 +312,9 @@ class OpenPoolScoring:
             )
         loaded.losses[rows], loaded.spreads[rows] = losses.numpy(), spreads.numpy()
         loaded.embeddings[rows] = embeddings.numpy()
+        if self._marked:
+            scored = [loaded.shard.items[row] for row in rows]
+            loaded.marks[rows] = self._reader.spans(scored, self.modality, hardest.numpy())
 
     def _score(self, items: Tensor, halves: Tensor) -> Scored:
         """Decoded items (b, *item_shape), (b,) the half of each -> on the device, embeddings as float16.
@@ -316,12 +334,12 @@ class OpenPoolScoring:
     def _scored(self, items: Tensor, halves: Tensor) -> Scored:
         batch = self.modality.prepare(to_device(items, self._device))
         found = score(self.net, self._task, batch, self._layer)
-        losses, spreads = found.losses, found.spreads
+        losses, spreads, hardest = found.losses, found.spreads, found.hardest
         known = torch.nonzero(halves == 0)[:, 0].to(self._device)
         if self._other_net is not None and len(known):
             unseen = score(self._other_net, self._task, batch[known])
-            losses[known], spreads[known] = unseen.losses, unseen.spreads
-        return Scored(losses, spreads, found.embeddings.half())
+            losses[known], spreads[known], hardest[known] = unseen.losses, unseen.spreads, unseen.hardest
+        return Scored(losses, spreads, found.embeddings.half(), hardest)
 
 
 @dataclass(frozen=True)
@@ -333,6 +351,7 @@ class _EarlierRun:
     pretrained: Halves | None
     spreads: Floats
     sketches: Bytes
+    marks: Spans | None
 
     @staticmethod
     def open(artifacts: Artifacts, artifact: str) -> "_EarlierRun":
@@ -345,4 +364,5 @@ class _EarlierRun:
             pretrained,
             open_spreads(artifacts, artifact),
             open_sketches(artifacts, artifact),
+            open_marks(artifacts, artifact),
         )

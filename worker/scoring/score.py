@@ -5,9 +5,14 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from worker.device import autocast
 from worker.models.layers import at_layer, pooled
+from worker.pretext import mean_over_tokens
+
+HARDEST = 5  # tokens of an item whose places are kept
+_SHARE = 0.2  # of the tokens asked about, at most: where all is marked, nothing is
 
 
 class Task(Protocol):
@@ -18,16 +23,22 @@ class Task(Protocol):
 
     def losses(self, net: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor: ...
 
+    def token_losses(
+        self, net: nn.Module, batch: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor] | None: ...
+
 
 @dataclass(frozen=True)
 class Scored:
     """losses (n,) float32: the mean over the task's views; spreads (n,): their standard deviation;
-    embeddings (n, d) float32.
+    embeddings (n, d) float32; hardest (n, k) int64: where an item's loss is of its tokens, the places of those with the
+    highest losses, the highest first, then -1; k = 0 for all other tasks.
     """
 
     losses: Tensor
     spreads: Tensor
     embeddings: Tensor
+    hardest: Tensor
 
 
 @torch.no_grad()
@@ -55,13 +66,46 @@ def score(net: nn.Module, task: Task, batch: Tensor, layer: str | None = None) -
         if layer is not None:
             hooks.append(backbone.get_submodule(layer).register_forward_hook(look))
         try:
-            views = [task.losses(net, batch, _generator(batch, view)) for view in range(task.scoring_views)]
+            views, tokens = [], _TokenLosses()
+            for view in range(task.scoring_views):
+                of_tokens = task.token_losses(net, batch, _generator(batch, view))
+                if of_tokens is None:
+                    views.append(task.losses(net, batch, _generator(batch, view)))
+                else:
+                    views.append(mean_over_tokens(*of_tokens))
+                    tokens.add(*of_tokens)
         finally:
             for hook in hooks:
                 hook.remove()
         embeddings = found[0] if found else at_layer(backbone, layer)(batch).float()
     losses = torch.stack(views).float()
-    return Scored(losses.mean(0), losses.std(0, correction=0), embeddings)
+    return Scored(losses.mean(0), losses.std(0, correction=0), embeddings, tokens.hardest(len(batch)))
+
+
+class _TokenLosses:
+    """Losses of tokens, summed over views that ask about different ones."""
+
+    def __init__(self) -> None:
+        self._sums: Tensor | None = None
+        self._counts: Tensor | None = None
+
+    def add(self, losses: Tensor, asked: Tensor) -> None:
+        """(n, L) each."""
+        counts = asked.to(losses.dtype)
+        self._sums = losses if self._sums is None else self._sums + losses
+        self._counts = counts if self._counts is None else self._counts + counts
+
+    def hardest(self, n: int) -> Tensor:
+        """(n, k) places, as in `Scored`: a fifth of the tokens that were asked about, one at least."""
+        if self._sums is None or self._counts is None:
+            return torch.empty((n, 0), dtype=torch.int64)
+        asked = self._counts > 0
+        means = (self._sums / self._counts.clamp_min(1)).masked_fill(~asked, -torch.inf)
+        k = min(HARDEST, means.shape[1])
+        places = functional.pad(means.topk(k, dim=1).indices, (0, HARDEST - k), value=-1)
+        known = asked.sum(1, keepdim=True)
+        kept = torch.minimum((_SHARE * known).ceil(), known)
+        return places.masked_fill(torch.arange(HARDEST, device=places.device) >= kept, -1)
 
 
 def _generator(batch: Tensor, seed: int) -> torch.Generator:

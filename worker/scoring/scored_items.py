@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.store.artifacts import Artifacts
-from worker.arrays import Bools, Bytes, Floats, Halves, Ints
+from worker.arrays import Bools, Bytes, Floats, Halves, Ints, Spans
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,16 @@ def open_sketches(artifacts: Artifacts, artifact: str) -> Bytes:
     name = f"{artifact}/sketches.npy"
     if not artifacts.exists(name):  # a score run of before there were items other than images
         name = f"{artifact}/thumbnails.npy"
+    return np.asarray(np.load(artifacts.local_path(name), mmap_mode="r"))
+
+
+def open_marks(artifacts: Artifacts, artifact: str) -> Spans | None:
+    """(n, k, 2) int32, aligned with the other arrays of a score run, mapped (`service.store.marks`); None where there
+    are none.
+    """
+    name = f"{artifact}/marks.npy"
+    if not artifacts.exists(name):
+        return None
     return np.asarray(np.load(artifacts.local_path(name), mmap_mode="r"))
 
 

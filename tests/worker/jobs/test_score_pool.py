@@ -14,6 +14,7 @@ from service.content.reader import content_hash_of
 from service.errors import ItemNotFetched
 from service.settings import Settings
 from service.store.artifacts import Artifacts
+from service.store.marks import Marks
 from service.store.pipeline import queue_score_pool
 from service.store.scores import load_scores
 from service.store.session import read_session, write_session
@@ -35,7 +36,9 @@ from worker.jobs import score_pool
 from worker.jobs.context import JobContext
 from worker.jobs.score_pool import percentiles_among
 from worker.jobs.specs import spec_of, store_net
+from worker.modalities.text import Text
 from worker.models.nets import new_net
+from worker.models.spec import input_of
 from worker.pretext import PretextTask
 from worker.scoring.pool_scoring import OpenPoolScoring
 from worker.scoring.score import Scored, score
@@ -607,3 +610,41 @@ def test_out_of_fold_each_half_is_scored_by_the_network_of_the_other(scoring: Sc
     assert (by_two.embeddings == by_one.embeddings).all()
     assert np.allclose(by_two.losses[halves == 1], by_one.losses[halves == 1], atol=1e-5)
     assert (np.abs(by_two.losses - by_one.losses)[halves == 0] > 1e-3).all()
+
+
+@on_sqlite
+def test_the_hardest_words_of_texts_are_marked_and_copied(scoring: Scoring, computed: list[int]) -> None:
+    scoring.folder.mkdir()
+    made = Text(tokens=8, windows=3)
+    with write_session(scoring.engine) as session:
+        model = session.get_one(PretextModel, scoring.model.id)
+        model.task = {"name": "masked_tokens", "params": {}}
+        model.config = {"input": input_of(made), "seed": 0, "pretrained": False, "layer": None}
+        project = session.get_one(Project, scoring.project.id)
+        project.modality = "text"
+        texts = ["Ärger, one", " ".join(f"W{number}" for number in range(90)), "x " * 20, "a b c d e f"]
+        for number, text in enumerate(texts):
+            path = scoring.folder / f"{number}.txt"
+            path.write_text(text, encoding="utf-8")
+            hashed = content_hash_of(path.read_bytes())
+            make_item(session, project=project, key=path.name, uri=str(path), content_hash=hashed)
+    store_net(new_net(spec_of(model)), model, scoring.artifacts, "m.safetensors")
+    found = scoring.run(shard_size=2)
+
+    def marked() -> list[list[str]]:
+        marks = Marks(scoring.artifacts)
+        artifact = scoring.score_runs()[-1].artifact
+        return [
+            [text[start:end] for start, end in marks.of(artifact, item)]
+            for text, item in zip(texts, found.ids.tolist(), strict=True)
+        ]
+
+    words = marked()
+    assert len(words[0]) == 1
+    assert words[0][0] in ("Ärger", ",", "one")
+    assert len(words[1]) > 1
+    assert all(word in texts[1].split() for word in words[1])
+    assert Marks(scoring.artifacts).of(scoring.score_runs()[-1].artifact, 10**6) == []
+    scoring.run(shard_size=2)
+    assert computed == [2, 2, 0, 0]
+    assert marked() == words

@@ -10,6 +10,7 @@ stand, in the order of the item ids and for both splits,
     <artifact>/spreads.npy      (n,) float32, their standard deviation; 0 where there is one view
     <artifact>/embeddings.npy   (n, d) float16, in the space of the pretext model
     <artifact>/sketches.npy     (n, f) uint8
+    <artifact>/marks.npy        (n, k, 2) int32, where losses are of tokens (`service.store.marks`)
 
 where there is a foundation beside the pretext model, what the space is made of,
 
@@ -31,6 +32,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from service.store.jobs import progressed
+from service.store.marks import Spans, store_marks
 from service.store.pipeline import (
     queue_delete_artifacts,
     queue_rank,
@@ -408,6 +410,7 @@ def _consolidate(
     ids: list[Ints] = []
     pool: list[Bools] = []
     losses: list[Floats] = []
+    marks: list[Spans] = []
     dimensions = 0
     with ExitStack() as stack:
         files = {
@@ -419,6 +422,8 @@ def _consolidate(
                 shard = dict(arrays)
             if "sketches" not in shard:  # of a run that was begun before there were items other than images
                 shard["sketches"] = shard["thumbnails"]
+            if "marks" in shard:  # else of one that was begun before there were any
+                marks.append(shard["marks"])
             for name, target in files.items():
                 part = shard[arrays_of[name]]
                 if number == 0:
@@ -428,6 +433,8 @@ def _consolidate(
             pool.append(shard["pool"])
             losses.append(shard["losses"])
             dimensions = shard["embeddings"].shape[1]
+    if len(marks) == len(rows) and marks and marks[0].shape[1]:
+        store_marks(context.artifacts, artifact, marks)
     return np.concatenate(ids), np.concatenate(pool), np.concatenate(losses), dimensions
 
 

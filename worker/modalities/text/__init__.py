@@ -17,18 +17,26 @@ from worker.modalities.text.backbones import make_backbone
 from worker.modalities.text.features import raw_features
 from worker.modalities.text.foundation import LENGTH, TextFoundation, piece_ids
 from worker.modalities.text.sketches import MinHash
+from worker.modalities.text.spans import spans_of
 from worker.modalities.text.tokens import FIRST, lengths, token_ids
-from worker.modalities.text.views import view
+from worker.modalities.text.views import one_window, view
 
 _SHORTEST = 8
-_LONGEST = {"cpu": 128, "cuda": 256}
-_COVERED = 0.95  # of the texts are read to their end
+_LONGEST = {"cpu": 128, "cuda": 256}  # of a window
+_WINDOWS = {"cpu": 4, "cuda": 8}
+_COVERED = 0.95  # of the texts are read to their end, if as many windows allow it
 _PUNCTUATION = 1.15  # tokens a word
 _UNKNOWN = 64  # tokens, where nothing is known about the pool
 
 
 class Text(Modality):
-    """Sentences and documents. Of a longer one the first `tokens` words and punctuation marks are read."""
+    """Sentences and documents. A longer one is read in `windows` parts of `tokens` words and punctuation marks, spread
+    from its beginning to its end; its loss and embedding are the mean over the tokens of all. So a book costs no more
+    than a chapter, and is not judged by its title page.
+
+    Decoded, the windows lie one after the other, all of them full but the last, so that whatever does not ask for
+    windows sees one text without gaps.
+    """
 
     name: ClassVar[str] = "text"
     dtype: ClassVar[torch.dtype] = torch.int32
@@ -42,20 +50,23 @@ class Text(Modality):
     least_rank: ClassVar[float] = 0.25
 
     tokens: int | None = Field(
-        None, ge=1, le=4_096, description="Tokens that are read of a text. Left out, 95 % of the pool fit."
+        None, ge=1, le=4_096, description="Tokens of a window. Left out, 95 % of the pool fit into one."
+    )
+    windows: int | None = Field(
+        None, ge=1, le=64, description="Windows of a text that are read; of models that know of none, one."
     )
 
     def resolved(self, facts: Sequence[Facts], device: torch.device) -> Self:
-        if self.tokens is not None:
-            return self
+        kind = "cpu" if device.type == "cpu" else "cuda"
         words = [fact["words"] for fact in facts if "words" in fact]
         needed = float(np.quantile(words, _COVERED)) * _PUNCTUATION if words else _UNKNOWN
-        longest = _LONGEST["cpu" if device.type == "cpu" else "cuda"]
-        return self.model_copy(update={"tokens": min(max(8 * math.ceil(needed / 8), _SHORTEST), longest)})
+        tokens = self.tokens or min(max(8 * math.ceil(needed / 8), _SHORTEST), _LONGEST[kind])
+        windows = self.windows or min(max(math.ceil(needed / tokens), 1), _WINDOWS[kind])
+        return self.model_copy(update={"tokens": tokens, "windows": windows})
 
     @property
     def item_shape(self) -> tuple[int, ...]:
-        return (self._length,)
+        return (self._length * self._windows,)
 
     @property
     def _length(self) -> int:
@@ -63,13 +74,23 @@ class Text(Modality):
             raise ValueError("`tokens` is open: ask `resolved` first")
         return self.tokens
 
+    @property
+    def _windows(self) -> int:
+        return self.windows or 1
+
     def decode(self, data: bytes, limits: Limits) -> tuple[Tensor, Facts]:
         text, encoding = decoded(data, limits.max_text_bytes)
-        return token_ids(text, self._length), facts_of(text, encoding)
+        return token_ids(text, self._length, self._windows), facts_of(text, encoding)
 
     def prepare(self, items: Tensor) -> Batch:
         """(n, L) int32 -> int64, as embeddings and losses take ids."""
         return items.long()
+
+    def augment(self, items: Tensor, generator: torch.Generator) -> Tensor:
+        """One window of each text: an epoch over long texts costs no more than over short ones, and the next one sees
+        others of their windows.
+        """
+        return items if self._windows == 1 else one_window(items, self._length, generator)
 
     def view(
         self,
@@ -85,23 +106,29 @@ class Text(Modality):
 
     def dummy(self, n: int) -> Tensor:
         """Made-up texts of all lengths; as in real ones, some ids are frequent."""
+        (length,) = self.item_shape
         generator = torch.Generator().manual_seed(0)
-        draw = torch.rand((n, self._length), generator=generator)
+        draw = torch.rand((n, length), generator=generator)
         ids = (FIRST + 1_000 * draw**3).int()
-        long = 1 + (torch.rand((n, 1), generator=generator) * self._length).int()
-        return ids * (torch.arange(self._length) < long)
+        long = 1 + (torch.rand((n, 1), generator=generator) * length).int()
+        return ids * (torch.arange(length) < long)
 
     def make_backbone(self, name: str, pretrained: bool) -> tuple[nn.Module, int]:
         return make_backbone(name, pretrained, self._length)
 
     def for_foundation(self) -> "Text":
-        return _WordPieces(tokens=LENGTH)
+        return _WordPieces(tokens=LENGTH, windows=self.windows)
 
     def for_raw_features(self, facts: Sequence[Facts] = ()) -> Self:
-        return self.model_copy(update={"tokens": self.tokens or _LONGEST["cpu"]})
+        whole = self.model_copy(update={"tokens": self.tokens or _LONGEST["cpu"]})
+        return whole.resolved(facts, torch.device("cpu"))
 
     def raw_features(self, items: Iterable[Tensor], rng: np.random.Generator) -> Floats:
         return raw_features(items, rng)
+
+    def spans(self, data: bytes, limits: Limits, places: Ints) -> Ints:
+        text, _ = decoded(data, limits.max_text_bytes)
+        return spans_of(text, places, self._length, self._windows)
 
     def traits(self, items: Tensor, sizes: Ints) -> dict[str, Floats]:
         """tokens: a text's length; rare: the share of its tokens that no other of these texts has."""
@@ -127,4 +154,4 @@ class _WordPieces(Text):
 
     def decode(self, data: bytes, limits: Limits) -> tuple[Tensor, Facts]:
         text, encoding = decoded(data, limits.max_text_bytes)
-        return piece_ids(text), facts_of(text, encoding)
+        return piece_ids(text, self._windows), facts_of(text, encoding)

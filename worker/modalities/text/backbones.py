@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -19,7 +20,7 @@ Drop = Callable[[Tensor], Tensor]
 
 
 def make_backbone(name: str, pretrained: bool, length: int) -> tuple[nn.Module, int]:
-    """The network, (n, L) ids -> (n, d) float, for L up to `length`, and d. Raises `BackboneUnusable`."""
+    """The network, (n, W · length) ids -> (n, d) float, and d. Raises `BackboneUnusable`."""
     if name not in _NAMES:
         close = difflib.get_close_matches(name, _NAMES, n=1, cutoff=0.4)
         raise BackboneUnusable(
@@ -31,7 +32,8 @@ def make_backbone(name: str, pretrained: bool, length: int) -> tuple[nn.Module, 
 
 
 class SmallTextBackbone(nn.Module):
-    """A transformer of two blocks that trains in minutes on a CPU. The embedding is the mean over a text's tokens.
+    """A transformer of two blocks that trains in minutes on a CPU. It reads each window of a text on its own; the
+    embedding is the mean over the tokens of all.
 
     Vaswani et al. 2017, "Attention Is All You Need", https://arxiv.org/abs/1706.03762, with the norm before each
     part (Xiong et al. 2020, https://arxiv.org/abs/2002.04745) and no dropout: a pool is seen a few times only.
@@ -61,23 +63,32 @@ class SmallTextBackbone(nn.Module):
         # Without parameters: hooks on them see (n, c) of each depth, over tokens only and not over padding.
         self.layer0, self.layer1, self.layer2 = _Mean(), _Mean(), _Mean()
 
+    @property
+    def window(self) -> int:
+        """Tokens of a window."""
+        return len(self.position)
+
     def forward(self, ids: Tensor) -> Tensor:
-        """(n, L) ids -> (n, 128)."""
-        found: Tensor = self._run(ids)[1]
+        """(n, W · window) ids, or fewer of one window, -> (n, 128)."""
+        windows = windows_of(ids, self.window)
+        found: Tensor = self._run(windows)[1]
         return found
 
     def tokens(self, ids: Tensor) -> Tensor:
         """(n, L) ids -> (n, L, 128), 0 where there is padding."""
-        found = self._run(ids)[0]
-        return functional.pad(found, (0, 0, 0, ids.shape[1] - found.shape[1]))
+        windows = windows_of(ids, self.window)
+        return windows.joined(self._run(windows)[0])
 
     def dropped(self, ids: Tensor, drop: Drop) -> Tensor:
-        """(n, L) ids -> (n, 128), with values dropped after the embedding and in each block. No hook sees it."""
-        found: Tensor = self._run(ids, drop)[1]
+        """(n, L) ids -> (n, 128), with values (k, l, 128) of k windows dropped after the embedding and in each block.
+        No hook sees it.
+        """
+        found: Tensor = self._run(windows_of(ids, self.window), drop)[1]
         return found
 
-    def _run(self, ids: Tensor, drop: Drop | None = None) -> tuple[Tensor, Tensor]:
-        """(n, l, 128) and the mean over tokens (n, 128); l is the longest text's."""
+    def _run(self, windows: "Windows", drop: Drop | None = None) -> tuple[Tensor, Tensor]:
+        """Of k windows (k, l, 128), and of n texts the mean over tokens (n, 128); l is the longest window's."""
+        ids = windows.ids
         shown = ids != PADDING
         if ids.device.type == "cpu":  # on CUDA it would wait for the device, and gain little
             longest = max(int(shown.sum(1).max()), 1) if len(ids) else 1
@@ -90,9 +101,52 @@ class SmallTextBackbone(nn.Module):
         first = drop(self.norm(self.embedding(ids) + self.position[: ids.shape[1]]))
         middle = self.block1(first, seen, drop)
         last = self.block2(middle, seen, drop)
-        self.layer0(first, shown)
-        self.layer1(middle, shown)
-        return last * shown[:, :, None], self.layer2(last, shown)
+        self.layer0(first, shown, windows)
+        self.layer1(middle, shown, windows)
+        return last * shown[:, :, None], self.layer2(last, shown, windows)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of a batch of texts that have any token, and of a text without any the first.
+
+    ids     (k, l)
+    shape   (n, L) of the batch
+    places  (k,) where each stands among the n · W windows of the batch; None where texts have one each
+    """
+
+    ids: Tensor
+    shape: tuple[int, int]
+    places: Tensor | None
+
+    @property
+    def texts(self) -> Tensor | None:
+        """(k,) The row of each window's text."""
+        if self.places is None:
+            return None
+        return torch.div(self.places, self.shape[1] // self.ids.shape[1], rounding_mode="floor")
+
+    def joined(self, values: Tensor) -> Tensor:
+        """(k, up to l, c) -> (n, L, c), 0 where there is no window."""
+        values = functional.pad(values, (0, 0, 0, self.ids.shape[1] - values.shape[1]))
+        if self.places is None:
+            return values
+        length, width = values.shape[1:]
+        whole = values.new_zeros((self.shape[0] * self.shape[1] // length, length, width))
+        return whole.index_copy(0, self.places, values).view(*self.shape, width)
+
+
+def windows_of(ids: Tensor, length: int) -> Windows:
+    """ids (n, L): L at most `length`, or a multiple of it."""
+    shape = (ids.shape[0], ids.shape[1])
+    if shape[1] <= length:
+        return Windows(ids, shape, None)
+    each = ids.view(shape[0], -1, length)
+    there = (each[:, :, 0] != PADDING).index_fill(
+        1, torch.zeros(1, dtype=torch.int64, device=ids.device), True
+    )
+    places = there.flatten().nonzero()[:, 0]
+    return Windows(each.reshape(-1, length)[places], shape, places)
 
 
 class _Block(nn.Module):
@@ -120,10 +174,15 @@ class _Block(nn.Module):
 
 
 class _Mean(nn.Module):
-    def forward(self, x: Tensor, shown: Tensor) -> Tensor:
-        """x (n, l, c), shown (n, l) bool -> (n, c)."""
+    def forward(self, x: Tensor, shown: Tensor, windows: Windows) -> Tensor:
+        """x (k, l, c), shown (k, l) bool -> (n, c): the mean over a text's tokens, whichever window they stand in."""
         weights = shown[:, :, None].to(x.dtype)
-        return (x * weights).sum(1) / weights.sum(1).clamp_min(1)
+        sums, counts = (x * weights).sum(1), weights.sum(1)
+        if (texts := windows.texts) is not None:
+            n = windows.shape[0]
+            sums = sums.new_zeros(n, sums.shape[1]).index_add(0, texts, sums)
+            counts = counts.new_zeros(n, 1).index_add(0, texts, counts)
+        return sums / counts.clamp_min(1)
 
 
 def _kept(values: Tensor) -> Tensor:

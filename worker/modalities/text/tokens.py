@@ -5,7 +5,9 @@ a text are the same in every project and process. Words that share an id cannot 
 (Weinberger et al. 2009, "Feature Hashing for Large Scale Multitask Learning", https://arxiv.org/abs/0902.2206).
 """
 
+import re
 import unicodedata
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from zlib import crc32
 
@@ -19,13 +21,42 @@ FIRST = 2  # the ids of words begin here
 BUCKETS = 8_192  # ids, with these two; guessing among more of them takes longer, in proportion
 
 
-def token_ids(text: str, length: int) -> Tensor:
-    """(length,) int32: the ids of a text's first words and punctuation marks, then padding; at least one id."""
-    folded = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).lower()
-    found = [token_id(piece.group()) for piece in islice(PIECES.finditer(folded), length)]
-    ids = torch.full((length,), PADDING, dtype=torch.int32)
+def token_ids(text: str, length: int, windows: int = 1) -> Tensor:
+    """(windows · length,) int32: the ids of a text's words and punctuation marks, then padding; at least one id. Of a
+    text with more of them those of its windows, one after the other (`window_starts`).
+    """
+    found = [token_id(piece.group()) for piece in pieces_read(folded(text), length, windows)]
+    ids = torch.full((windows * length,), PADDING, dtype=torch.int32)
     ids[: len(found) or 1] = torch.tensor(found or [token_id("")], dtype=torch.int32)
     return ids
+
+
+def folded(text: str) -> str:
+    """The text as its tokens are cut from it: differences of case, width and composition are none of words."""
+    return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).lower()
+
+
+def pieces_read(text: str, length: int, windows: int) -> Iterator[re.Match[str]]:
+    """The words and punctuation marks that are read of a folded text, in their order. They are gone through twice where
+    there are more, so that a text of megabytes takes no more memory than itself.
+    """
+    first = list(islice(PIECES.finditer(text), length * windows + 1))
+    if windows == 1 or len(first) <= length * windows:
+        yield from first[: length * windows]
+        return
+    pieces, place = PIECES.finditer(text), 0
+    for start in window_starts(sum(1 for _ in PIECES.finditer(text)), length, windows):
+        yield from islice(pieces, start - place, start - place + length)
+        place = start + length
+
+
+def window_starts(tokens: int, length: int, windows: int) -> Sequence[int]:
+    """The first token of each window of a text with so many tokens. A text that fits is read to its end; of a longer
+    one the windows are spread from its beginning to its end, but for a single one, which is the beginning.
+    """
+    if windows == 1 or tokens <= windows * length:
+        return range(0, min(max(tokens, 1), windows * length), length)
+    return [window * (tokens - length) // (windows - 1) for window in range(windows)]
 
 
 def token_id(piece: str) -> int:

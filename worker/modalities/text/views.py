@@ -37,3 +37,14 @@ def view(
     numbers = draw[:, 2:].expand(n, length).masked_fill(~inside, -1.0)
     surest = torch.zeros_like(inside).scatter(1, numbers.argmax(1, keepdim=True), True)
     return packed(ids, inside & ((numbers >= _DROPPED * strength) | surest))
+
+
+def one_window(ids: Tensor, length: int, generator: torch.Generator) -> Tensor:
+    """(n, W · length) ids -> the same shape: of each text one of its windows alone, that of a token drawn at random."""
+    tokens = lengths(ids)
+    draw = torch.rand(len(ids), generator=generator, device=ids.device)
+    drawn = torch.minimum((draw * tokens).long(), (tokens - 1).clamp_min(0))
+    place = torch.div(drawn, length, rounding_mode="floor")[:, None] * length
+    found = torch.full_like(ids, PADDING)
+    found[:, :length] = ids.gather(1, place + torch.arange(length, device=ids.device))
+    return found

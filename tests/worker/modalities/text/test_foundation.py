@@ -89,6 +89,21 @@ def test_an_embedding_does_not_depend_on_its_batch(net: FoundationNet) -> None:
 
 
 @needs_extra
+def test_a_long_text_has_the_mean_over_its_windows(net: FoundationNet) -> None:
+    weights = TextFoundation().find(SETTINGS).weights
+    assert weights is not None
+    long = FoundationNet.of(weights.data, Text(tokens=24, windows=3), CPU)
+    text = "The bank raised interest rates. " * 40 + "A kitten naps. " * 40
+    whole = long.embeddings(decoded(long, text, "short"))
+
+    assert long.modality.item_shape == (3 * foundation.LENGTH,)
+    assert whole[1] == pytest.approx(net.embeddings(decoded(net, "short"))[0], abs=2e-3)
+    first = net.embeddings(decoded(net, text))[0].astype(np.float32)
+    kittens = net.embeddings(decoded(net, "A kitten naps. " * 20))[0].astype(np.float32)
+    assert whole[0].astype(np.float32) @ kittens > first @ kittens + 0.1
+
+
+@needs_extra
 def test_items_are_as_those_of_words_so_that_sketches_are_made_of_them(net: FoundationNet) -> None:
     assert isinstance(net.modality, Text)
     items = decoded(

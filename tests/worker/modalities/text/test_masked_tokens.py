@@ -10,6 +10,7 @@ from torch.nn import functional
 from tests.worker.modalities.text.texts import TEXT, decoded, seeded, texts
 from worker.modalities.text.pretext.masked_tokens import MaskedTokens, TokensNet
 from worker.modalities.text.tokens import MASK, PADDING, lengths
+from worker.scoring.score import score
 
 TASK = MaskedTokens()
 BATCH = TEXT.prepare(decoded([*texts(11), "one", "one two"]))
@@ -65,6 +66,21 @@ def test_it_is_the_mean_cross_entropy_of_a_plain_loop() -> None:
             for place in places
         ]
         assert float(losses[row]) == pytest.approx(sum(slowly) / len(slowly), abs=1e-3)
+
+
+@torch.no_grad()
+def test_the_hardest_tokens_are_those_of_a_plain_loop_over_the_views() -> None:
+    made = net().eval()
+    found = score(made, TASK, BATCH).hardest
+    for row in range(len(BATCH)):
+        losses: dict[int, list[float]] = {}
+        for view in range(TASK.scoring_views):
+            of_tokens, asked = TASK.token_losses(made, BATCH, seeded(view))
+            for place in asked[row].nonzero()[:, 0].tolist():
+                losses.setdefault(place, []).append(float(of_tokens[row, place]))
+        ordered = sorted(losses, key=lambda place: -sum(losses[place]) / len(losses[place]))
+        marked = [place for place in found[row].tolist() if place >= 0]
+        assert marked == ordered[: min(5, -(-len(losses) // 5))]
 
 
 def test_it_learns() -> None:

@@ -12,6 +12,7 @@ from worker.modalities.text.backbones import SmallTextBackbone
 from worker.modalities.text.pretext.masked_tokens import TokensNet
 from worker.modalities.text.pretext.next_token import NextToken
 from worker.modalities.text.tokens import MASK, lengths
+from worker.scoring.score import score
 
 TASK = NextToken()
 BATCH = TEXT.prepare(decoded([*texts(11), "one", "one two"]))
@@ -79,6 +80,8 @@ def test_it_learns_what_follows_what() -> None:
             made, TEXT.prepare(decoded(["the cat saw the dog", "the cat saw the ape"])), generator
         )
     assert strange > usual + 0.5
+    hardest = score(made.eval(), TASK, TEXT.prepare(decoded(["the cat saw the ape"]))).hardest
+    assert hardest.tolist() == [[4, -1, -1, -1, -1]]  # of five tokens one
 
 
 def test_a_network_that_is_read_back_reads_forwards_too() -> None:

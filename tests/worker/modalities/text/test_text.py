@@ -1,35 +1,55 @@
 """The modality: its length, its ids, its views, its backbone."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from service.content.contract import Limits
 from tests.worker.modalities.text.texts import TEXT, decoded, seeded, texts
 from worker.modalities import BackboneUnusable
 from worker.modalities.text import Text
-from worker.modalities.text.tokens import BUCKETS, FIRST, PADDING, lengths, token_id, token_ids
+from worker.modalities.text.pretext.masked_tokens import MaskedTokens
+from worker.modalities.text.pretext.next_token import NextToken
+from worker.modalities.text.pretext.sentence_pairs import SentencePairs
+from worker.modalities.text.tokens import (
+    BUCKETS,
+    FIRST,
+    PADDING,
+    lengths,
+    token_id,
+    token_ids,
+    window_starts,
+)
 from worker.models.layers import candidates, embeddings_at
+from worker.pretext import PretextTask
+from worker.scoring.score import score
 
 CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
-    ("words", "device", "tokens"),
+    ("words", "device", "tokens", "windows"),
     [
-        (1, "cpu", 8),
-        (30, "cpu", 40),
-        (5_000, "cpu", 128),
-        (5_000, "cuda", 256),
+        (1, "cpu", 8, 1),
+        (30, "cpu", 40, 1),
+        (200, "cpu", 128, 2),
+        (5_000, "cpu", 128, 4),
+        (5_000, "cuda", 256, 8),
     ],
 )
-def test_the_length_follows_the_pool(words: int, device: str, tokens: int) -> None:
-    assert Text().resolved([{"words": words}] * 9, torch.device(device)) == Text(tokens=tokens)
+def test_the_length_follows_the_pool(words: int, device: str, tokens: int, windows: int) -> None:
+    found = Text().resolved([{"words": words}] * 9, torch.device(device))
+    assert found == Text(tokens=tokens, windows=windows)
 
 
 def test_a_chosen_length_stays_and_an_unknown_pool_has_one() -> None:
-    assert Text(tokens=11).resolved([{"words": 99}], CPU).item_shape == (11,)
+    assert Text(tokens=11, windows=1).resolved([{"words": 99}], CPU).item_shape == (11,)
+    assert Text(tokens=50).resolved([{"words": 99}], CPU).item_shape == (150,)
     assert Text().resolved([], CPU).item_shape == (64,)
+    assert TEXT.item_shape == (24,)  # of a model that knows of no windows
     with pytest.raises(ValueError, match="open"):
         _ = Text().item_shape
 
@@ -43,6 +63,82 @@ def test_ids_are_hashes() -> None:
     assert token_ids("e\u0301", 1).tolist() == token_ids("\u00e9", 1).tolist()
     assert token_ids("a b c", 2).tolist() == [token_id("a"), token_id("b")]
     assert lengths(token_ids("\u200b", 4)[None]).tolist() == [1]
+
+
+def numbered(words: int) -> str:
+    return " ".join(f"w{number}" for number in range(words))
+
+
+@pytest.mark.parametrize(("words", "starts"), [(3, [0]), (8, [0, 4]), (12, [0, 4, 8]), (100, [0, 48, 96])])
+def test_windows_are_spread_from_the_beginning_of_a_text_to_its_end(words: int, starts: list[int]) -> None:
+    ids = token_ids(numbered(words), 4, windows=3)
+    read = [place for start in starts for place in range(start, min(start + 4, words))]
+
+    assert list(window_starts(words, 4, 3)) == starts
+    assert ids.shape == (12,)
+    assert ids.tolist() == [token_id(f"w{place}") for place in read] + [PADDING] * (12 - len(read))
+
+
+def test_a_text_of_a_megabyte_takes_little_more_memory_than_itself() -> None:
+    words = numbered(150_000)
+    tracemalloc.start()
+    try:
+        TEXT.model_copy(update={"windows": 4}).decode(words.encode(), Limits(1, 2**21))
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert len(words) > 10**6
+    assert most < 4 * len(words)
+
+
+LONG = Text(tokens=24, windows=4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("task", [MaskedTokens(), NextToken(), SentencePairs()])
+def test_a_short_text_has_the_same_loss_and_embedding_beside_long_ones(task: PretextTask) -> None:
+    short = texts(4)
+    nets = []
+    for modality in (TEXT, LONG):
+        torch.manual_seed(0)
+        nets.append(task.make_net(*modality.make_backbone("small", False), modality).eval())
+    alone = score(nets[0], task, TEXT.prepare(decoded(short)))
+    beside = score(nets[1], task, LONG.prepare(decoded([*short, numbered(70), numbered(400)], LONG)))
+
+    torch.testing.assert_close(beside.losses[:4], alone.losses, rtol=0, atol=1e-6)
+    torch.testing.assert_close(beside.embeddings[:4], alone.embeddings, rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_long_text_has_the_mean_over_the_tokens_of_its_windows() -> None:
+    """By a plain loop over windows that stand alone: of 24, 24 and 22 tokens."""
+    task = NextToken()
+    torch.manual_seed(0)
+    net = task.make_net(*LONG.make_backbone("small", False), LONG).eval()
+    found = score(net, task, LONG.prepare(decoded([numbered(70)], LONG)))
+    words = numbered(70).split()
+    parts = [" ".join(words[start : start + 24]) for start in (0, 24, 48)]
+    each = score(net, task, TEXT.prepare(decoded(parts)))
+    weights = torch.tensor([24.0, 24.0, 22.0])
+
+    torch.testing.assert_close(found.losses[0], (each.losses * weights).sum() / 70, rtol=1e-5, atol=1e-5)
+    expected = (each.embeddings * weights[:, None]).sum(0) / 70
+    torch.testing.assert_close(found.embeddings[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_training_sees_one_window_of_a_text_at_a_time_and_all_of_them_in_the_end() -> None:
+    items = decoded([numbered(70), numbered(5), numbered(400)], LONG)
+    generator, seen = seeded(), [set[int](), set[int](), set[int]()]
+    for _ in range(60):
+        shown = LONG.augment(items, generator)
+        assert shown.shape == items.shape
+        assert not (shown[:, 24:] != PADDING).any()
+        for text, row in enumerate(shown):
+            seen[text] |= set(row[row != PADDING].tolist())
+
+    assert seen == [set(row[row != PADDING].tolist()) for row in items]
+    assert torch.equal(TEXT.augment(items[:, :24], generator), items[:, :24])
 
 
 def test_dummies_are_texts() -> None:

@@ -10,7 +10,7 @@ from torch.nn import functional
 from worker.modalities import Modality
 from worker.modalities.text.backbones import SmallTextBackbone
 from worker.modalities.text.tokens import MASK, PADDING, lengths
-from worker.pretext import PretextTask
+from worker.pretext import PretextTask, mean_over_tokens
 
 _TOKENS_AT_ONCE = 4_096  # of which logits are held in scoring: 128 MB
 _SHARES = (0.75, 1.25)  # of the share that is masked, while training
@@ -75,11 +75,15 @@ class MaskedTokens(PretextTask):
         return TokensNet(backbone, modality)
 
     def losses(self, net: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
+        return mean_over_tokens(*self.token_losses(net, batch, generator))
+
+    def token_losses(
+        self, net: nn.Module, batch: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         net = cast(TokensNet, net)
         mask = self.masks(batch, generator, each=net.training)
         found = net.losses(net(batch.masked_fill(mask, MASK))[mask], batch[mask])
-        losses = torch.zeros(mask.shape, device=batch.device).masked_scatter(mask, found)
-        return losses.sum(1) / mask.sum(1).clamp_min(1)
+        return torch.zeros(mask.shape, device=batch.device).masked_scatter(mask, found), mask
 
     def masks(self, batch: Tensor, generator: torch.Generator, *, each: bool) -> Tensor:
         """(n, L) bool, true where masked: the tokens of a text whose random numbers are lowest.

@@ -9,7 +9,7 @@ from worker.modalities import Modality
 from worker.modalities.text.backbones import SmallTextBackbone
 from worker.modalities.text.pretext.masked_tokens import TokensNet
 from worker.modalities.text.tokens import MASK, PADDING
-from worker.pretext import PretextTask
+from worker.pretext import PretextTask, mean_over_tokens
 
 
 class NextToken(PretextTask):
@@ -30,16 +30,26 @@ class NextToken(PretextTask):
         return TokensNet(backbone, modality)
 
     def losses(self, net: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
+        return mean_over_tokens(*self.token_losses(net, batch, generator))
+
+    def token_losses(
+        self, net: nn.Module, batch: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         there = batch != PADDING
         found = cast(TokensNet, net).losses(self._before(net, batch)[there], batch[there])
-        losses = torch.zeros(there.shape, device=batch.device).masked_scatter(there, found)
-        return losses.sum(1) / there.sum(1).clamp_min(1)
+        return torch.zeros(there.shape, device=batch.device).masked_scatter(there, found), there
 
     def _before(self, net: nn.Module, batch: Tensor) -> Tensor:
         """(n, L) -> (n, L, c): at the place of each token what is known of it by those before. A mask stands before
-        the first.
+        the first of each window.
         """
-        hidden: Tensor = net(torch.cat([torch.full_like(batch[:, :1], MASK), batch[:, :-1]], 1))
+        before = torch.cat([torch.full_like(batch[:, :1], MASK), batch[:, :-1]], 1)
+        window = cast(SmallTextBackbone, net.get_submodule("backbone")).window
+        if batch.shape[1] > window:
+            # Of a text that ends with a window nothing stands in the next one.
+            first = batch[:, window::window]
+            before[:, window::window] = torch.where(first == PADDING, PADDING, MASK)
+        hidden: Tensor = net(before)
         return hidden
 
     def diagnostics(self, net: nn.Module, batch: Tensor) -> dict[str, float]:

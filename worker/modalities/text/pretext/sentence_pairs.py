@@ -29,14 +29,15 @@ class SentencePairs(SimCLR):
         return torch.cat([self._read(cast(SimCLRNet, net), batch, generator) for _ in range(2)])
 
     def _read(self, net: SimCLRNet, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """(n, L) -> (n, 128). While training each text has values of its own that are dropped; in scoring all have the
-        same, whatever the longest text of the batch is.
+        """(n, L) -> (n, 128). While training each window of a text has values of its own that are dropped; in scoring
+        all have the same, whatever the longest text of the batch is.
         """
-        rows, length = len(batch) if net.training else 1, batch.shape[1]
+        backbone = cast(SmallTextBackbone, net.backbone)
+        length = min(batch.shape[1], backbone.window)
 
         def drop(values: Tensor) -> Tensor:
             draw = torch.rand(
-                (rows, length, values.shape[2]),
+                (len(values) if net.training else 1, length, values.shape[2]),
                 generator=generator,
                 device=values.device,
                 dtype=torch.float32,
@@ -44,4 +45,4 @@ class SentencePairs(SimCLR):
             kept = (draw[:, : values.shape[1]] >= self.dropped).to(values.dtype)
             return values * kept / (1 - self.dropped)
 
-        return net.projected(cast(SmallTextBackbone, net.backbone).dropped(batch, drop))
+        return net.projected(backbone.dropped(batch, drop))
