@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from service.content.contract import Facts, Limits, Preview
-from service.content.mistaken import mistaken
+from service.content.mistaken import archive, mistaken
 from service.errors import BadItem
 
 Samples = npt.NDArray[np.float32]
@@ -194,10 +194,10 @@ def _broken(seconds: float) -> str:
 
 def _why_not(data: bytes) -> str:
     """The reason why the bytes are no recording that can be read."""
-    if (found := mistaken(data)) is not None:
+    if (found := mistaken(data) or archive(data)) is not None:
         return f"it is {found}"
     if data[4:8] == b"ftyp":
-        return f"it is AAC or ALAC in an MP4 file, which is not read here: {_REMEDY}"
+        return f"it is an MP4 file (AAC, ALAC, or a video), which is not read as a recording: {_REMEDY}"
     if data.startswith(b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"):
         return f"it is WMA, which is not read here: {_REMEDY}"
     if data[:4] == b"RIFF" and data[8:12] == b"WAVE":

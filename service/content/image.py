@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError, features
 from service.content.contract import Facts, Limits, Preview
 from service.content.dicom import is_dicom, open_dicom
 from service.content.jpeg import plain_jpeg
-from service.content.mistaken import mistaken
+from service.content.mistaken import archive, mistaken
 from service.content.volumes import is_nifti
 from service.errors import BadItem
 
@@ -274,6 +274,8 @@ def _why_not(data: bytes) -> str:
         )
     if data[4:8] == b"ftyp" and data[8:12] in _AVIF_BRANDS and "AVIF" not in FORMATS:
         return "it is an AVIF image, which this Pillow cannot read: install Pillow 11.3 or newer"
+    if (found := archive(data)) is not None:
+        return f"it is {found}"
     return f"not an image in a supported format ({', '.join(FORMATS)})"
 
 

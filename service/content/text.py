@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from charset_normalizer import from_bytes
 
 from service.content.contract import Facts, Limits, Preview
-from service.content.mistaken import LFS_POINTER, mistaken
+from service.content.mistaken import LFS_POINTER, archive, mistaken
 from service.errors import BadItem
 
 # The longer marks first: UTF-32's begins with UTF-16's.
@@ -39,7 +39,8 @@ _ALONE = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     "\U00020000-\U0003ffff"
 )
-_WORD = rf"[{_ALONE}]|(?:(?![{_ALONE}])[^\W_])(?:(?![{_ALONE}])[^\W_]|[{MARKS}])*"
+# A run never gives back what it took (`*+`): to be able to, `re` would remember each of its characters, 115 bytes each.
+_WORD = rf"[{_ALONE}]|(?:(?![{_ALONE}])[^\W_])(?:(?![{_ALONE}])[^\W_]|[{MARKS}])*+"
 WORDS = re.compile(_WORD)
 PIECES = re.compile(rf"{_WORD}|\S")  # words, and every other visible character on its own
 
@@ -106,6 +107,8 @@ def _decoded(data: bytes) -> tuple[str, str]:
     for mark, encoding in _MARKS:
         if data.startswith(mark):
             return _marked(data, mark, encoding)
+    if (found := archive(data)) is not None:
+        raise BadItem(reason=f"it is not text but {found}")
     if b"\0" in data:
         raise BadItem(reason="it is not text: it holds NUL bytes")
     if data.startswith(_MAGIC):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from service.content.contract import Facts, Limits, Preview
 from service.content.frames import Frames, Still, is_frames
-from service.content.mistaken import mistaken
+from service.content.mistaken import archive, mistaken
 from service.errors import BadItem
 
 Frame = Any  # `av.VideoFrame`, PyAV may not be installed; or a `Still`
@@ -285,7 +285,7 @@ def _media_type(data: bytes, kind: str) -> str:
 
 def _why_not(data: bytes) -> str:
     """The reason why the bytes are no video that can be read."""
-    if (found := mistaken(data)) is not None:
+    if (found := mistaken(data) or archive(data)) is not None:
         return f"it is {found}"
     if data.startswith(b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"):
         return f"it is WMV, which is not read here: {_REMEDY}"

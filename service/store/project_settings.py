@@ -66,10 +66,13 @@ class ProjectSettings(BaseModel):
         "auto",
         max_length=200,
         description="`auto` trains `small` and, for images, texts and recordings, joins it with pretrained weights "
-        "where the worker has some; `small`, or any timm model by name, stands alone",
+        "where the worker has some. Alone stand `small` and, for images, recordings and videos, any timm model by "
+        "name, for videos also a video network of torchvision, as `r2plus1d_18`",
     )
     pretrained: bool = Field(
-        False, description="start the pretraining of a timm model from its pretrained weights"
+        False,
+        description="start the pretraining of a model of timm or torchvision from its pretrained weights, which are "
+        "downloaded once, or lie in the cache folder of the worker",
     )
     image_size: int | None = Field(
         None,

@@ -1,5 +1,6 @@
 """Texts of any encoding become strings; all else is refused with a sentence."""
 
+import gzip
 import time
 import unicodedata
 
@@ -8,6 +9,7 @@ import pytest
 from service.content.contract import Limits
 from service.content.text import CONTENT, PIECES
 from service.errors import BadItem
+from tests.content.bombs import most_memory, zip_bomb
 
 LIMITS = Limits(max_pixels=1, max_text_bytes=1_000_000)
 RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю. Широкая электрификация южных губерний."
@@ -56,6 +58,10 @@ def test_encodings(text: str, encoding: str) -> None:
         (b"\xff\xfea", "not text"),
         (bytes(range(1, 256)) * 40, "not text"),
         (b"%PDF-1.7\nstream", "not text"),
+        (b"{\\rtf1 hello}", "not text but a document"),
+        (zip_bomb(), r"not text but an archive or document \(ZIP\)"),
+        (gzip.compress(b"Once upon a time. " * 9), r"not text but an archive or document \(gzip\)"),
+        ("naïve".encode("utf-16-le"), "NUL bytes"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
         (b"a" * 1_000_001, "1000001 bytes are more than 1000000 allowed"),
     ],
@@ -83,12 +89,13 @@ def test_a_broken_character_does_not_change_the_encoding() -> None:
 
 @pytest.mark.parametrize("unit", ["word ", "слово ", "é", "語", "🙂", "a", "\u0301", " "])
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1251"])
-def test_a_megabyte_takes_less_than_a_second(unit: str, encoding: str) -> None:
-    data = b"x" + unit.encode(encoding, errors="replace") * 1_000_000
+def test_a_megabyte_takes_less_than_a_second_and_little_memory(unit: str, encoding: str) -> None:
+    data = (b"x" + unit.encode(encoding, errors="replace") * 1_000_000)[: LIMITS.max_text_bytes]
     begun = time.process_time()
-    CONTENT.inspect(data[: LIMITS.max_text_bytes], LIMITS)
+    most = most_memory(lambda: CONTENT.inspect(data, LIMITS))
 
     assert time.process_time() - begun < 1
+    assert most < 30e6
 
 
 def test_a_preview_is_never_run() -> None:

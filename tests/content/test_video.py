@@ -1,5 +1,6 @@
 """Videos: facts, pictures, and reasons; what is large or long is never decoded whole."""
 
+import contextlib
 import io
 from collections.abc import Iterator
 from fractions import Fraction
@@ -15,7 +16,10 @@ from service.content import limits_of
 from service.content.video import CONTENT, Film, pixels_of
 from service.errors import BadItem
 from service.settings import Settings
+from tests.content.bombs import most_memory, zip_bomb
 from tests.journeys.films import RATE, SIDE, Pictures, encoded, film, pictures
+from tests.pictures import encoded as png
+from tests.pictures import picture
 
 LIMITS = limits_of(Settings())
 FORMS = {
@@ -40,6 +44,7 @@ def sound_alone() -> bytes:
     return buffer.getvalue()
 
 
+@cache
 def ten_hours() -> bytes:
     """A frame in ten seconds."""
     return encoded(pictures("still", 1, 3_600), rate=Fraction(1, 10), preset="ultrafast")
@@ -59,6 +64,8 @@ def broken() -> dict[str, tuple[bytes, str]]:
         return data[: 2 * len(data) // 3]
 
     whole = film("left", 2)
+    canvas = bytearray(film("left", 3, form="gif"))
+    canvas[6:10] = b"\x80\x3e" * 2
     hole = bytearray(film("left", 1, 20.0))
     hole[len(hole) // 3 : len(hole) // 2] = b"\xff" * (len(hole) // 2 - len(hole) // 3)
     return {
@@ -75,6 +82,9 @@ def broken() -> dict[str, tuple[bytes, str]]:
         "codec.mp4": (whole.replace(b"avc1", b"zzzz"), "codec that is not read"),
         "one.mp4": (encoded(pictures("left", 1, 1)), "one frame only"),
         "large.mp4": (eight_k(), "7680 x 4320 pixels are more than"),
+        "canvas.gif": (bytes(canvas), "16000 x 16000 pixels are more than"),
+        "bomb.mp4": (zip_bomb(), "archive or document"),
+        "picture.mp4": (png(picture(1)), "not a video"),
         "old.wmv": (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11" + bytes(200), "WMV"),
     }
 
@@ -107,6 +117,19 @@ def test_broken_ones_are_bad_items(name: str, given: tuple[bytes, str]) -> None:
         if name != "one.mp4" or look is CONTENT.inspect:
             with pytest.raises(BadItem, match=words):
                 look(data, LIMITS)
+
+
+def test_hours_and_what_is_broken_take_little_memory() -> None:
+    """Of the 8K one its header is read, and no frame decoded: one alone has 50 MB."""
+    files = [ten_hours(), *(data for data, _ in broken().values())]
+
+    def look() -> None:
+        for data in files:
+            for ask in (CONTENT.inspect, lambda data, limits: CONTENT.preview(data, limits, 256)):
+                with contextlib.suppress(BadItem):
+                    ask(data, LIMITS)
+
+    assert most_memory(look) < 60e6
 
 
 def test_a_header_that_hides_the_size_does_not_help() -> None:

@@ -1,12 +1,15 @@
 """Broken recordings stop nothing."""
 
 import io
+from functools import cache
 
 import numpy as np
 import soundfile
 
+from tests.content.bombs import zip_bomb
 from tests.journeys.site import Project, Site
 from tests.journeys.sounds import recording
+from tests.pictures import encoded, picture
 
 
 def test_broken_recordings_are_told_and_stop_nothing(site: Site) -> None:
@@ -36,6 +39,10 @@ def test_broken_recordings_are_told_and_stop_nothing(site: Site) -> None:
         "text.mp3": "not a recording",
         "page.ogg": "web page",
         "movie.m4a": "AAC",
+        "picture.wav": "not a recording",
+        "bomb.wav": "archive or document (ZIP)",
+        "channels.wav": "broken",
+        "samples.flac": "cannot be read beyond",
         "codec.wav": "codec",
         "nan.wav": "not numbers",
         "one-sample.wav": "too short",
@@ -56,6 +63,9 @@ def broken() -> dict[str, bytes]:
 
     whole = recording("rise", 1)
     fmt = whole.index(b"fmt ") + 8
+    flac = bytearray(recording("rise", 1, form="FLAC"))
+    flac[21] |= 0x0F  # its header says 68,719,476,735 samples: 36 bits, all of them set
+    flac[22:26] = b"\xff" * 4
     return {
         "empty.wav": b"",
         "cut.wav": cut("WAV"),
@@ -65,16 +75,21 @@ def broken() -> dict[str, bytes]:
         "text.mp3": b"Ceci n'est pas une pipe. " * 100,
         "page.ogg": b"<!DOCTYPE html><html><body>Sign in</body></html>",
         "movie.m4a": b"\0\0\0\x20ftypM4A \0\0\0\0" + b"\0" * 500,
+        "picture.wav": encoded(picture(1)),
+        "bomb.wav": zip_bomb(),
+        "channels.wav": whole[: fmt + 2] + b"\xff\xff" + whole[fmt + 4 :],
+        "samples.flac": bytes(flac),
         "codec.wav": whole[:fmt] + b"\x61\x01" + whole[fmt + 2 :],
         "nan.wav": wav([0.1] * 4_000 + [float("nan")] + [0.1] * 4_000),
         "one-sample.wav": wav([0.5]),
     }
 
 
-def silence(seconds: int) -> bytes:
+@cache
+def silence(seconds: int, rate: int = 4_000) -> bytes:
     """Written a minute at a time."""
     buffer = io.BytesIO()
-    with soundfile.SoundFile(buffer, "w", 16_000, 1, format="FLAC") as file:
+    with soundfile.SoundFile(buffer, "w", rate, 1, format="FLAC") as file:
         for _ in range(0, seconds, 60):
-            file.write(np.zeros(60 * 16_000, np.int16))
+            file.write(np.zeros(60 * rate, np.int16))
     return buffer.getvalue()

@@ -1,8 +1,9 @@
 """Job export_backbone: a trained backbone as a zip of `model.safetensors` and `config.json`.
 
 A timm backbone is written by timm itself: unpacked to a folder, `timm.create_model("local-dir:<folder>",
-pretrained=True)` gives the network, and its data configuration how images go in. `small` is no timm model: its
-config says which class of this package the weights are for, and `input` how its modality was resolved.
+pretrained=True)` gives the network, and its data configuration how images go in. Others are networks of this package,
+`small` or around one of timm or torchvision: `backbone` is the name by which the modality that `input` describes makes
+it again, and `class` what it is.
 `embedding_layer` names the module whose output, averaged over its places, is the embedding that this project uses; null
 is the network's own output.
 """
@@ -58,7 +59,11 @@ def write_backbone(backbone: nn.Module, spec: ModelSpec, folder: Path) -> None:
     config_file = folder / "config.json"
     if kind.__module__.startswith("worker."):  # no timm model
         safetensors.torch.save_file(backbone.state_dict(), folder / "model.safetensors")
-        own = {"class": f"{kind.__module__}.{kind.__qualname__}", "num_features": backbone.dimensions}
+        own = {
+            "class": f"{kind.__module__}.{kind.__qualname__}",
+            "backbone": spec.backbone,
+            "num_features": backbone.dimensions,
+        }
         config = own | data
     else:
         from timm.models import save_for_hf  # here, as only this needs it, and it takes two seconds

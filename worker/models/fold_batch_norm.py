@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+_Conv = nn.Conv2d | nn.Conv3d
+_FORWARDS = (nn.Conv2d.forward, nn.Conv3d.forward)  # subclasses that pad or scale by themselves have others
+_PLAIN = (nn.BatchNorm2d, nn.BatchNorm3d)
 _TOLERANCE = 1e-5  # relative; folding rounds differently, it must not change anything
 
 
@@ -31,13 +34,13 @@ def folded(net: nn.Module, run: Callable[[nn.Module], Tensor], tolerance: float 
     return made if pairs and same else net
 
 
-def _pairs(net: nn.Module, run: Callable[[nn.Module], Tensor]) -> dict[nn.Module, nn.Conv2d]:
+def _pairs(net: nn.Module, run: Callable[[nn.Module], Tensor]) -> dict[nn.Module, _Conv]:
     """Batch norm -> the convolution whose outputs, and no others, it is given."""
-    made_by: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # by id of the output, which is kept so that ids stay
-    found: dict[nn.Module, set[nn.Conv2d | None]] = {}
-    used_by: dict[nn.Conv2d, set[nn.Module]] = {}
+    made_by: dict[int, tuple[_Conv, Tensor]] = {}  # by id of the output, which is kept so that ids stay
+    found: dict[nn.Module, set[_Conv | None]] = {}
+    used_by: dict[_Conv, set[nn.Module]] = {}
 
-    def remember(conv: nn.Conv2d, _: nn.Module, __: object, output: Tensor) -> None:
+    def remember(conv: _Conv, _: nn.Module, __: object, output: Tensor) -> None:
         made_by[id(output)] = (conv, output)
 
     def pair(norm: nn.Module, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -48,7 +51,7 @@ def _pairs(net: nn.Module, run: Callable[[nn.Module], Tensor]) -> dict[nn.Module
 
     hooks = []
     for module in net.modules():
-        if type(module) is nn.Conv2d:
+        if isinstance(module, _Conv) and type(module).forward in _FORWARDS:
             hooks.append(module.register_forward_hook(partial(remember, module)))
         elif _is_norm(module) and module.track_running_stats:
             hooks.append(module.register_forward_pre_hook(partial(pair, module)))
@@ -66,19 +69,19 @@ def _pairs(net: nn.Module, run: Callable[[nn.Module], Tensor]) -> dict[nn.Module
 
 def _is_norm(module: nn.Module) -> bool:
     """Also timm's that drops and activates in the same module."""
-    return type(module) is nn.BatchNorm2d or (
+    return type(module) in _PLAIN or (
         isinstance(module, nn.BatchNorm2d) and hasattr(module, "drop") and hasattr(module, "act")
     )
 
 
 def _rest(norm: nn.Module) -> nn.Module:
     """The part of a norm that is not folded."""
-    rest = () if type(norm) is nn.BatchNorm2d else (norm.get_submodule("drop"), norm.get_submodule("act"))
+    rest = () if type(norm) in _PLAIN else (norm.get_submodule("drop"), norm.get_submodule("act"))
     return nn.Sequential(*rest)
 
 
-def _fold(conv: nn.Conv2d, norm: nn.Module) -> None:
-    assert isinstance(norm, nn.BatchNorm2d)
+def _fold(conv: _Conv, norm: nn.Module) -> None:
+    assert isinstance(norm, _PLAIN)
     assert norm.running_mean is not None
     assert norm.running_var is not None
     conv.weight, conv.bias = fuse_conv_bn_weights(

@@ -33,7 +33,12 @@ def as_safetensors(net: nn.Module, spec: ModelSpec, config: dict[str, Any]) -> b
 
 
 def on_device(net: nn.Module, device: torch.device) -> nn.Module:
-    options: dict[str, Any] = {"device": device, "memory_format": torch.channels_last}
+    """Weights of convolutions over pictures lie channels_last in memory; those over space and time have no such order,
+    and a network that has them stays as it is.
+    """
+    options: dict[str, Any] = {"device": device}
+    if not any(weights.ndim == 5 for weights in net.parameters()):
+        options["memory_format"] = torch.channels_last
     return net.to(**options)
 
 

@@ -15,6 +15,12 @@ from worker.modalities.image.backbones import SmallBackbone
 from worker.pretext import pretext_tasks
 from worker.strategies import strategies
 
+_BY_NAME = (
+    "Any timm model works too, by its name: for images, for recordings, whose spectrograms are pictures of one "
+    "channel, and for videos, of whose frames it makes embeddings that are pooled. Videos also take torchvision's "
+    "video networks, as `r2plus1d_18`. Each modality has a `small` of its own, which the docs of its items describe."
+)
+
 
 def announcements() -> tuple[Announcement, ...]:
     return (
@@ -61,6 +67,4 @@ def _with_needs(head: Announcement) -> Announcement:
 def _small_backbone() -> Announcement:
     about = inspect.getdoc(SmallBackbone) or ""
     no_parameters = {"type": "object", "properties": {}, "additionalProperties": False}
-    return Announcement(
-        "backbone", "small", f"{about}\n\nAny timm model works too, by its name.", no_parameters
-    )
+    return Announcement("backbone", "small", f"{about}\n\n{_BY_NAME}", no_parameters)

@@ -114,7 +114,7 @@ class Audio(Modality):
         return (levels + noise).to(torch.uint8) * (place < frames[:, :, None, None])
 
     def make_backbone(self, name: str, pretrained: bool) -> tuple[nn.Module, int]:
-        return make_backbone(name, pretrained)
+        return make_backbone(name, pretrained, self.item_shape[2])
 
     def for_foundation(self) -> "Audio":
         return _ForSpeech(rate=speech.RATE, seconds=self.seconds, windows=self.windows)

@@ -1,47 +1,23 @@
 """Backbones: networks from item to embedding. `small` for small images on a CPU, or any timm model."""
 
-import difflib
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from worker.modalities import BackboneUnusable
+from worker.modalities.timm_networks import is_timm, make_timm, tried, unknown, without_weights
 
 
 def make_backbone(name: str, pretrained: bool, image_size: int) -> tuple[nn.Module, int]:
     """The network, (n, 3, s, s) float -> (n, d) float, and d. Raises `BackboneUnusable`."""
     if name == "small":
         if pretrained:
-            raise BackboneUnusable("The backbone `small` has no pretrained weights: unset `pretrained`.")
+            raise without_weights()
         return SmallBackbone(), SmallBackbone.dimensions
-    import timm  # here, as it brings torchvision and takes two seconds, and `small` needs none of it
-
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(name, ["small", *timm.list_models()], n=5, cutoff=0.4)
-        hint = f"Close: {', '.join(close)}." if close else "Use `small`, or one of `timm.list_models()`."
-        raise BackboneUnusable(f"There is no backbone {name!r}. {hint}")
-    try:
-        backbone = _make_timm(name, pretrained, image_size)
-        with torch.no_grad():
-            embedding = backbone.eval()(torch.zeros(1, 3, image_size, image_size))
-    except Exception as error:  # weights that cannot be downloaded, sizes that a model does not take, …
-        start = "with pretrained weights" if pretrained else "without pretrained weights"
-        raise BackboneUnusable(
-            f"The backbone {name!r} cannot be built {start} for {image_size} x {image_size} pixels: {error}"
-        ) from error
-    return backbone.train(), embedding.shape[1]
-
-
-def _make_timm(name: str, pretrained: bool, image_size: int) -> nn.Module:
-    import timm
-
-    try:  # transformers need to know the size; most convolutional networks do not take it
-        made = timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=image_size)
-    except TypeError:
-        made = timm.create_model(name, pretrained=pretrained, num_classes=0)
-    assert isinstance(made, nn.Module)
-    return made
+    if not is_timm(name):
+        raise unknown(name)
+    size = image_size, image_size
+    shown = f"{image_size} x {image_size} pixels"
+    return tried(name, pretrained, lambda: make_timm(name, pretrained, size), torch.zeros(1, 3, *size), shown)
 
 
 class SmallBackbone(nn.Module):

@@ -101,7 +101,7 @@ class Video(Modality):
         return moved.to(torch.uint8).view(n, *self.item_shape)
 
     def make_backbone(self, name: str, pretrained: bool) -> tuple[nn.Module, int]:
-        return make_backbone(name, pretrained)
+        return make_backbone(name, pretrained, self.frames, self._resolved[0])
 
     def for_raw_features(self, facts: Sequence[Facts] = ()) -> Self:
         resolved = self.resolved(facts, torch.device("cpu"))

@@ -1,45 +1,59 @@
 """Backbones of videos: networks from clips to an embedding."""
 
-import difflib
-from typing import ClassVar
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from worker.modalities import BackboneUnusable
+from worker.modalities.timm_networks import is_timm, make_timm, tried, unknown, without_weights
 
-_NAMES = ("small",)
 _WIDTHS = (24, 48, 96)
 _GRID = 2  # cells a side in which the embedding keeps apart what is where
-CLIP_DIMENSIONS = _WIDTHS[1] + _GRID**2 * _WIDTHS[2]
+_CLIP_DIMENSIONS = _WIDTHS[1] + _GRID**2 * _WIDTHS[2]
+_CLASSIFIERS = ("fc", "head", "classifier")  # torchvision's names of the last layer
 
 
-def make_backbone(name: str, pretrained: bool) -> tuple[nn.Module, int]:
-    """The network, (n, C, F, 3, s, s) as prepared -> (n, d) float, and d. Raises `BackboneUnusable`."""
-    if name not in _NAMES:
-        close = difflib.get_close_matches(name, _NAMES, n=1, cutoff=0.4)
-        raise BackboneUnusable(
-            f"There is no backbone {name!r} for videos. {'Close' if close else 'There is'}: {', '.join(_NAMES)}."
-        )
-    if pretrained:
-        raise BackboneUnusable("The backbone `small` has no pretrained weights: unset `pretrained`.")
-    return SmallVideoBackbone(), SmallVideoBackbone.dimensions
+def make_backbone(name: str, pretrained: bool, frames: int, side: int) -> tuple[nn.Module, int]:
+    """The network, (n, C, frames, 3, side, side) as prepared -> (n, d) float, and d. Raises `BackboneUnusable`."""
+    if name == "small":
+        if pretrained:
+            raise without_weights()
+        small = SmallVideoBackbone()
+        return small, small.dimensions
+    others = _of_torchvision()
+    make: Callable[[], TorchvisionClips | PooledFrames]
+    if name in others:
+        make = partial(TorchvisionClips, name, pretrained)
+    elif is_timm(name):
+        make = partial(PooledFrames, name, pretrained, side)
+    else:
+        raise unknown(name, others)
+    shown = f"clips of {frames} frames of {side} x {side} pixels"
+    clip_net, dimensions = tried(name, pretrained, make, torch.zeros(1, frames, 3, side, side), shown)
+    made = VideoBackbone(clip_net, dimensions)
+    return made, made.dimensions
 
 
-class SmallVideoBackbone(nn.Module):
-    """A network of (2+1)D convolutions that trains in minutes on a CPU. A video's embedding joins the mean over its
-    clips with the change from the first to the last one, which tells what went where.
+def _of_torchvision() -> list[str]:
+    import torchvision  # here, as it takes a second, and `small` needs none of it
 
-    Tran et al. 2018, "A Closer Look at Spatiotemporal Convolutions for Action Recognition",
-    https://arxiv.org/abs/1711.11248.
+    found: list[str] = torchvision.models.list_models(module=torchvision.models.video)
+    return found
+
+
+class VideoBackbone(nn.Module):
+    """A network over clips. A video's embedding joins the mean over its clips with the change from the first to the
+    last one, which tells what went where.
+
+    clip_net  clips (m, F, 3, s, s) -> (m, clip_dimensions)
     """
 
-    dimensions: ClassVar[int] = 2 * CLIP_DIMENSIONS
-
-    def __init__(self) -> None:
+    def __init__(self, clip_net: nn.Module, clip_dimensions: int) -> None:
         super().__init__()
-        self.clip_net = ClipNet()
+        self.clip_net = clip_net
+        self.dimensions = 2 * clip_dimensions
 
     def forward(self, batch: Tensor) -> Tensor:
         """(n, C, F, 3, s, s) -> (n, d)."""
@@ -57,6 +71,51 @@ class SmallVideoBackbone(nn.Module):
         finally:
             hook.remove()
         return found[0].view(*batch.shape[:2], -1)
+
+
+class SmallVideoBackbone(VideoBackbone):
+    """A network of (2+1)D convolutions that trains in minutes on a CPU. A video's embedding joins the mean over its
+    clips with the change from the first to the last one, which tells what went where.
+
+    Tran et al. 2018, "A Closer Look at Spatiotemporal Convolutions for Action Recognition",
+    https://arxiv.org/abs/1711.11248.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(ClipNet(), _CLIP_DIMENSIONS)
+
+
+class TorchvisionClips(nn.Module):
+    """A video network of torchvision without its classifier: clips (m, F, 3, s, s) -> (m, d)."""
+
+    def __init__(self, name: str, pretrained: bool) -> None:
+        super().__init__()
+        import torchvision
+
+        self.network: nn.Module = torchvision.models.get_model(
+            name, weights="DEFAULT" if pretrained else None
+        )
+        (classifier,) = [child for child, _ in self.network.named_children() if child in _CLASSIFIERS]
+        setattr(self.network, classifier, nn.Identity())
+
+    def forward(self, clips: Tensor) -> Tensor:
+        found: Tensor = self.network(clips.transpose(1, 2))
+        return found
+
+
+class PooledFrames(nn.Module):
+    """A model of timm over the frames of clips (m, F, 3, s, s) -> (m, 2d): the mean over the frames, and the change
+    from the first half of them to the second, without which a clip would be the same backwards.
+    """
+
+    def __init__(self, name: str, pretrained: bool, side: int) -> None:
+        super().__init__()
+        self.network = make_timm(name, pretrained, (side, side))
+
+    def forward(self, clips: Tensor) -> Tensor:
+        frames = self.network(clips.flatten(0, 1)).view(*clips.shape[:2], -1)
+        half = frames.shape[1] // 2
+        return torch.cat([frames.mean(1), frames[:, -half:].mean(1) - frames[:, :half].mean(1)], 1)
 
 
 class ClipNet(nn.Module):

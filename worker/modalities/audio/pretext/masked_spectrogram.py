@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from worker.modalities import Modality
-from worker.modalities.audio.backbones import SmallAudioBackbone
+from worker.modalities.audio.backbones import AudioBackbone
 from worker.modalities.audio.spectrograms import heard
 from worker.pretext import PretextTask
 
@@ -25,7 +25,7 @@ class MaskedSpectrogramNet(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.modality = modality
-        known = cast(SmallAudioBackbone, backbone)
+        known = cast(AudioBackbone, backbone)
         self.cover = nn.Parameter(torch.zeros(64, 1))  # of what is masked, by band
         self.context = nn.Linear(dimensions, known.channels)
         self.values = nn.Sequential(
@@ -34,7 +34,7 @@ class MaskedSpectrogramNet(nn.Module):
 
     def forward(self, batch: Tensor) -> Tensor:
         n, windows, bands, frames = batch.shape
-        maps, embeddings, rows = cast(SmallAudioBackbone, self.backbone).maps(batch)
+        maps, embeddings, rows = cast(AudioBackbone, self.backbone).maps(batch)
         owner = torch.div(rows, windows, rounding_mode="floor")
         guessed = self.values(maps + self.context(embeddings)[owner][:, :, None, None])[:, 0].float()
         found = guessed.new_zeros((n * windows, bands, frames)).index_copy(0, rows, guessed[..., :frames])

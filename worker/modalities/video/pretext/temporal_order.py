@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from worker.modalities import Modality
 from worker.modalities.video import Video
-from worker.modalities.video.backbones import CLIP_DIMENSIONS, SmallVideoBackbone
+from worker.modalities.video.backbones import VideoBackbone
 from worker.pretext import PretextTask
 from worker.pretext.projection import hidden, mlp
 
@@ -23,12 +23,12 @@ class OrderNet(nn.Module):
     def __init__(self, backbone: nn.Module, dimensions: int, clips: int) -> None:
         super().__init__()
         self.backbone = backbone
-        self.projection = nn.Linear(CLIP_DIMENSIONS, _WIDTH)
+        self.projection = nn.Linear(dimensions // 2, _WIDTH)
         self.head = mlp(clips * _WIDTH, hidden(dimensions), len(orders(clips)))
 
     def forward(self, batch: Tensor) -> Tensor:
         n, clips = batch.shape[:2]
-        projected = self.projection(cast(SmallVideoBackbone, self.backbone).with_clips(batch))
+        projected = self.projection(cast(VideoBackbone, self.backbone).with_clips(batch))
         known = orders(clips, batch.device)
         shuffled = projected[:, known]  # (n, P, C, 64)
         logits: Tensor = self.head(shuffled.flatten(0, 1).flatten(1)).view(n, len(known), -1)
