@@ -23,13 +23,14 @@ class NewSource(Body):
     model_config = with_example({"uri": "/data/shirts", "split": "pool"})
 
     uri: Annotated[Text, Field(min_length=1, max_length=4000)] = Field(
-        description="a folder; a JSONL, CSV or Parquet file with the items or their places; a path or fsspec URL"
+        description="a folder; a JSONL, CSV or Parquet file with the items or their places; a file of molecules; a "
+        "graph whose nodes are the items, with `#nodes` after it; a path or fsspec URL"
     )
     split: Split = "pool"
     label_column: Annotated[Text, Field(min_length=1, max_length=200)] | None = Field(
         None,
         description="where a manifest or Parquet file of the test split says the class; of several classes a list, or "
-        "a text between semicolons",
+        "a text between semicolons. With `#nodes` an attribute of the nodes, also of a pool: it is then no tag",
     )
     accept_missing: bool = Field(
         False,

@@ -1,14 +1,12 @@
-"""Graphs: one an item, as node-link JSON or GraphML, to nodes with a tag each and the edges between them."""
+"""Graphs: one an item, as node-link JSON, GraphML, an edge list or a molecule, to nodes with a tag each and the edges
+between them.
+"""
 
 import io
-import json
 import math
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from json.encoder import encode_basestring_ascii
 from typing import Any, ClassVar
-from xml.etree import ElementTree
 from zlib import crc32
 
 import numpy as np
@@ -16,13 +14,15 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from service.content.contract import Facts, Limits, Preview
+from service.content.graph_formats import EDGE_LISTS, parsed
 from service.content.mistaken import mistaken
+from service.content.molecules import MOLECULES, molecule
 from service.errors import BadItem
 
 # What a node is: the first of these attributes that any node has. Names tell nodes apart, not what they are.
 _TAGS = ("tag", "label", "type", "kind", "category", "element", "symbol", "atom", "class")
-_EDGES = ("edges", "links")  # networkx wrote `links` until its version 3.4
-_TOLD = 60  # characters of what was found
+
+_MOST_EDGES = 500_000  # of an edge list; a graph has a few hundred bytes in memory for each
 
 _PICTURE = 640  # pixels a side where nobody says
 _DRAWN = 150  # nodes; of a larger graph so many around the one with most edges
@@ -63,21 +63,27 @@ class Graph:
         each other, and the first of them are a connected part. near: the neighbours, where they are known.
         """
         near = self.neighbours() if near is None else near
-        order: list[int] = []
+        edges = list(map(len, near))
         seen = [False] * len(near)
-        for first in sorted(range(len(near)), key=lambda node: (-len(near[node]), node)):
-            if seen[first]:
-                continue
-            seen[first] = True
-            waiting = deque([first])
-            while waiting:
-                node = waiting.popleft()
-                order.append(node)
-                for other in near[node]:
-                    if not seen[other]:
-                        seen[other] = True
-                        waiting.append(other)
+        order = _component(edges.index(max(edges)), near, seen)
+        if len(order) == len(near):  # as of most graphs
+            return order
+        for first in sorted(range(len(near)), key=lambda node: (-edges[node], node)):
+            if not seen[first]:
+                order += _component(first, near, seen)
         return order
+
+
+def _component(first: int, near: Sequence[Sequence[int]], seen: list[bool]) -> list[int]:
+    """All nodes that are connected with one, breadth first; seen: nodes to leave out, itself changed."""
+    order = [first]
+    seen[first] = True
+    for node in order:  # grows meanwhile
+        for other in near[node]:
+            if not seen[other]:
+                seen[other] = True
+                order.append(other)
+    return order
 
 
 def read_graph(data: bytes, limits: Limits) -> Graph:
@@ -90,118 +96,26 @@ def read_graph(data: bytes, limits: Limits) -> Graph:
         )
     if (found := mistaken(data)) is not None:
         raise BadItem(reason=f"it is {found}")
-    start = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
-    try:
-        if start == b"<":
-            nodes, edges = _of_graphml(data)
-        elif start == b"{":
-            nodes, edges = _of_json(data)
-        else:
-            raise BadItem(reason=f"not a graph in a supported format ({', '.join(CONTENT.formats)})")
-    except RecursionError:
-        raise BadItem(reason="broken: it is nested too deeply") from None
-    if not nodes:
-        raise BadItem(reason="it has no nodes")
-    return _graph(nodes, edges)
-
-
-def _of_json(data: bytes) -> tuple[dict[str, Mapping[str, Any]], list[tuple[str, str]]]:
-    try:
-        found = json.loads(data)
-    except ValueError as error:
-        raise BadItem(reason=f"broken or truncated JSON ({error})") from None
-    nodes = found.get("nodes")
-    edges = next((found[name] for name in _EDGES if name in found), None)
-    if not isinstance(nodes, list) or not isinstance(edges, list):
-        raise BadItem(reason="its JSON is no graph: it needs lists `nodes` and `edges` (or `links`)")
-    attributes: dict[str, Mapping[str, Any]] = {}
-    for place, node in enumerate(nodes):
-        known = node if isinstance(node, dict) else {"id": node}
-        name = _name(known.get("id", place))
-        if name in attributes:
-            raise BadItem(reason=f"two of its nodes have the id {_short(name)}")
-        attributes[name] = known
-    pairs = []
-    for edge in edges:
-        if isinstance(edge, dict) and "source" in edge and "target" in edge:
-            pairs.append((_name(edge["source"]), _name(edge["target"])))
-        elif isinstance(edge, list) and len(edge) >= 2:
-            pairs.append((_name(edge[0]), _name(edge[1])))
-        else:
-            raise BadItem(
-                reason=f"an edge has no `source` and `target`: {_short(json.dumps(edge, ensure_ascii=False))}"
-            )
-    return attributes, pairs
-
-
-def _name(value: Any) -> str:
-    """A node's id as JSON writes it: 1 and "1" are two nodes."""
-    # What nearly all ids are, without an encoder for each: it took half of the time that a graph takes to be read.
-    if type(value) is int:
-        return str(value)
-    if type(value) is str:
-        return encode_basestring_ascii(value)
-    return json.dumps(value, sort_keys=True)
-
-
-def _of_graphml(data: bytes) -> tuple[dict[str, Mapping[str, Any]], list[tuple[str, str]]]:
-    """Brandes et al. 2002, http://graphml.graphdrawing.org: of the first graph nodes, edges and data of nodes."""
-    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-        raise BadItem(reason="its XML declares entities, which are not read: save it without a DOCTYPE")
-    try:
-        root = ElementTree.fromstring(data)
-    except ElementTree.ParseError as error:
-        raise BadItem(reason=f"broken or truncated XML ({error})") from None
-    except (ValueError, LookupError) as error:  # an encoding that nobody knows
-        raise BadItem(reason=f"its XML cannot be read ({error})") from None
-    if _local(root) != "graphml":
-        raise BadItem(reason=f"its XML is no GraphML: it begins with <{_short(_local(root))}>")
-    graph = next((one for one in root if _local(one) == "graph"), None)
+    graph = parsed(data, _MOST_EDGES) or molecule(data)
     if graph is None:
-        raise BadItem(reason="it has no graph in it")
-    keys = {one.get("id"): one.get("attr.name", one.get("id")) for one in root if _local(one) == "key"}
-    attributes: dict[str, Mapping[str, Any]] = {}
-    pairs = []
-    for part in graph:
-        kind = _local(part)
-        if kind == "node":
-            name = part.get("id", "")
-            if name in attributes:
-                raise BadItem(reason=f"two of its nodes have the id {_short(name)}")
-            attributes[name] = {
-                str(keys.get(one.get("key"))): one.text for one in part if _local(one) == "data"
-            }
-        elif kind == "edge":
-            pairs.append((part.get("source", ""), part.get("target", "")))
-        elif kind == "hyperedge":
-            raise BadItem(reason="it has edges between more than two nodes (hyperedge)")
-    return attributes, pairs
-
-
-def _local(element: ElementTree.Element) -> str:
-    return str(element.tag).rpartition("}")[2]
-
-
-def _graph(nodes: Mapping[str, Mapping[str, Any]], pairs: Sequence[tuple[str, str]]) -> Graph:
-    places = {name: place for place, name in enumerate(nodes)}
-    edges: set[tuple[int, int]] = set()
-    loops = 0
-    for one, other in pairs:
-        if one not in places or other not in places:
-            missing = one if one not in places else other
-            raise BadItem(reason=f"an edge names the node {_short(missing)}, which is not among its nodes")
-        first, last = places[one], places[other]
-        if first == last:
-            loops += 1
-        else:
-            edges.add((first, last) if first < last else (last, first))
-    wanted = next((name for name in _TAGS if any(name in one for one in nodes.values())), None)
-    tags = [None if wanted is None or one.get(wanted) is None else str(one[wanted]) for one in nodes.values()]
+        raise BadItem(reason=f"not a graph in a supported format ({', '.join(CONTENT.formats)})")
+    if not graph.ids:
+        raise BadItem(reason="it has no nodes")
+    loops = sum(one == other for one, other in graph.ends)
+    edges = {(one, other) if one < other else (other, one) for one, other in graph.ends if one != other}
+    wanted = tag_name(graph.attributes)
+    tags = [None if wanted is None else tag_of(one, wanted) for one in graph.attributes]
     return Graph(tags, sorted(edges), loops)
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= _TOLD else f"{text[:_TOLD]}…"
+def tag_name(attributes: Sequence[Mapping[str, Any]], but: str | None = None) -> str | None:
+    """The attribute that says what nodes are; None where no node has one. but: the name of one that is not meant."""
+    return next((name for name in _TAGS if name != but and any(name in one for one in attributes)), None)
+
+
+def tag_of(attributes: Mapping[str, Any], name: str) -> str | None:
+    found = attributes.get(name)
+    return None if found is None else str(found)
 
 
 def facts_of(graph: Graph) -> Facts:
@@ -214,10 +128,17 @@ class Graphs:
     """Molecules, networks of people, call graphs: a graph is an item."""
 
     name: ClassVar[str] = "graph"
-    suffixes: ClassVar[frozenset[str]] = frozenset({".graphml"})
+    suffixes: ClassVar[frozenset[str]] = frozenset({".graphml", ".mol", *EDGE_LISTS, *MOLECULES})
     shared_suffixes: ClassVar[frozenset[str]] = frozenset({".json"})  # which is mostly something else
-    columns: ClassVar[tuple[str, ...]] = ("graph", "graphml", "node_link")
-    formats: ClassVar[tuple[str, ...]] = ("GraphML", "node-link JSON")
+    columns: ClassVar[tuple[str, ...]] = ("graph", "graphml", "node_link", "smiles", "canonical_smiles")
+    formats: ClassVar[tuple[str, ...]] = (
+        "GraphML",
+        "node-link JSON",
+        "edge list",
+        "SMILES",
+        "SDF",
+        "TU Dortmund",
+    )
     binary: ClassVar[bool] = False
     has_text: ClassVar[bool] = False
     default_task: ClassVar[str] = "attribute_masking"

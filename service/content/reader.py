@@ -17,7 +17,10 @@ from fsspec.implementations.local import LocalFileSystem
 from service.content import contents
 from service.content.archives import MEMBER, Archives, member_name
 from service.content.frames import check_number, frames_among, packed_frames
+from service.content.graph_files import GRAPH_PART, NETWORK, GraphFiles, Network, NodeOptions
+from service.content.graph_formats import EDGE_LISTS, NODES
 from service.content.lines import LineRows, NoFile, TooLarge, check_file
+from service.content.molecules import MOLECULES
 from service.content.pair import (
     EITHER,
     IMAGE_AND_TEXT,
@@ -118,8 +121,11 @@ def content_hash_of(data: bytes) -> str:
 
 
 def _part(uri: str) -> re.Match[str] | None:
-    """A row of a file, a member of an archive, or a frame of a volume: which `file` it is in."""
-    return _ROW.fullmatch(uri) or MEMBER.fullmatch(uri) or FRAME.fullmatch(uri)
+    """A row of a file, a member of an archive, a frame of a volume, or a graph of many: which `file` it is in."""
+    if "#" not in uri:
+        return None
+    kinds = (_ROW, MEMBER, FRAME, GRAPH_PART, NETWORK)
+    return next((found for kind in kinds if (found := kind.fullmatch(uri))), None)
 
 
 def _in_file(uri: str, kind: re.Pattern[str]) -> re.Match[str] | None:
@@ -172,6 +178,7 @@ class ItemBytes:
         self._lines = LineRows()
         self.archives = Archives(settings.data_dir / "cache", settings.max_item_bytes)
         self._volumes = Volumes(settings.data_dir / "cache")
+        self.graph_files = GraphFiles(settings.max_item_bytes)
         self._largest = settings.max_item_bytes
 
     def read(self, uri: str, content_hash: str | None = None) -> bytes:
@@ -202,8 +209,15 @@ class ItemBytes:
         """The same as long as the file is: size and times, or what a bucket tells; None where that is not told, and for
         rows. Raises `SourceNotAllowed`.
         """
-        if uri.startswith("inline:") or _ROW.fullmatch(uri):
-            return None
+        found = self._stamp_alone(uri)
+        if found is None or not uri.lower().endswith(EDGE_LISTS):
+            return found
+        beside = self._stamp_alone(_nodes_of(uri))
+        return found if beside is None else f"{found} {beside.removeprefix(_LOCAL)}"
+
+    def _stamp_alone(self, uri: str) -> str | None:
+        if uri.startswith("inline:") or _ROW.fullmatch(uri) or _in_file(uri, GRAPH_PART):
+            return None  # of these the bytes are looked at
         part = _in_file(uri, MEMBER) or _in_file(uri, FRAME)  # the same as long as its file is
         place = self.check_root(part["file"] if part else uri)
         try:
@@ -222,6 +236,19 @@ class ItemBytes:
 
     def _read(self, uri: str, is_new: bool = False) -> bytes:
         """is_new: nobody has read it yet, so that its size is worth a question to its bucket."""
+        data = self._read_alone(uri, is_new)
+        return data + self._nodes_beside(uri) if uri.lower().endswith(EDGE_LISTS) else data
+
+    def _nodes_beside(self, uri: str) -> bytes:
+        """The last lines of an edge list: those of a file of the same name with its nodes, if there is one."""
+        try:
+            return f"\n{NODES}\n".encode() + self._read_alone(_nodes_of(uri))
+        except SourceUnreadable as error:
+            if isinstance(error.__cause__, (FileNotFoundError, KeyError)):
+                return b""
+            raise
+
+    def _read_alone(self, uri: str, is_new: bool = False) -> bytes:
         if inline := _INLINE.fullmatch(uri):
             return self._read_inline(uri, inline)
         if inline := _INLINE_FILE.fullmatch(uri):
@@ -232,6 +259,8 @@ class ItemBytes:
             return self._read_member(uri, self.check_root(member["file"]), member["member"])
         if frame := _in_file(uri, FRAME):
             return self._read_frame(uri, self.check_root(frame["file"]), int(frame["frame"]))
+        if part := _in_file(uri, GRAPH_PART):
+            return self._read_graph(self.check_root(part["file"]), part)
         allowed = self.check_root(uri)
         try:
             if is_url(allowed):
@@ -368,14 +397,34 @@ class ItemBytes:
                 raise self._unreadable(uri, file, error.__cause__) from error
             raise
 
+    def _read_graph(self, place: str, found: re.Match[str]) -> bytes:
+        if found["kind"] != "node":
+            return self.graph_files.read(place, found["kind"], found["which"])
+        options = self._node_options(found["file"], found["options"])
+        return self.graph_files.read_node(place, found["which"], options)
+
     def frames(self, uri: str) -> int | None:
-        """The number of pictures in a file of several; None where it is one, or where whoever reads it says what is
-        wrong. Raises `SourceUnreachable`.
+        """The number of pictures or molecules in a file of several; None where it is one, or where whoever reads it
+        says what is wrong. Raises `SourceUnreachable`.
         """
         try:
+            if uri.lower().endswith(MOLECULES):
+                return len(self.graph_files.molecules(self.check_root(uri)))
             return self._volumes.frames(self.check_root(uri))
         except SourceNotAllowed:
             return None
+
+    def network(self, file: str, options: NodeOptions) -> Network:
+        """The graph whose nodes are items. Raises as `read` does."""
+        return self.graph_files.network(self.check_root(file), self._node_options(file, str(options)))
+
+    def _node_options(self, file: str, text: str) -> NodeOptions:
+        """With the place of the attributes, where there are any: relative to the edges. Raises `SourceNotAllowed`."""
+        options = NodeOptions(text)
+        if options.attributes is not None:
+            beside = f"{file.rpartition('/')[0]}/{PurePosixPath(options.attributes)}"
+            options.place_of_attributes = self.check_root(beside)
+        return options
 
     def _read_inline(self, uri: str, found: re.Match[str]) -> bytes:
         file, row = f"{self._inline}/{found['file']}", int(found["row"])
@@ -469,6 +518,10 @@ def _stamp_of_frames(folder: str) -> str | None:
 def _columns_of_strings() -> list[str]:
     """For a row whose place names no column."""
     return [name for content in contents().values() if not content.binary for name in content.columns]
+
+
+def _nodes_of(edges: str) -> str:
+    return f"{edges.rpartition('.')[0]}.nodes"
 
 
 def _is_empty(folder: Path) -> bool:

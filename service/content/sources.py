@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import stat
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +23,8 @@ from service.content import contents
 from service.content.archives import ARCHIVES, Archive, Archives, folder_of, is_archive, member_uri
 from service.content.contract import Content
 from service.content.frames import SeveralSequences, frames_among, is_picture
+from service.content.graph_files import NETWORK, NodeOptions, is_tu, molecule_uri
+from service.content.graph_sources import DataSetFolder, MoleculeFile, NodesOfGraph
 from service.content.lines import (
     ENDINGS,
     Lines,
@@ -34,7 +36,9 @@ from service.content.lines import (
     same_name,
     text_bytes,
 )
+from service.content.listing import Candidate, Listing
 from service.content.mistaken import HEAD_BYTES, mistaken
+from service.content.molecules import MOLECULES
 from service.content.pair import IMAGE_AND_TEXT, Kinds, Pairs, columns_of, is_place
 from service.content.reader import ItemBytes, filesystem_of, is_below, is_url, pair_uri, row_uri
 from service.content.row_keys import ContentKeys
@@ -66,73 +70,14 @@ _OTHER_PLACES = (
     "file",
     "filepath",
 )
+_NETWORKS = frozenset(
+    {".graphml", ".json", ".edges", ".edgelist", ".txt"}
+)  # that may be one whose nodes are items
 _LEFT_OUT = frozenset({"@eaDir", "__MACOSX"})  # folders of other programs, with their thumbnails
 _CLASS_BYTES = 1_000  # of a file that says an item's class
 _NOTES = frozenset({".json", ".md", ".txt", ".yaml", ".yml", ""})  # that lie beside shards
-_REFUSALS_TOLD = 20
 _PARQUET_ROWS = 256  # read at a time, items included
 _ROWS_LOOKED_AT = 1_000  # that tell what a manifest names
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A file or row that may become an item. `data` is at hand where the listing had to read it anyway."""
-
-    key: str
-    uri: str
-    class_name: str | None
-    data: bytes | None = None
-    has_own_key: bool = False  # the source gave it; else it is made of the path
-
-
-class Listing(ABC):
-    """Iterating streams the candidates in a fixed order; the counts are complete when it has ended. Raises
-    `SourceUnreadable`, and `SourceUnreachable`, one of these, for a transient I/O error.
-
-    content: of the items that are listed; None until `tell` was asked for it.
-    by_folders: an item's class is the folder it lies in, whatever `label_column` is
-    """
-
-    by_folders: ClassVar[bool] = False
-
-    def __init__(self, uri: str, label_column: str | None, content: Content | None) -> None:
-        self.uri = uri
-        self.label_column = label_column
-        self.content = content
-        self.told = False  # by the source itself
-        self.complete = True  # False: some folders could not be listed, and nobody knows what is in them
-        self.ignored = 0  # files that are no such items
-        self.refused = 0  # rows, files and folders that could not be taken …
-        self.refusals: list[str] = []  # … and a sentence for the first of them
-
-    def tell(self) -> Content | None:
-        """Fix the content by what most of the source is; None where nothing in it is an item of any kind."""
-        self.content, self.told = self._told(), True
-        return self.content
-
-    def refuse(self, sentence: str) -> None:
-        self.refused += 1
-        if len(self.refusals) < _REFUSALS_TOLD:
-            self.refusals.append(sentence)
-
-    @abstractmethod
-    def __iter__(self) -> Iterator[Candidate]: ...
-
-    @abstractmethod
-    def _told(self) -> Content | None: ...
-
-    def total(self) -> int | None:
-        """The number of candidates, where it is cheap to know."""
-        return None
-
-    def columns(self) -> list[str]:
-        """The columns of a table, as people are told, with their types where it has some; none of other sources."""
-        return []
-
-    def _wanted(self) -> Content:
-        if self.content is None:
-            raise ValueError("nothing says which items are wanted: ask `tell`")
-        return self.content
 
 
 def content_of_most(names: Iterable[str]) -> Content | None:
@@ -170,12 +115,18 @@ def list_source(
     pass.
     """
     place = item_bytes.check_root(uri)
+    if not os.path.exists(place) and (network := NETWORK.fullmatch(place)):
+        options = NodeOptions(network["options"])
+        return NodesOfGraph(place, network["file"], label_column, content, item_bytes.network, options)
     if not is_url(place):
         return _list_local(uri, place, item_bytes, label_column, content)
     try:
         filesystem, path = filesystem_of(place)
         filesystem.invalidate_cache()  # it may have kept its listings since an earlier import in this process
         if filesystem.isdir(path):
+            names = [str(one).rpartition("/")[2] for one in filesystem.ls(path, detail=False)]
+            if _may_be_graphs(content) and is_tu(names):
+                return DataSetFolder(place, label_column, content, item_bytes.graph_files)
             return RemoteFolder(place, label_column, content, item_bytes.frames)
         if not filesystem.exists(path):
             filesystem.info(path)  # raises what was the matter; `exists` takes it for a no
@@ -199,9 +150,22 @@ def _list_local(
         raise _unreachable(uri, error) from error
     if is_folder and (shards := _shards(place)):
         return ArchiveFiles(place, label_column, content, shards, item_bytes.archives)
+    if is_folder and _may_be_graphs(content) and is_tu(_names(place)):
+        return DataSetFolder(place, label_column, content, item_bytes.graph_files)
     if is_folder:
         return LocalFolder(place, label_column, content, item_bytes.frames, item_bytes.check_root)
     return _list_file(uri, place, label_column, content, item_bytes)
+
+
+def _may_be_graphs(content: Content | None) -> bool:
+    return content is None or content.name == "graph"
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:  # whoever lists it says why
+        return []
 
 
 def _shards(folder: str) -> list[str]:
@@ -234,8 +198,15 @@ def _list_file(
         return (ManifestPairs if of_pairs else Manifest)(place, label_column, content)
     if is_archive(place):
         return ArchiveFiles(place, label_column, content, [place], item_bytes.archives)
-    known = ", ".join(ENDINGS + PARQUET + ARCHIVES)
-    raise SourceUnreadable(uri=uri, reason=f"a source is a folder of items, or a file that ends in {known}")
+    if suffix in MOLECULES and _may_be_graphs(content):
+        return MoleculeFile(place, label_column, content, item_bytes.graph_files)
+    known = ", ".join(ENDINGS + PARQUET + ARCHIVES + MOLECULES)
+    more = (
+        "; where the nodes of a graph are the items, write `#nodes` after it" if suffix in _NETWORKS else ""
+    )
+    raise SourceUnreadable(
+        uri=uri, reason=f"a source is a folder of items, or a file that ends in {known}{more}"
+    )
 
 
 def _mistaken_file(uri: str, place: str) -> str | None:
@@ -275,11 +246,12 @@ class _Folder(Listing):
     """All files of the content below a folder; the key is the path below it. Names that begin with a dot, and folders
     in which other programs keep thumbnails, are left out.
 
-    frames: the number of pictures in a file of several, each of which is a candidate; None where files are not opened
+    frames: the number of pictures or molecules in a file of several, each of which is a candidate; None where files are
+    not opened
     """
 
     by_folders: ClassVar[bool] = True
-    _opened: ClassVar[tuple[str, ...]] = NIFTI  # endings of files that may hold several
+    _opened: ClassVar[tuple[str, ...]] = (*NIFTI, *MOLECULES)  # endings of files that may hold several
 
     def __init__(
         self,
@@ -317,12 +289,15 @@ class _Folder(Listing):
             return self.refuse(f"{file.key!r} is {file.kind} and no file.")
         is_opened = file.key.lower().endswith(self._opened)
         if is_opened and self._frames is None:
-            return self.refuse(f"{file.key!r} is a volume in an archive: unpack it, and import its folder.")
+            return self.refuse(
+                f"{file.key!r} may hold several items, and is in an archive: unpack it, and import its folder."
+            )
         frames = self._frames(file.place) if is_opened and self._frames is not None else None
         if frames is None:
             yield Candidate(file.key, file.place, self._class_of(file))
+        part_uri = molecule_uri if file.key.lower().endswith(MOLECULES) else frame_uri
         for frame in range(frames or 0):
-            yield Candidate(f"{file.key}/{frame:04}", frame_uri(file.place, frame), self._class_of(file))
+            yield Candidate(f"{file.key}/{frame:04}", part_uri(file.place, frame), self._class_of(file))
 
     def _items(self) -> Iterator["_File"]:
         """All files; where videos are wanted, a folder of frames in the place of its pictures."""
@@ -390,6 +365,7 @@ class LocalFolder(_Folder):
 
     _opened: ClassVar[tuple[str, ...]] = (
         *NIFTI,
+        *MOLECULES,
         DICOM,
     )  # the header of each: too much in a bucket, of a series
 

@@ -20,7 +20,9 @@ from sqlalchemy.orm import Session
 
 from service.access import keys
 from service.content.archives import ARCHIVES, is_archive
+from service.content.graph_files import file_of
 from service.content.lines import ENDINGS
+from service.content.molecules import MOLECULES
 from service.content.reader import ItemBytes, is_url, local_path, place_as_text, uploaded_to
 from service.content.sources import PARQUET, Manifest, list_source
 from service.errors import (
@@ -90,6 +92,11 @@ def check_items(items: Path | str) -> ItemsGiven:
         # A manifest may name files beside it; what holds the items itself needs nothing else.
         beside = place.suffix.lower() in ENDINGS and Manifest(str(place), None, None).names_places()
         given = ItemsGiven(place, place.parent if beside else place, _as_name(place.stem))
+    elif place.is_file() and place.suffix.lower() in MOLECULES:
+        given = ItemsGiven(place, place, _as_name(place.stem))
+    elif (file := Path(file_of(str(place)))) != place and file.is_file():  # its nodes are items
+        beside = "&attributes=" in place.name
+        given = ItemsGiven(place, file.parent if beside else file, _as_name(file.stem))
     else:
         fault = (
             "is none of what items come in"
@@ -174,7 +181,7 @@ def with_known_sources(engine: sa.Engine, settings: Settings) -> Settings:
     """The folders and files that earlier starts imported from were allowed then, and are now."""
     with read_session(engine) as session:
         known = session.scalars(sa.select(Source.uri).distinct().order_by(Source.uri))
-        local = [uri for uri in known if uri.startswith(("/", "file://"))]
+        local = [file_of(uri) for uri in known if uri.startswith(("/", "file://"))]
     return settings.model_copy(
         update={"source_roots": tuple(dict.fromkeys((*settings.source_roots, *local)))}
     )
@@ -264,7 +271,7 @@ def _new_name(
         elif (
             not is_url(other)
             and uploaded_to(other) is None
-            and not Path(other).exists()
+            and not Path(file_of(other)).exists()
             and (known.name == name or (classes and set(classes) == set(known.classes)))
         ):
             raise FolderGone(**said)

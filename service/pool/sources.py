@@ -5,6 +5,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service.content.graph_files import file_of
 from service.content.reader import ItemBytes, is_url, place_as_text, upload_uri
 from service.errors import SingleOnly, SourceUnreadable, UploadInUse
 from service.pool.items import Split
@@ -30,7 +31,7 @@ def add(
     projects.refuse_archived(project)
     projects.check_upload(project, uri)
     place = item_bytes.check_root(uri)
-    if not is_url(place) and not Path(place).exists():
+    if not is_url(place) and not Path(file_of(place)).exists():
         raise SourceUnreadable(uri=uri, reason="there is no such file or folder")
     stored = item_bytes.as_stored(place_as_text(place), projects.uploads_of(project))
     if split == "test" and project.label_kind == "multi" and label_column is None:

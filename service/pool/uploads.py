@@ -16,6 +16,7 @@ import structlog
 
 from service.content.archives import is_archive
 from service.content.lines import ENDINGS
+from service.content.molecules import MOLECULES
 from service.content.reader import UPLOAD_FOLDER, upload_uri
 from service.content.sources import PARQUET
 from service.errors import ArtifactNotStored, Invalid, NotFound
@@ -81,7 +82,7 @@ def sources_in(artifacts: Artifacts, project: Project, upload: str) -> list[str]
 
 
 def _stands_alone(name: str) -> bool:
-    return is_archive(name) or PurePosixPath(name).suffix.lower() in PARQUET + ENDINGS
+    return is_archive(name) or PurePosixPath(name).suffix.lower() in PARQUET + ENDINGS + MOLECULES
 
 
 def _clean(path: str) -> str:

@@ -12,8 +12,9 @@ import pytest
 
 from service.content import archives
 from service.content.image import CONTENT as IMAGES
+from service.content.listing import Candidate, Listing
 from service.content.reader import ItemBytes
-from service.content.sources import Candidate, Listing, list_source
+from service.content.sources import list_source
 from service.content.text import CONTENT as TEXTS
 from service.errors import SourceNotAllowed, SourceUnreachable, SourceUnreadable
 from service.settings import Settings

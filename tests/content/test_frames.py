@@ -14,8 +14,9 @@ from PIL import Image
 
 from service.content import contents, limits_of
 from service.content.frames import SeveralSequences, frames_among, packed_frames
+from service.content.listing import Candidate
 from service.content.reader import ItemBytes, content_hash_of
-from service.content.sources import Candidate, list_source
+from service.content.sources import list_source
 from service.content.video import CONTENT
 from service.errors import BadItem, SourceNotAllowed, SourceUnreadable
 from service.settings import Settings

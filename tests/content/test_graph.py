@@ -1,7 +1,9 @@
 """Graphs: facts, order, drawings, and reasons."""
 
+import gzip
 import io
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +59,46 @@ def test_reasons(data: bytes, words: str) -> None:
     with pytest.raises(BadItem) as raised:
         CONTENT.inspect(data, LIMITS)
     assert words in str(raised.value.fields["reason"])
+
+
+def test_broken_files_are_quarantined_and_odd_ones_taken(tmp_path: Path) -> None:
+    """From the disk, as an import reads them."""
+    whole, edges = graphml(4, [(0, 1), (1, 2)]), "".join(f"{n} {n + 1}\n" for n in range(600_000))
+    bomb = b"<!DOCTYPE b [<!ENTITY a 'aaaa'><!ENTITY b '&a;&a;&a;&a;'>]>" + whole
+    broken = {
+        "truncated.graphml": (whole[:200], "truncated XML"),
+        "picture.graphml": (b"\x89PNG\r\n\x1a\n" + bytes(50), "supported format"),
+        "empty.edges": (b"", "empty"),
+        "blank.graphml": (b" \n ", "empty"),
+        "bomb.graphml": (bomb, "declares entities"),
+        "packed.json": (gzip.compress(bytes(10**7)), "supported format"),
+        "million.edges": (edges.encode(), "600,000 lines, more than 500,000"),
+        "large.json": (b'{"nodes":[' + b"1," * 9 * 2**20, "SHORTLIST_MAX_GRAPH_BYTES"),
+        "page.graphml": (b"<!doctype html><p>Log in</p>", "saved web page"),
+        "prose.edges": (b"This is what the folder holds:\nsome graphs, and notes.\n", "supported format"),
+        "cut.edges": (b"1 2\n2 3\n3\n", "line 3 of its edges"),
+        "dangling.json": (as_json({"nodes": [1], "edges": [[1, 2]]}), "not among its nodes"),
+    }
+    odd = {
+        "loops.edges": (b"1 1\n1 2\n", {"nodes": 2, "edges": 1, "tags": 0, "loops": 1}),
+        "apart.edges": (b"1 2\n3 4\n", {"nodes": 4, "edges": 2, "tags": 0}),
+        "bare.graphml": (graphml(3, [], None), {"nodes": 3, "edges": 0, "tags": 0}),
+    }
+    for name, (data, _) in (broken | odd).items():
+        (tmp_path / name).write_bytes(data)
+    reader = ItemBytes(Settings(source_roots=(str(tmp_path),)))
+    listing = list_source(str(tmp_path), reader, None, CONTENT)
+    tracemalloc.start()
+    for found in listing:
+        if found.key in odd:
+            assert CONTENT.inspect(reader.read(found.uri), LIMITS) == odd[found.key][1]
+            continue
+        with pytest.raises(BadItem) as raised:
+            CONTENT.inspect(reader.read(found.uri), LIMITS)
+        assert broken[found.key][1] in str(raised.value.fields["reason"])
+    assert tracemalloc.get_traced_memory()[1] < 100 * 2**20
+    tracemalloc.stop()
+    assert (listing.refused, listing.ignored) == (0, 0)
 
 
 def test_the_order_is_breadth_first_from_the_one_with_most_edges() -> None:

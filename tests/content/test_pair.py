@@ -1,6 +1,8 @@
 """Pairs: rows of tables of which one column is an image, or says where it is, and another a text."""
 
 import json
+import struct
+import zlib
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from service.content import limits_of
+from service.content.listing import Candidate
 from service.content.pair import CONTENT, Kinds, halves, packed, pairs_of
 from service.content.reader import ItemBytes
-from service.content.sources import Candidate, list_source
+from service.content.sources import list_source
 from service.errors import BadItem, SourceNotAllowed, SourceUnreadable
 from service.settings import Settings
 from tests.journeys.captions import caption, picture, write_pairs
@@ -135,6 +138,45 @@ def test_rows_without_a_half_are_told_and_not_left_out(tmp_path: Path) -> None:
         assert reason(reader(tmp_path).read(one.uri)) == f"its {part} is missing"
     with pytest.raises(SourceUnreadable, match="no such file"):
         reader(tmp_path).read(found[5].uri)
+
+
+def test_broken_pairs_say_which_half_it_is(tmp_path: Path) -> None:
+    """From a table on the disk, as an import reads them."""
+    root = tmp_path / "root"
+    (root / "folder").mkdir(parents=True)
+    huge = RED[:16] + struct.pack(">II", 60_000, 60_000) + RED[24:29]  # the header of a PNG of 3.6 gigapixels
+    huge += struct.pack(">I", zlib.crc32(huge[12:29])) + RED[33:]
+    files = {
+        "empty": b"",
+        "half": RED[:60],
+        "page": b"<!doctype html>",
+        "song": b"RIFF0000WAVEfmt ",
+        "huge": huge,
+    }
+    for name, data in {"good": RED, **files}.items():
+        (root / f"{name}.png").write_bytes(data)
+    (tmp_path / "secret.png").write_bytes(RED)
+    rows: list[tuple[object, object, str]] = [
+        (None, "x", "its image is missing"),
+        ("good.png", "", "its text is missing"),
+        ("empty.png", "x", "its image is missing"),
+        ("half.png", "x", "its image: broken or truncated"),
+        ("page.png", "x", "its image: it is a saved web page"),
+        ("song.png", "x", "its image: "),
+        ("huge.png", "x", "its image: 60000 x 60000"),
+        ("good.png", "x" * 1_000_001, "its text: .*SHORTLIST_MAX_TEXT_BYTES"),
+        ("good.png", "%PDF-1.4", "its text: it is not text"),
+        ("gone.png", "x", "no such file"),
+        ("../secret.png", "x", "allowed folder"),
+        ("folder", "x", "it is a folder"),
+        ("data:image/png;base64,%%%", "x", "not Base64"),
+    ]
+    table = write_jsonl(root, *({"image": image, "text": text} for image, text, _ in rows))
+    found = candidates(table)
+    assert len(found) == len(rows)
+    for one, (_, _, words) in zip(found, rows, strict=True):
+        with pytest.raises((BadItem, SourceUnreadable, SourceNotAllowed), match=words):
+            CONTENT.inspect(reader(root).read(one.uri), LIMITS)
 
 
 def test_a_row_names_no_file_outside_the_roots_and_no_row(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from service.content.image import CONTENT as IMAGES
+from service.content.listing import Listing
 from service.content.reader import ItemBytes
-from service.content.sources import Listing, list_source
+from service.content.sources import list_source
 from service.errors import SourceUnreadable
 from service.settings import Settings
 

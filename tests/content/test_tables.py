@@ -11,8 +11,9 @@ import pytest
 from service.content import sources
 from service.content.contract import Content
 from service.content.image import CONTENT as IMAGES
+from service.content.listing import Candidate, Listing
 from service.content.reader import ItemBytes
-from service.content.sources import Candidate, Listing, list_source
+from service.content.sources import list_source
 from service.content.text import CONTENT as TEXTS
 from service.errors import ColumnMissing, NoItemColumn, SourceUnreadable
 from service.settings import Settings

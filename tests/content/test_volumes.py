@@ -13,8 +13,9 @@ from PIL import Image
 from service.content import contents, volumes
 from service.content.contract import Limits
 from service.content.image import CONTENT, open_rgb
+from service.content.listing import Candidate
 from service.content.reader import ItemBytes
-from service.content.sources import Candidate, list_source
+from service.content.sources import list_source
 from service.errors import BadItem, SourceUnreachable, SourceUnreadable
 from service.settings import Settings
 from tests.content.test_dicom import RAMP, file_of

@@ -36,8 +36,9 @@ from sqlalchemy.orm import Session
 
 from service.content import contents, limits_of
 from service.content.contract import Content
+from service.content.listing import Candidate, Listing
 from service.content.reader import ItemBytes, place_as_text
-from service.content.sources import Candidate, Listing, list_source
+from service.content.sources import list_source
 from service.errors import ImportIncomplete, ShortlistError, SourceUnreachable
 from service.store import asides, class_sets, modalities, pipeline, planner_stats
 from service.store.asides import Displaced

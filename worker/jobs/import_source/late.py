@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO
 
-from service.content.sources import Candidate
+from service.content.listing import Candidate
 from worker.jobs.import_source.looks import Look
 
 

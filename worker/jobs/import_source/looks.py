@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.content.contract import Content, Facts, Limits
+from service.content.listing import Candidate
 from service.content.reader import ItemBytes, content_hash_of, is_settled
-from service.content.sources import Candidate
 from service.errors import BadItem, SourceNotAllowed, SourceUnreachable, SourceUnreadable
 from worker.jobs.import_source.known_items import KnownItem
 

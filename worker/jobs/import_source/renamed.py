@@ -5,6 +5,7 @@ import os
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service.content.graph_files import file_of
 from service.content.reader import ItemBytes, local_path
 from service.errors import ShortlistError
 from service.store.tables import Item, Source
@@ -33,7 +34,7 @@ def follow(context: JobContext, source: Source, item_bytes: ItemBytes) -> None:
 
 
 def _is_gone(place: str) -> bool:
-    path = local_path(place)
+    path = file_of(local_path(place))
     return os.path.isabs(path) and not os.path.lexists(path)
 
 

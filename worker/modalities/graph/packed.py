@@ -6,6 +6,8 @@ from 1; 0 where there is no edge (docs/decisions/0026).
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 from zlib import crc32
 
 import numpy as np
@@ -26,20 +28,29 @@ def pack(graph: Graph, nodes: int, edges: int) -> Tensor:
     """
     near = graph.neighbours()
     order = graph.in_order(near)[:nodes]
-    at = np.full(len(graph.tags), -1)
-    at[order] = np.arange(len(order))
     found = np.zeros(nodes + 2 * edges, np.int32)
     found[: len(order)] = [_tag_id(graph.tags[node], len(near[node])) for node in order]
-    ends = at[np.array(graph.edges, np.int64).reshape(-1, 2)]
-    earlier, later = np.sort(ends[(ends >= 0).all(1)], axis=1).T
-    kept = np.lexsort((earlier, later))[:edges]
-    found[nodes : nodes + len(kept)] = earlier[kept] + 1
-    found[nodes + edges : nodes + edges + len(kept)] = later[kept] + 1
+    if graph.edges:
+        at = np.full(len(near), -1)
+        at[order] = np.arange(len(order))
+        ends = at[
+            np.fromiter(chain.from_iterable(graph.edges), np.int64, 2 * len(graph.edges)).reshape(-1, 2)
+        ]
+        if len(order) < len(near):  # else all edges are within
+            ends = ends[(ends >= 0).all(1)]
+        earlier, later = np.minimum(ends[:, 0], ends[:, 1]), np.maximum(ends[:, 0], ends[:, 1])
+        later, earlier = np.divmod(np.sort(later * nodes + earlier)[:edges], nodes)
+        found[nodes : nodes + len(later)] = earlier + 1
+        found[nodes + edges : nodes + edges + len(later)] = later + 1
     return torch.from_numpy(found)
 
 
 def _tag_id(tag: str | None, edges: int) -> int:
-    known = f"\0{min(edges, _MOST_EDGES_TOLD)}" if tag is None else tag
+    return _id_of(f"\0{min(edges, _MOST_EDGES_TOLD)}" if tag is None else tag)
+
+
+@lru_cache(maxsize=4_096)
+def _id_of(known: str) -> int:
     return FIRST + crc32(known.encode(errors="surrogatepass")) % (BUCKETS - FIRST)
 
 
