@@ -97,16 +97,7 @@ def _select(strategy: Strategy, pool: PoolView, n: int, seed: int = 0) -> Select
         return None
 
 
-@every_strategy
-@pytest.mark.parametrize("situation", SITUATIONS)
-@pytest.mark.parametrize("n", [1, 7, 10_000])
-def test_selects_available_items_best_first(strategy: Strategy, situation: str, n: int) -> None:
-    pool = SITUATIONS[situation]()
-
-    selection = _select(strategy, pool, n)
-
-    if selection is None:
-        return
+def _check(selection: Selection, pool: PoolView, n: int) -> None:
     assert selection.items.dtype == np.int64
     assert selection.scores.dtype == np.float32
     assert len(selection.items) == len(selection.scores) == min(n, int(pool.available.sum()))
@@ -118,30 +109,28 @@ def test_selects_available_items_best_first(strategy: Strategy, situation: str, 
 
 @every_strategy
 @pytest.mark.parametrize("situation", SITUATIONS)
-def test_same_seed_same_items(strategy: Strategy, situation: str) -> None:
-    pool = SITUATIONS[situation]()
-
-    once, again = _select(strategy, pool, 30, seed=3), _select(strategy, pool, 30, seed=3)
-
-    if once is None or again is None:
-        assert once is again
-        return
-    np.testing.assert_array_equal(once.items, again.items)
-    np.testing.assert_array_equal(once.scores, again.scores)
-
-
-@every_strategy
-@pytest.mark.parametrize("situation", SITUATIONS)
-def test_leaves_the_pool_as_it_was(strategy: Strategy, situation: str) -> None:
+def test_selects_available_items_best_first_and_again_the_same(strategy: Strategy, situation: str) -> None:
+    """One item, some, and all there are; the pool is left as it was."""
     pool, untouched = SITUATIONS[situation](), SITUATIONS[situation]()
     for field in fields(pool):
         if isinstance(value := getattr(pool, field.name), np.ndarray):
             value.flags.writeable = False
 
-    _select(strategy, pool, 30)
+    found = {n: _select(strategy, pool, n, seed=3) for n in (1, 30, 10_000)}
+    again = _select(strategy, pool, 30, seed=3)
 
     for field in fields(pool):
         np.testing.assert_array_equal(getattr(pool, field.name), getattr(untouched, field.name))
+    if again is None:
+        assert list(found.values()) == [None, None, None]
+        return
+    for n, selection in found.items():
+        assert selection is not None
+        _check(selection, pool, n)
+    some = found[30]
+    assert some is not None
+    np.testing.assert_array_equal(some.items, again.items)
+    np.testing.assert_array_equal(some.scores, again.scores)
 
 
 @every_strategy
