@@ -66,10 +66,11 @@ class ProjectSettings(BaseModel):
         "auto",
         max_length=200,
         description="`auto` trains `small` and, for images, texts and recordings, joins it with pretrained weights "
-        "where the worker has some; `small`, or any timm model by name, stands alone",
+        "where the worker has some; `small` stands alone, and so do, for images, any timm model by name and, for "
+        "texts, any encoder or causal model of Hugging Face by name or folder on the workers (extra `[text]`)",
     )
     pretrained: bool = Field(
-        False, description="start the pretraining of a timm model from its pretrained weights"
+        False, description="start the pretraining of a model that is named from its pretrained weights"
     )
     image_size: int | None = Field(
         None,

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 
 from pydantic import BaseModel
 
@@ -12,6 +13,7 @@ from worker.heads import heads
 from worker.modalities import modalities
 from worker.modalities.foundation import usable
 from worker.modalities.image.backbones import SmallBackbone
+from worker.modalities.text.backbones import HUGGING_FACE
 from worker.pretext import pretext_tasks
 from worker.strategies import strategies
 
@@ -30,6 +32,8 @@ def had(announced: Iterable[Announcement]) -> set[str]:
     plug_ins = {f"{NEEDED_FOR[each.kind]}:{each.name}" for each in announced if each.kind in NEEDED_FOR}
     kinds = modalities()
     founded = {name for name, kind in kinds.items() if kind.foundation and usable(kind.foundation)}
+    if find_spec("transformers") is not None:
+        plug_ins.add(HUGGING_FACE)
     return plug_ins | {f"modality:{name}" for name in kinds} | {f"foundation:{name}" for name in founded}
 
 
@@ -62,5 +66,9 @@ def _small_backbone() -> Announcement:
     about = inspect.getdoc(SmallBackbone) or ""
     no_parameters = {"type": "object", "properties": {}, "additionalProperties": False}
     return Announcement(
-        "backbone", "small", f"{about}\n\nAny timm model works too, by its name.", no_parameters
+        "backbone",
+        "small",
+        f"{about}\n\nFor images any timm model works too, for texts any encoder or causal model of Hugging Face, by "
+        "its name.",
+        no_parameters,
     )
