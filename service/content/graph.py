@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from service.content.contract import Facts, Limits, Preview
 from service.content.graph_formats import EDGE_LISTS, parsed
-from service.content.mistaken import mistaken
+from service.content.mistaken import archive, mistaken
 from service.content.molecules import MOLECULES, molecule
 from service.errors import BadItem
 
@@ -94,7 +94,7 @@ def read_graph(data: bytes, limits: Limits) -> Graph:
         raise BadItem(
             reason=f"{len(data)} bytes are more than {limits.max_graph_bytes} allowed (SHORTLIST_MAX_GRAPH_BYTES)"
         )
-    if (found := mistaken(data)) is not None:
+    if (found := mistaken(data) or archive(data)) is not None:
         raise BadItem(reason=f"it is {found}")
     graph = parsed(data, _MOST_EDGES) or molecule(data)
     if graph is None:

@@ -67,11 +67,12 @@ class ProjectSettings(BaseModel):
         max_length=200,
         description="`auto` trains `small` and, for images, texts and recordings, joins it with pretrained weights "
         "where the worker has some. Alone stand `small` and, for images, recordings and videos, any timm model by "
-        "name, for videos also a video network of torchvision, as `r2plus1d_18`",
+        "name, for videos also a video network of torchvision, as `r2plus1d_18`, and for texts any encoder or causal "
+        "model of Hugging Face by name or folder on the workers (extra `[text]`)",
     )
     pretrained: bool = Field(
         False,
-        description="start the pretraining of a model of timm or torchvision from its pretrained weights, which are "
+        description="start the pretraining of a model that is named from its pretrained weights, which are "
         "downloaded once, or lie in the cache folder of the worker",
     )
     image_size: int | None = Field(

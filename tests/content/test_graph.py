@@ -71,7 +71,7 @@ def test_broken_files_are_quarantined_and_odd_ones_taken(tmp_path: Path) -> None
         "empty.edges": (b"", "empty"),
         "blank.graphml": (b" \n ", "empty"),
         "bomb.graphml": (bomb, "declares entities"),
-        "packed.json": (gzip.compress(bytes(10**7)), "supported format"),
+        "packed.json": (gzip.compress(bytes(10**7)), "gzip"),
         "million.edges": (edges.encode(), "600,000 lines, more than 500,000"),
         "large.json": (b'{"nodes":[' + b"1," * 9 * 2**20, "SHORTLIST_MAX_GRAPH_BYTES"),
         "page.graphml": (b"<!doctype html><p>Log in</p>", "saved web page"),

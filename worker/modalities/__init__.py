@@ -74,6 +74,8 @@ class Modality(BaseModel, ABC):
     items_seen         by device, in all epochs of a pretraining for which a project sets none
     least_spread       of the embeddings, as a share of the untrained network's: less is a sign of collapse
     least_rank         the same of their effective rank
+    pretrained_rate    AdamW's learning rate where a pretraining goes on from a backbone's pretrained weights; None: the
+                       same as from none
     packages           beyond those of every worker, without which these items cannot be decoded
     """
 
@@ -89,6 +91,7 @@ class Modality(BaseModel, ABC):
     items_seen: ClassVar[dict[str, int]] = {"cpu": 16_000, "cuda": 1_000_000}
     least_spread: ClassVar[float] = 0.7
     least_rank: ClassVar[float] = 0.5
+    pretrained_rate: ClassVar[float | None] = None
     packages: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 
 from pydantic import BaseModel
 
@@ -12,13 +13,15 @@ from worker.heads import heads
 from worker.modalities import modalities
 from worker.modalities.foundation import usable
 from worker.modalities.image.backbones import SmallBackbone
+from worker.modalities.text.backbones import HUGGING_FACE
 from worker.pretext import pretext_tasks
 from worker.strategies import strategies
 
 _BY_NAME = (
     "Any timm model works too, by its name: for images, for recordings, whose spectrograms are pictures of one "
     "channel, and for videos, of whose frames it makes embeddings that are pooled. Videos also take torchvision's "
-    "video networks, as `r2plus1d_18`. Each modality has a `small` of its own, which the docs of its items describe."
+    "video networks, as `r2plus1d_18`. Texts take any encoder or causal model of Hugging Face. Each modality has a "
+    "`small` of its own, which the docs of its items describe."
 )
 
 
@@ -36,6 +39,8 @@ def had(announced: Iterable[Announcement]) -> set[str]:
     plug_ins = {f"{NEEDED_FOR[each.kind]}:{each.name}" for each in announced if each.kind in NEEDED_FOR}
     kinds = modalities()
     founded = {name for name, kind in kinds.items() if kind.foundation and usable(kind.foundation)}
+    if find_spec("transformers") is not None:
+        plug_ins.add(HUGGING_FACE)
     return plug_ins | {f"modality:{name}" for name in kinds} | {f"foundation:{name}" for name in founded}
 
 

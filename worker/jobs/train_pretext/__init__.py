@@ -139,12 +139,15 @@ def _recipe(
             "batch with each other, so that time and memory grow with its square, and larger ones teach no better."
         )
         batch_size = task.largest_batch
+    gently = settings.pretrained and wanted.optimizer == "adamw"
     recipe = Recipe(
         epochs=settings.pretext_epochs or epochs,
         batch_size=batch_size,
         seed=settings.seed,
         optimizer=wanted.optimizer,
-        learning_rate=wanted.learning_rate or RATES[wanted.optimizer],
+        learning_rate=wanted.learning_rate
+        or (gently and modality.pretrained_rate)
+        or RATES[wanted.optimizer],
         average=wanted.average,
         patience=wanted.patience,
         compile=wanted.compile,

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from service.content.contract import Facts, Limits
@@ -17,10 +17,15 @@ from worker.modalities.text.backbones import make_backbone
 from worker.modalities.text.features import raw_features
 from worker.modalities.text.foundation import LENGTH, TextFoundation, piece_ids
 from worker.modalities.text.sketches import MinHash
-from worker.modalities.text.spans import spans_of
-from worker.modalities.text.tokens import FIRST, lengths, token_ids
+from worker.modalities.text.spans import spans_of, spans_of_pieces
+from worker.modalities.text.tokens import FIRST, lengths, piece_ids_of, token_ids
 from worker.modalities.text.views import one_window, view
 
+if TYPE_CHECKING:
+    from worker.modalities.text.hugging_face import Vocabulary
+
+_SMALL = "small"
+_PIECES = 1.2  # word pieces a token
 _SHORTEST = 8
 _LONGEST = {"cpu": 128, "cuda": 256}  # of a window
 _WINDOWS = {"cpu": 4, "cuda": 8}
@@ -49,6 +54,9 @@ class Text(Modality):
     least_spread: ClassVar[float] = 0.25
     least_rank: ClassVar[float] = 0.25
 
+    # As BERT's authors fine-tune it (https://arxiv.org/abs/1810.04805); that of an untrained network would undo it.
+    pretrained_rate: ClassVar[float | None] = 5e-5
+
     tokens: int | None = Field(
         None, ge=1, le=4_096, description="Tokens of a window. Left out, 95 % of the pool fit into one."
     )
@@ -56,11 +64,38 @@ class Text(Modality):
         None, ge=1, le=64, description="Windows of a text that are read; of models that know of none, one."
     )
 
+    backbone: str = Field(
+        _SMALL,
+        max_length=200,
+        description="Model of Hugging Face whose word pieces are read in place of words.",
+    )
+
+    @field_validator("backbone")
+    @classmethod
+    def _trained(cls, name: str) -> str:
+        """`auto` trains the small one."""
+        return _SMALL if name == "auto" else name
+
+    @property
+    def _vocabulary(self) -> "Vocabulary | None":
+        """None where words are read. Raises `BackboneUnusable` and `Unsuited`."""
+        if self.backbone == _SMALL:
+            return None
+        from worker.modalities.text.hugging_face import (
+            vocabulary,  # only those who ask for it have the library
+        )
+
+        return vocabulary(self.backbone)
+
     def resolved(self, facts: Sequence[Facts], device: torch.device) -> Self:
+        vocabulary = self._vocabulary
+        longest = vocabulary.longest if vocabulary is not None else 4_096
         kind = "cpu" if device.type == "cpu" else "cuda"
         words = [fact["words"] for fact in facts if "words" in fact]
         needed = float(np.quantile(words, _COVERED)) * _PUNCTUATION if words else _UNKNOWN
+        needed *= 1 if vocabulary is None else _PIECES
         tokens = self.tokens or min(max(8 * math.ceil(needed / 8), _SHORTEST), _LONGEST[kind])
+        tokens = min(tokens, longest)
         windows = self.windows or min(max(math.ceil(needed / tokens), 1), _WINDOWS[kind])
         return self.model_copy(update={"tokens": tokens, "windows": windows})
 
@@ -80,6 +115,9 @@ class Text(Modality):
 
     def decode(self, data: bytes, limits: Limits) -> tuple[Tensor, Facts]:
         text, encoding = decoded(data, limits.max_text_bytes)
+        if (vocabulary := self._vocabulary) is not None:
+            ids = piece_ids_of(vocabulary.encode(text)[0], self._length, self._windows)
+            return ids, facts_of(text, encoding)
         return token_ids(text, self._length, self._windows), facts_of(text, encoding)
 
     def prepare(self, items: Tensor) -> Batch:
@@ -109,18 +147,24 @@ class Text(Modality):
         (length,) = self.item_shape
         generator = torch.Generator().manual_seed(0)
         draw = torch.rand((n, length), generator=generator)
-        ids = (FIRST + 1_000 * draw**3).int()
+        vocabulary = self._vocabulary
+        most = 1_000 if vocabulary is None else min(1_000, vocabulary.size - 1)
+        ids = (FIRST + most * draw**3).int()
         long = 1 + (torch.rand((n, 1), generator=generator) * length).int()
         return ids * (torch.arange(length) < long)
 
     def make_backbone(self, name: str, pretrained: bool) -> tuple[nn.Module, int]:
+        if name == self.backbone and name != _SMALL:
+            from worker.modalities.text import hugging_face
+
+            return hugging_face.make_backbone(name, pretrained, self._length)
         return make_backbone(name, pretrained, self._length)
 
     def for_foundation(self) -> "Text":
         return _WordPieces(tokens=LENGTH, windows=self.windows)
 
     def for_raw_features(self, facts: Sequence[Facts] = ()) -> Self:
-        whole = self.model_copy(update={"tokens": self.tokens or _LONGEST["cpu"]})
+        whole = self.model_copy(update={"tokens": self.tokens or _LONGEST["cpu"], "backbone": _SMALL})
         return whole.resolved(facts, torch.device("cpu"))
 
     def raw_features(self, items: Iterable[Tensor], rng: np.random.Generator) -> Floats:
@@ -128,6 +172,8 @@ class Text(Modality):
 
     def spans(self, data: bytes, limits: Limits, places: Ints) -> Ints:
         text, _ = decoded(data, limits.max_text_bytes)
+        if (vocabulary := self._vocabulary) is not None:
+            return spans_of_pieces(vocabulary.encode(text)[1], places, self._length, self._windows)
         return spans_of(text, places, self._length, self._windows)
 
     def traits(self, items: Tensor, sizes: Ints) -> dict[str, Floats]:

@@ -12,6 +12,8 @@ from torch.nn import functional
 from worker.modalities import BackboneUnusable
 from worker.modalities.text.tokens import BUCKETS, PADDING
 
+HUGGING_FACE = "backbones:hugging-face"  # what a worker without the extra [text] lacks
+
 _NAMES = ("small",)
 _WIDTH = 128
 
@@ -24,7 +26,7 @@ def make_backbone(name: str, pretrained: bool, length: int) -> tuple[nn.Module, 
     if name not in _NAMES:
         close = difflib.get_close_matches(name, _NAMES, n=1, cutoff=0.4)
         raise BackboneUnusable(
-            f"There is no backbone {name!r} for texts. {'Close' if close else 'There is'}: {', '.join(_NAMES)}."
+            f"There is no backbone {name!r} for these texts. {'Close' if close else 'There is'}: {', '.join(_NAMES)}."
         )
     if pretrained:
         raise BackboneUnusable("The backbone `small` has no pretrained weights: unset `pretrained`.")
@@ -135,6 +137,16 @@ class Windows:
         whole = values.new_zeros((self.shape[0] * self.shape[1] // length, length, width))
         return whole.index_copy(0, self.places, values).view(*self.shape, width)
 
+    def mean(self, values: Tensor, shown: Tensor) -> Tensor:
+        """(k, l, c), shown (k, l) bool -> (n, c): the mean over a text's tokens, whichever window they stand in."""
+        weights = shown[:, :, None].to(values.dtype)
+        sums, counts = (values * weights).sum(1), weights.sum(1)
+        if (texts := self.texts) is not None:
+            n = self.shape[0]
+            sums = sums.new_zeros(n, sums.shape[1]).index_add(0, texts, sums)
+            counts = counts.new_zeros(n, 1).index_add(0, texts, counts)
+        return sums / counts.clamp_min(1)
+
 
 def windows_of(ids: Tensor, length: int) -> Windows:
     """ids (n, L): L at most `length`, or a multiple of it."""
@@ -175,14 +187,7 @@ class _Block(nn.Module):
 
 class _Mean(nn.Module):
     def forward(self, x: Tensor, shown: Tensor, windows: Windows) -> Tensor:
-        """x (k, l, c), shown (k, l) bool -> (n, c): the mean over a text's tokens, whichever window they stand in."""
-        weights = shown[:, :, None].to(x.dtype)
-        sums, counts = (x * weights).sum(1), weights.sum(1)
-        if (texts := windows.texts) is not None:
-            n = windows.shape[0]
-            sums = sums.new_zeros(n, sums.shape[1]).index_add(0, texts, sums)
-            counts = counts.new_zeros(n, 1).index_add(0, texts, counts)
-        return sums / counts.clamp_min(1)
+        return windows.mean(x, shown)
 
 
 def _kept(values: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 
 from service.content.text import MARKS
 from worker.arrays import Ints
-from worker.modalities.text.tokens import folded, pieces_read
+from worker.modalities.text.tokens import folded, pieces_read, window_starts
 
 # A character with what is composed with it: marks, vowels and finals of Hangul, the voice of half-width katakana.
 _CLUSTER = re.compile(rf".[{MARKS}\u1160-\u11ff\uff9e\uff9f]*", re.DOTALL)
@@ -32,6 +32,17 @@ def spans_of(text: str, places: Ints, length: int, windows: int) -> Ints:
             found[row] = starts[piece.start()], ends[piece.end() - 1]
             if not wanted:
                 break
+    return found
+
+
+def spans_of_pieces(offsets: Sequence[tuple[int, int]], places: Ints, length: int, windows: int) -> Ints:
+    """The same of word pieces: `offsets` are the characters of each of the text's."""
+    starts = window_starts(len(offsets), length, windows)
+    found = np.full((len(places), 2), -1)
+    for row, place in enumerate(places.tolist()):
+        window, inside = divmod(place, length)
+        if place >= 0 and starts[window] + inside < len(offsets):
+            found[row] = offsets[starts[window] + inside]
     return found
 
 

@@ -50,6 +50,20 @@ def pieces_read(text: str, length: int, windows: int) -> Iterator[re.Match[str]]
         place = start + length
 
 
+def piece_ids_of(pieces: Sequence[int], length: int, windows: int) -> Tensor:
+    """(windows · length,) int32: of a text's word pieces those that are read, as `token_ids` reads words, then padding;
+    a text without any is one of the first piece.
+    """
+    read = [
+        piece
+        for start in window_starts(len(pieces), length, windows)
+        for piece in pieces[start : start + length]
+    ]
+    ids = torch.full((windows * length,), PADDING, dtype=torch.int32)
+    ids[: len(read) or 1] = FIRST + torch.tensor(read or [0], dtype=torch.int32)
+    return ids
+
+
 def window_starts(tokens: int, length: int, windows: int) -> Sequence[int]:
     """The first token of each window of a text with so many tokens. A text that fits is read to its end; of a longer
     one the windows are spread from its beginning to its end, but for a single one, which is the beginning.

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from worker.modalities import Modality
+from worker.modalities import BackboneUnusable, Modality
 from worker.modalities.text.backbones import SmallTextBackbone
 from worker.modalities.text.tokens import MASK, PADDING, lengths
 from worker.pretext import PretextTask, mean_over_tokens
@@ -54,6 +54,22 @@ class TokensNet(nn.Module):
         return right / max(len(targets), 1)
 
 
+def tokens_net(backbone: nn.Module, modality: Modality, *, causal: bool) -> TokensNet:
+    """The net of a task that guesses words from those around them or, `causal`, from those before. Raises
+    `BackboneUnusable` where the backbone is made for the other one.
+    """
+    make = getattr(backbone, "make_tokens_net", None)
+    if make is None:
+        cast(SmallTextBackbone, backbone).causal = causal
+        return TokensNet(backbone, modality)
+    if backbone.causal != causal:
+        wanted = "next_token" if backbone.causal else "masked_tokens"
+        reads = "forwards only" if backbone.causal else "both ways"
+        raise BackboneUnusable(f"This backbone reads {reads}: set the project's pretext_task to {wanted}.")
+    made: TokensNet = make(modality)
+    return made
+
+
 class MaskedTokens(PretextTask):
     """Guess words behind masks from the words around them. An item's loss is the cross-entropy of its masked tokens,
     their mean over several masks, so that long texts have no higher losses than short ones.
@@ -72,7 +88,7 @@ class MaskedTokens(PretextTask):
     )
 
     def make_net(self, backbone: nn.Module, dimensions: int, modality: Modality) -> nn.Module:
-        return TokensNet(backbone, modality)
+        return tokens_net(backbone, modality, causal=False)
 
     def losses(self, net: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
         return mean_over_tokens(*self.token_losses(net, batch, generator))

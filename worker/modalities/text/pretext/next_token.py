@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from worker.modalities import Modality
 from worker.modalities.text.backbones import SmallTextBackbone
-from worker.modalities.text.pretext.masked_tokens import TokensNet
+from worker.modalities.text.pretext.masked_tokens import TokensNet, tokens_net
 from worker.modalities.text.tokens import MASK, PADDING
 from worker.pretext import PretextTask, mean_over_tokens
 
@@ -26,8 +26,7 @@ class NextToken(PretextTask):
     largest_batch: ClassVar[int | None] = 128  # texts, of all tokens of which logits are held in training
 
     def make_net(self, backbone: nn.Module, dimensions: int, modality: Modality) -> nn.Module:
-        cast(SmallTextBackbone, backbone).causal = True
-        return TokensNet(backbone, modality)
+        return tokens_net(backbone, modality, causal=True)
 
     def losses(self, net: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
         return mean_over_tokens(*self.token_losses(net, batch, generator))
