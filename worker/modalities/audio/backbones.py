@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from worker.modalities import BackboneUnusable
 from worker.modalities.audio.spectrograms import heard
+from worker.modalities.residual_block import ResidualBlock
 
 _NAMES = ("small",)
 _SILENCE = -2.0  # what convolutions see where there is no frame
@@ -41,9 +42,9 @@ class SmallAudioBackbone(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(1, 24, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(24), nn.ReLU(inplace=True)
         )
-        self.stage1 = _Block(24, 24, stride=1)
-        self.stage2 = _Block(24, 48, stride=2)
-        self.stage3 = _Block(48, 96, stride=2)
+        self.stage1 = ResidualBlock(24, 24, stride=1)
+        self.stage2 = ResidualBlock(24, 48, stride=2)
+        self.stage3 = ResidualBlock(48, 96, stride=2)
 
     def forward(self, batch: Tensor) -> Tensor:
         """(n, W, 64, T) as prepared -> (n, d)."""
@@ -78,23 +79,3 @@ def _sums(maps: Tensor, shown: Tensor) -> Tensor:
     sums = (bands * columns[:, None, None]).sum(3)
     found: Tensor = sums / columns.sum(1)[:, None, None].clamp_min(1)
     return found.flatten(1)
-
-
-class _Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut (He et al. 2016, https://arxiv.org/abs/1512.03385)."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outputs)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-
-    def forward(self, values: Tensor) -> Tensor:
-        inner = functional.relu(self.norm1(self.conv1(values)))
-        return functional.relu(self.norm2(self.conv2(inner)) + self.shortcut(values))
