@@ -1,4 +1,4 @@
-"""A headless Chromium. Without one, or without selenium, the test is skipped."""
+"""A headless Chromium, for tests of pages and for the benchmark of the page."""
 
 import shutil
 from collections.abc import Iterator
@@ -8,14 +8,20 @@ from typing import Any
 import pytest
 
 
+class NoBrowser(Exception):
+    """Chromium, its driver or selenium is missing; says how to install it."""
+
+
 @contextmanager
-def chromium() -> Iterator[Any]:
-    webdriver = pytest.importorskip(
-        "selenium.webdriver", reason="selenium is missing: pip install -e '.[dev]'"
-    )
+def headless_chromium() -> Iterator[Any]:
+    """The driver of a new one, by selenium. Raises `NoBrowser`."""
+    try:
+        from selenium import webdriver
+    except ImportError:
+        raise NoBrowser("selenium is missing: pip install -e '.[dev]'") from None
     programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
     if None in programs:
-        pytest.skip("There is no browser here: apt-get install chromium chromium-driver")
+        raise NoBrowser("There is no browser here: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = str(programs[0])
     for argument in (
@@ -27,6 +33,18 @@ def chromium() -> Iterator[Any]:
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(programs[1]))
-    driver.execute_cdp_cmd("Network.enable", {})
-    yield driver
-    driver.quit()
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """One whose network a test may cut. Without a browser the test is skipped."""
+    try:
+        with headless_chromium() as driver:
+            driver.execute_cdp_cmd("Network.enable", {})
+            yield driver
+    except NoBrowser as missing:
+        pytest.skip(str(missing))

@@ -30,7 +30,7 @@ def sqlite_file() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresDatabases]:
-    with postgres_server() as url:
+    with postgres_server(durable=False) as url:
         databases = PostgresDatabases(url)
         yield databases
         databases.close()

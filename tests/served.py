@@ -6,8 +6,8 @@ import time
 
 import uvicorn
 
-from service.main import create_app
 from service.settings import Settings
+from tests.applications import make_app
 
 
 class Served:
@@ -25,7 +25,7 @@ class Served:
 
     def start(self) -> None:
         config = uvicorn.Config(
-            create_app(self._settings), port=self.port, log_level="error", timeout_graceful_shutdown=1
+            make_app(self._settings), port=self.port, log_level="error", timeout_graceful_shutdown=1
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run)

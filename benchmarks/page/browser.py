@@ -1,7 +1,6 @@
 """A tab of a headless Chromium, signed in to a site."""
 
 import base64
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from benchmarks.page.site import Site
+from tests.browsers import NoBrowser, headless_chromium
 
 _PATIENCE_S = 120.0
 
@@ -89,22 +89,8 @@ class Tab:
 
 @contextmanager
 def opened(site: Site) -> Iterator[Tab]:
-    from selenium import webdriver
-
-    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in programs:
-        sys.exit("There is no browser here: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(programs[0])
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-dev-shm-usage",
-        "--enable-unsafe-swiftshader",
-    ):
-        options.add_argument(argument)
-    driver = webdriver.Chrome(options, webdriver.ChromeService(programs[1]))
     try:
-        yield Tab(driver, site)
-    finally:
-        driver.quit()
+        with headless_chromium() as driver:
+            yield Tab(driver, site)
+    except NoBrowser as missing:
+        sys.exit(str(missing))

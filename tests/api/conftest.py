@@ -10,15 +10,15 @@ from fastapi.testclient import TestClient
 
 from service.access import keys
 from service.access.keys import Role
-from service.main import create_app
 from service.settings import Settings
 from service.store.session import write_session
 from service.store.tables import Project
+from tests.applications import make_app
 
 
 @pytest.fixture
 def app(settings: Settings) -> FastAPI:
-    return create_app(settings)
+    return make_app(settings)
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from fastapi.testclient import TestClient
 from service.access.idempotency import KEPT_FOR
 from service.access.rate_limits import RateLimits
 from service.errors import TooManyRequests
-from service.main import create_app
 from service.settings import Settings
 from service.store.session import read_session, write_session
 from service.store.tables import Item, KeptAnswer, Key, Project, utc_now
 from tests import factories
 from tests.api.conftest import Callers, created
+from tests.applications import make_app
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -211,7 +211,7 @@ def test_a_slow_limit_still_lets_one_through() -> None:
 
 @on_sqlite
 def test_too_many_requests_are_refused(settings: Settings, admin: TestClient, anyone: TestClient) -> None:
-    limited = create_app(settings.model_copy(update={"rate_limit_per_s": 0.1}))
+    limited = make_app(settings.model_copy(update={"rate_limit_per_s": 0.1}))
     with TestClient(limited, headers=dict(admin.headers)) as client:
         assert client.get("/projects").status_code == 200
         refused = client.get("/projects")

@@ -1,5 +1,6 @@
 """A headless Chromium on a running site. Without one, the tests of the page are skipped."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,6 +65,16 @@ class Browser:
     def offline(self, is_it: bool) -> None:
         speed = {"offline": is_it, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
         self.driver.execute_cdp_cmd("Network.emulateNetworkConditions", speed)
+
+    def shot(self, name: str) -> None:
+        """For people, in both themes, where SHORTLIST_TEST_SHOTS names a folder."""
+        folder = os.environ.get("SHORTLIST_TEST_SHOTS")
+        if not folder:
+            return
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for theme in ("dark", "light"):
+            self.driver.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
+            self.driver.save_screenshot(str(Path(folder) / f"{name}-{theme}.png"))
 
     def overflow(self) -> int:
         """Pixels that the page is wider than its window."""

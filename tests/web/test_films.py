@@ -5,7 +5,6 @@ from tests.journeys.films import film, write_films
 from tests.journeys.site import Project, Site, until
 from tests.web.conftest import Browser
 from tests.web.test_page import Desk
-from tests.web.test_recordings import shot
 
 _PLAYER = "const player = document.querySelector('.item video'); return player ? player.videoWidth : null"
 _PICTURE = (
@@ -26,7 +25,7 @@ def test_a_video_plays(browser: Browser, site: Site) -> None:
 
     desk = Desk(browser, project)
     until(lambda: browser.driver.execute_script(_PLAYER) == 32)
-    shot(browser, "film-desk")
+    browser.shot("film-desk")
     item = browser.see("//*[@data-testid='item']").get_attribute("data-item")
     browser.press("1")
     desk.saved()
@@ -35,7 +34,7 @@ def test_a_video_plays(browser: Browser, site: Site) -> None:
     browser.open(f"/projects/{project.json['id']}/gallery")
     tile = browser.see("//div[@data-testid='grid']//img")
     until(lambda: 200 < browser.driver.execute_script("return arguments[0].naturalWidth", tile) <= 256)
-    shot(browser, "film-gallery")
+    browser.shot("film-gallery")
 
 
 def test_what_no_browser_plays_is_shown_as_a_picture(browser: Browser, site: Site) -> None:
@@ -60,7 +59,7 @@ def test_a_pair_is_seen_side_by_side(browser: Browser, site: Site) -> None:
     Desk(browser, project)
     until_wide(browser, 24)
     assert "number" in browser.see("//div[@class='pair']//div[@class='text']").text
-    shot(browser, "pair-desk")
+    browser.shot("pair-desk")
     browser.open(f"/projects/{project.json['id']}/gallery")
     browser.see("//div[@data-testid='grid']//span[@class='pair']/img")
-    shot(browser, "pair-gallery")
+    browser.shot("pair-gallery")

@@ -1,8 +1,5 @@
 """Recordings on the page: a picture of the sound, and a player that can go to any place of it."""
 
-import os
-from pathlib import Path
-
 from tests.journeys.site import Project, Site, until
 from tests.journeys.sounds import write_recordings
 from tests.web.conftest import Browser
@@ -22,7 +19,7 @@ def test_a_recording_is_seen_and_heard(browser: Browser, site: Site) -> None:
     assert browser.see("//figure[@class='sound']/img").get_attribute("alt")
     duration = until(lambda: browser.driver.execute_script(_PLAYER))
     assert abs(duration - 0.6) < 0.05
-    shot(browser, "desk")
+    browser.shot("recordings-desk")
     item = browser.see("//*[@data-testid='item']").get_attribute("data-item")
     browser.press("1")
     desk.saved()
@@ -33,11 +30,4 @@ def test_a_recording_is_seen_and_heard(browser: Browser, site: Site) -> None:
     until(lambda: browser.driver.execute_script("return arguments[0].naturalWidth", tile) == 256)
     tile.click()
     until(lambda: browser.driver.execute_script(_PLAYER))
-    shot(browser, "gallery")
-
-
-def shot(browser: Browser, name: str) -> None:
-    """For people, where a folder is named."""
-    if folder := os.environ.get("SHORTLIST_SHOTS"):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        browser.driver.save_screenshot(f"{folder}/recordings-{name}.png")
+    browser.shot("recordings-gallery")

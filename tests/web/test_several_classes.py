@@ -1,22 +1,10 @@
 """The desk, the gallery and the dashboard of a project whose items have any number of classes."""
 
-import os
-from pathlib import Path
-
 from tests.journeys.images import true_class
 from tests.journeys.site import Site, until
 from tests.web.conftest import Browser
 from tests.web.test_page import CLASSES, Desk, project_of
 from tests.web.test_views import TILES
-
-SHOTS = os.environ.get("SHORTLIST_TEST_SHOTS")  # a folder for pictures of the page
-
-
-def shot(browser: Browser, name: str) -> None:
-    """In both themes."""
-    for theme in ("light", "dark") if SHOTS else ():
-        browser.driver.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
-        browser.driver.save_screenshot(str(Path(str(SHOTS)) / f"{name}-{theme}.png"))
 
 
 def sets_of(class_name: str) -> list[str]:
@@ -42,7 +30,7 @@ def test_keys_mark_enter_sends_and_nothing_is_an_answer(browser: Browser, site: 
             other = next(name for name in CLASSES if name not in classes)
             browser.press(str(CLASSES.index(other) + 1))
             browser.see(f"//button[@aria-pressed='true'][contains(., '{other}')]")
-            shot(browser, "desk-several")
+            browser.shot("desk-several")
             browser.press(str(CLASSES.index(other) + 1))
         browser.press("Enter")
         expected[number] = classes
@@ -66,20 +54,20 @@ def test_keys_mark_enter_sends_and_nothing_is_an_answer(browser: Browser, site: 
     browser.says("mean average precision")
     cell = browser.see("//table[contains(@class, 'several')]//td[contains(@class, 'right')]//a")
     browser.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", cell)
-    shot(browser, "dashboard-several")
+    browser.shot("dashboard-several")
     items = int(cell.text)
     cell.click()
     until(lambda: browser.driver.execute_script(TILES) == items)
     browser.says("surest first")
-    shot(browser, "answers-several")
+    browser.shot("answers-several")
     browser.open(f"/projects/{identity}/map?by=class")
     browser.see(f"//select[@aria-label='Class']/option[.='{CLASSES[1]}']").click()
     browser.see(f"//*[contains(@class, 'map-legend')]//*[.='without {CLASSES[1]}']")
-    shot(browser, "map-several")
+    browser.shot("map-several")
     browser.open(f"/projects/{identity}/gallery?state=done")
     browser.says("nothing here")
     browser.says(", ".join(sorted(CLASSES[:2])))
-    shot(browser, "gallery-several")
+    browser.shot("gallery-several")
 
 
 def test_a_grid_confirms_items_with_the_same_classes(browser: Browser, site: Site) -> None:
@@ -99,7 +87,7 @@ def test_a_grid_confirms_items_with_the_same_classes(browser: Browser, site: Sit
     desk.shown()
     browser.see("//option[text()='Grid: likeliest classes']").click()
     browser.see("//*[@data-testid='desk-grid']//img")
-    shot(browser, "grid-several")
+    browser.shot("grid-several")
     name = browser.see("//div[contains(@class, 'desk-grid')]//h2/b").text
     shown = browser.driver.execute_script(
         "return [...document.querySelectorAll('[data-testid=desk-grid] button')].map((each) => each.dataset.item)"

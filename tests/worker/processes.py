@@ -38,7 +38,8 @@ def worker(settings: Settings, *arguments: str) -> Iterator[subprocess.Popen[byt
         process.wait()
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
+def wait_until(condition: Callable[[], object], timeout_s: float = 150.0) -> None:
+    """As long is only waited where something goes wrong, or the machine is busy."""
     give_up_at = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < give_up_at, "it did not happen in time"

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from worker.modalities.audio.spectrograms import BANDS, heard
+from worker.modalities.residual_block import ResidualBlock
 from worker.modalities.timm_networks import is_timm, make_timm, tried, unknown, without_weights
 
 _SILENCE = -2.0  # what convolutions see where there is no frame
@@ -90,9 +91,9 @@ class SmallAudioBackbone(AudioBackbone):
         self.stem = nn.Sequential(
             nn.Conv2d(1, 24, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(24), nn.ReLU(inplace=True)
         )
-        self.stage1 = _Block(24, 24, stride=1)
-        self.stage2 = _Block(24, 48, stride=2)
-        self.stage3 = _Block(48, 96, stride=2)
+        self.stage1 = ResidualBlock(24, 24, stride=1)
+        self.stage2 = ResidualBlock(24, 48, stride=2)
+        self.stage3 = ResidualBlock(48, 96, stride=2)
 
     def of_windows(self, windows: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
         middle = self.stage2(self.stage1(self.stem(windows)))
@@ -163,23 +164,3 @@ def _means(maps: Tensor, shown: Tensor, parts: int) -> Tensor:
     sums = (bands * columns[:, None, None]).sum(3)
     found: Tensor = sums / columns.sum(1)[:, None, None].clamp_min(1)
     return found
-
-
-class _Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut (He et al. 2016, https://arxiv.org/abs/1512.03385)."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outputs)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-
-    def forward(self, values: Tensor) -> Tensor:
-        inner = functional.relu(self.norm1(self.conv1(values)))
-        return functional.relu(self.norm2(self.conv2(inner)) + self.shortcut(values))

@@ -2,8 +2,8 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from worker.modalities.residual_block import ResidualBlock
 from worker.modalities.timm_networks import is_timm, make_timm, tried, unknown, without_weights
 
 
@@ -35,9 +35,9 @@ class SmallBackbone(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(3, 32, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(inplace=True)
         )
-        self.stage1 = _Block(32, 32, stride=1)
-        self.stage2 = _Block(32, 64, stride=2)
-        self.stage3 = _Block(64, 128, stride=2)
+        self.stage1 = ResidualBlock(32, 32, stride=1)
+        self.stage2 = ResidualBlock(32, 64, stride=2)
+        self.stage3 = ResidualBlock(64, 128, stride=2)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(images))
@@ -50,23 +50,3 @@ class SmallBackbone(nn.Module):
 
     def forward_head(self, maps: tuple[Tensor, Tensor]) -> Tensor:
         return torch.cat([one.mean((2, 3)) for one in maps], 1)
-
-
-class _Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut (He et al. 2016, https://arxiv.org/abs/1512.03385)."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outputs)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-
-    def forward(self, images: Tensor) -> Tensor:
-        inner = functional.relu(self.norm1(self.conv1(images)))
-        return functional.relu(self.norm2(self.conv2(inner)) + self.shortcut(images))

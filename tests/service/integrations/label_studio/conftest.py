@@ -13,11 +13,11 @@ from sqlalchemy.orm import Session
 
 from service.access import keys
 from service.integrations.label_studio.syncer import Syncer
-from service.main import create_app
 from service.settings import Settings
 from service.store.session import read_session, write_session
 from service.store.tables import Item, Project, RankedItem, Table, ToolConnection, ToolTask
 from tests import factories
+from tests.applications import make_app
 from tests.service.integrations.label_studio.fake import LEGACY, FakeLabelStudio, fake_label_studio
 
 
@@ -99,6 +99,6 @@ def _rank(session: Session, tasks: tuple[int, ...], predicted: str | None) -> in
 def site(settings: Settings, engine: sa.Engine) -> Iterator[Site]:
     with write_session(engine) as session:
         _, key = keys.create(session, keys.server_secret(settings), name="admin", role="admin")
-    app = create_app(settings)
+    app = make_app(settings)
     yield Site(app, engine, key)
     app.state.parts.engine.dispose()

@@ -14,10 +14,10 @@ from service.access import keys
 from service.integrations.label_studio import connect
 from service.integrations.label_studio.connect import Wanted
 from service.integrations.label_studio.errors import ToolProjectMissing
-from service.main import create_app
 from service.settings import Settings
 from service.store.session import read_session, write_session
 from service.store.tables import Project, ToolConnection
+from tests.applications import make_app
 from tests.service.integrations.label_studio.conftest import Site
 from tests.service.integrations.label_studio.fake import LEGACY, FakeLabelStudio, chosen
 
@@ -241,7 +241,7 @@ def test_by_itself_at_once_and_after_a_restart(
         _, key = keys.create(session, keys.server_secret(settings), name="admin", role="admin")
 
     def started() -> TestClient:
-        return TestClient(create_app(settings), headers={"Authorization": f"Bearer {key}"})
+        return TestClient(make_app(settings), headers={"Authorization": f"Bearer {key}"})
 
     tool.add_pictures(3)
     with started() as client:
