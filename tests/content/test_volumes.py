@@ -269,7 +269,9 @@ def test_a_volume_named_by_itself_or_in_an_archive_says_what_to_do(
         archive.write(write_pictures(tmp_path / "pictures", 1) / "00000.png", "a.png")
     listing = list_source(str(tmp_path / "a.zip"), item_bytes, None, contents()["image"])
     assert [one.key for one in listing] == ["a.png"]
-    assert listing.refusals == ["'a.nii' is a volume in an archive: unpack it, and import its folder."]
+    assert listing.refusals == [
+        "'a.nii' may hold several items, and is in an archive: unpack it, and import its folder."
+    ]
 
 
 def test_in_a_bucket_slices_are_found_and_frames_named(tmp_path: Path) -> None:
