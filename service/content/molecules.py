@@ -18,7 +18,10 @@ MOLECULES = (".sdf", ".smi", ".smiles")  # of files with a molecule a record
 RECORD_END = "$$$$"  # of SDF
 _HAS_RDKIT = importlib.util.find_spec("rdkit") is not None  # imported where it is used: it takes 150 MB
 _INSTALL = "install `pip install 'shortlist[chemistry]'` and import it again"
-_SMILES = re.compile(r"(?:[A-Za-z*]|\[\d*[A-Za-z*])[A-Za-z0-9@+\-\[\]()=#$%:./\\*~]*")
+# Atoms of the organic subset, those in brackets, bonds, branches and rings: hardly any word of prose is of these alone.
+_SMILES = re.compile(
+    r"(?=[A-Za-z\[*])(?:Br|Cl|[BCNOPSFIbcnops*]|\[\d*[A-Za-z*][^\[\]\s]*\]|[-=#$:/\\.()~]|%?\d)++"
+)
 _LONGEST_SMILES = 5_000  # characters: rings are looked for in all of it
 _LONGEST_BLOCK = 2**20  # bytes
 _VERSIONS = ("V2000", "V3000")

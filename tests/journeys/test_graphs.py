@@ -46,7 +46,7 @@ def test_broken_graphs_are_told_and_stop_nothing(site: Site) -> None:
         "text": "not a graph",
         "page": "web page",
         "bomb": "entities",
-        "dangling": "names the node n7",
+        "dangling": 'names the node "n7"',
         "other": "no GraphML",
         "twins": "two of its nodes",
         "million": "SHORTLIST_MAX_GRAPH_BYTES",
