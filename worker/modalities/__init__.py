@@ -164,7 +164,7 @@ class Modality(BaseModel, ABC):
         """
 
     def spans(self, data: bytes, limits: Limits, places: Ints) -> Ints:
-        """Where the item is a text: which of its characters the decoded numbers at `places` (k,) stand for, -1 for none
+        """The characters of a text that the decoded numbers at `places` (k,) stand for, -1 for none
         -> (k, 2) the first and the one after the last, -1 where there are none. Raises `BadItem`.
         """
         return np.full((len(places), 2), -1)

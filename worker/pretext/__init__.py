@@ -57,7 +57,7 @@ class PretextTask(BaseModel, ABC):
     def token_losses(
         self, net: nn.Module, batch: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor] | None:
-        """Where an item's loss is the mean over its tokens: their losses (n, L) float32, 0 for those that were not
+        """The losses of tokens, where an item's loss is their mean: (n, L) float32, 0 for those that were not
         asked about, and which were, (n, L) bool. Scoring then takes `mean_over_tokens` of it in place of `losses`, and
         keeps where the highest stand. None for all other tasks.
         """
