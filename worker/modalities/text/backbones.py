@@ -89,7 +89,7 @@ class SmallTextBackbone(nn.Module):
         return found
 
     def _run(self, windows: "Windows", drop: Drop | None = None) -> tuple[Tensor, Tensor]:
-        """What it makes of k windows (k, l, 128), and of n texts the mean over tokens (n, 128); l is the longest window's."""
+        """The tokens of k windows (k, l, 128), l those of the longest, and the mean over a text (n, 128)."""
         ids = windows.ids
         shown = ids != PADDING
         if ids.device.type == "cpu":  # on CUDA it would wait for the device, and gain little
