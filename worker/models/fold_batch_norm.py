@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolution before it: in eval mode both are one affine map, so one suffices."""
+"""Batch norm folded into the convolution or linear layer before it: in eval mode both are one affine map."""
 
 import copy
 from collections.abc import Callable
@@ -6,17 +6,18 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
-_Conv = nn.Conv2d | nn.Conv3d
-_FORWARDS = (nn.Conv2d.forward, nn.Conv3d.forward)  # subclasses that pad or scale by themselves have others
-_PLAIN = (nn.BatchNorm2d, nn.BatchNorm3d)
+_Affine = nn.Conv2d | nn.Conv3d | nn.Linear
+# Subclasses that pad or scale by themselves have others.
+_FORWARDS = (nn.Conv2d.forward, nn.Conv3d.forward, nn.Linear.forward)
+_PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _TOLERANCE = 1e-5  # relative; folding rounds differently, it must not change anything
 
 
 def folded(net: nn.Module, run: Callable[[nn.Module], Tensor], tolerance: float = _TOLERANCE) -> nn.Module:
-    """A copy of the network, which is in eval mode, with every batch norm folded that directly follows a
-    convolution; the network itself where the copy would not give the same. `run` sends a few items through it.
+    """A copy of the network, which is in eval mode, with every batch norm folded that directly follows a convolution
+    or a linear layer; the network itself where the copy would not give the same. `run` sends a few items through it.
 
     Which follows which is seen while the network runs, so that it works for any network.
     """
@@ -24,8 +25,8 @@ def folded(net: nn.Module, run: Callable[[nn.Module], Tensor], tolerance: float 
     with torch.no_grad():
         expected = run(net)
         pairs = _pairs(made, run)
-        for norm, conv in pairs.items():
-            _fold(conv, norm)
+        for norm, affine in pairs.items():
+            _fold(affine, norm)
         for parent in list(made.modules()):
             for name, child in list(parent.named_children()):
                 if child in pairs:
@@ -34,24 +35,26 @@ def folded(net: nn.Module, run: Callable[[nn.Module], Tensor], tolerance: float 
     return made if pairs and same else net
 
 
-def _pairs(net: nn.Module, run: Callable[[nn.Module], Tensor]) -> dict[nn.Module, _Conv]:
-    """Batch norm -> the convolution whose outputs, and no others, it is given."""
-    made_by: dict[int, tuple[_Conv, Tensor]] = {}  # by id of the output, which is kept so that ids stay
-    found: dict[nn.Module, set[_Conv | None]] = {}
-    used_by: dict[_Conv, set[nn.Module]] = {}
+def _pairs(net: nn.Module, run: Callable[[nn.Module], Tensor]) -> dict[nn.Module, _Affine]:
+    """Batch norm -> the layer whose outputs, and no others, it is given."""
+    made_by: dict[int, tuple[_Affine, Tensor]] = {}  # by id of the output, which is kept so that ids stay
+    found: dict[nn.Module, set[_Affine | None]] = {}
+    used_by: dict[_Affine, set[nn.Module]] = {}
 
-    def remember(conv: _Conv, _: nn.Module, __: object, output: Tensor) -> None:
-        made_by[id(output)] = (conv, output)
+    def remember(affine: _Affine, _: nn.Module, __: object, output: Tensor) -> None:
+        if isinstance(affine, nn.Linear) and output.dim() != 2:
+            return  # a norm after it would be of another dimension than its outputs'
+        made_by[id(output)] = (affine, output)
 
     def pair(norm: nn.Module, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        conv = made_by.get(id(inputs[0]), (None, None))[0]
-        found.setdefault(norm, set()).add(conv)
-        if conv is not None:
-            used_by.setdefault(conv, set()).add(norm)
+        affine = made_by.get(id(inputs[0]), (None, None))[0]
+        found.setdefault(norm, set()).add(affine)
+        if affine is not None:
+            used_by.setdefault(affine, set()).add(norm)
 
     hooks = []
     for module in net.modules():
-        if isinstance(module, _Conv) and type(module).forward in _FORWARDS:
+        if isinstance(module, _Affine) and type(module).forward in _FORWARDS:
             hooks.append(module.register_forward_hook(partial(remember, module)))
         elif _is_norm(module) and module.track_running_stats:
             hooks.append(module.register_forward_pre_hook(partial(pair, module)))
@@ -61,9 +64,9 @@ def _pairs(net: nn.Module, run: Callable[[nn.Module], Tensor]) -> dict[nn.Module
         for hook in hooks:
             hook.remove()
     return {
-        norm: conv
-        for norm, convs in found.items()
-        if len(convs) == 1 and (conv := next(iter(convs))) is not None and len(used_by[conv]) == 1
+        norm: affine
+        for norm, each in found.items()
+        if len(each) == 1 and (affine := next(iter(each))) is not None and len(used_by[affine]) == 1
     }
 
 
@@ -80,10 +83,12 @@ def _rest(norm: nn.Module) -> nn.Module:
     return nn.Sequential(*rest)
 
 
-def _fold(conv: _Conv, norm: nn.Module) -> None:
+def _fold(affine: _Affine, norm: nn.Module) -> None:
     assert isinstance(norm, _PLAIN)
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    conv.weight, conv.bias = fuse_conv_bn_weights(
-        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-    )
+    mean, variance = norm.running_mean, norm.running_var
+    scale = torch.ones_like(mean) if norm.weight is None else norm.weight
+    shift = torch.zeros_like(mean) if norm.bias is None else norm.bias
+    fuse = fuse_linear_bn_weights if isinstance(affine, nn.Linear) else fuse_conv_bn_weights
+    affine.weight, affine.bias = fuse(affine.weight, affine.bias, mean, variance, norm.eps, scale, shift)

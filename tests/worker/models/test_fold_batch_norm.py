@@ -1,10 +1,11 @@
-"""Folding leaves no batch norm behind a convolution, and every output as it was."""
+"""Folding leaves no batch norm behind a convolution or linear layer, and every output as it was."""
 
 import pytest
 import timm
 import torch
 from torch import Tensor, nn
 
+from worker.modalities.graph import Graph
 from worker.modalities.image import Image
 from worker.modalities.image.backbones import make_backbone
 from worker.models.fold_batch_norm import folded
@@ -15,7 +16,7 @@ SIZE = 32
 
 
 def norms(net: nn.Module) -> int:
-    return sum(isinstance(module, nn.BatchNorm2d) for module in net.modules())
+    return sum(isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) for module in net.modules())
 
 
 def images(n: int = 6) -> Tensor:
@@ -39,6 +40,31 @@ def test_the_same_losses_and_embeddings(task_name: str, backbone: str) -> None:
     before, after = score(net, task, images()), score(made, task, images())
     assert torch.allclose(before.losses, after.losses, rtol=1e-5, atol=1e-5)
     assert torch.allclose(before.embeddings, after.embeddings, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("task_name", sorted(set(pretext_tasks("graph")) - {"combined"}))
+def test_the_same_of_graphs_whose_norms_follow_linear_layers(task_name: str) -> None:
+    graphs, task = Graph(nodes=12, edges=16), pretext_tasks()[task_name]()
+    batch = graphs.prepare(graphs.dummy(6))
+    torch.manual_seed(0)
+    net = task.make_net(*graphs.make_backbone("small", False), graphs)
+    task.losses(net, batch, torch.Generator().manual_seed(0))
+    net.eval()
+    task.finalise(net, batch, torch.Generator().manual_seed(0))
+
+    made = folded(net, lambda either: score(either, task, batch).losses)
+
+    assert norms(made) == 0 < norms(net)
+    before, after = score(net, task, batch), score(made, task, batch)
+    assert torch.allclose(before.losses, after.losses, rtol=1e-5, atol=1e-5)
+    assert torch.allclose(before.embeddings, after.embeddings, rtol=1e-4, atol=1e-5)
+
+
+def test_a_norm_over_another_dimension_than_the_layers_outputs_stays() -> None:
+    """Of outputs (n, k, c) batch norm takes k for the channels."""
+    net = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(3)).eval()
+
+    assert folded(net, lambda either: either(torch.ones(2, 3, 5))) is net
 
 
 def test_norms_that_activate_leave_their_activation() -> None:
