@@ -1,6 +1,8 @@
 """DICOM files of one frame to 8-bit pictures, as a viewer shows them first; with the extra `medical`."""
 
+import importlib.util
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,12 +10,9 @@ from PIL import Image
 
 from service.errors import BadItem
 
-try:
-    import pydicom
-    from pydicom import pixels
-except ImportError:
-    pydicom = None
-
+HAS_PYDICOM = (
+    importlib.util.find_spec("pydicom") is not None
+)  # imported where it is used: it takes half a second
 _MAGIC_AT = 128
 
 Values = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
@@ -28,10 +27,13 @@ def open_dicom(data: bytes, max_pixels: int) -> Image.Image:
     stored bits have where there is none; MONOCHROME1 inverted. Raises `BadItem`, and what pydicom does for broken
     files.
     """
-    if pydicom is None:
+    if not HAS_PYDICOM:
         raise BadItem(
             reason="it is a DICOM file: install `pip install 'shortlist[medical]'` and import it again, or convert it"
         )
+    import pydicom
+    from pydicom import pixels
+
     dataset = pydicom.dcmread(io.BytesIO(data))
     if "PixelData" not in dataset:
         raise BadItem(reason="it is a DICOM file without pixels")
@@ -59,6 +61,8 @@ def open_dicom(data: bytes, max_pixels: int) -> Image.Image:
 
 def _shown(dataset: Any, stored: Any) -> Values:
     """0 is the darkest and 1 the brightest that a viewer shows, before a possible inversion (PS3.3 C.11.2)."""
+    from pydicom import pixels
+
     values: Values = pixels.apply_modality_lut(stored, dataset).astype(np.float64)
     if dataset.get("VOILUTSequence"):
         bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
@@ -80,4 +84,4 @@ def _shown(dataset: Any, stored: Any) -> Values:
 
 def _first(value: Any) -> float:
     """The first of several windows, or the only one."""
-    return float(value[0] if isinstance(value, pydicom.multival.MultiValue) else value)
+    return float(value[0] if isinstance(value, Sequence) else value)

@@ -22,15 +22,9 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from service.content.archives import unpacked
+from service.content.dicom import HAS_PYDICOM
 from service.content.lines import NoFile, open_binary, stamp_of_file
 from service.errors import SourceUnreachable, SourceUnreadable
-
-try:
-    import pydicom
-    from pydicom import encaps
-    from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
-except ImportError:
-    pydicom = None
 
 FRAME = re.compile(r"(?P<file>.+)#frame=(?P<frame>\d{1,9})", re.DOTALL)
 NIFTI = (".nii", ".nii.gz")
@@ -122,7 +116,7 @@ class Volumes:
             with open_binary(place) as file:
                 if is_slices:
                     return _Header(file).slices
-                frames = _frames_of(pydicom.dcmread(file, stop_before_pixels=True))
+                frames = _frames_of(_header_of(file))
                 return frames if frames > 1 else None
         except Exception as error:  # a broken file makes the decoders raise nearly anything
             told = _unreadable(place, error)
@@ -168,7 +162,7 @@ class Volumes:
 
 
 def _can_read(is_slices: bool) -> bool:
-    return _HAS_NIBABEL if is_slices else pydicom is not None
+    return _HAS_NIBABEL if is_slices else HAS_PYDICOM
 
 
 def _is_gzip(file: IO[bytes]) -> bool:
@@ -260,6 +254,13 @@ class _Slices:
         return b"P5\n%d %d\n255\n" % (width, height) + data
 
 
+def _header_of(file: IO[bytes]) -> Any:
+    """Of a DICOM file."""
+    import pydicom
+
+    return pydicom.dcmread(file, stop_before_pixels=True)
+
+
 def _frames_of(dataset: Any) -> int:
     return int(dataset.get("NumberOfFrames") or 1)
 
@@ -268,8 +269,10 @@ class _Frames:
     """The frames of a DICOM file. Its pixels stay where they are."""
 
     def __init__(self, file: IO[bytes]) -> None:
+        from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+
         self._file = file
-        self._dataset = pydicom.dcmread(file, stop_before_pixels=True)
+        self._dataset = _header_of(file)
         self._syntax = UID(self._dataset.file_meta.TransferSyntaxUID)
         if self._syntax == DeflatedExplicitVRLittleEndian:
             raise ValueError(
@@ -285,6 +288,9 @@ class _Frames:
         self._start = start + (8 if self._syntax.is_implicit_VR else 12)
 
     def read(self, frame: int) -> bytes:
+        import pydicom
+        from pydicom import encaps
+
         dataset, frames = self._dataset, _frames_of(self._dataset)
         if not 0 <= frame < frames:
             raise ValueError(f"it has no frame {frame}")

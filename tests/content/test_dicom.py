@@ -109,6 +109,6 @@ def test_what_is_not_taken_says_why(data: bytes, reason: str) -> None:
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     data = file_of(RAMP)
-    monkeypatch.setattr(dicom, "pydicom", None)
+    monkeypatch.setattr(dicom, "HAS_PYDICOM", False)
     with pytest.raises(BadItem, match=r"DICOM file: install `pip install 'shortlist\[medical\]'`"):
         open_rgb(data, LIMITS.max_pixels)
