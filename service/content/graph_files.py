@@ -1,5 +1,5 @@
-"""Places that hold many graphs, of which each is an item: folders in the text format of TU Dortmund, files of
-molecules, and one graph whose nodes are the items.
+"""Places that hold many graphs, of which each is an item: folders and archives in the text format of TU Dortmund,
+files of molecules, and one graph whose nodes are the items.
 
 What they give is written here as node-link JSON, byte by byte the same, as an item is known by its bytes; records of
 molecules are given as they stand.
@@ -13,7 +13,7 @@ import threading
 import weakref
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode
@@ -25,6 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 
+from service.content.archives import Archive, Archives, is_archive
 from service.content.graph import tag_of
 from service.content.graph_formats import Attributes, Parsed, as_text, of_edge_list, parsed, short
 from service.content.lines import NoFile, TooLarge, open_binary, stamp_of_file
@@ -57,12 +58,12 @@ def molecule_uri(file: str, number: int) -> str:
     return f"{file}#molecule={number}"
 
 
-def is_tu(names: Sequence[str]) -> bool:
-    """True for the files of a folder in the text format of TU Dortmund."""
+def is_tu(names: Collection[str]) -> bool:
+    """True for the files of a data set in the text format of TU Dortmund."""
     return _tu_name(names) is not None
 
 
-def _tu_name(names: Sequence[str]) -> str | None:
+def _tu_name(names: Collection[str]) -> str | None:
     there = set(names)
     return next(
         (
@@ -77,11 +78,11 @@ def _tu_name(names: Sequence[str]) -> str | None:
 class GraphFiles:
     """The last places stay open, as long as they are as they were. Thread-safe.
 
-    largest: bytes of one file of a data set, as settings have it
+    largest: bytes of one file of a data set, as settings have it; archives: those that a data set may lie in
     """
 
-    def __init__(self, largest: int) -> None:
-        self._largest = largest
+    def __init__(self, largest: int, archives: Archives) -> None:
+        self._largest, self._archives = largest, archives
         self._open: OrderedDict[tuple[str, ...], tuple[object, Any]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -97,10 +98,16 @@ class GraphFiles:
         found = self.network(place, options)
         return _told(place, lambda: found.read(unquote(which, errors="surrogatepass"), options))
 
-    def data_set(self, folder: str) -> "DataSet":
-        """Raises as `read` does."""
-        found: DataSet = self._opened((folder,), lambda: DataSet(folder, self._largest))
+    def data_set(self, place: str) -> "DataSet":
+        """A folder or an archive. Raises as `read` does."""
+        found: DataSet = self._opened((place,), lambda: self._data_set(place))
         return found
+
+    def _data_set(self, place: str) -> "DataSet":
+        if is_archive(place):
+            files = files_of(self._archives.open(place))
+            return DataSet(files.keys(), lambda name: self._archives.read(place, files[name]))
+        return DataSet(_names_in(place), lambda name: _bytes_of(f"{place.rstrip('/')}/{name}", self._largest))
 
     def molecules(self, place: str) -> "Molecules":
         """Raises as `read` does."""
@@ -159,7 +166,7 @@ def _bytes_of(place: str, largest: int) -> bytes:
 
 
 class DataSet:
-    """A folder with `NAME_A.txt` (a line an edge, `node, node`), `NAME_graph_indicator.txt` (a line a node, the graph
+    """Files `NAME_A.txt` (a line an edge, `node, node`), `NAME_graph_indicator.txt` (a line a node, the graph
     it is in), and perhaps `NAME_node_labels.txt` and `NAME_graph_labels.txt`. Nodes and graphs count from 1. Attributes
     and labels of edges are not read. Raises `ValueError` and `OSError`.
 
@@ -167,15 +174,15 @@ class DataSet:
     https://arxiv.org/abs/2007.08663.
     """
 
-    def __init__(self, folder: str, largest: int) -> None:
-        names = _names_in(folder)
+    def __init__(self, names: Collection[str], read_file: Callable[[str], bytes]) -> None:
+        """names: of the files that there are."""
         name = _tu_name(names)
         if name is None:
             raise ValueError(f"it has no files NAME{_TU_EDGES} and NAME{_TU_GRAPHS}")
 
         def read(ending: str) -> bytes | None:
             file = f"{name}{ending}"
-            return _bytes_of(f"{folder.rstrip('/')}/{file}", largest) if file in names else None
+            return read_file(file) if file in names else None
 
         (graph_of,) = _numbers(read(_TU_GRAPHS), f"{name}{_TU_GRAPHS}", 1)
         one, other = _numbers(read(_TU_EDGES), f"{name}{_TU_EDGES}", 2)
@@ -217,6 +224,11 @@ class DataSet:
         edges = self._place[self._ends[slice(*self._first_edge[number - 1 : number + 1])]] - start
         pairs = np.unique(np.sort(edges, axis=1), axis=0)  # each is there both ways
         return _as_json(nodes, pairs.tolist())
+
+
+def files_of(archive: Archive) -> dict[str, str]:
+    """The names of its files without their folders -> as the archive has them."""
+    return {PurePosixPath(member.name).name: member.name for member in archive.members() if not member.kind}
 
 
 def _names_in(folder: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Sources of many graphs: a folder in the text format of TU Dortmund, a file of molecules, the nodes of one graph."""
+"""Sources of many graphs: a data set in the text format of TU Dortmund, a file of molecules, the nodes of one graph."""
 
 from collections.abc import Callable, Iterator
 
@@ -11,14 +11,21 @@ from service.content.row_keys import ContentKeys
 from service.errors import SourceUnreadable
 
 
-class DataSetFolder(Listing):
-    """Its key is the number of a graph, its class what `NAME_graph_labels.txt` says."""
+class _OfGraphs(Listing):
+    def _told(self) -> Content:
+        return GRAPHS
 
+
+class _OfFiles(_OfGraphs):
     def __init__(
         self, uri: str, label_column: str | None, content: Content | None, files: GraphFiles
     ) -> None:
         super().__init__(uri, label_column, content)
         self._files = files
+
+
+class GraphDataSet(_OfFiles):
+    """Its key is the number of a graph, its class what `NAME_graph_labels.txt` says."""
 
     def __iter__(self) -> Iterator[Candidate]:
         found = self._files.data_set(self.uri)
@@ -34,20 +41,11 @@ class DataSetFolder(Listing):
     def total(self) -> int:
         return self._files.data_set(self.uri).graphs
 
-    def _told(self) -> Content:
-        return GRAPHS
 
-
-class MoleculeFile(Listing):
+class MoleculeFile(_OfFiles):
     """Its key is the name of a molecule, where all have one and no two the same; else it comes from the content. The
     class is a field of SDF.
     """
-
-    def __init__(
-        self, uri: str, label_column: str | None, content: Content | None, files: GraphFiles
-    ) -> None:
-        super().__init__(uri, label_column, content)
-        self._files = files
 
     def __iter__(self) -> Iterator[Candidate]:
         found = self._files.molecules(self.uri)
@@ -75,11 +73,8 @@ class MoleculeFile(Listing):
     def total(self) -> int:
         return len(self._files.molecules(self.uri))
 
-    def _told(self) -> Content:
-        return GRAPHS
 
-
-class NodesOfGraph(Listing):
+class NodesOfGraph(_OfGraphs):
     """Its key is the id of a node, and the item its ego network. The class is an attribute of the node, `label_column`,
     which is never read as its tag: it would tell the class.
 
@@ -125,6 +120,3 @@ class NodesOfGraph(Listing):
 
     def total(self) -> int:
         return len(self._network(self._file, self._options).ids)
-
-    def _told(self) -> Content:
-        return GRAPHS

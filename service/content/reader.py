@@ -178,7 +178,7 @@ class ItemBytes:
         self._lines = LineRows()
         self.archives = Archives(settings.data_dir / "cache", settings.max_item_bytes)
         self._volumes = Volumes(settings.data_dir / "cache")
-        self.graph_files = GraphFiles(settings.max_item_bytes)
+        self.graph_files = GraphFiles(settings.max_item_bytes, self.archives)
         self._largest = settings.max_item_bytes
 
     def read(self, uri: str, content_hash: str | None = None) -> bytes:

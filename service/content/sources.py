@@ -23,8 +23,8 @@ from service.content import contents
 from service.content.archives import ARCHIVES, Archive, Archives, folder_of, is_archive, member_uri
 from service.content.contract import Content
 from service.content.frames import SeveralSequences, frames_among, is_picture
-from service.content.graph_files import NETWORK, NodeOptions, is_tu, molecule_uri
-from service.content.graph_sources import DataSetFolder, MoleculeFile, NodesOfGraph
+from service.content.graph_files import NETWORK, NodeOptions, files_of, is_tu, molecule_uri
+from service.content.graph_sources import GraphDataSet, MoleculeFile, NodesOfGraph
 from service.content.lines import (
     ENDINGS,
     Lines,
@@ -126,7 +126,7 @@ def list_source(
         if filesystem.isdir(path):
             names = [str(one).rpartition("/")[2] for one in filesystem.ls(path, detail=False)]
             if _may_be_graphs(content) and is_tu(names):
-                return DataSetFolder(place, label_column, content, item_bytes.graph_files)
+                return GraphDataSet(place, label_column, content, item_bytes.graph_files)
             return RemoteFolder(place, label_column, content, item_bytes.frames)
         if not filesystem.exists(path):
             filesystem.info(path)  # raises what was the matter; `exists` takes it for a no
@@ -151,7 +151,7 @@ def _list_local(
     if is_folder and (shards := _shards(place)):
         return ArchiveFiles(place, label_column, content, shards, item_bytes.archives)
     if is_folder and _may_be_graphs(content) and is_tu(_names(place)):
-        return DataSetFolder(place, label_column, content, item_bytes.graph_files)
+        return GraphDataSet(place, label_column, content, item_bytes.graph_files)
     if is_folder:
         return LocalFolder(place, label_column, content, item_bytes.frames, item_bytes.check_root)
     return _list_file(uri, place, label_column, content, item_bytes)
@@ -196,6 +196,8 @@ def _list_file(
         return (ParquetPairs if of_pairs else ParquetFile)(place, label_column, content)
     if suffix in ENDINGS:
         return (ManifestPairs if of_pairs else Manifest)(place, label_column, content)
+    if is_archive(place) and _may_be_graphs(content) and is_tu(files_of(item_bytes.archives.open(place))):
+        return GraphDataSet(place, label_column, content, item_bytes.graph_files)
     if is_archive(place):
         return ArchiveFiles(place, label_column, content, [place], item_bytes.archives)
     if suffix in MOLECULES and _may_be_graphs(content):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,23 @@ def test_a_folder_of_tu_dortmund(tmp_path: Path) -> None:
     }
     (folder / "MINE_node_labels.txt").write_text("7\n7\n7\n7\n7\n")  # an open folder is read anew
     assert shown(tmp_path, listed(tmp_path, folder)[0])["nodes"][1]["tag"] == "7"
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar.gz"])
+def test_the_archive_that_it_comes_in(ending: str, tmp_path: Path) -> None:
+    folder = write_tu(tmp_path / "MINE")
+    (folder / "README.txt").write_text("Cite us.")
+    kind = {"zip": "zip", "tar.gz": "gztar"}[ending]
+    archive = shutil.make_archive(str(tmp_path / "MINE"), kind, root_dir=tmp_path, base_dir="MINE")
+    assert list_source(archive, reader(tmp_path), None, None).tell() is CONTENT
+    found, unpacked = listed(tmp_path, archive), listed(tmp_path, folder)
+
+    assert found[1].uri == f"{archive}#graph=2"
+    assert [(one.key, one.class_name) for one in found] == [(one.key, one.class_name) for one in unpacked]
+    assert [shown(tmp_path, one) for one in found] == [shown(tmp_path, one) for one in unpacked]
+    Path(archive).unlink()
+    with pytest.raises(SourceUnreadable, match="there is no such file"):
+        reader(tmp_path).read(found[1].uri)
 
 
 @pytest.mark.parametrize(
