@@ -10,12 +10,16 @@ from torch import Tensor, nn
 from worker.modalities import BackboneUnusable
 
 Network = TypeVar("Network", bound=nn.Module)
+_KEPT_ELSEWHERE = (
+    "hf-hub:",
+    "local-dir:",
+)  # before the name on the hub, or the folder, of a model in timm's format
 
 
 def is_timm(name: str) -> bool:
     import timm  # here, as it brings torchvision and takes two seconds, and `small` needs none of it
 
-    return bool(timm.is_model(name))
+    return name.startswith(_KEPT_ELSEWHERE) or bool(timm.is_model(name))
 
 
 def make_timm(name: str, pretrained: bool, size: tuple[int, int], channels: int = 3) -> nn.Module:
