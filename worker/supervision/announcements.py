@@ -21,8 +21,8 @@ _BY_NAME = (
     "Any timm model works too, by its name: for images, for recordings, whose spectrograms are pictures of one "
     "channel, and for videos, of whose frames it makes embeddings that are pooled; so do `hf-hub:OWNER/NAME`, a model "
     "of timm on the hub, and `local-dir:/FOLDER`, one in a folder that all workers can read, as an exported backbone "
-    "of ours is. Videos also take torchvision's video networks, as `r2plus1d_18`. Texts take any encoder or causal model of Hugging Face. Each modality has a "
-    "`small` of its own, which the docs of its items describe."
+    "of ours is. Videos also take torchvision's video networks, as `r2plus1d_18`. Texts take any encoder or causal "
+    "model of Hugging Face. Each modality has a `small` of its own, which the docs of its items describe."
 )
 
 
