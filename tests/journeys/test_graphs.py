@@ -1,9 +1,12 @@
-"""Broken graphs stop nothing."""
+"""Broken graphs stop nothing; the nodes of one graph are items like any others."""
 
 import json
+from pathlib import Path
+
+import numpy as np
 
 from tests.journeys.drawings import graphml
-from tests.journeys.site import Project, Site
+from tests.journeys.site import Project, Site, until
 
 
 def test_broken_graphs_are_told_and_stop_nothing(site: Site) -> None:
@@ -56,3 +59,35 @@ def test_broken_graphs_are_told_and_stop_nothing(site: Site) -> None:
     assert facts["loops.graphml"] == {"nodes": 3, "edges": 2, "tags": 1, "loops": 1}
     assert facts["apart.graphml"] == {"nodes": 5, "edges": 0, "tags": 1}
     assert json.dumps(project.next_batch("ann", 3)["items"])
+
+
+def test_the_nodes_of_one_graph_are_imported_trained_on_and_labeled(site: Site) -> None:
+    """People of two clubs: each is an item, with those around them."""
+    folder = site.images / "people"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    clubs = [("chess", "rowing")[person % 2] for person in range(40)]
+    # Each knows two of the own club; each tenth a stranger, too.
+    edges = {(person, (person + 2 * step) % 40) for person in range(40) for step in (1, 2)}
+    edges |= {(person, int(rng.integers(40)) // 2 * 2 + 1) for person in range(0, 40, 10)}
+    lines = [*(f"p{one} p{other}" for one, other in sorted(edges)), "# nodes", "id age club"]
+    lines += [f"p{person} {20 + person % 3} {club}" for person, club in enumerate(clubs)]
+    (folder / "people.edges").write_text("\n".join(lines))
+    everybody = f"{folder / 'people.edges'}#nodes&hops=1&tag=age"
+
+    project = Project(site, "people", ("chess", "rowing"), round_size=10, retrain_min_labels=10)
+    counted = project.add(Path(everybody))
+    assert site.get(project.at)["modality"] == "graph"
+    assert (counted["added"], counted["quarantined"]) == (40, 0), counted
+    project.pretrain()
+
+    batch = project.next_batch("ann", 10)
+    assert {item["content"]["media_type"] for item in batch["items"]} == {"image/png"}
+    assert min(item["facts"]["nodes"] for item in project.items()) >= 5  # with four friends at least
+    labels = [
+        {"item": item["id"], "class": clubs[int(item["key"][1:])], "annotator": "ann"}
+        for item in batch["items"]
+    ]
+    site.post(f"{project.at}/labels", {"labels": labels})
+    until(lambda: project.metrics()["ranking"]["labels_used"] == 10)
+    assert all(item["pretext_loss"] > 0 for item in project.items(split="pool"))

@@ -38,7 +38,10 @@ def mortal(tmp_path_factory: pytest.TempPathFactory, sqlite_file: Path) -> Itera
     settings = {"lease_s": 5.0, "shard_size": SHARD_SIZE, "pretrained": "off"}
     with Site(folder, f"sqlite:///{database}", **settings) as running_site:
         running_site.start_service()
-        running_site.start_workers()
+        running_site.start_workers(lanes="short")
+        running_site.start_workers(
+            lanes="long"
+        )  # apart, as it alone is killed: a lane takes seconds to start
         yield running_site
 
 
@@ -189,7 +192,7 @@ def killed_in_training(project: Project) -> None:
     site.kill(site.worker_of(job))
     stored = history()
     assert len(stored) < EPOCHS
-    site.start_workers()
+    site.start_workers(lanes="long")
     site.done(job)
     assert len(history()) == EPOCHS
     assert history()[: len(stored)] == stored  # speeds and all: these epochs were not trained again
@@ -210,7 +213,7 @@ def killed_with_all_in_scoring(project: Project) -> None:
     stored = shards()
     assert len(stored) < ITEMS / SHARD_SIZE
     site.start_service()
-    site.start_workers()
+    site.start_workers(lanes="long")
     site.done(job)
     assert stored.items() < shards().items()
     project.settle()
