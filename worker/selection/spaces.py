@@ -11,6 +11,7 @@ come centred and of one length, and are left so; of the 20 nearest 75 and 49 are
 """
 
 import numpy as np
+import scipy.linalg
 
 from worker.arrays import Bytes, Floats, Halves, Ints
 from worker.selection.pool_view import PoolView
@@ -85,13 +86,25 @@ class _Whitened:
         """sample (m, d); least: of the largest variance, added to all"""
         self._mean = sample.mean(axis=0)
         centered = sample - self._mean
-        variances, directions = np.linalg.eigh(centered.T @ centered / len(centered))
+        variances, directions = _largest(centered.T @ centered / len(centered), keep)
         variances = np.maximum(variances, 0) + least * variances[-1] + 1e-12
-        self._map = np.asarray((directions / np.sqrt(variances))[:, -keep:], dtype=np.float32)
+        self._map = np.asarray(directions / np.sqrt(variances), dtype=np.float32)
 
     def of(self, inputs: Floats) -> Floats:
         """(n, d) -> (n, keep) rows of length 1"""
         return of_length_one((inputs - self._mean) @ self._map)
+
+
+def _largest(covariance: Floats, keep: int) -> tuple[Floats, Floats]:
+    """(d, d) -> the largest eigenvalues (k,), rising, and their vectors (d, k). A few are found in a third of the time
+    of all.
+    """
+    d = len(covariance)
+    if keep >= d:
+        values, vectors = np.linalg.eigh(covariance)
+    else:
+        values, vectors = scipy.linalg.eigh(covariance, subset_by_index=(d - keep, d - 1), driver="evr")
+    return values, vectors
 
 
 def of_length_one(points: Floats) -> Floats:
