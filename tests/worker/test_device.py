@@ -1,9 +1,13 @@
 """The device follows the machine, or the operator."""
 
+import threading
+from collections.abc import Iterator
+
+import numpy as np
 import pytest
 import torch
 
-from worker.device import autocast, choose_device, choose_devices, to_device
+from worker.device import autocast, choose_device, choose_devices, side_by_side, to_device
 
 
 def test_auto_is_cuda_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,3 +49,35 @@ def test_a_cpu_computes_in_float32_and_channels_last() -> None:
     assert moved.is_contiguous(memory_format=torch.channels_last)
     with autocast(cpu):
         assert torch.mm(torch.zeros(2, 2), torch.zeros(2, 2)).dtype == torch.float32
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_parts_are_computed_side_by_side(two_threads: None) -> None:
+    """The first waits for the second, so one thread alone would never end; each computes in one."""
+    met, seen = threading.Barrier(2, timeout=10), np.zeros(7, np.int64)
+
+    def do(rows: slice) -> None:
+        if rows.start < 6:
+            met.wait()
+        seen[rows] += torch.get_num_threads()
+
+    side_by_side(len(seen), 3, do)
+
+    assert seen.tolist() == [1] * 7
+    assert torch.get_num_threads() == 2
+
+
+def test_what_a_part_raises_is_raised(two_threads: None) -> None:
+    def do(rows: slice) -> None:
+        raise ValueError(f"part {rows.start}")
+
+    with pytest.raises(ValueError, match="part 0"):
+        side_by_side(4, 2, do)
+    assert torch.get_num_threads() == 2

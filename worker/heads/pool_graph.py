@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from worker.arrays import Bytes, Floats, Halves, Ints
+from worker.device import side_by_side
 from worker.heads.calibration import finite, scale_of, softened
 from worker.selection.index import nearest
 from worker.selection.spaces import WhitenedSpace
@@ -78,10 +79,14 @@ class PoolGraph:
         targets = softened(classes, n_classes)[:, None] * seen[:, :, None]
         nodes = self.nodes_of(embeddings)
         found = np.empty((len(chosen), *targets.shape[1:]), np.float32)
-        for problem in range(seen.shape[1]):  # one by one, as many classes times all nodes are much memory
+        _ = self.similarities  # found before several threads ask for them
+
+        def solve(problems: slice) -> None:  # one a thread, as many classes times all nodes are much memory
             labels = np.zeros((len(self.rows), n_classes), np.float32)
-            np.add.at(labels, nodes, targets[:, problem])
-            found[:, problem] = self.spread(labels)[chosen]
+            np.add.at(labels, nodes, targets[:, problems.start])
+            found[:, problems.start] = self.spread(labels)[chosen]
+
+        side_by_side(seen.shape[1], 1, solve)
         shares = targets.sum(axis=0) + 1e-6
         if classes.ndim == 2:
             labeled = np.zeros((len(self.rows), seen.shape[1]), np.float32)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from worker.arrays import Floats, Ints
+from worker.device import side_by_side
 from worker.selection.index import nearest
 from worker.selection.pool_view import PoolView, Selection
 from worker.selection.selections import in_order, refuse_not_finite
@@ -125,11 +126,14 @@ class StandardisedSpace:
 def kernel(points: Floats, references: Floats, width: float) -> Floats:
     """(m, d), (r, d), both of length 1 -> (m, r) exp(-squared distance / width)."""
     similarity = np.empty((len(points), len(references)), np.float32)
-    for start in range(0, len(points), _KERNEL_ROWS):
-        block = similarity[start : start + _KERNEL_ROWS]
-        np.matmul(points[start : start + _KERNEL_ROWS] * np.float32(2 / width), references.T, out=block)
+
+    def fill(rows: slice) -> None:
+        block = similarity[rows]
+        np.matmul(points[rows] * np.float32(2 / width), references.T, out=block)
         block -= np.float32(2 / width)  # squared distance = 2 - 2 cosine
-        torch.from_numpy(block).exp_()  # three times as quick as np.exp, and on all cores
+        torch.from_numpy(block).exp_()  # three times as quick as np.exp
+
+    side_by_side(len(points), _KERNEL_ROWS, fill)
     return similarity
 
 
