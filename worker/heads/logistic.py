@@ -18,11 +18,21 @@ PENALTIES = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 def threads_for(size: int) -> Iterator[None]:
     """One thread for a small fit: on busy cores its many short products would spend their time waiting."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(threads if size > 10_000_000 else 1)
+    torch.set_num_threads(threads if size > 5_000_000 else 1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+class _LBFGS(torch.optim.LBFGS):
+    """Without a wrapper of torch's that imports its compiler, only to tell it to leave the method alone: the first head
+    of a process would wait three seconds for that.
+    """
+
+    add_param_group = getattr(
+        torch.optim.Optimizer.add_param_group, "__wrapped__", torch.optim.Optimizer.add_param_group
+    )
 
 
 class Solution(NamedTuple):
@@ -81,7 +91,7 @@ class Problems:
         inputs, penalties = self._on_axes * scale[:, 0, 0], penalties * scale**2
         targets, transposed = self._targets, inputs.T.contiguous()
         found = (start / scale).requires_grad_()
-        search = torch.optim.LBFGS(
+        search = _LBFGS(
             [found],
             max_iter=50,
             tolerance_grad=1e-5,
