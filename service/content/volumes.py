@@ -255,7 +255,7 @@ class _Slices:
 
 
 def _header_of(file: IO[bytes]) -> Any:
-    """Of a DICOM file."""
+    """A DICOM file without its pixels."""
     import pydicom
 
     return pydicom.dcmread(file, stop_before_pixels=True)
