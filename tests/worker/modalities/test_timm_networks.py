@@ -26,7 +26,7 @@ MAKERS: list[Make] = [
 def test_one_in_a_folder(make: Make, tmp_path: Path) -> None:
     torch.manual_seed(0)
     kept = timm.create_model("test_resnet")
-    save_for_hf(kept, tmp_path)
+    save_for_hf(kept, str(tmp_path))
     name = f"local-dir:{tmp_path}"
 
     new, dimensions = make(name, False)
