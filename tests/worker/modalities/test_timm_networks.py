@@ -34,9 +34,9 @@ def test_one_in_a_folder(make: Make, tmp_path: Path) -> None:
 
     def last(net: nn.Module) -> torch.Tensor:
         """Of the weights, one that no number of channels changes."""
-        return next(
-            value for key, value in reversed(net.state_dict().items()) if key.endswith("conv2.weight")
-        )
+        tensors = reversed(net.state_dict().items())
+        found: torch.Tensor = next(value for key, value in tensors if key.endswith("conv2.weight"))
+        return found
 
     assert dimensions > 0
     assert torch.equal(last(pretrained), last(kept))
