@@ -10,9 +10,8 @@ from PIL import Image
 
 from service.errors import BadItem
 
-HAS_PYDICOM = (
-    importlib.util.find_spec("pydicom") is not None
-)  # imported where it is used: it takes half a second
+# It is imported where it is used: that takes half a second, and most services see no DICOM.
+HAS_PYDICOM = importlib.util.find_spec("pydicom") is not None
 _MAGIC_AT = 128
 
 Values = np.ndarray[tuple[int, ...], np.dtype[np.float64]]

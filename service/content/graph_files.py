@@ -13,7 +13,7 @@ import threading
 import weakref
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode
@@ -25,7 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 
-from service.content.archives import Archive, Archives, is_archive
+from service.content.archives import Archive, Archives, folder_of, is_archive
 from service.content.graph import tag_of
 from service.content.graph_formats import Attributes, Parsed, as_text, of_edge_list, parsed, short
 from service.content.lines import NoFile, TooLarge, open_binary, stamp_of_file
@@ -58,21 +58,27 @@ def molecule_uri(file: str, number: int) -> str:
     return f"{file}#molecule={number}"
 
 
-def is_tu(names: Collection[str]) -> bool:
-    """True for the files of a data set in the text format of TU Dortmund."""
-    return _tu_name(names) is not None
+def is_tu(names: Iterable[str]) -> bool:
+    """True for the files of a data set in the text format of TU Dortmund, also of several."""
+    return bool(_tu_names(names))
 
 
-def _tu_name(names: Collection[str]) -> str | None:
-    there = set(names)
-    return next(
-        (
-            name.removesuffix(_TU_EDGES)
-            for name in sorted(names)
-            if name.endswith(_TU_EDGES) and name.removesuffix(_TU_EDGES) + _TU_GRAPHS in there
-        ),
-        None,
-    )
+def _tu_names(names: Iterable[str]) -> list[str]:
+    """Names that begin with a dot are files of other programs, as those that macOS packs beside each."""
+    there = {name for name in names if not name.startswith(".")}
+    found = (name.removesuffix(_TU_EDGES) for name in sorted(there) if name.endswith(_TU_EDGES))
+    return [name for name in found if name + _TU_GRAPHS in there]
+
+
+def tu_folders(archive: Archive) -> dict[str, dict[str, str]]:
+    """The folders of an archive that hold a data set in the text format of TU Dortmund: the names of the files in each
+    -> as the archive has them.
+    """
+    folders: dict[str, dict[str, str]] = {}
+    for member in archive.members():
+        if member.kind is None:
+            folders.setdefault(folder_of(member.name), {})[PurePosixPath(member.name).name] = member.name
+    return {folder: files for folder, files in folders.items() if is_tu(files)}
 
 
 class GraphFiles:
@@ -105,8 +111,14 @@ class GraphFiles:
 
     def _data_set(self, place: str) -> "DataSet":
         if is_archive(place):
-            files = files_of(self._archives.open(place))
-            return DataSet(files.keys(), lambda name: self._archives.read(place, files[name]))
+            folders = tu_folders(self._archives.open(place))
+            if len(folders) > 1:
+                several = ", ".join(sorted(folders))
+                raise ValueError(
+                    f"it holds data sets in several folders ({several}): unpack it, and import each"
+                )
+            files = next(iter(folders.values()), {})
+            return DataSet(files, lambda name: self._archives.read(place, files[name]))
         return DataSet(_names_in(place), lambda name: _bytes_of(f"{place.rstrip('/')}/{name}", self._largest))
 
     def molecules(self, place: str) -> "Molecules":
@@ -176,9 +188,14 @@ class DataSet:
 
     def __init__(self, names: Collection[str], read_file: Callable[[str], bytes]) -> None:
         """names: of the files that there are."""
-        name = _tu_name(names)
-        if name is None:
+        found = _tu_names(names)
+        if not found:
             raise ValueError(f"it has no files NAME{_TU_EDGES} and NAME{_TU_GRAPHS}")
+        if len(found) > 1:
+            raise ValueError(
+                f"it holds several data sets ({', '.join(found)}): give each a folder of its own"
+            )
+        (name,) = found
 
         def read(ending: str) -> bytes | None:
             file = f"{name}{ending}"
@@ -224,11 +241,6 @@ class DataSet:
         edges = self._place[self._ends[slice(*self._first_edge[number - 1 : number + 1])]] - start
         pairs = np.unique(np.sort(edges, axis=1), axis=0)  # each is there both ways
         return _as_json(nodes, pairs.tolist())
-
-
-def files_of(archive: Archive) -> dict[str, str]:
-    """The names of its files without their folders -> as the archive has them."""
-    return {PurePosixPath(member.name).name: member.name for member in archive.members() if not member.kind}
 
 
 def _names_in(folder: str) -> list[str]:

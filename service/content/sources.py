@@ -23,7 +23,7 @@ from service.content import contents
 from service.content.archives import ARCHIVES, Archive, Archives, folder_of, is_archive, member_uri
 from service.content.contract import Content
 from service.content.frames import SeveralSequences, frames_among, is_picture
-from service.content.graph_files import NETWORK, NodeOptions, files_of, is_tu, molecule_uri
+from service.content.graph_files import NETWORK, NodeOptions, is_tu, molecule_uri, tu_folders
 from service.content.graph_sources import GraphDataSet, MoleculeFile, NodesOfGraph
 from service.content.lines import (
     ENDINGS,
@@ -196,7 +196,7 @@ def _list_file(
         return (ParquetPairs if of_pairs else ParquetFile)(place, label_column, content)
     if suffix in ENDINGS:
         return (ManifestPairs if of_pairs else Manifest)(place, label_column, content)
-    if is_archive(place) and _may_be_graphs(content) and is_tu(files_of(item_bytes.archives.open(place))):
+    if is_archive(place) and _may_be_graphs(content) and tu_folders(item_bytes.archives.open(place)):
         return GraphDataSet(place, label_column, content, item_bytes.graph_files)
     if is_archive(place):
         return ArchiveFiles(place, label_column, content, [place], item_bytes.archives)

@@ -109,6 +109,28 @@ def test_the_archive_that_it_comes_in(ending: str, tmp_path: Path) -> None:
         reader(tmp_path).read(found[1].uri)
 
 
+def test_files_of_one_data_set_are_never_read_with_those_of_another(tmp_path: Path) -> None:
+    """Neither of an archive with several, nor of a folder; what macOS packs beside each file is none."""
+    write_tu(tmp_path / "first", graph_labels=None)
+    write_tu(tmp_path / "second")
+    both, one = tmp_path / "both.zip", tmp_path / "one.zip"
+    with zipfile.ZipFile(both, "w") as every, zipfile.ZipFile(one, "w") as single:
+        for path in sorted(tmp_path.glob("*/MINE_*.txt")):
+            every.write(path, str(path.relative_to(tmp_path)))
+            if path.parent.name == "first":
+                single.write(path, f"first/{path.name}")
+                single.writestr(f"__MACOSX/first/._{path.name}", b"\0\5\x16\7")
+                single.writestr(f"first/._{path.name}", b"\0\5\x16\7")
+    with pytest.raises(SourceUnreadable, match=r"in several folders \(first, second\): unpack it"):
+        listed(tmp_path, both)
+    assert [one.class_name for one in listed(tmp_path, one)] == [None, None]
+
+    for path in (tmp_path / "first").iterdir():
+        shutil.copy(path, tmp_path / "second" / path.name.replace("MINE", "OTHER"))
+    with pytest.raises(SourceUnreadable, match=r"several data sets \(MINE, OTHER\): give each a folder"):
+        listed(tmp_path, tmp_path / "second")
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [

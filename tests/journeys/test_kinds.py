@@ -39,9 +39,8 @@ def mortal(tmp_path_factory: pytest.TempPathFactory, sqlite_file: Path) -> Itera
     with Site(folder, f"sqlite:///{database}", **settings) as running_site:
         running_site.start_service()
         running_site.start_workers(lanes="short")
-        running_site.start_workers(
-            lanes="long"
-        )  # apart, as it alone is killed: a lane takes seconds to start
+        # Apart, as it alone is killed: a lane takes seconds to start.
+        running_site.start_workers(lanes="long")
         yield running_site
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.upgrades.recorded import BEFORE, EXACT, WRITING
 from worker.arrays import Floats
@@ -40,6 +41,17 @@ every_pool = pytest.mark.parametrize("pool", SHARES)
 @cache
 def recorded() -> dict[str, Any]:
     found: dict[str, Any] = json.loads(FILE.read_text())
+    return found
+
+
+@cache
+def elsewhere() -> dict[str, Any]:
+    """The picks of commit 4bf5144 that are others on a CPU without AVX-512, which rounds gains that are nearly equal
+    otherwise.
+    """
+    if torch.backends.cpu.get_cpu_capability() == "AVX512":
+        return {}
+    found: dict[str, Any] = json.loads((BEFORE / "picks-without-avx512.json").read_text())
     return found
 
 
@@ -124,9 +136,10 @@ def test_heads_say_the_same(name: str, pool: str) -> None:
         return
 
     then = recorded()[f"heads on {pool}"][name]
-    # `propagate` stops searching where a loss no longer falls by much, which rounding of another CPU may move.
-    elsewhere = 1e-2 if name == "propagate" else 1e-3
-    np.testing.assert_allclose(found, then, rtol=1e-6 if EXACT else elsewhere, atol=1e-6)
+    # `propagate` stops searching where a loss no longer falls by much, which rounding moves: on one CPU two threads of
+    # torch and one say things that are 1.5 % of a probability apart.
+    by_rounding = 1e-2 if name == "propagate" else 1e-3
+    np.testing.assert_allclose(found, then, rtol=1e-6 if EXACT else by_rounding, atol=1e-6)
 
 
 @every_pool
@@ -149,14 +162,7 @@ def test_strategies_pick_the_same(name: str, head: bool, pool: str) -> None:
         record(at, name, found)
         return
 
-    then_picked = recorded()[at][name]
-    if name == "bald" and found != then_picked and not EXACT:
-        # Its gains are differences of entropies, the last of which are equal but for the rounding of a CPU.
-        assert isinstance(found, list)
-        assert found[:30] == then_picked[:30]
-        assert len(set(found) & set(then_picked)) >= PICKS - 2
-        return
-    assert found == then_picked
+    assert found == elsewhere().get(at, {}).get(name, recorded()[at][name])
 
 
 def test_all_strategies_and_heads_of_then_are_there() -> None:

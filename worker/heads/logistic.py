@@ -26,8 +26,8 @@ def threads_for(size: int) -> Iterator[None]:
 
 
 class _LBFGS(torch.optim.LBFGS):
-    """Without a wrapper of torch's that imports its compiler, only to tell it to leave the method alone: the first head
-    of a process would wait three seconds for that.
+    """Torch's, less a wrapper that imports its compiler, only to tell it to leave the method alone: the first head of a
+    process would wait three seconds for that.
     """
 
     add_param_group = getattr(

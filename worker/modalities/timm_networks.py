@@ -10,10 +10,8 @@ from torch import Tensor, nn
 from worker.modalities import BackboneUnusable
 
 Network = TypeVar("Network", bound=nn.Module)
-_KEPT_ELSEWHERE = (
-    "hf-hub:",
-    "local-dir:",
-)  # before the name on the hub, or the folder, of a model in timm's format
+# What timm wants before the name on the hub, or the folder, of a model in its format.
+_KEPT_ELSEWHERE = ("hf-hub:", "local-dir:")
 
 
 def is_timm(name: str) -> bool:
