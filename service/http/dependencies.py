@@ -1,6 +1,7 @@
 """Dependencies of routes: a session, the caller, the parts of the service."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, TypeVar
@@ -124,20 +125,39 @@ _Slot = Depends(_slot, scope="function")
 _WriteSlot = Depends(_write_slot, scope="function")
 
 
-def get_session(
+@asynccontextmanager
+async def _ended_in_a_thread(opened: AbstractContextManager[Session]) -> AsyncIterator[Session]:
+    """A session connects at its first statement, which runs in the route's thread: only its end needs one of its own,
+    also where the request was cancelled.
+    """
+    session = opened.__enter__()
+    error: BaseException | None = None
+    try:
+        yield session
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        with anyio.CancelScope(shield=True):
+            how = (type(error), error, error.__traceback__) if error is not None else (None, None, None)
+            # Beside the pool, as FastAPI ends a context: its threads may all wait for what this one gives back.
+            await anyio.to_thread.run_sync(opened.__exit__, *how, limiter=anyio.CapacityLimiter(1))
+
+
+async def get_session(
     request: Request, parts: PartsDep, caller: Caller, slot: Annotated[None, _WriteSlot]
-) -> Iterator[Session]:
+) -> AsyncIterator[Session]:
     """One transaction, committed before the answer is sent (scope "function"): a 2xx is never taken back.
 
     The caller comes first: nobody without a key ever holds SQLite's write lock.
     """
-    with write_session(parts.engine) as session:
+    async with _ended_in_a_thread(write_session(parts.engine)) as session:
         request.state.session = session  # for `service.http.idempotent_route`
         yield session
 
 
-def get_read_session(parts: PartsDep, _: Annotated[None, _Slot]) -> Iterator[Session]:
-    with read_session(parts.engine) as session:
+async def get_read_session(parts: PartsDep, _: Annotated[None, _Slot]) -> AsyncIterator[Session]:
+    async with _ended_in_a_thread(read_session(parts.engine)) as session:
         yield session
 
 

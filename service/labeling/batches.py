@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import BoundToAnnotator, NotFound, ReservationExpired
 from service.labeling import picks
-from service.labeling.picks import AVAILABLE, CURRENT, OPEN, Grid, Pick
+from service.labeling.picks import AVAILABLE, CURRENT, GOLD, OPEN, Grid, Pick
 from service.projects import projects
 from service.store.bulk import NewRows
 from service.store.class_names import ClassNames
@@ -45,7 +45,7 @@ Reason = Literal[
     "none_predicted",
 ]
 
-_TO_LABEL = sa.or_(AVAILABLE, sa.and_(Item.gold, Item.state == "done"))
+_TO_LABEL = sa.or_(AVAILABLE, GOLD)
 _IMPORT_WAIT_S = 2  # items arrive while a source is being imported
 
 # What every call of next-batch runs. Made once: making a statement costs more than running it.
@@ -79,7 +79,7 @@ _SERVED = (
     )
     .outerjoin(Ranking, Ranking.id == Reservation.ranking_id)
     .outerjoin(Head, Head.id == Ranking.head_id)
-    .where(Reservation.batch_id == sa.bindparam("batch"), Reservation.state == "open", _TO_LABEL)
+    .where(Reservation.batch_id == sa.bindparam("batch"), Reservation.state == OPEN, _TO_LABEL)
     .order_by(Reservation.position)
 )
 _EXPIRE = (
@@ -289,14 +289,14 @@ def renew(session: Session, batch: Batch, *, annotator: str | None, now: datetim
     """Hold the unlabeled rest for another `reservation_ttl_s` from now. Raises `ReservationExpired`."""
     project = _locked_project(session, batch, annotator)
     expire(session, project, now)
-    held = sa.exists().where(Reservation.batch_id == batch.id, Reservation.state == "open")
+    held = sa.exists().where(Reservation.batch_id == batch.id, Reservation.state == OPEN)
     if not session.scalar(sa.select(held)):
         raise ReservationExpired(batch=public_id("b", batch.id))
     ttl_s = ProjectSettings.model_validate(project.settings).reservation_ttl_s
     batch.expires_at = now + timedelta(seconds=ttl_s)
     session.execute(
         sa.update(Reservation)
-        .where(Reservation.batch_id == batch.id, Reservation.state == "open")
+        .where(Reservation.batch_id == batch.id, Reservation.state == OPEN)
         .values(expires_at=batch.expires_at)
     )
     return batch
@@ -381,8 +381,9 @@ def _reserve(
         created_at=now,
         expires_at=now + timedelta(seconds=settings.reservation_ttl_s),
     )
+    count_served(project, (pick.arm for pick in picked))
     session.add(batch)
-    session.flush()
+    session.flush()  # with the project, which is not written once more then
     ordered = _mixed(picked, random.Random(f"{settings.seed}:{batch.id}"))
     rows: list[dict[str, Any]] = [
         {
@@ -404,7 +405,6 @@ def _reserve(
         expires_at=batch.expires_at,
         state="open",
     )
-    count_served(project, (pick.arm for pick in picked))
     return batch
 
 

@@ -30,12 +30,12 @@ from service.store.tables import (
     ToolTask,
 )
 
-# Constants in the statement, not parameters: only so both databases use the partial indexes.
+# Constants in the statement, not parameters: only so both databases use the partial indexes; and SQLite, which would
+# weigh these anew for each value, reads and plans a statement with such a parameter again each time that it runs.
 AVAILABLE = sa.text("items.state = 'available' AND items.split = 'pool'")
-AVAILABLE_ITEM = sa.and_(Item.state == "available", Item.split == "pool")
 CURRENT = sa.text("labels.current")
 OPEN = sa.literal_column("'open'", sa.Text)
-_GOLD = sa.text("items.gold AND items.state = 'done'")  # not one that is aside
+GOLD = sa.text("items.gold AND items.state = 'done'")  # not one that is aside
 LOOKED_AT_AGAIN = 100  # ranks, before the ranking's mark moves on: cheaper than moving it each time
 _LOOKED_UP = 1_000  # items whose ranks are asked for; with more the mark goes back to the start
 _LOOKED_THROUGH = 2_000  # free ranked items, for those of one predicted class
@@ -208,12 +208,12 @@ def _ranked(where: sa.ColumnElement[bool]) -> sa.Select[int, int, float]:
 
 @cache
 def _ranked_with_room(alone: bool) -> sa.Select[int, int, float]:
-    return _ranked(sa.and_(AVAILABLE_ITEM, _room(alone)))
+    return _ranked(sa.and_(AVAILABLE, _room(alone)))
 
 
 @cache
 def _free_ranked(alone: bool, tool: bool) -> sa.Select[int, int, float]:
-    return _ranked(sa.and_(AVAILABLE_ITEM, _free(alone, tool)))
+    return _ranked(sa.and_(AVAILABLE, _free(alone, tool)))
 
 
 @cache
@@ -292,7 +292,7 @@ class _Picker:
         new = meant_for(self.annotator)
         query = (
             sa.select(Item.id)
-            .where(Item.project_id == self.project.id, _GOLD, new, ~_held_by(self.annotator))
+            .where(Item.project_id == self.project.id, GOLD, new, ~_held_by(self.annotator))
             .order_by(Item.shuffle, Item.id)
             .limit(wanted)
         )

@@ -23,7 +23,7 @@ from service.store import outbox
 from service.store.abandoned_jobs import give_up, start_over
 from service.store.ids import public_id
 from service.store.session import read_session, write_session
-from service.store.tables import Job
+from service.store.tables import CatalogueEntry, Job
 
 Lane = Literal["short", "long"]
 
@@ -34,6 +34,9 @@ RETRY_DELAY_MAX_S = 300.0
 NOTICED_S = 60.0  # whoever still runs a job that has ended knows by then
 ERROR_LENGTH = 4000
 REPLACED = "Replaced by the same job, queued while this one ran."
+_LANE_OF_HEAD = sa.select(CatalogueEntry.lane).where(
+    CatalogueEntry.kind == "head", CatalogueEntry.name == sa.bindparam("head")
+)
 _CLOCKS: dict[str, sa.ColumnElement[float]] = {
     "postgresql": sa.literal_column("extract(epoch from clock_timestamp())::double precision", sa.Double()),
     "sqlite": sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Double()),
@@ -78,6 +81,7 @@ def enqueue(
     *,
     project_id: int | None = None,
     lane: Lane | None = None,
+    lane_of_head: str | None = None,
     needs: Iterable[str] = (),
     priority: int = 0,
     delay_s: float = 0.0,
@@ -89,6 +93,7 @@ def enqueue(
     """Queue a job in the caller's transaction and return its id.
 
     lane            default: by the kind
+    lane_of_head    instead: that which workers announced of trainings of this head
     needs           what a worker must have to run it, beside the kind
     priority        higher runs sooner
     delay_s         not before so many seconds from now
@@ -101,22 +106,28 @@ def enqueue(
         "kind": kind,
         "payload": payload,
         "project_id": project_id,
-        "lane": lane or lane_of(kind),
         "needs": (f"kind:{kind}", *needs),
         "priority": priority,
         "coalesce_key": coalesce_key,
         "serial_key": serial_key,
         "max_attempts": max_attempts,
     }
+    row |= {"head": lane_of_head} if lane_of_head is not None else {"lane": lane or lane_of(kind)}
     when: dict[str, Any] = {"delay_s": delay_s}
     if min_interval_s > 0:
         when |= {"min_interval_s": min_interval_s, "of_project": project_id, "of_kind": kind}
-    insert = _insert(session.get_bind().dialect.name, coalesce_key is not None, min_interval_s > 0)
+    dialect = session.get_bind().dialect.name
+    insert = _insert(dialect, coalesce_key is not None, min_interval_s > 0, lane_of_head is not None)
     return int(session.connection().execute(insert, row | when).scalar_one())
 
 
 def lane_of(kind: str) -> Lane:
     return "long" if kind in LONG_KINDS else "short"
+
+
+def lane_of_head(session: Session, name: str) -> Lane:
+    """A training of the head is as long as the workers announced."""
+    return "long" if session.scalar(_LANE_OF_HEAD, {"head": name}) == "long" else "short"
 
 
 def begin_anew(session: Session, job_id: int) -> None:
@@ -125,7 +136,7 @@ def begin_anew(session: Session, job_id: int) -> None:
 
 
 @cache
-def _insert(dialect: str, coalesces: bool, spaced: bool) -> sa.Executable:
+def _insert(dialect: str, coalesces: bool, spaced: bool, as_its_head: bool) -> sa.Executable:
     """Made once: every call with labels queues a retraining, and making the statement cost more than running it."""
     on_postgresql = dialect == "postgresql"
     least, greatest = (sa.func.least, sa.func.greatest) if on_postgresql else (sa.func.min, sa.func.max)
@@ -140,6 +151,8 @@ def _insert(dialect: str, coalesces: bool, spaced: bool) -> sa.Executable:
         run_at = greatest(run_at, sa.func.coalesce(last_start.scalar_subquery() + interval, 0.0))
     insert = (postgresql.insert if on_postgresql else sqlite.insert)(sa.inspect(Job).local_table)  # type: ignore[arg-type]
     insert = insert.values(run_at=run_at, created_at=now)
+    if as_its_head:
+        insert = insert.values(lane=sa.func.coalesce(_LANE_OF_HEAD.scalar_subquery(), "short"))
     if coalesces:
         new = insert.excluded
         insert = insert.on_conflict_do_update(

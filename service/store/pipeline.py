@@ -25,7 +25,7 @@ from service.store.jobs import ClaimedJob, Lane
 from service.store.own_embeddings import is_own
 from service.store.project_settings import ProjectSettings
 from service.store.session import read_session
-from service.store.tables import CatalogueEntry, Head, Job, PretextModel, Project, ScoreRun, Source
+from service.store.tables import Head, Job, PretextModel, Project, ScoreRun, Source
 
 # What plug-ins are needed for, by the project's setting that names one.
 NEEDED_FOR = {"pretext_task": "task", "strategy": "strategy", "cold_start": "strategy", "head": "head"}
@@ -44,10 +44,6 @@ _DECODING = (
     "index_items",
     "export_backbone",
 )
-_LANE_OF_HEAD = sa.select(CatalogueEntry.lane).where(
-    CatalogueEntry.kind == "head", CatalogueEntry.name == sa.bindparam("head")
-)
-
 _BETWEEN_RAW_S = 10.0  # provisional score runs
 _FIRST_RANKING_S = 3.0  # in which the ranking by raw features has the cores for itself
 _BETWEEN_FOUNDATION_S = 60.0
@@ -90,12 +86,8 @@ def _plug_ins_for(session: Session, kind: str, project: Project, payload: dict[s
 def lane_of(session: Session, kind: str, project: Project | None) -> Lane:
     """By the kind; a training of the head is as long as the workers announced of that head."""
     if kind == "train_head" and project is not None:
-        return _lane_of_head(session, ProjectSettings.model_validate(project.settings).head.name)
+        return jobs.lane_of_head(session, ProjectSettings.model_validate(project.settings).head.name)
     return jobs.lane_of(kind)
-
-
-def _lane_of_head(session: Session, name: str) -> Lane:
-    return "long" if session.scalar(_LANE_OF_HEAD, {"head": name}) == "long" else "short"
 
 
 def correct_queued(session: Session, project: Project) -> None:
@@ -124,8 +116,8 @@ def _task_of(session: Session, pretext_model_id: int | None) -> set[str]:
 
 
 def _enqueue(session: Session, kind: str, project: Project, payload: dict[str, Any], **options: Any) -> int:
-    needs, lane = needs_of(session, kind, project, payload), lane_of(session, kind, project)
-    return jobs.enqueue(session, kind, payload, project_id=project.id, lane=lane, needs=needs, **options)
+    needs = needs_of(session, kind, project, payload)
+    return jobs.enqueue(session, kind, payload, project_id=project.id, needs=needs, **options)
 
 
 def queue_import(session: Session, source: Source, *, accept_missing: bool = False) -> int:
@@ -218,6 +210,7 @@ def queue_train_head(session: Session, project: Project, *, at_once: bool = Fals
         "train_head",
         project,
         {},
+        lane_of_head=settings.head.name,
         priority=1,
         coalesce_key=key,
         serial_key=key,

@@ -1,5 +1,6 @@
 """What annotators wait for reads a few rows by an index, however large the tables are."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -60,7 +61,18 @@ def scans(session: Session, statements: list[Statement]) -> list[str]:
     ]
 
 
-def test_next_batch_and_labels_scan_no_table(session: Session) -> None:
+def planned_anew(statements: list[Statement]) -> list[str]:
+    """Parameters that are compared with what partial indexes are of: SQLite plans such a statement at each run."""
+    compared = re.compile(r"\b(?:items|reservations)\.(?:state|split|gold) = \?")
+    return [
+        found
+        for statement, _ in statements
+        if statement.startswith("SELECT")
+        for found in compared.findall(statement)
+    ]
+
+
+def test_next_batch_and_labels_scan_no_table_and_are_planned_once(session: Session) -> None:
     project, items = make_pool(session, 6, retrain_min_labels=1)
     score_run = factories.make_score_run(session, project=project)
     project.score_run_id = score_run.id
@@ -75,6 +87,12 @@ def test_next_batch_and_labels_scan_no_table(session: Session) -> None:
     assert stored.job_id is not None  # all of it ran
     assert len(statements) > 15
     assert scans(session, statements) == []
+    assert planned_anew(statements) == []
+
+
+def test_a_statement_that_is_planned_anew_would_be_found() -> None:
+    looked = "SELECT min(id) FROM items WHERE items.split = ? AND (items.gold OR items.state = ?)"
+    assert planned_anew([(looked, ("pool", "done"))]) == ["items.split = ?", "items.state = ?"]
 
 
 def test_a_scan_would_be_found(session: Session) -> None:
