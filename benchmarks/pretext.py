@@ -194,6 +194,7 @@ def ours(bench: Bench, device: torch.device, parquet: bool, losses: dict[str, Fl
     numbers = range((ids[0] - 1) // size, (ids[-1] - 1) // size + 1)
     shards = [shard_of(bench.context, bench.run, [], number) for number in numbers]
     work = _Opened(work_of(bench.context, bench.run, bench.model, [], len(shards)).open(str(device)))
+    work.running.tune()
     begun = time.perf_counter()
     stored = list(LocalEngine().map(work, shards, device=str(device)))
     seconds = time.perf_counter() - begun

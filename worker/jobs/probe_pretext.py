@@ -7,6 +7,8 @@ The verdict stands in `ScoreRun.gate`. After a no-go the pool is ranked at rando
 embeddings did surely better (by pretrained weights, by the pretext model, by both joined), or after a no-go the
 untrained backbone, this becomes the next version of the pretext model, and the pool is scored by it, unless it is
 about to be scored by a newer one: that one is judged in its turn. Another space takes seconds, as all is copied.
+
+It takes seconds and follows a ranking, so it gives way to heads and rankings that are asked for meanwhile.
 """
 
 from collections.abc import Iterator
@@ -45,6 +47,8 @@ from worker.pool.reader import ItemReader
 from worker.scoring.scored_items import ScoredItems, open_parts
 
 log = structlog.get_logger()
+
+_GIVES_WAY = 3  # times at most: it begins from the start, and some worker is never without labels
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,7 @@ def _judge(context: JobContext, state: _State) -> gate.Gate:
     sample = sample.keep(readable)
     if not sample.enough:
         return gate.too_few(labels, min(int(sample.taught.sum()), int(sample.judged.sum())), several)
+    context.give_way(_GIVES_WAY)
     rivals: dict[gate.Rival, Floats] = {"raw": raw}
     if untrained is not None:
         rivals["untrained"] = untrained
@@ -161,6 +166,7 @@ def _features(
 
     def parts() -> Iterator[Tensor]:
         for rows, items in decoded_parts(reader, modality, ids, refs):
+            context.give_way(_GIVES_WAY)
             readable.append(rows)
             if backbone is not None:
                 embeddings.append(backbone(modality.prepare(to_device(items, device))).float().cpu())

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from service.content.contract import Facts
 from service.store.pipeline import (
+    SCORING,
     queue_delete_artifacts,
     queue_rank,
     queue_remove_score_runs,
@@ -29,11 +30,11 @@ from service.store.pipeline import (
 )
 from service.store.project_settings import ProjectSettings
 from service.store.scores import load_duplicates
-from service.store.tables import Item, Project, ScoreRun, utc_now
+from service.store.tables import Item, Job, PretextModel, Project, ScoreRun, utc_now
 from worker.arrays import Bools, Bytes, Floats, Halves, Ints
 from worker.device import use_threads
 from worker.jobs.context import JobContext
-from worker.jobs.score_pool import SCORED_STATES, store_learned
+from worker.jobs.score_pool import SCORED_STATES, earlier_runs, equal_items, store_learned
 from worker.jobs.score_pool.find_duplicates import find_duplicates
 from worker.jobs.score_pool.foundation import AUTO
 from worker.jobs.specs import item_refs, modality_of
@@ -47,19 +48,20 @@ DIMENSIONS = 128
 _READ_AT_A_TIME = 512
 _FACTS = 512  # items of the sample whose facts decide open settings of the modality
 _READING = 0.8  # share of the progress
+_COMPARED = 100  # items of the pool that are looked for in the project of a lent pretext model
 Values = TypeVar("Values", Floats, Halves)
 NOT_NEEDED = "The pool is scored by a pretext model already, or is about to be."
 
 
 class Overtaken(Exception):
-    """A pretext model's score run came while this job read items."""
+    """A pretext model's score run came while this job read items, or is about to."""
 
 
 def run(context: JobContext) -> dict[str, Any]:
     use_threads(context.settings.threads)
     with context.read() as session:
         project = session.get_one(Project, context.job.project_id)
-        if not is_provisional(session, project):
+        if is_overtaken(session, project):
             return {"items": 0, "note": NOT_NEEDED}
         served = served_artifact(session, project)
         ids, pool = sample(session, project, POOL, TEST)
@@ -177,6 +179,23 @@ def is_provisional(session: Session, project: Project) -> bool:
     return session.get_one(ScoreRun, project.score_run_id).pretext_model_id is None
 
 
+def is_overtaken(session: Session, project: Project) -> bool:
+    """True if the project is served a pretext model's scores, or copies of scores that a lent one made elsewhere for
+    the same bytes: these are there as soon as raw features would be.
+    """
+    if not is_provisional(session, project):
+        return True
+    wanted = SCORING.where(Job.project_id == project.id).limit(1)
+    model = session.get(PretextModel, session.scalar(wanted) or 0)
+    if model is None or not earlier_runs(session, project.id, model):
+        return False
+    some = sa.select(Item.id).where(
+        Item.project_id == project.id, sa.text("items.state = 'available' AND items.split = 'pool'")
+    )
+    ids = np.array(session.scalars(some.order_by(Item.shuffle).limit(_COMPARED)).all(), np.int64)
+    return bool((equal_items(session, ids, model.project_id) >= 0).all())
+
+
 def sample(session: Session, project: Project, most: int, most_of_test: int) -> tuple[Ints, Bools]:
     """Ids (n,), ascending, and which of them are of the pool (n,): those that come first in the random order that
     items have, and all that are labeled.
@@ -241,7 +260,7 @@ def unless_overtaken(context: JobContext, parts: Iterator[Tensor]) -> Iterator[T
     """The same parts, looking before each: what is left would hold the short lane for nothing. Raises `Overtaken`."""
     for part in parts:
         with context.read() as session:
-            if not is_provisional(session, session.get_one(Project, context.job.project_id)):
+            if is_overtaken(session, session.get_one(Project, context.job.project_id)):
                 raise Overtaken
         yield part
 

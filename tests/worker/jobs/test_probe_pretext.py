@@ -20,6 +20,7 @@ from tests.factories import (
 )
 from tests.worker import running
 from tests.worker.jobs.scored_projects import Bench, write_scores
+from worker.errors import GivesWay
 from worker.jobs.specs import is_untrained
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -122,6 +123,25 @@ def test_good_embeddings_go(bench: Bench, tmp_path: Path) -> None:
     labeled.rank()
     assert labeled.ranking() == ("shortlist", None)
     assert labeled.queued() == set()  # nothing new to judge
+
+
+def test_it_gives_way_to_rankings_but_not_for_ever(bench: Bench, tmp_path: Path) -> None:
+    labeled = Labeled(bench, tmp_path / "pool", labels=60, knows=True)
+    labeled.rank()
+    for _ in range(3):
+        context = running.claim(bench.engine, bench.settings, bench.artifacts)
+        assert context.job.kind == "probe_pretext"
+        with write_session(bench.engine) as session:
+            pipeline.queue_rank(session, session.get_one(Project, labeled.project_id))
+        with pytest.raises(GivesWay):
+            running.run(context)
+        running.hand_back(context)
+        labeled.run("rank")
+    context = running.claim(bench.engine, bench.settings, bench.artifacts)
+    with write_session(bench.engine) as session:
+        pipeline.queue_rank(session, session.get_one(Project, labeled.project_id))
+    running.run(context)
+    assert labeled.gate()["verdict"] == "go"
 
 
 def test_after_a_no_go_ranking_is_random_and_the_untrained_backbone_scores(

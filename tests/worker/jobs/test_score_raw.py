@@ -9,9 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.content.reader import content_hash_of
-from service.store.pipeline import queue_score_raw
+from service.store.pipeline import queue_score_pool, queue_score_raw
 from service.store.session import read_session, write_session
-from service.store.tables import Duplicate, Item, Job, Project, ScoreRun
+from service.store.tables import Duplicate, Item, Job, PretextModel, Project, ScoreRun
 from tests.factories import make_item, make_pretext_model, make_project, make_score_run
 from tests.pictures import write_pictures
 from tests.worker.jobs.scored_projects import Bench
@@ -49,10 +49,14 @@ class Pool:
                 for path in (self.folder / f"{number:05}.png",)
             ]
 
-    def score(self) -> dict[str, Any]:
+    def score(self, model: int | None = None) -> dict[str, Any]:
+        """The result of the job; a scoring by that pretext model waits beside it."""
         with write_session(self.bench.engine) as session:
             session.execute(sa.delete(Job))
-            queue_score_raw(session, session.get_one(Project, self.id))
+            project = session.get_one(Project, self.id)
+            queue_score_raw(session, project)
+            if model is not None:
+                queue_score_pool(session, project, model)
         run(claim(self.bench.engine, self.bench.settings, self.bench.artifacts, kind="score_raw"))
         with read_session(self.bench.engine) as session:
             job = session.scalars(sa.select(Job).where(Job.kind == "score_raw")).one()
@@ -172,6 +176,26 @@ def test_it_stops_reading_when_a_pretext_models_run_came(pool: Pool, monkeypatch
     assert len(looked_up) < 4
     with read_session(pool.bench.engine) as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(ScoreRun)) == 1
+
+
+def test_it_leaves_a_pool_alone_that_a_lent_model_has_scored_elsewhere(pool: Pool) -> None:
+    """The copies are there as soon as it would be, and both would share the cores."""
+    ids = pool.add(4)
+    with write_session(pool.bench.engine) as session:
+        lender = make_project(session)
+        model = make_pretext_model(session, project=lender)
+        hashes = list(session.scalars(sa.select(Item.content_hash).where(Item.id.in_(ids))))
+        lent, number = lender.id, model.id
+    assert pool.score(number)["items"] == 4  # nothing is scored there
+    with write_session(pool.bench.engine) as session:
+        project = session.get_one(Project, lent)
+        for content in hashes[1:]:
+            make_item(session, project=project, content_hash=content)
+        make_score_run(session, project=project, pretext_model=session.get_one(PretextModel, number))
+    assert pool.score(number)["items"] == 4  # one of the items is not
+    with write_session(pool.bench.engine) as session:
+        make_item(session, project=session.get_one(Project, lent), content_hash=hashes[0])
+    assert pool.score(number) == {"items": 0, "note": score_raw.NOT_NEEDED}
 
 
 def test_an_empty_pool_and_one_of_broken_files_say_so(pool: Pool) -> None:

@@ -74,7 +74,8 @@ def run(context: JobContext) -> dict[str, Any]:
     if missing:
         begun = time.monotonic()
         model = settle_foundation(context, settle_layer(context, model, device))
-        earlier = earlier_runs(context, score_run, model)
+        with context.read() as session:
+            earlier = earlier_runs(session, score_run.project_id, model)
         work = work_of(context, score_run, model, earlier, len(missing))
         shards = (shard_of(context, score_run, earlier, number) for number in missing)
         engine = _engine(context.settings.engine)
@@ -174,22 +175,20 @@ def _missing(context: JobContext, score_run: ScoreRun, numbers: list[int]) -> li
     return [number for number in numbers if number not in stored]
 
 
-def earlier_runs(context: JobContext, score_run: ScoreRun, model: PretextModel) -> list[ScoreRun]:
-    """Complete runs of the same network, of this project and of the model's own, that are copied from: the newest of
+def earlier_runs(session: Session, project_id: int, model: PretextModel) -> list[ScoreRun]:
+    """Complete runs of the same network, of the project and of the model's own, that are copied from: the newest of
     each. Versions that differ by their space only have one network.
     """
-    with context.read() as session:
-        alike = sa.select(PretextModel.id).where(
-            PretextModel.project_id == model.project_id, PretextModel.artifact == model.artifact
-        )
-        complete = (
-            sa.select(ScoreRun)
-            .where(ScoreRun.pretext_model_id.in_(alike), ScoreRun.state == "complete")
-            .order_by(ScoreRun.id)
-        )
-        newest = {run.project_id: run for run in session.scalars(complete)}
-    own_first = dict.fromkeys((score_run.project_id, model.project_id))
-    return [newest[project_id] for project_id in own_first if project_id in newest]
+    alike = sa.select(PretextModel.id).where(
+        PretextModel.project_id == model.project_id, PretextModel.artifact == model.artifact
+    )
+    complete = (
+        sa.select(ScoreRun)
+        .where(ScoreRun.pretext_model_id.in_(alike), ScoreRun.state == "complete")
+        .order_by(ScoreRun.id)
+    )
+    newest = {run.project_id: run for run in session.scalars(complete)}
+    return [newest[each] for each in dict.fromkeys((project_id, model.project_id)) if each in newest]
 
 
 def work_of(
