@@ -193,8 +193,7 @@ def ours(bench: Bench, device: torch.device, parquet: bool, losses: dict[str, Fl
     size = bench.settings.shard_size
     numbers = range((ids[0] - 1) // size, (ids[-1] - 1) // size + 1)
     shards = [shard_of(bench.context, bench.run, [], number) for number in numbers]
-    work = _Opened(work_of(bench.context, bench.run, bench.model, [], len(shards)).open(str(device)))
-    work.running.tune()
+    work = _Opened(work_of(bench.context, bench.run, bench.model, [], len(ids)).open(str(device)))
     begun = time.perf_counter()
     stored = list(LocalEngine().map(work, shards, device=str(device)))
     seconds = time.perf_counter() - begun
@@ -215,7 +214,7 @@ class _Opened:
 
 def limit(bench: Bench, device: torch.device) -> float:
     """Images a second of the network alone, four views each, folded as ours is."""
-    scorer = work_of(bench.context, bench.run, bench.model, [], 1).open(str(device))
+    scorer = work_of(bench.context, bench.run, bench.model, [], 0).open(str(device))
     batch = normalised(_pixels(bench, scorer.batch)).to(device)
     views = torch.cat([torch.rot90(batch, turn, (2, 3)) for turn in range(4)])
     views = views.contiguous(memory_format=torch.channels_last)

@@ -167,7 +167,6 @@ def scoring(case: Case, pool: Pool, device: torch.device, rounds: int, shard: in
     timed = Timed()
     shards = pool.shards(shard)
     running = pool.scoring(case.spec, str(device)).open(str(device))
-    running.tune()
     for _ in range(rounds):
         with (
             watched(timed, device),

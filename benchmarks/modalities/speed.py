@@ -218,7 +218,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class _Opened:
-    """Work that is open already, and stays so: building and tuning are not what is timed."""
+    """Work that is open already, and stays so: building it is not what is timed."""
 
     running: OpenPoolScoring
 
@@ -270,7 +270,6 @@ def measured(name: str, folder: Path, rounds: int) -> dict[str, Figure]:
             items=kind.items,
         ).open("cpu")
     )
-    work.running.tune()
     batches = prepared.split(work.running.batch)
     folded = work.running.net
     parts = [data[start : start + _SHARD] for start in range(0, len(data), _SHARD)]

@@ -150,7 +150,7 @@ class OpenPoolScoring:
         self.dimensions, self._marked = scored.embeddings.shape[1], scored.hardest.shape[1]
         sketcher = self.modality.sketcher
         self._sketch_width = sketcher.sketch(one).shape[1] if sketcher is not None else 0
-        self._tuned = work.items < _WORTH_TUNING
+        self._tune(work.items)
 
     def close(self) -> None:
         self._reader.__exit__()
@@ -170,13 +170,10 @@ class OpenPoolScoring:
     def _load_foundation(self, weights: str) -> FoundationNet:
         return FoundationNet.open(self._artifacts, weights, self.modality, self._device)
 
-    def tune(self) -> None:
-        """Find out how this device scores quickest. Once, before the first items that are not copied; and not where
-        there are few to score.
-        """
-        if self._tuned:
+    def _tune(self, items: int) -> None:
+        """Find out how this device scores quickest, if there are enough items to score."""
+        if items < _WORTH_TUNING:
             return
-        self._tuned = True
         threads = self._work.settings.threads or available_cores()
         dummies = send(self.modality.dummy(max(self.batch, *_BATCHES[self._kind])), self._device).arrived()
 
@@ -289,7 +286,6 @@ class OpenPoolScoring:
 
     def _fill(self, loaded: Loaded) -> None:
         """With what the network says; it is copied from the device once, so that no batch is waited for."""
-        self.tune()
         rows, items = loaded.to_do, loaded.decoded.arrived()
         halves = torch.tensor([loaded.shard.items[row].half for row in rows])
         parts: list[Scored] = []

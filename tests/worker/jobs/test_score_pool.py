@@ -346,6 +346,18 @@ def test_however_often_items_come_two_score_runs_are_stored(scoring: Scoring) ->
     assert [each.state for each in scoring.score_runs()] == ["removed"] * 3 + ["complete"] * 2
 
 
+def test_the_quickest_way_is_looked_for_by_how_many_are_not_copied(
+    scoring: Scoring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(OpenPoolScoring, "_tune", lambda self, items: told.append(items))
+    scoring.add(5)
+    scoring.run()
+    scoring.add(2, first=5)
+    scoring.run()
+    assert told == [5, 2]
+
+
 def test_equal_items_of_the_models_own_project_are_copied(scoring: Scoring, computed: list[int]) -> None:
     scoring.add(6)
     theirs = scoring.run()

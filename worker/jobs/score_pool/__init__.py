@@ -76,7 +76,8 @@ def run(context: JobContext) -> dict[str, Any]:
         model = settle_foundation(context, settle_layer(context, model, device))
         with context.read() as session:
             earlier = earlier_runs(session, score_run.project_id, model)
-        work = work_of(context, score_run, model, earlier, len(missing))
+        items = _to_compute(context, score_run, earlier, missing)
+        work = work_of(context, score_run, model, earlier, items)
         shards = (shard_of(context, score_run, earlier, number) for number in missing)
         engine = _engine(context.settings.engine)
         settings = context.settings
@@ -191,10 +192,22 @@ def earlier_runs(session: Session, project_id: int, model: PretextModel) -> list
     return [newest[each] for each in dict.fromkeys((project_id, model.project_id)) if each in newest]
 
 
+def _to_compute(context: JobContext, score_run: ScoreRun, earlier: list[ScoreRun], missing: list[int]) -> int:
+    """About how many items of the missing shards are not copied, as the first, the middle and the last have it."""
+    some = sorted({missing[0], missing[len(missing) // 2], missing[-1]})
+    new = 0
+    for shard in (shard_of(context, score_run, earlier, number) for number in some):
+        copied = np.zeros(len(shard.items), np.bool_)
+        for run, theirs in zip(earlier, shard.earlier, strict=True):
+            copied |= (theirs >= 0) & (theirs <= run.last_item_id)
+        new += int((~copied).sum())
+    return new * len(missing) // len(some)
+
+
 def work_of(
-    context: JobContext, score_run: ScoreRun, model: PretextModel, earlier: list[ScoreRun], shards: int
+    context: JobContext, score_run: ScoreRun, model: PretextModel, earlier: list[ScoreRun], items: int
 ) -> PoolScoring:
-    """shards: how many there are to do"""
+    """items: about how many are to be computed"""
     weights = str(model.artifact)
     return PoolScoring(
         name=f"scores/{score_run.id}",
@@ -205,7 +218,7 @@ def work_of(
         settings=context.settings,
         cache=cache_names(context),
         earlier=tuple(str(run.artifact) for run in earlier),
-        items=shards * context.settings.shard_size,
+        items=items,
         foundation=weights_of(model),
     )
 
