@@ -15,7 +15,7 @@ from service.store.artifacts import Artifacts
 from service.store.session import read_session, write_session
 from worker.errors import GivesWay
 
-_GAVE_WAY = Counter[tuple[str, int]]()  # how often a job did, in this process
+_GAVE_WAY = Counter[tuple[str, int]]()  # how often an unfinished job did, in this process
 
 
 @dataclass(kw_only=True)
@@ -36,13 +36,16 @@ class JobContext:
         """Raises `GivesWay` where a job of higher priority is ready in the lane. For a job that nobody waits for, at
         each place where it can stop. at_most: so many times, for one that would begin from the start for ever
         """
-        this = (str(self.engine.url), self.job.id)
-        if at_most is not None and _GAVE_WAY[this] >= at_most:
+        if at_most is not None and _GAVE_WAY[self._key] >= at_most:
             return
         with self.read() as session:
             if jobs.others_first(session, self.job, self.has):
-                _GAVE_WAY[this] += 1
+                _GAVE_WAY[self._key] += 1
                 raise GivesWay
+
+    @property
+    def _key(self) -> tuple[str, int]:
+        return str(self.engine.url), self.job.id
 
     @contextmanager
     def publish(self) -> Iterator[Session]:
@@ -61,3 +64,4 @@ class JobContext:
             yield session
             jobs.succeed(session, self.job, result)
         self.finished = True
+        _GAVE_WAY.pop(self._key, None)

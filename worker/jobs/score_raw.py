@@ -54,7 +54,7 @@ NOT_NEEDED = "The pool is scored by a pretext model already, or is about to be."
 
 
 class Overtaken(Exception):
-    """A pretext model's score run came while this job read items, or is about to."""
+    """A pretext model's score run came while this job read items, or is being copied."""
 
 
 def run(context: JobContext) -> dict[str, Any]:
@@ -180,20 +180,24 @@ def is_provisional(session: Session, project: Project) -> bool:
 
 
 def is_overtaken(session: Session, project: Project) -> bool:
-    """True if the project is served a pretext model's scores, or copies of scores that a lent one made elsewhere for
-    the same bytes: these are there as soon as raw features would be.
+    """True if the project is served a pretext model's scores, or a running job copies to it those that a lent one has
+    made elsewhere of the same bytes: that takes no longer than raw features. One that waits may wait for hours.
     """
     if not is_provisional(session, project):
         return True
-    wanted = SCORING.where(Job.project_id == project.id).limit(1)
-    model = session.get(PretextModel, session.scalar(wanted) or 0)
-    if model is None or not earlier_runs(session, project.id, model):
+    running = SCORING.where(Job.project_id == project.id, Job.state == "running").limit(1)
+    model = session.get(PretextModel, session.scalar(running) or 0)
+    if model is None or model.project_id == project.id:
         return False
+    lent = [run for run in earlier_runs(session, project.id, model) if run.project_id == model.project_id]
     some = sa.select(Item.id).where(
         Item.project_id == project.id, sa.text("items.state = 'available' AND items.split = 'pool'")
     )
     ids = np.array(session.scalars(some.order_by(Item.shuffle).limit(_COMPARED)).all(), np.int64)
-    return bool((equal_items(session, ids, model.project_id) >= 0).all())
+    if not lent or not len(ids):
+        return False
+    theirs = equal_items(session, ids, model.project_id)
+    return bool(((theirs >= 0) & (theirs <= lent[0].last_item_id)).all())
 
 
 def sample(session: Session, project: Project, most: int, most_of_test: int) -> tuple[Ints, Bools]:

@@ -49,14 +49,14 @@ class Pool:
                 for path in (self.folder / f"{number:05}.png",)
             ]
 
-    def score(self, model: int | None = None) -> dict[str, Any]:
-        """The result of the job; a scoring by that pretext model waits beside it."""
+    def score(self, model: int | None = None, scoring: str = "running") -> dict[str, Any]:
+        """The result of the job; beside it is the scoring by that pretext model, queued or running."""
         with write_session(self.bench.engine) as session:
             session.execute(sa.delete(Job))
             project = session.get_one(Project, self.id)
             queue_score_raw(session, project)
             if model is not None:
-                queue_score_pool(session, project, model)
+                session.get_one(Job, queue_score_pool(session, project, model)).state = scoring
         run(claim(self.bench.engine, self.bench.settings, self.bench.artifacts, kind="score_raw"))
         with read_session(self.bench.engine) as session:
             job = session.scalars(sa.select(Job).where(Job.kind == "score_raw")).one()
@@ -191,10 +191,15 @@ def test_it_leaves_a_pool_alone_that_a_lent_model_has_scored_elsewhere(pool: Poo
         project = session.get_one(Project, lent)
         for content in hashes[1:]:
             make_item(session, project=project, content_hash=content)
-        make_score_run(session, project=project, pretext_model=session.get_one(PretextModel, number))
+        made = make_score_run(session, project=project, pretext_model=session.get_one(PretextModel, number))
     assert pool.score(number)["items"] == 4  # one of the items is not
     with write_session(pool.bench.engine) as session:
-        make_item(session, project=session.get_one(Project, lent), content_hash=hashes[0])
+        last = make_item(session, project=session.get_one(Project, lent), content_hash=hashes[0]).id
+        session.get_one(ScoreRun, made.id).last_item_id = last - 1
+    assert pool.score(number)["items"] == 4  # it came after they were scored
+    with write_session(pool.bench.engine) as session:
+        session.get_one(ScoreRun, made.id).last_item_id = last
+    assert pool.score(number, "queued")["items"] == 4  # behind a pretraining of hours, perhaps
     assert pool.score(number) == {"items": 0, "note": score_raw.NOT_NEEDED}
 
 

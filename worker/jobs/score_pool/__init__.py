@@ -193,7 +193,7 @@ def earlier_runs(session: Session, project_id: int, model: PretextModel) -> list
 
 
 def _to_compute(context: JobContext, score_run: ScoreRun, earlier: list[ScoreRun], missing: list[int]) -> int:
-    """About how many items of the missing shards are not copied, as the first, the middle and the last have it."""
+    """The number of items of the missing shards that are not copied, as the first, the middle and the last have it."""
     some = sorted({missing[0], missing[len(missing) // 2], missing[-1]})
     new = 0
     for shard in (shard_of(context, score_run, earlier, number) for number in some):
